@@ -1,0 +1,61 @@
+# Tetragon-mini. `make` alone lists the targets; each sets the checkout up first where that is needed.
+
+BIN := .venv/bin
+STAMP := .venv/setup.stamp
+PYTEST := $(BIN)/python -m pytest
+SOURCES := libs services embedded tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-unit test-kernel test-containers check lint types \
+  proto requirements bench audit clean
+
+help:
+	@echo 'usage: make TARGET'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(STAMP): scripts/setup requirements/build.txt requirements/dev.txt \
+  $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml)
+	@scripts/setup
+
+setup: ## get everything this checkout needs: distribution packages, .venv/, pinned packages
+	@scripts/setup
+
+run: $(STAMP) ## NATS, collector and gateway on this machine, processes told in this terminal (root)
+	@$(BIN)/tetra-embedded
+
+test: $(STAMP) ## all tests but those with containers: unit, integration, kernel, end to end
+	@$(PYTEST) -m 'not containers'
+
+test-unit: $(STAMP) ## the tests that need no network, no root and a few seconds
+	@$(PYTEST) tests/unit
+
+test-kernel: $(STAMP) ## the tests that load BPF programs: kernel and end to end (root)
+	@$(PYTEST) -m kernel
+
+test-containers: $(STAMP) ## build the images and test them on a real Docker engine
+	@scripts/test-containers
+
+check: lint types test ## what has to pass before a commit
+
+lint: $(STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy $(wildcard $(SOURCES))
+
+proto: $(STAMP) ## regenerate the Python code of proto/
+	@scripts/proto
+
+requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
+	@scripts/requirements $(if $(UPGRADE),--upgrade)
+
+bench: $(STAMP) ## run the benchmarks
+	@$(BIN)/python -m benchmarks
+
+audit: $(STAMP) ## look the pinned packages up in the database of known vulnerabilities
+	@$(BIN)/pip-audit --disable-pip --require-hashes $(addprefix -r ,$(wildcard requirements/*.txt))
+
+clean: ## remove what was made here, .venv/ included; a running stack's state stays
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis bpf/shim/include/generated
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
