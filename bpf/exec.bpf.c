@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process got a new image: raw tracepoint sched_process_exec.
+ *
+ * Why here (fs/exec.c):
+ *
+ *   execve / execveat
+ *     bprm_execve
+ *       exec_binprm
+ *         search_binary_handler      for a script once for it, then for its interpreter
+ *           load_elf_binary
+ *             begin_new_exec         the point of no return: sched_prepare_exec (since v6.10),
+ *                                    other threads die, the caller becomes the leader, then
+ *                                    security_bprm_committing_creds and the new credentials
+ *             ... the new stack with arguments and environment, mm->arg_start .. env_end
+ *         trace_sched_process_exec   <- here
+ *
+ * It fires once for each successful exec and never for a failed one. What the new process will
+ * see is in place: its memory map, credentials, leader. Nothing of it has run yet, so nothing
+ * could be changed or gone. That is also why no page of the arguments can be missing: the kernel
+ * has just written them.
+ */
+#include "events.h"
+#include "maps.h"
+#include "path.h"
+#include "task.h"
+
+static __always_inline void count_lost(int kind)
+{
+	u32 key = kind;
+	u64 *count = lost.lookup(&key);
+
+	if (count)
+		(*count)++;
+}
+
+/*
+ * The nearest known ancestor: real_parent's process, or up to four levels above, when a
+ * parent was never seen. Tells its pid and image; image 0 where none is known.
+ */
+static __always_inline struct process_value *find_parent(struct task_struct *task, u32 *parent_pid)
+{
+	struct process_value *value;
+
+	*parent_pid = 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		task = KREAD(struct task_struct *, task->real_parent);
+		u32 tgid = KREAD(u32, task->tgid);
+
+		if (i == 0)
+			*parent_pid = tgid;
+		value = processes.lookup(&tgid);
+		if (value) {
+			*parent_pid = tgid;
+			return value;
+		}
+	}
+	return NULL;
+}
+
+#ifdef ENABLE_CRED
+/*
+ * How an exec changes privileges is visible only before the new credentials are committed: the
+ * old ones are current's, the new ones bprm's. Kept for the exec record, which comes right after
+ * on the same thread, or never, if the exec dies past the point of no return.
+ */
+BPF_HASH(privileges, u64, u32, 4096);
+
+static __always_inline int on_prepare(struct linux_binprm *bprm)
+{
+	/* Personality bits are cleared for privileged execs only; secureexec is a bit field. */
+	if (!KREAD(u32, bprm->per_clear))
+		return 0;
+
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *old = KREAD(const struct cred *, task->cred);
+	const struct cred *new = KREAD(const struct cred *, bprm->cred);
+	u32 uid = KREAD(u32, old->uid), gid = KREAD(u32, old->gid);
+	u32 euid = KREAD(u32, new->euid), egid = KREAD(u32, new->egid);
+	u32 how = 0;
+
+	if (euid != uid) {
+		how |= SECURE_SETUID;
+		if (euid == 0 && KREAD(u32, new->uid) != 0)
+			how |= SECURE_SETUID_ROOT;
+	}
+	if (egid != gid) {
+		how |= SECURE_SETGID;
+		if (egid == 0 && KREAD(u32, new->gid) != 0)
+			how |= SECURE_SETGID_ROOT;
+	}
+	/* Ambient capabilities and those of a file exclude each other. */
+	u64 permitted = 0, new_permitted = 0, ambient = 0;
+
+	bpf_probe_read_kernel(&permitted, 8, &old->cap_permitted);
+	bpf_probe_read_kernel(&new_permitted, 8, &new->cap_permitted);
+	bpf_probe_read_kernel(&ambient, 8, &new->cap_ambient);
+	/* Other uids: what a set-id exec gains is told by the bits above. */
+	if (!ambient && (new_permitted & ~permitted) && euid == uid)
+		how |= SECURE_FILE_CAPS;
+	if (how) {
+		u64 id = bpf_get_current_pid_tgid() >> 32;
+
+		privileges.update(&id, &how);
+	}
+	return 0;
+}
+
+#ifdef HAVE_PREPARE_EXEC
+/* Raw tracepoint sched_prepare_exec(task, bprm): "tracing: Add sched_prepare_exec tracepoint", v6.10. */
+int on_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_prepare((struct linux_binprm *)ctx->args[1]);
+}
+#else
+/* Older kernels: a kprobe on the hook of the security modules, called a little later. */
+int on_committing_creds(struct pt_regs *ctx)
+{
+	return on_prepare((struct linux_binprm *)PT_REGS_PARM1(ctx));
+}
+#endif
+#endif
+
+/* Copy user memory behind the record; what is longer than INLINE_MAX is left for send_pieces(). */
+static __always_inline void read_user_range(struct exec_scratch *s, u32 *off,
+					    struct user_range *range, unsigned long from,
+					    unsigned long to, u32 error_flag)
+{
+	u32 at = *off, size = to - from;
+
+	range->from = from;
+	range->len = from && to > from ? size : 0;
+	range->sent = 0;
+	if (range->len == 0 || range->len > INLINE_MAX)
+		return;
+	FORGET(at);
+	at &= DATA_MASK;
+	FORGET(size);
+	size &= 2 * INLINE_MAX - 1;
+	if (size > INLINE_MAX || bpf_probe_read_user(s->data + at, size, (void *)from) < 0) {
+		s->record.flags |= error_flag;
+		range->len = 0;
+		return;
+	}
+	*off = at + size;
+}
+
+/* Send up to PIECES_PER_CALL pieces of a long range. */
+static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struct user_range *range,
+					u32 field, u32 error_flag)
+{
+	u32 zero = 0, sent = range->sent;
+	struct data_scratch *piece = data_scratch.lookup(&zero);
+
+	if (!piece)
+		return;
+	piece->record.kind = RECORD_DATA;
+	piece->record.field = field;
+	piece->record.ktime_ns = s->record.ktime_ns;
+	piece->record.pid = s->record.pid;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PIECES_PER_CALL && sent < range->len; i++) {
+		u32 size = range->len - sent;
+
+		if (size > PIECE_MAX)
+			size = PIECE_MAX;
+		FORGET(size);
+		size &= 2 * PIECE_MAX - 1;
+		if (size > PIECE_MAX)
+			break;
+		if (bpf_probe_read_user(piece->data, size, (void *)(range->from + sent)) < 0) {
+			s->record.flags |= error_flag;
+			range->len = sent;
+			break;
+		}
+		piece->record.offset = sent;
+		piece->record.len = size;
+		/* The exec record itself wakes the reader. */
+		if (events.ringbuf_output(piece, sizeof(piece->record) + size, BPF_RB_NO_WAKEUP)) {
+			count_lost(LOST_DATA);
+			s->record.flags |= FLAG_TRUNC_ARGS;
+			range->len = sent;
+			break;
+		}
+		sent += size;
+	}
+	range->sent = sent;
+}
+
+static __always_inline bool has_pieces(struct user_range *range)
+{
+	return range->len > INLINE_MAX && range->sent < range->len;
+}
+
+/* Append the working directory to the record and put it into the ring. */
+static __always_inline void send_exec(void *ctx, struct exec_scratch *s)
+{
+	struct exec_record *record = &s->record;
+	u32 start = s->walk.start, off = s->data_len, size = PATH_LEN_MAX - start;
+
+	if (size == 0 && !(record->flags & FLAG_ERROR_CWD))
+		record->flags |= FLAG_ROOT_CWD;
+	else if (!s->walk.resolved && !(record->flags & FLAG_ERROR_CWD))
+		record->flags |= FLAG_ERROR_PATH_RESOLUTION_CWD;
+	FORGET(start);
+	start &= PATH_LEN_MAX - 1;
+	FORGET(size);
+	size &= 2 * PATH_LEN_MAX - 1;
+	FORGET(off);
+	off &= DATA_MASK;
+	if (size > PATH_LEN_MAX)
+		return;
+	bpf_probe_read_kernel(s->data + off, size, s->path + start);
+	record->cwd_len = size;
+	record->args_len = s->args.len;
+	record->envs_len = s->envs.len;
+	size += sizeof(*record) + off;
+	FORGET(size);
+	size &= 2 * DATA_MAX - 1;
+	if (size > sizeof(*record) + sizeof(s->data))
+		return;
+	if (events.ringbuf_output(record, size, 0))
+		count_lost(LOST_EXEC);
+}
+
+/* The end of every exec, in whichever program it is reached. 33 tail calls are the kernel's limit. */
+static __always_inline void walk_and_send(struct bpf_raw_tracepoint_args *ctx,
+					  struct exec_scratch *s)
+{
+	if (!s->walk.resolved && !s->walk.full)
+		walk_up(&s->walk, s->path);
+	if (!s->walk.resolved && !s->walk.full)
+		exec_stages.call(ctx, STAGE_WALK);
+	send_exec(ctx, s);
+}
+
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct linux_binprm *bprm = (struct linux_binprm *)ctx->args[2];
+	u32 zero = 0, off = 0;
+	struct exec_scratch *s = exec_scratch.lookup(&zero);
+	struct process_value *known, *parent;
+	long len;
+
+	if (!s)
+		return 0;
+
+	struct exec_record *record = &s->record;
+
+	__builtin_memset(record, 0, sizeof(*record));
+	__builtin_memset(&s->args, 0, sizeof(s->args));
+	__builtin_memset(&s->envs, 0, sizeof(s->envs));
+	record->kind = RECORD_EXEC;
+	record->flags = FLAG_EXECVE;
+	record->ktime_ns = bpf_ktime_get_boot_ns();
+	record->pid = KREAD(u32, task->tgid);
+	record->nspid = task_nspid(task);
+	record->auid = task_auid(task);
+	read_credentials(task, record);
+	read_namespaces(task, record);
+
+	/* The file executed: of a script its interpreter. No links left: memfd, or deleted. */
+	struct file *file = KREAD(struct file *, bprm->file);
+	struct inode *inode = KREAD(struct inode *, file->f_inode);
+
+	record->nlink = KREAD(u32, inode->i_nlink);
+	record->inode = KREAD(u64, inode->i_ino);
+
+	/* Name: as the caller gave it. */
+	len = bpf_probe_read_kernel_str(s->data, FILENAME_MAX, KREAD(const char *, bprm->filename));
+	if (len < 1 || len > FILENAME_MAX) {
+		record->flags |= FLAG_ERROR_FILENAME;
+		len = 1;
+	}
+	off = len - 1;
+	record->filename_len = off;
+
+	/* Cgroup. */
+	struct cgroup *cgroup = task_cgroup(task);
+
+	if (cgroup) {
+		struct kernfs_node *node = KREAD(struct kernfs_node *, cgroup->kn);
+
+		record->cgroup_id = KREAD(u64, node->id);
+		FORGET(off);
+		off &= DATA_MASK;
+		len = read_cgroup_name(cgroup, s->data + off);
+		if (len < 0 || len >= CGROUP_NAME_MAX) {
+			record->flags |= FLAG_ERROR_CGROUP_NAME;
+			len = 0;
+		}
+		record->cgroup_len = len;
+		off += len;
+	} else {
+		record->flags |= FLAG_ERROR_CGROUP_SUBSYS_CGRP;
+	}
+
+	/* Arguments, and the environment where it was asked for. */
+	struct mm_struct *mm = KREAD(struct mm_struct *, task->mm);
+
+	if (mm) {
+		record->arg_start = KREAD(u64, mm->arg_start);
+		read_user_range(s, &off, &s->args, KREAD(unsigned long, mm->arg_start),
+				KREAD(unsigned long, mm->arg_end), FLAG_ERROR_ARGS);
+#ifdef ENABLE_ENVS
+		read_user_range(s, &off, &s->envs, KREAD(unsigned long, mm->env_start),
+				KREAD(unsigned long, mm->env_end), FLAG_ERROR_ENVS);
+#endif
+	}
+
+#ifdef ENABLE_CRED
+	u64 id = record->pid;
+	u32 *how = privileges.lookup(&id);
+
+	if (how) {
+		record->secureexec = *how;
+		privileges.delete(&id);
+	}
+#endif
+
+	/* Who is the parent, and what did this pid run before? */
+	struct process_value value = {};
+	u32 pid = record->pid;
+
+	parent = find_parent(task, &record->parent_pid);
+	if (parent)
+		record->parent_ktime_ns = parent->ktime_ns;
+	known = processes.lookup(&pid);
+	if (known) {
+		record->replaced_ktime_ns = known->ktime_ns;
+		value.flags = known->flags & FLAG_IN_INIT_TREE;
+		if (known->flags & FLAG_CLONE) {
+			record->flags |= FLAG_CLONE;
+		} else { /* exec after exec: the parent is this pid's previous image */
+			record->parent_pid = pid;
+			record->parent_ktime_ns = known->ktime_ns;
+		}
+		if (record->nspid == 1)
+			value.flags |= FLAG_IN_INIT_TREE;
+	}
+	record->flags |= value.flags & FLAG_IN_INIT_TREE;
+	value.ktime_ns = record->ktime_ns;
+	value.parent_pid = record->parent_pid;
+	value.parent_ktime_ns = record->parent_ktime_ns;
+	value.start_boottime = record->start_boottime = KREAD(u64, task->start_boottime);
+	if (processes.update(&pid, &value))
+		count_lost(LOST_PROCESS);
+
+	/* Working directory, last: its walk may have to go on in another program. */
+	struct fs_struct *fs = KREAD(struct fs_struct *, task->fs);
+
+	s->data_len = off;
+	if (!fs) {
+		record->flags |= FLAG_ERROR_CWD;
+		s->walk.start = PATH_LEN_MAX;
+		s->walk.full = true;
+	} else {
+		walk_begin(&s->walk, (void *)fs + __builtin_offsetof(struct fs_struct, pwd),
+			   (void *)fs + __builtin_offsetof(struct fs_struct, root), s->path);
+	}
+	if (has_pieces(&s->args) || has_pieces(&s->envs))
+		exec_stages.call(ctx, STAGE_PIECES);
+	walk_and_send(ctx, s);
+	return 0;
+}
+
+/* Sends long arguments and environment ahead of the record, then lets it follow. */
+int on_exec_pieces(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 zero = 0;
+	struct exec_scratch *s = exec_scratch.lookup(&zero);
+
+	if (!s)
+		return 0;
+	if (has_pieces(&s->args))
+		send_pieces(ctx, s, &s->args, DATA_ARGS, FLAG_ERROR_ARGS);
+	else
+		send_pieces(ctx, s, &s->envs, DATA_ENVS, FLAG_ERROR_ENVS);
+	if (has_pieces(&s->args) || has_pieces(&s->envs))
+		exec_stages.call(ctx, STAGE_PIECES);
+	exec_stages.call(ctx, STAGE_WALK);
+	return 0;
+}
+
+/* Goes on with a path of more than WALK_STEPS components. */
+int on_exec_walk(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 zero = 0;
+	struct exec_scratch *s = exec_scratch.lookup(&zero);
+
+	if (!s)
+		return 0;
+	walk_and_send(ctx, s);
+	return 0;
+}

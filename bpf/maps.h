@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every map, each size with its reason. Sizes in capitals come from settings (probes.py). */
+#pragma once
+
+#include "events.h"
+#include "path.h"
+
+/* One ring for all hooks, so that the order of records is the order of events. */
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+
+/* Every living process, by tgid. What the kernel must know to name an image and its parent. */
+struct process_value {
+	u64 ktime_ns; /* when the image started; never 0 */
+	u64 parent_ktime_ns;
+	u32 parent_pid;
+	u32 flags; /* FLAG_CLONE until the first exec, FLAG_IN_INIT_TREE */
+	u64 start_boottime; /* task_struct.start_boottime: tells a reused pid from the old one */
+};
+BPF_HASH(processes, u32, struct process_value, PROCESS_MAP_ENTRIES);
+
+/* What did not make it, by reason; collector/probes.py names the slots. */
+enum loss {
+	LOST_EXEC,
+	LOST_FORK,
+	LOST_EXIT,
+	LOST_DATA,
+	LOST_PROCESS, /* the process map was full */
+	LOSSES,
+};
+BPF_PERCPU_ARRAY(lost, u64, LOSSES);
+
+/*
+ * Longest parts of an exec record. A path has at most PATH_MAX bytes; the name given to execveat
+ * has "/dev/fd/N/" before it. Arguments up to INLINE_MAX travel in the record, longer ones
+ * before it in pieces of PIECE_MAX.
+ */
+#define FILENAME_MAX (PATH_LEN_MAX + 64)
+#define INLINE_MAX 4096
+#define PIECE_MAX 16384
+/*
+ * Pieces that one program sends before it calls itself again. The kernel takes up to 6 MiB of
+ * arguments and environment (_STK_LIM / 4 * 3, fs/exec.c): 384 pieces, so 24 calls.
+ */
+#define PIECES_PER_CALL 16
+
+/* Sum of the parts, rounded up to a power of two for the verifier's sake. */
+#define DATA_MASK 0x3fff
+#define DATA_MAX (DATA_MASK + 1)
+
+/*
+ * Scratch: records are built here and copied into the ring with their true length, as a
+ * reservation needs a constant one. Raw tracepoints cannot nest on a CPU, and a program does not
+ * run twice on one, so each hook has its own. A per-CPU value may not exceed 32 KiB.
+ */
+struct user_range {
+	unsigned long from;
+	u32 len;
+	u32 sent; /* in pieces, ahead of the record */
+};
+
+struct exec_scratch {
+	struct exec_record record;
+	/* An offset masked to DATA_MASK plus the longest part stays inside. */
+	char data[DATA_MAX + FILENAME_MAX + 64];
+	struct walk walk;
+	struct user_range args, envs;
+	u32 data_len; /* bytes of data in use */
+	/* Paths grow from the end to the front; a name of 255 bytes may follow any position. */
+	char path[PATH_LEN_MAX + 256];
+};
+BPF_PERCPU_ARRAY(exec_scratch, struct exec_scratch, 1);
+
+struct data_scratch {
+	struct data_record record;
+	char data[PIECE_MAX];
+};
+BPF_PERCPU_ARRAY(data_scratch, struct data_scratch, 1);
+
+/*
+ * Programs that on_exec goes on in when a process is unusual: a loop that could carry the longest
+ * arguments or the deepest path is more than the verifier follows in one program.
+ */
+enum exec_stage {
+	STAGE_PIECES,
+	STAGE_WALK,
+	STAGES,
+};
+BPF_PROG_ARRAY(exec_stages, STAGES);

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The path of a directory, walked from its dentry up to the task's root, as d_path() of
+ * fs/d_path.c does it: up by d_parent inside a file system, by mnt_mountpoint across mounts.
+ */
+#pragma once
+
+#include "task.h"
+
+/*
+ * A path of PATH_LEN_MAX bytes has at most half as many components; mounts cost a step too. The
+ * verifier follows every step of a loop and gives up at some 400, so the walk can be left and
+ * gone on with: its state lies in the scratch space, not on the stack.
+ */
+#define PATH_LEN_MAX 4096
+#define WALK_STEPS 128
+
+struct walk {
+	struct dentry *root_dentry;
+	struct vfsmount *root_mnt;
+	struct dentry *dentry;
+	struct vfsmount *vfsmnt;
+	u32 start;     /* the path so far is buf[start..PATH_LEN_MAX) */
+	bool resolved; /* the walk ended at a root: the path is whole */
+	bool full;     /* the buffer is: the path is the tail of the true one */
+};
+
+static __always_inline bool dentry_is_unlinked(struct dentry *dentry)
+{
+	/* d_unlinked(): not in the hash any more, and not a root, which never is. */
+	return !KREAD(void *, dentry->d_hash.pprev) &&
+	       KREAD(struct dentry *, dentry->d_parent) != dentry;
+}
+
+/* Prepare to walk from `path` up to `root`, writing to buf[0..PATH_LEN_MAX) from its end. */
+static __always_inline void walk_begin(struct walk *walk, struct path *path, struct path *root,
+				       char *buf)
+{
+	READ(walk->root_dentry, root->dentry);
+	READ(walk->root_mnt, root->mnt);
+	READ(walk->dentry, path->dentry);
+	READ(walk->vfsmnt, path->mnt);
+	walk->start = PATH_LEN_MAX;
+	walk->resolved = false;
+	walk->full = false;
+	if (dentry_is_unlinked(walk->dentry)) {
+		walk->start -= sizeof(" (deleted)") - 1;
+		__builtin_memcpy(buf + PATH_LEN_MAX - 10, " (deleted)", 10);
+	}
+}
+
+/* Walk at most WALK_STEPS up. Nothing left to do: resolved or full is set. */
+static __always_inline void walk_up(struct walk *walk, char *buf)
+{
+	struct dentry *root_dentry = walk->root_dentry;
+	struct vfsmount *root_mnt = walk->root_mnt;
+	struct dentry *dentry = walk->dentry;
+	struct vfsmount *vfsmnt = walk->vfsmnt;
+	u32 start = walk->start;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < WALK_STEPS; i++) {
+		if (dentry == root_dentry && vfsmnt == root_mnt) {
+			walk->resolved = true;
+			break;
+		}
+		struct dentry *parent = KREAD(struct dentry *, dentry->d_parent);
+
+		if (dentry == KREAD(struct dentry *, vfsmnt->mnt_root) || dentry == parent) {
+			struct mount *mnt = (void *)vfsmnt - __builtin_offsetof(struct mount, mnt);
+			struct mount *above = KREAD(struct mount *, mnt->mnt_parent);
+
+			if (above == mnt) { /* the root of all mounts */
+				walk->resolved = true;
+				break;
+			}
+			dentry = KREAD(struct dentry *, mnt->mnt_mountpoint);
+			vfsmnt = (void *)above + __builtin_offsetof(struct mount, mnt);
+			continue;
+		}
+		struct qstr name = {};
+
+		READ(name, dentry->d_name);
+		u32 len = name.len;
+		u32 slash = 1;
+
+		if (len >= start) { /* no room: keep the end of the name */
+			name.name += len - start;
+			len = start;
+			slash = 0;
+		}
+		start -= len + slash;
+		FORGET(start);
+		start &= PATH_LEN_MAX - 1;
+		FORGET(len);
+		len &= 0xff; /* NAME_MAX is 255 */
+		buf[start] = '/';
+		bpf_probe_read_kernel(buf + start + slash, len, name.name);
+		if (!slash) {
+			walk->full = true;
+			break;
+		}
+		dentry = parent;
+	}
+	walk->dentry = dentry;
+	walk->vfsmnt = vfsmnt;
+	walk->start = start;
+}
