@@ -1,0 +1,58 @@
+"""Settings of the launcher: where its state lies and where it listens."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from embedded.errors import EmbeddedError
+
+
+def _host_and_port(address: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", address):
+        raise ValueError(f"{address!r} is not host:port")
+    return address
+
+
+class Settings(BaseSettings):
+    """Run NATS, collector and gateway on this machine and show its processes until Ctrl-C.
+
+    Needs root. Everything listens on loopback, and everything is gone when this ends; what was
+    recorded stays in the state folder. Each flag below is also an environment variable with the
+    prefix TETRA_. The rest of the environment reaches the services, so their settings can be given
+    there: NODE_NAME, TETRA_LOG_LEVEL and what `tetra-collector --help` and `tetra-gateway --help`
+    list.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TETRA_",
+        cli_prog_name="tetra-embedded",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    state_dir: Annotated[
+        Path, Field(description="folder of the event stream, the logs and the compiled headers")
+    ] = Path("~/.local/state/tetra")
+    nats_port: Annotated[int, Field(description="port of NATS on 127.0.0.1", ge=1, le=65535)] = 4222
+    listen_address: Annotated[
+        str,
+        AfterValidator(_host_and_port),
+        Field(description="host:port where the gateway serves"),
+    ] = "localhost:54321"
+
+
+def load(args: list[str]) -> Settings:
+    """Return the settings from ``args`` and the environment; raise `EmbeddedError`."""
+    try:
+        settings = CliApp.run(Settings, cli_args=args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        cause = first["msg"].removeprefix("Value error, ")
+        cause = cause[0].lower() + cause[1:]
+        raise EmbeddedError(f"settings: TETRA_{name}: {cause}") from None
+    settings.state_dir = settings.state_dir.expanduser().absolute()
+    return settings
