@@ -1,0 +1,82 @@
+"""The borders between the packages, read from the imports in their sources."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICES = {"collector", "gateway", "cli"}
+HOMES = {
+    name: ROOT / folder / "src" / name
+    for name, folder in {
+        "bus": "libs/bus",
+        "chassis": "libs/chassis",
+        "collector": "services/collector",
+        "gateway": "services/gateway",
+        "cli": "services/cli",
+        "embedded": "embedded",
+    }.items()
+}
+
+
+def imported_modules(source: Path) -> set[str]:
+    """Return the dotted names that ``source`` imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text(), source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}:{node.lineno}: relative import"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def packages_imported_by(name: str) -> dict[str, list[str]]:
+    """Return top-level package -> files of package ``name`` that import it."""
+    found: dict[str, list[str]] = {}
+    for source in HOMES[name].rglob("*.py"):
+        for top in {module.partition(".")[0] for module in imported_modules(source)}:
+            found.setdefault(top, []).append(str(source.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("collector", {"gateway", "cli", "embedded", "grpc"}),
+        ("gateway", {"collector", "cli", "embedded", "bcc"}),
+        ("cli", {"collector", "gateway", "embedded", "bus", "chassis", "nats", "bcc"}),
+        # It starts the services as processes, as a container engine would.
+        ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
+        ("bus", {*SERVICES, "embedded", "chassis", "tetragon", "tetra", "bcc"}),
+        ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
+    ],
+)
+def test_package_stays_inside_its_borders(package, forbidden):
+    crossed = packages_imported_by(package)
+    assert {top: files for top, files in crossed.items() if top in forbidden} == {}
+
+
+def test_only_probes_knows_bcc_and_only_main_knows_probes():
+    importers: dict[str, set[str]] = {"bcc": set(), "collector.probes": set()}
+    for home in HOMES.values():
+        for source in home.rglob("*.py"):
+            for module in imported_modules(source) & importers.keys():
+                importers[module].add(str(source.relative_to(ROOT)))
+    assert importers["bcc"] <= {"services/collector/src/collector/probes.py"}
+    assert importers["collector.probes"] <= {"services/collector/src/collector/main.py"}
+
+
+def test_imports_between_members_are_in_their_metadata():
+    distributions = {
+        "bus": "tetra-bus",
+        "chassis": "tetra-chassis",
+        "tetragon": "tetra-proto",
+        "tetra": "tetra-proto",
+    }
+    for name, home in HOMES.items():
+        project = tomllib.loads((home.parents[1] / "pyproject.toml").read_text())["project"]
+        used = {distributions[x] for x in packages_imported_by(name) if x in distributions}
+        assert used - {project["name"]} <= set(project["dependencies"]), name
