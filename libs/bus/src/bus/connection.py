@@ -1,0 +1,147 @@
+"""One connection to NATS that never gives up.
+
+nats-py awaits its error callback between two attempts, at first connect and at reconnect alike:
+the growing wait between attempts happens there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from nats.aio.client import Client
+from nats.errors import Error
+
+from bus.settings import BusSettings
+
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 5.0
+TELL_MIN_S = 10.0  # second notice that NATS is unreachable; doubles from there
+TELL_MAX_S = 600.0
+CONNECT_TIMEOUT_S = 2
+PING_INTERVAL_S = 10  # a host that vanished without a word is noticed after two of these
+
+_log = logging.getLogger(__name__)
+
+
+class _Client(Client):
+    """nats-py closes for ever on most errors that a server sends; we connect again instead."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        if self.is_connected and "permissions violation" not in err_msg.lower():
+            await self._process_op_err(Error(f"nats: {err_msg}"))
+        else:
+            await super()._process_err(err_msg)
+
+
+class _Watch:
+    """Waits between attempts and tells how it goes, without telling each attempt."""
+
+    def __init__(
+        self, nc: Client, settings: BusSettings, on_change: Callable[[bool], None] | None
+    ) -> None:
+        self._nc = nc
+        self._settings = settings
+        self.tls = settings.nats_tls()
+        self._on_change = on_change
+        self._reset()
+
+    def _reset(self) -> None:
+        self._attempts = 0
+        self._tell_at = 0.0
+        self._tell_every_s = TELL_MIN_S
+
+    async def on_error(self, error: Exception) -> None:
+        if self._nc.is_connected:
+            _log.warning("nats error", extra={"error": _describe(error)})
+            return
+        self._attempts += 1
+        now = time.monotonic()
+        if now >= self._tell_at:
+            _log.warning(
+                "nats unreachable",
+                extra={
+                    "servers": _without_secrets(self._settings.nats_servers()),
+                    "error": _describe(error),
+                    "attempts": self._attempts,
+                },
+            )
+            self._tell_at = now + self._tell_every_s
+            self._tell_every_s = min(TELL_MAX_S, self._tell_every_s * 2)
+        ceiling = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(self._attempts, 10))
+        await asyncio.sleep(random.uniform(ceiling / 2, ceiling))
+
+    async def on_disconnect(self) -> None:
+        if self._nc.is_closed or self._nc.is_draining:
+            return
+        _log.warning("nats disconnected")
+        if self.tls is not None:
+            try:
+                self._settings.load_nats_certificate(self.tls)
+            except OSError as error:
+                _log.warning("nats certificate not reloaded", extra={"error": str(error)})
+        if self._on_change:
+            self._on_change(False)
+
+    async def on_connect(self) -> None:
+        self._reset()
+        url = self._nc.connected_url
+        _log.info("nats connected", extra={"server": url.netloc.rpartition("@")[2] if url else ""})
+        if self._on_change:
+            self._on_change(True)
+
+
+async def connect(
+    settings: BusSettings, name: str, *, on_change: Callable[[bool], None] | None = None
+) -> Client:
+    """Return a connection called ``name``; wait for as long as NATS is unreachable.
+
+    It reconnects for ever. ``on_change`` is told True when connected, False when the connection
+    is lost. Raises `OSError` where a certificate or password file cannot be read.
+    """
+    nc = _Client()
+    watch = _Watch(nc, settings, on_change)
+    settings.read_nats_password()  # unreadable: raise now, not in a retry
+    await nc.connect(
+        settings.nats_servers(),
+        name=name,
+        error_cb=watch.on_error,
+        disconnected_cb=watch.on_disconnect,
+        reconnected_cb=watch.on_connect,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        ping_interval=PING_INTERVAL_S,
+        tls=watch.tls,
+        user=settings.nats_user,
+        password=(lambda: settings.read_nats_password() or "") if settings.nats_user else None,
+        user_credentials=str(settings.nats_creds_file) if settings.nats_creds_file else None,
+    )
+    await watch.on_connect()
+    return nc
+
+
+async def drain(nc: Client, timeout_s: float = 1.0) -> None:
+    """Send what waits and close; give up after ``timeout_s``."""
+    with contextlib.suppress(Error, OSError, TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await nc.drain()
+    if not nc.is_closed:
+        with contextlib.suppress(Error, OSError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await nc.close()
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _without_secrets(servers: list[str]) -> str:
+    return ",".join(
+        f"{scheme}://{rest.rpartition('@')[2]}"
+        for scheme, _, rest in (server.partition("://") for server in servers)
+    )

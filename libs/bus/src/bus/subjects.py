@@ -1,0 +1,48 @@
+"""Names on the bus.
+
+A node's name becomes one subject token: every byte outside ``[A-Za-z0-9_-]`` is written ``=XX``.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+EVENTS_STREAM = "TETRA_EVENTS"
+EVENTS_PREFIX = "tetra.events."
+EVENTS_ALL = EVENTS_PREFIX + ">"
+CONTROL_ALL = "tetra.control"
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+
+
+def escape(node: str) -> str:
+    """Return ``node`` as a subject token; raise `ValueError` for the empty name."""
+    if not node:
+        raise ValueError("node name is empty")
+    return _UNSAFE.sub(lambda match: b"=%02X" % match[0][0], node.encode()).decode()
+
+
+def unescape(token: str) -> str:
+    """Return the node name that `escape` made ``token`` from."""
+    return unquote(token.replace("=", "%"))
+
+
+def events_subject(node: str) -> str:
+    """Return the subject of the node's event batches."""
+    return EVENTS_PREFIX + escape(node)
+
+
+def control_subject(node: str) -> str:
+    """Return the subject on which the node's collector answers."""
+    return f"{CONTROL_ALL}.{escape(node)}"
+
+
+def node_of_subject(subject: str) -> str:
+    """Return the node of an events or control subject."""
+    return unescape(subject.rpartition(".")[2])
+
+
+def message_id(node: str, boot_id: str, first_sequence: int) -> str:
+    """Return the ``Nats-Msg-Id`` by which JetStream knows a republished batch."""
+    return f"{escape(node)}:{boot_id}:{first_sequence}"

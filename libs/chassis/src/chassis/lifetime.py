@@ -1,0 +1,72 @@
+"""From start to exit code: settings, logging, event loop, signals.
+
+SIGTERM and SIGINT cancel the service's coroutine, which drains in its ``finally`` blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+
+from chassis import logging
+from chassis.errors import ServiceError
+from chassis.settings import ServiceSettings, load
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run(service: str, settings: type[S], main: Callable[[S], Coroutine[Any, Any, None]]) -> int:
+    """Run ``main`` with its settings until it ends or a signal comes; return the exit code.
+
+    0 after a signal or a normal end; the code of a `ServiceError`, told in one line; 1 with a
+    traceback for anything unforeseen.
+    """
+    try:
+        loaded = load(settings, service)
+        logging.configure(loaded.log_level, loaded.log_format)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signal(main(loaded)))
+    except BaseException as error:
+        fault = _find_service_error(error)
+        if fault is not None:
+            print(f"tetra-{service}: error: {fault}", file=sys.stderr)
+            return fault.exit_code
+        if not isinstance(error, Exception):
+            raise
+        structlog.get_logger().critical("service failed", exc_info=True)
+        return 1
+    return 0
+
+
+async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(main)
+    signalled = False
+
+    def stop() -> None:
+        nonlocal signalled
+        signalled = True
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+
+
+# A TaskGroup wraps what its tasks raise.
+def _find_service_error(error: BaseException) -> ServiceError | None:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_find_service_error, error.exceptions)), None)
+    return None
