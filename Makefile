@@ -3,7 +3,7 @@
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PYTEST := $(BIN)/python -m pytest
-SOURCES := libs services embedded tests benchmarks
+SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-kernel test-containers check lint types \
@@ -42,7 +42,7 @@ lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff format --check
 
 types: $(STAMP) ## mypy, strict
-	@$(BIN)/mypy $(wildcard $(SOURCES))
+	@$(BIN)/mypy $(SOURCES)
 
 proto: $(STAMP) ## regenerate the Python code of proto/
 	@scripts/proto
@@ -54,7 +54,7 @@ bench: $(STAMP) ## run the benchmarks
 	@$(BIN)/python -m benchmarks
 
 audit: $(STAMP) ## look the pinned packages up in the database of known vulnerabilities
-	@$(BIN)/pip-audit --disable-pip --require-hashes $(addprefix -r ,$(wildcard requirements/*.txt))
+	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.txt
 
 clean: ## remove what was made here, .venv/ included; a running stack's state stays
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis bpf/shim/include/generated

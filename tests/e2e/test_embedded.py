@@ -1,0 +1,222 @@
+"""``make run``, as a person runs it: start, look, Ctrl-C, nothing left."""
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+START_WITHIN_S = 90
+END_WITHIN_S = 2
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def wait_until(condition, timeout_s, what):
+    """Return the first true answer of ``condition``; fail after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what()}"
+        time.sleep(0.005)
+    return answer
+
+
+class Launch:
+    """A running ``make run`` with ports and a state folder of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.ports = (free_port(), free_port())
+        self.env = os.environ | {
+            "TETRA_STATE_DIR": str(state_dir),
+            "TETRA_NATS_PORT": str(self.ports[0]),
+            "TETRA_LISTEN_ADDRESS": f"localhost:{self.ports[1]}",
+            "NODE_NAME": "embedded-test",
+        }
+        self.lines: list[tuple[float, str]] = []  # with the time of arrival
+        self.process = subprocess.Popen(
+            ["make", "run"],
+            cwd=ROOT,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # its process group is the terminal's foreground
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append((time.monotonic(), line.rstrip("\n")))
+
+    def text(self) -> str:
+        return "\n".join(line for _, line in self.lines)
+
+    def wait_for(self, pattern: str, timeout_s: float = START_WITHIN_S) -> re.Match[str]:
+        """Return the first match in the output; fail if it ends or the time is over."""
+
+        def find():
+            match = re.search(pattern, self.text(), re.MULTILINE)
+            assert match or self.process.poll() is None, self.text()
+            return match
+
+        return wait_until(find, timeout_s, self.text)
+
+    def lines_with(self, marker: str) -> list[tuple[float, str]]:
+        return [line for line in self.lines if marker in line[1]]
+
+    def processes(self) -> dict[int, str]:
+        """Return pid -> command line of all that runs with our state folder."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if str(self.state_dir).encode() in (folder / "environ").read_bytes():
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if command:  # a zombie has none
+                        found[int(folder.name)] = command
+        return found
+
+    def pid_of(self, command: str) -> int:
+        [pid] = [pid for pid, line in self.processes().items() if f"{BIN}/{command}" in line]
+        return pid
+
+    def program_ids(self) -> set[str]:
+        """Return the ids of the BPF programs that our processes hold."""
+        ids = set()
+        for pid in self.processes():
+            for info in Path(f"/proc/{pid}/fdinfo").glob("*"):
+                with suppress(OSError):
+                    ids |= set(re.findall(r"^prog_id:\s*(\d+)", info.read_text(), re.MULTILINE))
+        return ids
+
+    def press_ctrl_c(self) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def expect_nothing_left(self, programs: set[str], within_s: float = END_WITHIN_S) -> None:
+        wait_until(lambda: not self.processes(), within_s, self.processes)
+        for port in self.ports:
+            with socket.socket() as client:
+                assert client.connect_ex(("127.0.0.1", port)) != 0
+        for program in programs:
+            shown = subprocess.run([BIN / "bpftool", "prog", "show", "id", program])
+            assert shown.returncode != 0, f"BPF program {program} is still loaded"
+
+
+@pytest.fixture
+def launch(tmp_path):
+    started = Launch(tmp_path / "state")
+    yield started
+    for pid in started.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    started.process.wait(10)
+
+
+@pytest.mark.kernel
+def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
+    launch.wait_for("^  stop  +Ctrl-C$")
+    assert re.search(
+        rf"node embedded-test \(Linux {re.escape(os.uname().release)}\)", launch.text()
+    )
+    assert f"localhost:{launch.ports[1]}" in launch.text()
+
+    delays_s = []
+    for _ in range(5):
+        marker = f"marker-{uuid.uuid4().hex}"
+        child = subprocess.Popen(["/usr/bin/true", marker])
+        child.wait()
+        ended = time.monotonic()
+        wait_until(lambda m=marker: len(launch.lines_with(m)) >= 2, 5, launch.text)
+        (_, started_line), (told, ended_line) = launch.lines_with(marker)
+        user = re.escape(Path("/etc/passwd").read_text().split(":", 1)[0])
+        assert re.fullmatch(
+            rf"🚀 process {child.pid}: {user}: /usr/bin/true {marker}", started_line
+        )
+        assert re.fullmatch(rf"💥 exit {child.pid}: {user}: /usr/bin/true {marker}", ended_line)
+        delays_s.append(told - ended)
+    # The machine may be busy with something else for one of them, not for all.
+    assert min(delays_s) < 0.1
+
+    programs = launch.program_ids()
+    assert len(programs) >= 3  # fork, exec, exit
+    launch.press_ctrl_c()
+    launch.expect_nothing_left(programs)
+    assert "Traceback" not in launch.text()
+
+
+@pytest.mark.kernel
+def test_killed_launcher_takes_everything_along(launch):
+    launch.wait_for("^  stop  +Ctrl-C$")
+    programs = launch.program_ids()
+    os.kill(launch.pid_of("tetra-embedded"), signal.SIGKILL)
+    launch.expect_nothing_left(programs)
+
+
+@pytest.mark.kernel
+def test_dead_child_brings_everything_down_and_is_named(launch):
+    launch.wait_for("^  stop  +Ctrl-C$")
+    programs = launch.program_ids()
+    os.kill(launch.pid_of("tetra-gateway"), signal.SIGKILL)
+    launch.expect_nothing_left(programs, END_WITHIN_S + 1)
+    launch.process.wait(5)
+    assert "tetra-embedded: error: gateway: killed by SIGKILL" in launch.text()
+
+
+@pytest.mark.kernel
+def test_state_folder_in_use_is_one_line_and_exit_code_2(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        refused = refuse({"TETRA_STATE_DIR": str(tmp_path)})
+    assert "in use by pid 4711" in refused
+
+
+@pytest.mark.kernel
+def test_port_in_use_is_one_line_that_names_the_holder(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        refused = refuse({"TETRA_STATE_DIR": str(tmp_path), "TETRA_NATS_PORT": port})
+    assert f"port {port} is in use by " in refused
+    assert f"(pid {os.getpid()})" in refused
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
+def test_without_rights_is_one_line_that_says_sudo(tmp_path):
+    refused = refuse(
+        {"TETRA_STATE_DIR": str(tmp_path)}, ["setpriv", "--reuid=65534", "--clear-groups"]
+    )
+    assert "sudo make run" in refused
+
+
+def refuse(env: dict[str, str], prefix: list[str] | None = None) -> str:
+    """Return the one line with which it refuses to start."""
+    answer = subprocess.run(
+        [*(prefix or []), BIN / "tetra-embedded"],
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert answer.returncode == 2
+    [line] = answer.stderr.splitlines()
+    assert line.startswith("tetra-embedded: error: ")
+    return line
