@@ -1,0 +1,218 @@
+"""Argument parsing as the original's users expect it: Go-style flags, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from cli.address import DEFAULT_ADDRESS, ServerOptions, Tls, default_address, parse_addresses
+from cli.errors import UsageError
+from cli.timestamps import parse_duration_s
+
+_T = TypeVar("_T")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` instead of printing a usage text."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError` with ``message`` and the place where help is."""
+        raise UsageError(f"{self._better(message)} (see {self.prog} --help)")
+
+    def _better(self, message: str) -> str:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            return message.replace("argument ", "", 1)
+        import difflib
+
+        word = unknown.split()[0]
+        if not word.startswith("-"):
+            return f"unexpected argument {word!r}"
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+        return f"unknown flag {word}" + (f", did you mean {close[0]}?" if close else "")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; report unknown flags here, where the sub-command's flags are known."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
+def checked(parse: Callable[[str], _T], name: str) -> Callable[[str], _T]:
+    """Return ``parse`` for use as an argparse type: its `UsageError` passes unchanged."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    convert.__name__ = name
+    return convert
+
+
+duration_s = checked(parse_duration_s, "duration")
+
+
+def comma_list(text: str) -> list[str]:
+    """Return the values of one CSV record: ``a,b`` or ``"x,y",z``."""
+    return next(csv.reader([text])) if '"' in text else text.split(",")
+
+
+class ListAction(argparse.Action):
+    """A flag that may repeat and whose values are split at commas."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Append the values."""
+        have = list(getattr(namespace, self.dest, None) or ())
+        setattr(namespace, self.dest, have + comma_list(str(values)))
+
+
+def add_list(group: argparse._ActionsContainer, *flags: str, help: str, metavar: str) -> None:
+    """Add a flag that may repeat and takes a comma-separated list."""
+    group.add_argument(*flags, action=ListAction, default=[], metavar=metavar, help=help)
+
+
+def boolean(text: str) -> bool:
+    """Return what Go's flag package reads as a boolean."""
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def add_switch(
+    group: argparse._ActionsContainer, *flags: str, help: str, default: bool = False
+) -> None:
+    """Add a flag that may stand alone or be given ``=true`` or ``=false``."""
+    group.add_argument(
+        *flags, nargs="?", const=True, default=default, type=boolean, metavar="BOOL", help=help
+    )
+
+
+def add_global_flags(parser: argparse.ArgumentParser, *, suppress: bool) -> None:
+    """Add the flags that work before and behind the sub-command.
+
+    ``suppress`` leaves defaults out, so that a sub-command's do not hide what stood before it.
+    """
+
+    def default(value: object) -> Any:
+        return argparse.SUPPRESS if suppress else value
+
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--server-address",
+        default=default(None),
+        metavar="HOST:PORT[,...]",
+        help="gateway or Tetragon to ask: host:port, unix:///path or dns:///name:port, several "
+        f"separated by commas [TETRA_SERVER_ADDRESS; {DEFAULT_ADDRESS}]",
+    )
+    group.add_argument(
+        "--timeout",
+        type=duration_s,
+        default=default(30.0),
+        metavar="DURATION",
+        help="how long a call may take; streams may take for ever [30s]",
+    )
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=default(1),
+        metavar="N",
+        help="how often to repeat a call that reached nobody [1]",
+    )
+    group.add_argument(
+        "--max-recv-size",
+        type=int,
+        default=default(10 * 1024 * 1024),
+        metavar="BYTES",
+        help="largest message to accept, also the longest line on stdin [10485760]",
+    )
+    group.add_argument(
+        "--tls-ca-cert-files",
+        action=ListAction,
+        default=default([]),
+        metavar="FILE[,...]",
+        help="certificate authorities that may vouch for the server",
+    )
+    group.add_argument(
+        "--tls-cert-file", default=default(""), metavar="FILE", help="our certificate, for mTLS"
+    )
+    group.add_argument(
+        "--tls-key-file", default=default(""), metavar="FILE", help="key of our certificate"
+    )
+    group.add_argument(
+        "--tls-server-name",
+        default=default(""),
+        metavar="NAME",
+        help="name that the server's certificate has",
+    )
+    group.add_argument(
+        "--tls-skip-verify",
+        action="store_true",
+        default=default(False),
+        help="encrypt, but believe whoever answers",
+    )
+    group.add_argument(
+        "-d",
+        "--debug",
+        action="store_true",
+        default=default(False),
+        help="say more on stderr; show tracebacks",
+    )
+
+
+def server_options(args: argparse.Namespace) -> ServerOptions:
+    """Return how to reach the server; raise `UsageError` where flags do not fit."""
+    text = args.server_address or os.environ.get("TETRA_SERVER_ADDRESS") or default_address()
+    if args.timeout <= 0:
+        raise UsageError("--timeout: must be more than 0", "--timeout 30s")
+    if args.retries < 0:
+        raise UsageError("--retries: must not be negative", "--retries 1")
+    if args.max_recv_size < 1:
+        raise UsageError("--max-recv-size: must be at least 1", "--max-recv-size 10485760")
+    return ServerOptions(
+        addresses=parse_addresses(text),
+        timeout_s=args.timeout,
+        retries=args.retries,
+        max_recv_size_bytes=args.max_recv_size,
+        tls=_tls(args),
+    )
+
+
+def _tls(args: argparse.Namespace) -> Tls | None:
+    if bool(args.tls_cert_file) != bool(args.tls_key_file):
+        raise UsageError(
+            "--tls-cert-file and --tls-key-file: one needs the other",
+            "--tls-cert-file client.pem --tls-key-file client-key.pem",
+        )
+    tls = Tls(
+        ca_cert_files=tuple(args.tls_ca_cert_files),
+        cert_file=args.tls_cert_file,
+        key_file=args.tls_key_file,
+        server_name=args.tls_server_name,
+        skip_verify=args.tls_skip_verify,
+    )
+    return tls if tls != Tls() else None
+
+
+def one_of(words: Iterable[str]) -> str:
+    """Return ``a, b or c``."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last

@@ -1,0 +1,328 @@
+"""The client of a gateway, or of a plain Tetragon: the only module that knows gRPC.
+
+A stream survives its gateway: each response carries a cursor, and after a lost connection the
+stream goes on behind the last one, at the same gateway or at another of the given addresses.
+A plain Tetragon has no cursors: there, what happens while nobody is connected is not seen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+
+from cli.address import Address, ServerOptions
+from cli.errors import ServerError, TetraError, UnreachableError, UnsupportedError, UsageError
+from tetra.v1.node_pb2 import NodeInfo
+from tetra.v1.stream_pb2 import (
+    Cursor,
+    GapNotice,
+    ListNodesRequest,
+    LossNotice,
+    StreamEventsRequest,
+)
+from tetra.v1.stream_pb2_grpc import EventStreamStub
+from tetragon.events_pb2 import GetEventsRequest, GetEventsResponse
+from tetragon.sensors_pb2 import (
+    GetDebugRequest,
+    GetInfoRequest,
+    GetInfoResponse,
+    GetVersionRequest,
+    SetDebugRequest,
+)
+from tetragon.sensors_pb2_grpc import FineGuidanceSensorsStub
+from tetragon.tetragon_pb2 import GetHealthStatusRequest, HealthStatus
+
+_T = TypeVar("_T")
+
+# Many servers close a connection that pings more often than every five minutes.
+_KEEPALIVE_MS = 310_000
+_RESUME_FIRST_WAIT_S = 0.1
+
+_LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+class Batch(NamedTuple):
+    """What one response of the stream brought."""
+
+    events: Sequence[GetEventsResponse]
+    cursor: Cursor | None = None  # the place behind these events; None from a plain Tetragon
+    losses: Sequence[LossNotice] = ()
+    gaps: Sequence[GapNotice] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePolicy:
+    """What happens when a stream breaks."""
+
+    # Connect again for ever, also after a clean end and to a server without cursors.
+    always: bool = False
+    # Longest wait between two attempts.
+    wait_s: float = 2.0
+    # How long to go on trying while a cursor lets nothing be missed; 0 gives up at once.
+    give_up_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Client:
+    """One gateway at a time out of those named in ``options``; a context manager."""
+
+    options: ServerOptions
+    notice: Callable[[str], None] = lambda text: None
+    _channel: grpc.Channel | None = field(default=None, init=False)
+    _turn: int = field(default=0, init=False)  # which of the addresses is in use
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._drop()
+
+    @property
+    def address(self) -> Address:
+        """The address in use."""
+        return self.options.addresses[self._turn % len(self.options.addresses)]
+
+    # Unary calls
+
+    def version(self) -> str:
+        """Return the server's version."""
+        return self._call(lambda stub, t: stub.GetVersion(GetVersionRequest(), timeout=t).version)
+
+    def health(self) -> list[HealthStatus]:
+        """Return what the server says about itself."""
+        return self._call(
+            lambda stub, t: list(stub.GetHealth(GetHealthStatusRequest(), timeout=t).health_status)
+        )
+
+    def info(self) -> GetInfoResponse:
+        """Return the server's build, probes and settings."""
+        return self._call(lambda stub, t: stub.GetInfo(GetInfoRequest(), timeout=t))
+
+    def log_level(self) -> int:
+        """Return the server's log level, a number of ``tetragon.LogLevel``."""
+        return self._call(lambda stub, t: stub.GetDebug(GetDebugRequest(), timeout=t).level)
+
+    def set_log_level(self, level: int) -> int:
+        """Set the server's log level and return what it answered."""
+        request = SetDebugRequest(level=level)  # type: ignore[arg-type]  # enums are ints
+        return self._call(lambda stub, t: stub.SetDebug(request, timeout=t).level)
+
+    def nodes(self) -> list[NodeInfo]:
+        """Return every node that the gateway heard of."""
+        return self._attempt(
+            lambda: list(
+                EventStreamStub(self._open())
+                .ListNodes(ListNodesRequest(), timeout=self.options.timeout_s)
+                .nodes
+            )
+        )
+
+    def _call(self, call: Callable[[FineGuidanceSensorsStub, float], _T]) -> _T:
+        return self._attempt(
+            lambda: call(FineGuidanceSensorsStub(self._open()), self.options.timeout_s)
+        )
+
+    def _attempt(self, call: Callable[[], _T]) -> _T:
+        wait_s = 1.0
+        attempts = max(self.options.retries + 1, len(self.options.addresses))
+        for remaining in range(attempts - 1, -1, -1):
+            try:
+                return call()
+            except grpc.RpcError as error:
+                failure = self._explain(error)
+                if not isinstance(failure, UnreachableError) or not remaining:
+                    raise failure from None
+            self._drop()
+            self._turn += 1
+            if self._turn % len(self.options.addresses) == 0:
+                time.sleep(wait_s)
+                wait_s *= 2
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    # The stream
+
+    def stream(self, request: StreamEventsRequest, policy: ResumePolicy) -> Iterator[Batch]:
+        """Yield batches until the end of the stream; resume behind the last one if it breaks.
+
+        Raises `UnreachableError` when the server cannot be reached or stays away, and
+        `UsageError` when it refuses the request.
+        """
+        request = _copy(request)
+        ends = request.no_follow or request.HasField("until")
+        connected = False  # this server answered once: from now on a failure is an interruption
+        failing_since: float | None = None
+        wait_s = _RESUME_FIRST_WAIT_S
+        tried = 0
+        while True:
+            failure: TetraError | None = None
+            try:
+                for batch in self._stream_once(request):
+                    if failing_since is not None and (connected or policy.always):
+                        self.notice(f"connected to {self.address} again")
+                    connected, failing_since, wait_s, tried = True, None, _RESUME_FIRST_WAIT_S, 0
+                    yield batch
+                    if batch.cursor is not None:
+                        request.after.CopyFrom(batch.cursor)
+                if ends or not (policy.always or request.HasField("after")):
+                    return
+            except grpc.RpcError as error:
+                failure = self._explain(error)
+                if not isinstance(failure, UnreachableError):
+                    raise failure from None
+            now = time.monotonic()
+            tried += 1
+            if not policy.always:
+                if not connected and tried >= len(self.options.addresses):
+                    raise failure or UnreachableError(f"stream: {self.address}: it ended")
+                lost_s = 0.0 if failing_since is None else now - failing_since
+                if connected and (not request.HasField("after") or lost_s >= policy.give_up_s):
+                    raise failure or UnreachableError(f"stream: {self.address}: it ended")
+            if failing_since is None:
+                failing_since = now
+                if connected or policy.always:
+                    where = (
+                        "nothing is missed" if request.HasField("after") else "events may be missed"
+                    )
+                    cause = failure or f"stream: {self.address}: it ended"
+                    self.notice(f"{cause}; connecting again, {where}")
+            self._drop()
+            self._turn += 1
+            if connected or policy.always:
+                # Jitter: a thousand clients of one lost gateway must not come back in step.
+                time.sleep(min(wait_s, policy.wait_s) * random.uniform(0.5, 1.0))
+                wait_s *= 2
+
+    def _stream_once(self, request: StreamEventsRequest) -> Iterator[Batch]:
+        call = EventStreamStub(self._open()).StreamEvents(request)
+        try:
+            for response in call:
+                yield Batch(response.events, response.cursor, response.losses, response.gaps)
+            return
+        except grpc.RpcError as error:
+            if _code(error) != grpc.StatusCode.UNIMPLEMENTED:
+                raise
+        finally:
+            call.cancel()
+        yield from self._plain_stream(request)
+
+    def _plain_stream(self, request: StreamEventsRequest) -> Iterator[Batch]:
+        for wanted in ("last", "since", "after", "snapshot", "until"):
+            if request.HasField(wanted):
+                raise UsageError(
+                    f"--{wanted}: {self.address} is a plain Tetragon, which keeps no past",
+                    "tetra getevents",
+                )
+        if request.no_follow:
+            raise UsageError(
+                f"--no-follow: {self.address} is a plain Tetragon, which keeps no past",
+                "tetra getevents",
+            )
+        plain = GetEventsRequest(
+            allow_list=request.allow_list,
+            deny_list=request.deny_list,
+            field_filters=request.field_filters,
+        )
+        nodes = frozenset(request.nodes)
+        call = FineGuidanceSensorsStub(self._open()).GetEvents(plain)
+        try:
+            for event in call:
+                if not nodes or event.node_name in nodes:
+                    yield Batch((event,))
+        finally:
+            call.cancel()
+
+    # The connection
+
+    def _open(self) -> grpc.Channel:
+        if self._channel is None:
+            self._channel = open_channel(self.address, self.options)
+        return self._channel
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _explain(self, error: grpc.RpcError) -> TetraError:
+        code, details = _code(error), _details(error)
+        address = self.address
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return UnreachableError(
+                f"call: {address}: no answer within {self.options.timeout_s:g} s (--timeout)"
+            )
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return UnsupportedError(f"call: {address}: the server does not offer it")
+        if code == grpc.StatusCode.INVALID_ARGUMENT:
+            return UsageError(f"request: {address}: {details}")
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return UsageError(f"receive: {address}: {details}", "--max-recv-size 67108864")
+        if code in _LOST:
+            return UnreachableError(f"connect: {address}: {_cause(details)}")
+        return ServerError(f"call: {address}: {code.name.lower()}: {details}")
+
+
+def open_channel(address: Address, options: ServerOptions) -> grpc.Channel:
+    """Return a channel to ``address``; it connects with the first call."""
+    settings: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", options.max_recv_size_bytes),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.primary_user_agent", "tetra"),
+    ]
+    if address.target.startswith("dns:///"):
+        settings.append(("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}]}'))
+    if options.tls is None:
+        return grpc.insecure_channel(address.target, options=settings)
+    credentials, override = options.tls.load(address)
+    if override:
+        settings.append(("grpc.ssl_target_name_override", override))
+    return grpc.secure_channel(
+        address.target,
+        grpc.ssl_channel_credentials(
+            credentials.roots, credentials.private_key, credentials.certificate
+        ),
+        options=settings,
+    )
+
+
+def _copy(request: StreamEventsRequest) -> StreamEventsRequest:
+    copy = StreamEventsRequest()
+    copy.CopyFrom(request)
+    return copy
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode:
+    return error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+
+
+def _details(error: grpc.RpcError) -> str:
+    text = error.details() if isinstance(error, grpc.Call) else str(error)
+    return " ".join((text or "").split()).rstrip(".")
+
+
+def _cause(details: str) -> str:
+    """Return the part of gRPC's account that says why: its last cause."""
+    if "CERTIFICATE_VERIFY_FAILED" in details or "SSL_ERROR" in details or "tls_" in details:
+        found = re.search(r"([A-Z_]{6,}:?[\w :-]*|tls_\w+[\w :-]*)", details)
+        return f"TLS: {found.group(1).strip() if found else details}"
+    if "Connection refused" in details:
+        return "connection refused; is the gateway running there?"
+    if "Name or service not known" in details or "DNS" in details or "resolution" in details:
+        return "the host name is not known"
+    return details.rpartition("last error: ")[2] or "connection lost"

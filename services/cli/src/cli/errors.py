@@ -1,0 +1,40 @@
+"""Errors of the CLI. ``main`` turns each into one line on stderr and an exit code.
+
+TetraError                   exit code 1
+├── UsageError               exit code 2: the user can put it right; carries an example
+├── ServerError              the server answered with an error
+│   ├── UnreachableError     nobody answered, or the connection broke
+│   └── UnsupportedError     the server does not know this call
+└── RenderError              an event that this output cannot show
+"""
+
+
+class TetraError(Exception):
+    """Something failed; the message is one line: step: object: cause."""
+
+    exit_code = 1
+
+
+class UsageError(TetraError):
+    """A flag, address, certificate, time or cursor is wrong; ``example`` is what is right."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, example: str = "") -> None:
+        super().__init__(f"{message}; for example: {example}" if example else message)
+
+
+class ServerError(TetraError):
+    """The server answered with an error."""
+
+
+class UnreachableError(ServerError):
+    """Nobody answered at the address, or the connection broke."""
+
+
+class UnsupportedError(ServerError):
+    """The server does not know the call: an older one, or a plain Tetragon."""
+
+
+class RenderError(TetraError):
+    """The chosen output has no form for this event."""

@@ -1,0 +1,99 @@
+"""``tetra``: parse, run a sub-command, turn errors into one line and an exit code.
+
+Exit codes: 0 done (also after Ctrl-C or when the reader of a pipe has gone), 1 it failed (no
+server, broken stream), 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from cli import commands
+from cli.arguments import Parser, add_global_flags
+from cli.errors import TetraError, UsageError
+from cli.terminal import visible
+
+_DESCRIPTION = """Watch processes start and end, on one host or on all of them.
+
+examples:
+  tetra getevents                              the life cycle of every process, live
+  tetra getevents --process '^/usr/bin/ssh'    only binaries that match
+  tetra getevents --last 100 --no-follow       look back
+  tetra getevents -o json | jq .process_exec   for scripts
+  tetra --server-address gw.example:54321 status
+"""
+_EPILOG = """environment:
+  TETRA_SERVER_ADDRESS   default of --server-address
+  NO_COLOR, TERM=dumb    no colours
+
+exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line
+help on a command: tetra COMMAND --help
+"""
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="tetra", usage="tetra COMMAND [flags]", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    add_global_flags(parser, suppress=False)
+    subparsers = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", parser_class=Parser
+    )
+    for name in commands.NAMES:
+        command = commands.load(name)
+        sub = subparsers.add_parser(
+            name,
+            usage=f"tetra {name} {getattr(command, 'USAGE', '')}[flags]",
+            help=command.HELP,
+            description=command.DESCRIPTION,
+        )
+        command.configure(sub)
+        add_global_flags(sub, suppress=True)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``tetra`` and return its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    debug = False
+    try:
+        parser = make_parser()
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.print_help()
+            return 0
+        debug = args.debug
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _quietly(0)
+    except BrokenPipeError:
+        return _quietly(0)
+    except TetraError as error:
+        if debug and not isinstance(error, UsageError):
+            raise
+        print(f"tetra: error: {visible(str(error))}", file=sys.stderr)
+        return error.exit_code
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _quietly(code: int) -> int:
+    # What is still buffered would raise again when the interpreter flushes at its end.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

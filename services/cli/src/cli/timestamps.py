@@ -1,0 +1,125 @@
+"""Times: what people type, and RFC 3339 as the public JSON form writes it.
+
+The calendar is computed once per second, not once per event: thousands of events share one.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
+_UNIT_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "w": 604800.0,
+}
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    # timedelta, not fromtimestamp(): years before 1970 and after 2038 on every platform.
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+
+
+def rfc3339(timestamp: Timestamp) -> str:
+    """Return RFC 3339 in UTC with 0, 3, 6 or 9 digits, the fewest that are exact."""
+    nanos = timestamp.nanos
+    if not nanos:
+        return _second(timestamp.seconds) + "Z"
+    if nanos % 1000:
+        return f"{_second(timestamp.seconds)}.{nanos:09d}Z"
+    if nanos % 1_000_000:
+        return f"{_second(timestamp.seconds)}.{nanos // 1000:06d}Z"
+    return f"{_second(timestamp.seconds)}.{nanos // 1_000_000:03d}Z"
+
+
+def rfc3339_nanos(timestamp: Timestamp) -> str:
+    """Return RFC 3339 in UTC, always with nine digits: columns stay aligned."""
+    return f"{_second(timestamp.seconds)}.{timestamp.nanos:09d}Z"
+
+
+def parse_duration_s(text: str) -> float:
+    """Return the seconds in a duration such as ``2h30m``, ``1.5s`` or ``7d``."""
+    value = text.strip()
+    if value == "0":
+        return 0.0
+    parts = _DURATION_PART.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise UsageError(f"duration {text!r}: not a number with a unit", "10m, 2h30m, 1.5s or 7d")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+def parse_time(text: str, now: float | None = None) -> Timestamp:
+    """Return the moment that ``text`` names.
+
+    Understood are a duration (so long ago), RFC 3339 or ISO 8601 (local time where no zone is
+    given), ``HH:MM[:SS]`` (today), ``now``, ``today``, ``yesterday`` and ``@`` with Unix seconds.
+    """
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    now = time.time() if now is None else now
+    moment = Timestamp()
+    moment.FromNanoseconds(_unix_ns(text.strip(), now))
+    return moment
+
+
+def _unix_ns(text: str, now: float) -> int:
+    midnight = (
+        datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    )
+    try:
+        if text == "now":
+            return int(now * 1e9)
+        if text == "today":
+            return int(midnight.timestamp()) * 10**9
+        if text == "yesterday":
+            return int((midnight - timedelta(days=1)).timestamp()) * 10**9
+        if text.startswith("@"):
+            return int(float(text[1:]) * 1e9)
+        if _DURATION_PART.match(text):
+            return int((now - parse_duration_s(text)) * 1e9)
+        if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+            text = f"{midnight:%Y-%m-%d}T{text.rjust(8 if text.count(':') == 2 else 5, '0')}"
+        return _iso_ns(text)
+    except (ValueError, OverflowError, UsageError):
+        raise UsageError(
+            f"time {text!r}: not understood",
+            "10m (ago), 14:30, 2026-01-31T14:30:00Z, yesterday or @1767225600",
+        ) from None
+
+
+def _iso_ns(text: str) -> int:
+    # datetime keeps microseconds; the digits behind them are kept by hand.
+    fraction = re.search(r"\.(\d{1,9})", text)
+    nanos = int(fraction.group(1).ljust(9, "0")) if fraction else 0
+    whole = text[: fraction.start()] + text[fraction.end() :] if fraction else text
+    return int(datetime.fromisoformat(whole).astimezone(UTC).timestamp()) * 10**9 + nanos
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: ``3ms``, ``1.2s``, ``4m05s``, ``3h07m``, ``2d04h``."""
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
+    if seconds < 86400:
+        return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
+    return f"{int(seconds // 86400)}d{int(seconds % 86400 // 3600):02d}h"
