@@ -301,12 +301,15 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct mm_struct *mm = KREAD(struct mm_struct *, task->mm);
 
 	if (mm) {
-		record->arg_start = KREAD(u64, mm->arg_start);
-		read_user_range(s, &off, &s->args, KREAD(unsigned long, mm->arg_start),
-				KREAD(unsigned long, mm->arg_end), FLAG_ERROR_ARGS);
+		struct mm_ranges ranges;
+
+		read_mm_ranges(mm, &ranges);
+		record->arg_start = ranges.arg_start;
+		read_user_range(s, &off, &s->args, ranges.arg_start, ranges.arg_end,
+				FLAG_ERROR_ARGS);
 #ifdef ENABLE_ENVS
-		read_user_range(s, &off, &s->envs, KREAD(unsigned long, mm->env_start),
-				KREAD(unsigned long, mm->env_end), FLAG_ERROR_ENVS);
+		read_user_range(s, &off, &s->envs, ranges.env_start, ranges.env_end,
+				FLAG_ERROR_ENVS);
 #endif
 	}
 

@@ -74,6 +74,19 @@ static __always_inline void read_credentials(struct task_struct *task, struct ex
 #endif
 }
 
+/* Where arguments and environment lie on the new stack: struct mm_struct. */
+struct mm_ranges {
+	unsigned long arg_start, arg_end, env_start, env_end;
+};
+
+static __always_inline void read_mm_ranges(struct mm_struct *mm, struct mm_ranges *ranges)
+{
+	READ(ranges->arg_start, mm->arg_start);
+	READ(ranges->arg_end, mm->arg_end);
+	READ(ranges->env_start, mm->env_start);
+	READ(ranges->env_end, mm->env_end);
+}
+
 #define READ_NS(kind, type, field)                                                \
 	({                                                                        \
 		struct type *_ns = KREAD(struct type *, nsproxy->field);          \

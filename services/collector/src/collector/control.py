@@ -1,0 +1,123 @@
+"""Answers on the bus: who this node is, what is alive, how much to log."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus import subjects
+from chassis import logging
+from collector.errors import SecondCollector
+from collector.kernel import KernelInfo
+from collector.losses import Losses
+from collector.pipeline import Pipeline
+from collector.publisher import Publisher
+from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
+from tetra.v1.node_pb2 import NodeInfo
+
+_ASK_TIMEOUT_S = 0.5
+_RATE_OVER_S = 10.0
+_LEVELS = ("debug", "info", "warning", "error")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Control:
+    """Serves tetra.control and tetra.control.<node>."""
+
+    boot_id: str
+    kernel: KernelInfo
+    publisher: Publisher
+    pipeline: Pipeline
+    losses: Losses
+    _rates: deque[tuple[float, int]] = field(default_factory=deque)
+
+    async def refuse_second(self, nc: Client) -> None:
+        """Raise `SecondCollector` if another collector answers for this node."""
+        subject = subjects.control_subject(self.publisher.node_name)
+        request = ControlRequest(describe=True).SerializeToString()
+        try:
+            reply = await nc.request(subject, request, timeout=_ASK_TIMEOUT_S)
+            node = ControlResponse.FromString(reply.data).node
+        except (NatsError, TimeoutError):
+            return
+        if node.boot_id == self.boot_id:
+            raise SecondCollector(
+                f"node {node.node_name}: another collector runs on this host, since "
+                f"{node.collector_start.ToJsonString()}: stop it first"
+            )
+        log.warning("node name used by another host", node=node.node_name, boot_id=node.boot_id)
+
+    async def serve(self, nc: Client) -> None:
+        """Answer from now on."""
+        await nc.subscribe(subjects.CONTROL_ALL, cb=self._answer)
+        await nc.subscribe(subjects.control_subject(self.publisher.node_name), cb=self._answer)
+
+    def describe(self) -> NodeInfo:
+        """Return what the node is and how it does."""
+        publisher = self.publisher
+        node = NodeInfo(
+            node_name=publisher.node_name,
+            boot_id=self.boot_id,
+            kernel=self.kernel.release,
+            machine=self.kernel.machine,
+            collector_version=version("tetra-collector"),
+            events_total=publisher.statistics.made,
+            events_per_second=self._rate(),
+            loss=self.losses.counters(),
+            log_level=logging.get_level(),
+            alive=True,
+            last_sequence=publisher.last_sequence,
+            processes=len(self.pipeline.cache.all_living()),
+        )
+        node.collector_start.FromNanoseconds(publisher.start_time_ns)
+        node.last_seen.GetCurrentTime()
+        return node
+
+    def sample(self) -> None:
+        """Note the number of events now and then, for the rate."""
+        now = time.monotonic()
+        self._rates.append((now, self.publisher.statistics.made))
+        while len(self._rates) > 2 and self._rates[0][0] < now - _RATE_OVER_S:
+            self._rates.popleft()
+
+    def _rate(self) -> float:
+        self.sample()
+        (first_s, first), (last_s, last) = self._rates[0], self._rates[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    async def _answer(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        response = ControlResponse()
+        try:
+            request = ControlRequest.FromString(message.data)
+            match request.WhichOneof("request"):
+                case "set_log_level":
+                    if request.set_log_level in _LEVELS:
+                        logging.set_level(request.set_log_level)
+                        log.info("log level set", level=request.set_log_level)
+                    else:
+                        response.error = (
+                            f"log level {request.set_log_level!r}: one of " + ", ".join(_LEVELS)
+                        )
+                case "snapshot":
+                    response.events.extend(self.pipeline.snapshot())
+                    response.sequence = self.publisher.last_sequence
+                case None:
+                    response.error = "request not known to this collector"
+        except ValueError as error:
+            response.error = f"request malformed: {error}"
+        response.node.CopyFrom(self.describe())
+        try:
+            await message.respond(response.SerializeToString())
+        except NatsError as error:
+            log.warning("answer not sent", error=repr(error))

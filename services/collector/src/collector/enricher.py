@@ -1,0 +1,128 @@
+"""From what the kernel or /proc tells of an exec to an `Image` with names a person knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from collector import text
+from collector.process_cache import ContainerInfo, Image
+from collector.procfs import ProcfsProcess
+from collector.records import (
+    FLAG_ERROR_CWD,
+    FLAG_IN_INIT_TREE,
+    FLAG_NO_CWD,
+    FLAG_PROCFS,
+    FLAG_ROOT_CWD,
+    NS_MNT,
+    NS_USER,
+    ExecRecord,
+)
+from collector.redaction import Redactor
+from collector.users import Users
+
+_EMPTY: frozenset[str] = frozenset()
+
+
+def _no_container(_full_id: str) -> ContainerInfo | None:
+    return None
+
+
+@dataclass(slots=True)
+class Enricher:
+    """Builds images; the optional parts are on or off for its whole life."""
+
+    host_namespaces: tuple[int, ...]  # pid 1's, in the order of records.NAMESPACES
+    users: Users = field(default_factory=Users)
+    redactor: Redactor = field(default_factory=Redactor)
+    container: Callable[[str], ContainerInfo | None] = _no_container
+    credentials: bool = False
+    namespaces: bool = False
+    environment: bool = False
+    environment_names: frozenset[str] = _EMPTY
+    show_user: bool = False
+    argv: bool = False
+
+    def from_record(self, record: ExecRecord) -> tuple[Image, int]:
+        """Return the image of an exec and its flags."""
+        args = text.skip_argv0(record.args)
+        flags = record.flags | text.size_flags(record.filename, args)
+        arguments, cwd = text.arguments(args, record.cwd, flags)
+        image = Image(
+            binary=text.binary(record.filename, cwd),
+            arguments=arguments,
+            cwd=cwd,
+            uid=record.credentials.euid,
+            auid=record.auid,
+            arg_start=record.arg_start,
+        )
+        if record.cgroup:
+            self._add_container(image, text.full_container_id(text.utf8(record.cgroup)))
+        self._add_user(image, record.ns)
+        if self.credentials:
+            image.credentials = tuple(record.credentials)
+        if self.namespaces:
+            image.namespaces = record.ns
+        self._add_texts(image, record.args, record.envs)
+        return image, flags
+
+    def from_procfs(self, found: ProcfsProcess, *, in_init_tree: bool) -> tuple[Image, int]:
+        """Return the image of a process that /proc shows, and its flags."""
+        flags = FLAG_PROCFS | (FLAG_IN_INIT_TREE if in_init_tree else 0)
+        if not found.cmdline:  # a kernel thread or a zombie
+            return Image(f"[{found.comm}]", auid=found.auid, arg_start=found.arg_start), FLAG_PROCFS
+        if found.cwd is None:
+            flags |= FLAG_ROOT_CWD | FLAG_ERROR_CWD
+        elif found.cwd == b"/":
+            flags |= FLAG_ROOT_CWD
+        args = text.skip_argv0(found.cmdline)
+        arguments, cwd = text.arguments(args, found.cwd or b"", flags & ~FLAG_NO_CWD)
+        image = Image(
+            binary=text.utf8(found.exe) or f"[{found.comm}]",
+            arguments=arguments,
+            cwd=cwd,
+            uid=found.euid,
+            auid=found.auid,
+            arg_start=found.arg_start,
+        )
+        self._add_container(image, text.procfs_container_id(found.cgroup))
+        self._add_user(image, found.namespaces)
+        if self.credentials:
+            image.credentials = (*found.ids, 0, *found.capabilities)
+        if self.namespaces:
+            image.namespaces = found.namespaces
+        self._add_texts(image, found.cmdline, found.environ)
+        return image, flags
+
+    def _add_container(self, image: Image, full_id: str) -> None:
+        if full_id:
+            image.docker = full_id[:31]
+            image.container = self.container(full_id[:64])
+
+    def _add_user(self, image: Image, namespaces: tuple[int, ...]) -> None:
+        # Names of the host's passwd file mean nothing to a process that has another one.
+        host = self.host_namespaces
+        if namespaces[NS_MNT] == host[NS_MNT] and namespaces[NS_USER] == host[NS_USER]:
+            image.user = self.users.name(image.uid)
+            image.show_user = self.show_user and bool(image.user)
+
+    def _add_texts(self, image: Image, args: bytes, envs: bytes) -> None:
+        if self.redactor:
+            (image.arguments,) = self.redactor.redact(image.binary, [image.arguments])
+        if self.argv and args:
+            argv = args.removesuffix(b"\0").split(b"\0")
+            if self.redactor:  # exact or secret: not both
+                redacted = self.redactor.redact(image.binary, [text.utf8(a) for a in argv])
+                argv = [a.encode() for a in redacted]
+            image.argv = tuple(argv)
+        if self.environment and envs:
+            image.environment = self._variables(image.binary, envs)
+
+    def _variables(self, binary: str, envs: bytes) -> tuple[tuple[str, str], ...]:
+        entries = [text.utf8(entry) for entry in envs.removesuffix(b"\0").split(b"\0")]
+        if self.environment_names:
+            entries = [e for e in entries if e.partition("=")[0] in self.environment_names]
+        if self.redactor:
+            entries = self.redactor.redact(binary, entries)
+        pairs = (entry.partition("=") for entry in entries)
+        return tuple((key, value) if sep else ("invalid", key) for key, sep, value in pairs)

@@ -1,0 +1,53 @@
+"""What was lost, counted where it happens, and told: in batches always, in the log at intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from struct import Struct
+
+import structlog
+
+from collector.maps import BpfMap
+from collector.process_cache import ProcessCache
+from collector.publisher import PublisherStatistics
+from tetra.v1.node_pb2 import LossCounters
+
+# enum loss of maps.h
+_EXEC, _FORK, _EXIT, _DATA, _PROCESS = range(5)
+_INDEX = Struct("<I")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Losses:
+    """Totals since this collector started."""
+
+    lost: BpfMap
+    cache: ProcessCache
+    publisher: PublisherStatistics
+    _counters: LossCounters = field(default_factory=LossCounters)
+    _told: LossCounters = field(default_factory=LossCounters)
+
+    def counters(self) -> LossCounters:
+        """Return the totals as last read by `refresh`."""
+        return self._counters
+
+    def refresh(self) -> None:
+        """Read the kernel's counters and tell what is new."""
+        self._counters = LossCounters(
+            kernel_exec=self._kernel(_EXEC) + self._kernel(_DATA),
+            kernel_fork=self._kernel(_FORK),
+            kernel_exit=self._kernel(_EXIT),
+            kernel_map=self._kernel(_PROCESS),
+            table_evictions=self.cache.statistics.evictions,
+            spool=self.publisher.dropped,
+        )
+        if self._counters != self._told:
+            facts = {name.name: value for name, value in self._counters.ListFields()}
+            log.warning("events lost", **facts)
+            self._told.CopyFrom(self._counters)
+
+    def _kernel(self, slot: int) -> int:
+        value = self.lost.lookup(_INDEX.pack(slot)) or b""
+        return sum(int.from_bytes(value[at : at + 8], "little") for at in range(0, len(value), 8))

@@ -1,0 +1,247 @@
+"""The process table: every image alive, and those that a living one or a late event still needs.
+
+One direction: a record goes in, a `Process` with its parent comes out. Nothing here knows bytes of
+the kernel or of protobuf.
+
+Life of an entry, as Tetragon counts it: made with one reference; one more for each child image
+(and, with ancestors enabled, each further descendant) that is not over. An exec releases the
+image it replaces, an exit the image that ended; each release gives back the references it held.
+An entry without references stays for a grace time, for what comes late, then goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from collector.records import FLAG_EXECVE, FLAG_IN_INIT_TREE
+
+Key = tuple[int, int]  # (pid, ktime_ns)
+
+KERNEL_KEY: Key = (0, 1)  # the synthetic parent of pids 1 and 2
+
+
+class ContainerInfo(NamedTuple):
+    """A container as its engine names it; fields of tetra.v1.ContainerInfo."""
+
+    id: str
+    name: str
+    image: str
+    runtime: str
+
+
+@dataclass(slots=True)
+class Image:
+    """What an exec established, shared by all that fork from it without an exec of their own."""
+
+    binary: str
+    arguments: str = ""
+    cwd: str = ""
+    uid: int = 0
+    auid: int = 0xFFFFFFFF
+    docker: str = ""
+    container: ContainerInfo | None = None
+    user: str = ""  # name of uid in the host's user database
+    show_user: bool = False  # also as `user`, which only --username-metadata=unix fills
+    argv: tuple[bytes, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    namespaces: tuple[int, ...] = ()  # inode numbers, in the order of records.NAMESPACES
+    credentials: tuple[int, ...] = ()  # fields of records.Credentials
+    arg_start: int = 0  # where the arguments lie: with the pid it tells images apart in /proc
+    wire: bytes = b""  # encoded once, by events.py
+
+
+@dataclass(slots=True)
+class Process:
+    """One process image: an exec, or a fork that has not exec'd."""
+
+    pid: int
+    ktime_ns: int  # when the image started, boot clock
+    parent: Key
+    flags: int
+    start_time_ns: int  # calendar clock, kept as first computed
+    in_init_tree: bool
+    image: Image
+    start_boottime_ns: int = 0  # of the process, not of the image: field 22 of /proc/PID/stat
+    is_clone: bool = False
+    references: int = 1
+    ended: bool = False
+    wire: bytes = b""  # encoded once, by events.py
+
+    @property
+    def key(self) -> Key:
+        """The image's name: (pid, ktime_ns)."""
+        return self.pid, self.ktime_ns
+
+
+@dataclass(slots=True)
+class CacheStatistics:
+    """Counters of the table; `evictions` are entries that were still needed."""
+
+    evictions: int = 0
+    misses: int = 0
+
+
+@dataclass(slots=True)
+class ProcessCache:
+    """All images by key, at most ``capacity`` of them."""
+
+    capacity: int = 65536
+    grace_s: float = 30.0
+    with_ancestors: bool = False
+    statistics: CacheStatistics = field(default_factory=CacheStatistics)
+    _table: dict[Key, Process] = field(default_factory=dict)
+    _alive: dict[int, Key] = field(default_factory=dict)  # the image each living pid runs now
+    _released: deque[tuple[float, Process]] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._table.values())
+
+    def get(self, key: Key) -> Process | None:
+        """Return the image named ``key``, or None."""
+        return self._table.get(key)
+
+    def living(self, pid: int) -> Process | None:
+        """Return the image that ``pid`` runs now, or None."""
+        key = self._alive.get(pid)
+        return None if key is None else self._table.get(key)
+
+    def all_living(self) -> list[Process]:
+        """Return the image of each living process, oldest first."""
+        return [self._table[key] for key in self._alive.values() if key in self._table]
+
+    def add(self, process: Process, now_s: float) -> None:
+        """Enter a process found outside the event stream (/proc, saved state) with no references
+        taken; `adopt` links it."""
+        self._insert(process, now_s)
+
+    def adopt(self, process: Process) -> None:
+        """Take the references that ``process`` holds on its parent and ancestors."""
+        self._count_family(process, +1)
+
+    def fork(self, child: Process, now_s: float) -> None:
+        """Enter a forked child; its parent is held until the child's image is over."""
+        self._insert(child, now_s)
+        self._count_family(child, +1, ancestors=False)
+
+    def exec(self, process: Process, replaced_ktime_ns: int, now_s: float) -> None:
+        """Enter a new image and release the one that it replaces."""
+        self._insert(process, now_s)
+        self._count_family(process, +1)
+        if replaced_ktime_ns and replaced_ktime_ns != process.ktime_ns:
+            replaced = self._table.get((process.pid, replaced_ktime_ns))
+            if replaced is not None:
+                self._end(replaced, now_s)
+
+    def exit(self, key: Key, now_s: float) -> Process | None:
+        """Release the image that ended and return it; None where it is not known."""
+        process = self._table.get(key)
+        if self._alive.get(key[0]) == key:
+            del self._alive[key[0]]
+        if process is None:
+            self.statistics.misses += 1
+            return None
+        self._end(process, now_s)
+        return process
+
+    def parent_of(self, process: Process) -> Process | None:
+        """Return the parent image; that of `<kernel>` is itself."""
+        return self._table.get(process.parent)
+
+    def ancestors_of(self, process: Process) -> list[Process]:
+        """Return the grandparent and on, nearest first, up to and with pid 1 or 2."""
+        found: list[Process] = []
+        if process.pid <= 2:
+            return found
+        current = self._table.get(process.parent)
+        while current is not None and current.pid > 2:
+            current = self._table.get(current.parent)
+            if current is None or current.pid == 0:
+                break
+            found.append(current)
+        return found
+
+    def collect(self, now_s: float) -> None:
+        """Remove what has been without references for the grace time."""
+        while self._released and self._released[0][0] <= now_s - self.grace_s:
+            self._drop_released()
+
+    def _insert(self, process: Process, now_s: float) -> None:
+        self._table[process.key] = process
+        if not process.ended:
+            self._alive[process.pid] = process.key
+        while len(self._table) > self.capacity:
+            if self._released:  # before its time, but nobody refers to it
+                self._drop_released()
+            else:
+                self._evict(now_s)
+
+    def _evict(self, now_s: float) -> None:
+        """Drop the oldest entry although it is needed: its later events will be poorer."""
+        key = next(key for key in self._table if key != KERNEL_KEY)
+        process = self._table.pop(key)
+        self.statistics.evictions += 1
+        if not process.ended:
+            self._count_family(process, -1, now_s=now_s)
+        process.ended = True
+
+    def _drop_released(self) -> None:
+        _, process = self._released.popleft()
+        if process.references <= 0 and self._table.get(process.key) is process:
+            del self._table[process.key]
+
+    def _end(self, process: Process, now_s: float) -> None:
+        if process.ended:
+            return
+        process.ended = True
+        self._count_family(process, -1, now_s=now_s)
+        self._count(process, -1, now_s)
+
+    def _count_family(
+        self, process: Process, by: int, *, ancestors: bool = True, now_s: float = 0.0
+    ) -> None:
+        # A fork holds its parent only, yet its end gives back ancestors too, in the original: so
+        # ancestors are counted for images that took them.
+        if self.with_ancestors and ancestors and not process.is_clone:
+            for ancestor in self.ancestors_of(process):
+                self._count(ancestor, by, now_s)
+        parent = self._table.get(process.parent)
+        if parent is not None and parent is not process:
+            self._count(parent, by, now_s)
+
+    def _count(self, process: Process, by: int, now_s: float) -> None:
+        process.references += by
+        if process.references == 0:
+            self._released.append((now_s, process))
+
+
+def forked_from(
+    parent: Process,
+    *,
+    pid: int,
+    ktime_ns: int,
+    flags: int,
+    start_time_ns: int,
+    start_boottime_ns: int,
+) -> Process:
+    """Return a child that runs ``parent``'s image and has not exec'd.
+
+    Its flags print as ``execve``: the kernel map's mark of a clone is that bit, in the original.
+    """
+    in_init_tree = bool(flags & FLAG_IN_INIT_TREE)
+    return Process(
+        pid=pid,
+        ktime_ns=ktime_ns,
+        parent=parent.key,
+        flags=FLAG_EXECVE | (FLAG_IN_INIT_TREE if in_init_tree else 0),
+        start_time_ns=start_time_ns,
+        in_init_tree=in_init_tree,
+        image=parent.image,
+        start_boottime_ns=start_boottime_ns,
+        is_clone=True,
+    )

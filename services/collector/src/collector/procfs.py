@@ -1,0 +1,123 @@
+"""Processes older than the probes, read from /proc once at start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from collector.records import NAMESPACES
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+NO_LOGIN_UID = 0xFFFFFFFF
+
+
+class ProcfsProcess(NamedTuple):
+    """A process as /proc tells it."""
+
+    pid: int
+    parent_pid: int
+    start_ns: int  # boot clock, a multiple of one tick (10 ms)
+    arg_start: int  # address of the arguments: changes with each exec; 0 for kernel threads
+    comm: str
+    exe: bytes  # target of the link, maybe with " (deleted)"; empty where there is none
+    cmdline: bytes  # each argument with its NUL; empty for kernel threads and zombies
+    cwd: bytes | None  # None: unreadable
+    euid: int
+    ids: tuple[int, ...]  # uid, gid, euid, egid, suid, sgid, fsuid, fsgid
+    capabilities: tuple[int, int, int]  # permitted, effective, inheritable
+    auid: int
+    cgroup: str  # text of /proc/PID/cgroup
+    nspid: int
+    namespaces: tuple[int, ...]  # inode numbers in the order of NAMESPACES; 0 where unreadable
+    environ: bytes
+
+
+def namespace_inodes(proc: Path) -> tuple[int, ...]:
+    """Return the inode numbers of a process's namespaces, in the order of NAMESPACES."""
+    return tuple(_namespace(proc / "ns" / name) for name in NAMESPACES)
+
+
+def _namespace(link: Path) -> int:
+    try:
+        return int(os.readlink(link).split("[")[1].rstrip("]"))
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _stat(proc: Path) -> tuple[int, int, int]:
+    """Return (parent pid, start in ns, arg_start): fields 4, 22 and 48 of /proc/PID/stat."""
+    fields = (proc / "stat").read_bytes().rpartition(b")")[2].split()
+    # fields[0] is field 3: the name in parentheses may hold anything.
+    return int(fields[1]), int(fields[19]) * _TICK_NS, int(fields[45])
+
+
+def start_and_args(root: Path, pid: int) -> tuple[int, int] | None:
+    """Return (start in ns, arg_start) of a living process, or None: what tells images apart."""
+    try:
+        _, start, arg_start = _stat(root / str(pid))
+    except (OSError, ValueError, IndexError):
+        return None
+    return start, arg_start
+
+
+def read_process(root: Path, pid: int, *, environment: bool = False) -> ProcfsProcess | None:
+    """Return what /proc says of ``pid``; None where it is gone."""
+    proc = root / str(pid)
+    try:
+        cmdline = (proc / "cmdline").read_bytes()
+        comm = (proc / "comm").read_text(errors="replace").rstrip("\n")
+        parent_pid, start, arg_start = _stat(proc)
+        status = dict(
+            line.split(":\t", 1)
+            for line in (proc / "status").read_text(errors="replace").splitlines()
+            if ":\t" in line
+        )
+    except (OSError, ValueError, IndexError):
+        return None
+    uids, gids = status["Uid"].split(), status["Gid"].split()
+    exe, cwd, auid, cgroup, environ = b"", None, NO_LOGIN_UID, "", b""
+    with contextlib.suppress(OSError):
+        exe = os.readlink(os.fsencode(proc / "exe"))
+    with contextlib.suppress(OSError):
+        cwd = os.readlink(os.fsencode(proc / "cwd"))
+    with contextlib.suppress(OSError, ValueError):
+        auid = int((proc / "loginuid").read_text())
+    with contextlib.suppress(OSError):
+        cgroup = (proc / "cgroup").read_text(errors="replace")
+    if environment:
+        with contextlib.suppress(OSError):
+            environ = (proc / "environ").read_bytes()
+    return ProcfsProcess(
+        pid=pid,
+        parent_pid=parent_pid,
+        start_ns=start,
+        arg_start=arg_start,
+        comm=comm,
+        exe=exe,
+        cmdline=cmdline,
+        cwd=cwd,
+        euid=int(uids[1]),
+        ids=tuple(int(v) for pair in zip(uids, gids, strict=True) for v in pair),
+        capabilities=(
+            int(status.get("CapPrm", "0"), 16),
+            int(status.get("CapEff", "0"), 16),
+            int(status.get("CapInh", "0"), 16),
+        ),
+        auid=auid,
+        cgroup=cgroup,
+        nspid=int(status.get("NSpid", "0").split()[-1]),
+        namespaces=namespace_inodes(proc),
+        environ=environ,
+    )
+
+
+def read_all(root: Path, *, environment: bool = False) -> list[ProcfsProcess]:
+    """Return every process that /proc shows, in the order of its parents' pids."""
+    found = (
+        read_process(root, int(name), environment=environment)
+        for name in sorted(os.listdir(root))
+        if name.isdecimal()
+    )
+    return sorted((p for p in found if p is not None), key=lambda p: p.parent_pid)

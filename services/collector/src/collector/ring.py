@@ -1,0 +1,84 @@
+"""Reading the BPF ring buffer from its mapped memory.
+
+Layout (kernel/bpf/ringbuf.c): one page with the consumer's position, one with the producer's, then
+the data, mapped twice in a row so that a record never wraps. A record is a length with two flag
+bits, four more bytes, the data, padded to eight.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from struct import Struct
+from threading import Lock
+
+_POSITION = Struct("<Q")
+_LENGTH = Struct("<I")
+_BUSY = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet written
+_DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
+_HEADER = 8
+
+
+class Ring:
+    """Owns the ring's file descriptor, which is readable when there are records."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self.fd = fd
+        self._size = size_bytes
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._consumer = mmap.mmap(
+            fd, self._page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        self._producer = mmap.mmap(
+            fd, self._page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._page
+        )
+        self._position: int = _POSITION.unpack_from(self._consumer)[0]
+        self._barrier = Lock()
+        self._barrier.acquire()
+
+    def drain(self, limit: int = 4096) -> list[bytes]:
+        """Return the records that are there, at most ``limit``, and free their room."""
+        position, mask = self._position, self._size - 1
+        (end,) = _POSITION.unpack_from(self._producer)
+        if position == end:
+            return []
+        self._fence()
+        spans: list[tuple[int, int]] = []
+        length_at, memory, first = _LENGTH.unpack_from, self._producer, self._page
+        while position < end and len(spans) < limit:
+            start = first + (position & mask)
+            (length,) = length_at(memory, start)
+            if length & _BUSY:
+                break
+            size = length & ~_DISCARDED
+            if not length & _DISCARDED:
+                spans.append((start + _HEADER, start + _HEADER + size))
+            position += (size + _HEADER + 7) & ~7
+        self._fence()
+        records = [memory[start:stop] for start, stop in spans]
+        self._fence()
+        _POSITION.pack_into(self._consumer, 0, position)
+        self._position = position
+        return records
+
+    def waiting_bytes(self) -> int:
+        """Return how much of the ring is in use."""
+        (end,) = _POSITION.unpack_from(self._producer)
+        return int(end - self._position)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the data area."""
+        return self._size
+
+    # What is read before must not be read after, on arm64 too. Python has no memory barrier, but
+    # the release and the acquire of a lock are ordered with all around them.
+    def _fence(self) -> None:
+        self._barrier.release()
+        self._barrier.acquire()
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self._consumer.close()
+        self._producer.close()
+        os.close(self.fd)

@@ -1,0 +1,86 @@
+"""What the collector can be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from bus.settings import BusSettings
+from chassis.settings import ENV_PREFIX, ServiceSettings
+
+# Settings that Tetragon's agent has too, under its names; its environment prefix works as well.
+_TETRAGON = (
+    "cluster_name", "enable_ancestors", "enable_process_cred",
+    "enable_process_environment_variables", "enable_process_ns", "execve_map_entries",
+    "filter_environment_variables", "process_cache_gc_interval", "process_cache_size", "procfs",
+    "redaction_filters", "username_metadata",
+)  # fmt: skip
+
+
+class Settings(ServiceSettings, BusSettings):
+    """Settings of the collector; those that Tetragon has carry its names and defaults."""
+
+    node_name: str = Field(
+        default_factory=lambda: os.uname().nodename,
+        min_length=1,
+        description="this host's name in events; also from HUBBLE_NODE_NAME or NODE_NAME",
+    )
+    cluster_name: str = Field("", description="cluster's name in events")
+    state_dir: Path = Field(
+        Path("/var/lib/tetra"), description="folder for what must outlive the collector"
+    )
+    cache_dir: Path = Field(
+        Path("/var/cache/tetra"), description="folder for headers made from the kernel's BTF"
+    )
+    procfs: Path = Field(Path("/proc"), description="the host's proc file system")
+    btf: Path = Field(Path("/sys/kernel/btf/vmlinux"), description="the kernel's type information")
+    ring_size_bytes: int = Field(
+        8 << 20, ge=1 << 16, description="BPF ring buffer, rounded up to a power of two"
+    )
+    execve_map_entries: int = Field(
+        65536, ge=1024, description="processes the kernel side keeps track of"
+    )
+    process_cache_size: int = Field(65536, ge=64, description="process images kept in memory")
+    process_cache_gc_interval: float = Field(
+        30.0, gt=0, description="seconds that an image stays after nothing refers to it"
+    )
+    spool_memory_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"
+    )
+    enable_process_cred: bool = Field(
+        False, description="tell capabilities, ids and set-id binaries"
+    )
+    enable_process_ns: bool = Field(False, description="tell namespaces")
+    enable_process_environment_variables: bool = Field(False, description="tell the environment")
+    filter_environment_variables: str = Field(
+        "", description="names of variables to tell, separated by commas; empty: all"
+    )
+    enable_ancestors: str = Field(
+        "", description="'base': tell the grandparent and on with each event"
+    )
+    username_metadata: Literal["disabled", "unix"] = Field(
+        "disabled", description="unix: fill the user field from the passwd file"
+    )
+    redaction_filters: str = Field(
+        "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
+    )
+    enable_argv: bool = Field(False, description="tell arguments as an exact list too")
+    docker_socket: str = Field(
+        "/var/run/docker.sock",
+        description="container engine to ask for names and images; empty: none",
+    )
+
+
+def adopt_environment(environment: MutableMapping[str, str]) -> None:
+    """Let the names that Tetragon's agent reads stand for ours where ours are not set."""
+    for name in _TETRAGON:
+        theirs, ours = f"TETRAGON_{name.upper()}", f"{ENV_PREFIX}{name.upper()}"
+        if theirs in environment:
+            environment.setdefault(ours, environment[theirs])
+    for name in ("HUBBLE_NODE_NAME", "NODE_NAME"):
+        if environment.get(name):
+            environment.setdefault(f"{ENV_PREFIX}NODE_NAME", environment[name])

@@ -1,0 +1,119 @@
+"""The process table across restarts: what was told keeps its exec_id and is not told again.
+
+A saved process is the one that /proc shows only if pid, start time and the address of its
+arguments agree: a reused pid differs in the first two, an exec that nobody saw in the last.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from collector.events import Encoder
+from collector.process_cache import Image, Process
+from collector.procfs import start_and_args
+from tetra.v1.state_pb2 import SavedProcess, SavedTable
+
+_FILE = "processes.pb"
+# The kernel's start_boottime has nanoseconds, /proc has ticks of 10 ms.
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+log = structlog.get_logger()
+
+
+def save(
+    folder: Path, node_name: str, boot_id: str, table: Iterable[Process], encoder: Encoder
+) -> None:
+    """Write every image that is alive or still referred to. A full disk is told, not raised."""
+    saved = SavedTable(node_name=node_name, boot_id=boot_id, saved_ns=time.time_ns())
+    for process in table:
+        if process.references <= 0 or process.pid == 0:
+            continue
+        encoder.process(process)  # fills image.wire
+        saved.processes.append(
+            SavedProcess(
+                pid=process.pid,
+                ktime_ns=process.ktime_ns,
+                parent_pid=process.parent[0],
+                parent_ktime_ns=process.parent[1],
+                flags=process.flags,
+                start_time_ns=process.start_time_ns,
+                in_init_tree=process.in_init_tree,
+                is_clone=process.is_clone,
+                ended=process.ended,
+                start_boottime_ns=process.start_boottime_ns,
+                arg_start=process.image.arg_start,
+                binary=process.image.binary,
+                image=process.image.wire,
+            )
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{_FILE}.new"
+        partial.write_bytes(saved.SerializeToString())
+        partial.replace(folder / _FILE)
+    except OSError as error:
+        log.warning("process table not saved", file=error.filename, error=error.strerror)
+
+
+def load(folder: Path, node_name: str, boot_id: str, procfs: Path) -> list[Process]:
+    """Return the saved images that are alive as they were, and those that these refer to."""
+    try:
+        saved = SavedTable.FromString((folder / _FILE).read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, DecodeError) as error:
+        log.warning("saved process table unusable", file=str(folder / _FILE), error=str(error))
+        return []
+    if (saved.node_name, saved.boot_id) != (node_name, boot_id):
+        return []
+    images: dict[bytes, Image] = {}
+    found = {
+        (p.pid, p.ktime_ns): _process(p, images.setdefault(p.image, _image(p)))
+        for p in saved.processes
+    }
+    kept = {
+        key: process
+        for key, process in found.items()
+        if not process.ended and _is_alive(process, procfs)
+    }
+    for process in list(kept.values()):  # ended parents, for as long as somebody refers to them
+        while (parent := found.get(process.parent)) and parent.key not in kept:
+            parent.ended = True
+            kept[parent.key] = process = parent
+    return list(kept.values())
+
+
+def _is_alive(process: Process, procfs: Path) -> bool:
+    now = start_and_args(procfs, process.pid)
+    if now is None:
+        return False
+    start_ns, arg_start = now
+    return (
+        start_ns // _TICK_NS == process.start_boottime_ns // _TICK_NS
+        and arg_start == process.image.arg_start
+    )
+
+
+def _image(p: SavedProcess) -> Image:
+    return Image(p.binary, arg_start=p.arg_start, wire=p.image)
+
+
+def _process(p: SavedProcess, image: Image) -> Process:
+    return Process(
+        pid=p.pid,
+        ktime_ns=p.ktime_ns,
+        parent=(p.parent_pid, p.parent_ktime_ns),
+        flags=p.flags,
+        start_time_ns=p.start_time_ns,
+        in_init_tree=p.in_init_tree,
+        image=image,
+        start_boottime_ns=p.start_boottime_ns,
+        is_clone=p.is_clone,
+        ended=p.ended,
+    )

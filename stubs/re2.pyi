@@ -1,0 +1,19 @@
+"""The few names of google-re2 that we use."""
+
+from collections.abc import Callable
+
+class error(Exception): ...
+
+class Options:
+    log_errors: bool
+
+class Match:
+    def group(self, group: int = 0) -> str: ...
+    def span(self, group: int = 0) -> tuple[int, int]: ...
+
+class Pattern:
+    groups: int
+    def search(self, text: str) -> Match | None: ...
+    def sub(self, replacement: Callable[[Match], str], text: str) -> str: ...
+
+def compile(pattern: str, options: Options | None = None) -> Pattern: ...
