@@ -46,8 +46,8 @@ class Stack:
         """Start all; raise `EmbeddedError` if one does not get ready."""
         nats_address = f"127.0.0.1:{self._settings.nats_port}"
         await self._start(self.nats, nats_address, "Server is ready")
-        await self._start(self.gateway, self._settings.listen_address, "serving")
-        ready = await self._start(self.collector, "probes of this kernel", "ready")
+        await self._start(self.gateway, self._settings.listen_address, '"event": "serving"')
+        ready = await self._start(self.collector, "probes of this kernel", '"event": "ready"')
         # The collector knows best under which name this node's events go out.
         print(_banner(json.loads(ready), self._settings), flush=True)
         await self.cli.start(self._env)
