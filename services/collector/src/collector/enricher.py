@@ -100,11 +100,13 @@ class Enricher:
             image.container = self.container(full_id[:64])
 
     def _add_user(self, image: Image, namespaces: tuple[int, ...]) -> None:
-        # Names of the host's passwd file mean nothing to a process that has another one.
+        # Names of the host's passwd file mean nothing to a process that has another one: ours is
+        # left out for containers, Tetragon's for every other mount namespace.
         host = self.host_namespaces
-        if namespaces[NS_MNT] == host[NS_MNT] and namespaces[NS_USER] == host[NS_USER]:
+        if namespaces[NS_USER] == host[NS_USER] and not image.docker:
             image.user = self.users.name(image.uid)
-            image.show_user = self.show_user and bool(image.user)
+        if namespaces[NS_USER] == host[NS_USER] and namespaces[NS_MNT] == host[NS_MNT]:
+            image.show_user = self.show_user and bool(self.users.name(image.uid))
 
     def _add_texts(self, image: Image, args: bytes, envs: bytes) -> None:
         if self.redactor:

@@ -25,7 +25,7 @@ from collector.events import Encoder
 from collector.losses import Losses
 from collector.pipeline import Pipeline
 from collector.process_cache import ProcessCache
-from collector.procfs import namespace_inodes, read_all
+from collector.procfs import host_namespaces, read_all
 from collector.publisher import Publisher, PublisherStatistics
 from collector.reader import RingReader
 from collector.redaction import Redactor
@@ -64,7 +64,7 @@ async def run(settings: Settings) -> None:
     # While the compiler works.
     docker = Docker(settings.docker_socket)
     enricher = Enricher(
-        host_namespaces=namespace_inodes(settings.procfs / "1"),
+        host_namespaces=host_namespaces(settings.procfs),
         users=Users(settings.procfs),
         redactor=Redactor(settings.redaction_filters),
         container=docker.get,

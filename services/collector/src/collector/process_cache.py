@@ -43,7 +43,7 @@ class Image:
     auid: int = 0xFFFFFFFF
     docker: str = ""
     container: ContainerInfo | None = None
-    user: str = ""  # name of uid in the host's user database
+    user: str = ""  # name of uid in the host's user database; empty for containers
     show_user: bool = False  # also as `user`, which only --username-metadata=unix fills
     argv: tuple[bytes, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()

@@ -39,6 +39,12 @@ def namespace_inodes(proc: Path) -> tuple[int, ...]:
     return tuple(_namespace(proc / "ns" / name) for name in NAMESPACES)
 
 
+def host_namespaces(root: Path) -> tuple[int, ...]:
+    """Return pid 1's namespaces; where it does not let us look, our own."""
+    first, own = namespace_inodes(root / "1"), namespace_inodes(root / "self")
+    return tuple(a or b for a, b in zip(first, own, strict=True))
+
+
 def _namespace(link: Path) -> int:
     try:
         return int(os.readlink(link).split("[")[1].rstrip("]"))

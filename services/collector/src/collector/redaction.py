@@ -38,8 +38,12 @@ class Redactor:
             if rule.binaries and not any(p.search(binary) for p in rule.binaries):
                 continue
             for pattern in rule.redact:
-                out = [pattern.sub(lambda m, p=pattern: _cover(p, m.group()), t) for t in out]
+                out = [_cover_all(pattern, text) for text in out]
         return out
+
+
+def _cover_all(pattern: re2.Pattern, text: str) -> str:
+    return pattern.sub(lambda match: _cover(pattern, match.group()), text)
 
 
 # The pattern runs again on the matched text alone, as in the original.
