@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from functools import lru_cache
 
 from collector.process_cache import Image, Key, Process
 from collector.records import NAMESPACES, ExitRecord
@@ -29,14 +30,20 @@ def varint(value: int) -> bytes:
     """Return ``value`` (not negative) as a base-128 varint."""
     if value < 0x80:
         return _SMALL[value]
-    if value < 0x4000:
+    if value < 1 << 14:
         return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    if value < 1 << 21:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    # What is larger is written from the front, four groups at a time.
+    low = bytes(
+        (
+            value & 0x7F | 0x80,
+            value >> 7 & 0x7F | 0x80,
+            value >> 14 & 0x7F | 0x80,
+            value >> 21 & 0x7F | (0x80 if value >> 28 else 0),
+        )
+    )
+    return low + varint(value >> 28) if value >> 28 else low
 
 
 _SMALL = [bytes((n,)) for n in range(0x80)]
@@ -82,6 +89,7 @@ def _message(field_tag: bytes, body: bytes) -> bytes:
     return field_tag + varint(len(body)) + body
 
 
+@lru_cache(4096)
 def _uint32(field_tag: bytes, value: int) -> bytes:
     """A UInt32Value: there even when it holds 0."""
     if not value:
@@ -90,11 +98,15 @@ def _uint32(field_tag: bytes, value: int) -> bytes:
     return field_tag + _SMALL[len(raw) + 1] + b"\x08" + raw
 
 
+@lru_cache(256)
+def _seconds(seconds: int) -> bytes:
+    return b"\x08" + varint(seconds) if seconds else b""
+
+
 def timestamp(time_ns: int) -> bytes:
     """Return the body of a google.protobuf.Timestamp."""
     seconds, nanos = divmod(time_ns, 1_000_000_000)
-    out = b"\x08" + varint(seconds) if seconds else b""
-    return out + b"\x10" + varint(nanos) if nanos else out
+    return _seconds(seconds) + b"\x10" + varint(nanos) if nanos else _seconds(seconds)
 
 
 class Encoder:

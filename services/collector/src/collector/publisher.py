@@ -89,6 +89,7 @@ class Publisher:
             self._bytes -= len(self._events.popleft())
             self._first += 1  # leaves a hole in the numbers: whoever reads them sees the loss
             self.statistics.dropped += 1
+        self._idle.clear()
         self._wake.set()
 
     @property
@@ -113,7 +114,6 @@ class Publisher:
             self._wake.clear()
             self._idle.set()
             await self._wake.wait()
-            self._idle.clear()
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until all is acknowledged, at most ``timeout_s``."""

@@ -93,5 +93,7 @@ def _compile(patterns: object) -> tuple[re2.Pattern, ...]:
         try:
             compiled.append(re2.compile(pattern, options=options))
         except re2.error as error:
-            raise SettingsError(f"redaction filters: regex {pattern!r}: {error}") from None
+            cause = error.args[0] if error.args else ""
+            text = cause.decode() if isinstance(cause, bytes) else str(cause)
+            raise SettingsError(f"redaction filters: regex {pattern!r}: {text}") from None
     return tuple(compiled)
