@@ -11,7 +11,7 @@ import os
 import platform
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _NEXT_KEY = 1, 2, 3, 4  # enum bpf_cmd
+_LOOKUP, _UPDATE, _DELETE = 1, 2, 3  # enum bpf_cmd
 _NOEXIST = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,7 +57,9 @@ class BpfMap:
 
     def _call(self, command: int, key: bytes, no: int, flags: int = 0) -> bool:
         self._key.raw = key
-        attr = _Attr(self.fd, 0, ctypes.addressof(self._key), ctypes.addressof(self._value), flags)
+        # The kernel refuses fields that a command does not know: a delete has no value.
+        value = 0 if command == _DELETE else ctypes.addressof(self._value)
+        attr = _Attr(self.fd, 0, ctypes.addressof(self._key), value, flags)
         number = _NR_BPF[platform.machine()]
         if _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr)) == 0:
             return True
