@@ -104,7 +104,7 @@ class Publisher:
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
         """Publish for ever, from when there is a connection. Cancelled, it can run again."""
-        nc = await connected
+        nc = await asyncio.shield(connected)  # a cancelled wait must not cancel what others await
         subject = subjects.events_subject(self.node_name)
         sure = not self._batch
         while True:
