@@ -111,6 +111,9 @@ class Publisher:
             while self.waiting:
                 await self._publish_next(nc, subject, sure)
                 sure = True
+                # Until Python 3.12 wait_for, which nats-py uses, can lose a cancellation.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise asyncio.CancelledError
             self._wake.clear()
             self._idle.set()
             await self._wake.wait()

@@ -60,7 +60,9 @@ class Settings(ServiceSettings, BusSettings):
         "", description="names of variables to tell, separated by commas; empty: all"
     )
     enable_ancestors: str = Field(
-        "", description="'base': tell the grandparent and on with each event"
+        "",
+        pattern=r"^((.+,)?base(,.+)?)?$",
+        description="'base': tell the grandparent and on with each event",
     )
     username_metadata: Literal["disabled", "unix"] = Field(
         "disabled", description="unix: fill the user field from the passwd file"
