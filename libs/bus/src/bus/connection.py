@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from bus.settings import BusSettings
+from bus.subjects import escape
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
@@ -109,6 +110,7 @@ async def connect(
     await nc.connect(
         settings.nats_servers(),
         name=name,
+        inbox_prefix=_inbox_prefix(settings),
         error_cb=watch.on_error,
         disconnected_cb=watch.on_disconnect,
         reconnected_cb=watch.on_connect,
@@ -123,6 +125,11 @@ async def connect(
     )
     await watch.on_connect()
     return nc
+
+
+# Of the user's own, so that a server can forbid to listen to what is sent to another.
+def _inbox_prefix(settings: BusSettings) -> str:
+    return f"_INBOX.{escape(settings.nats_user)}" if settings.nats_user else "_INBOX"
 
 
 async def drain(nc: Client, timeout_s: float = 1.0) -> None:
