@@ -1,8 +1,15 @@
 """The small commands, and command lines that are wrong."""
 
+import json
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from cli import __version__
+from cli.commands import NAMES
+from tetra.v1.node_pb2 import NodeInfo
 
 
 def test_version(serve, plain_tetragon_of, tetra):
@@ -55,3 +62,126 @@ def test_wrong_command_line_is_one_line_and_exit_code_2(tetra, args, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_nodes(serve, gateway_of, tetra):
+    node = NodeInfo(node_name="web-1\x1b", kernel="6.1", alive=True, processes=7, events_total=9)
+    node.loss.spool = 3
+    done = tetra("nodes", "--server-address", serve(gateway_of([], nodes=[node])))
+    assert done.stdout == (
+        "NODE        STATE   SEEN   KERNEL   COLLECTOR   PROCESSES   EVENTS   EVENTS/S   LOST\n"
+        "web-1\\x1b   alive   -      6.1      -           7           9        0.0        3\n"
+    )
+    done = tetra("nodes", "-o", "json", "--server-address", serve(gateway_of([], nodes=[node])))
+    assert json.loads(done.stdout)["events_total"] == "9"
+
+
+def test_nodes_of_a_plain_tetragon(serve, plain_tetragon_of, tetra):
+    done = tetra("nodes", "--server-address", serve(plain_tetragon_of([])))
+    assert done.returncode == 1
+    assert done.stderr.endswith("the server does not offer it\n")
+
+
+def test_info(serve, plain_tetragon_of, tetra):
+    done = tetra("info", "--server-address", serve(plain_tetragon_of([])))
+    info = json.loads(done.stdout)
+    assert info["Name"] == "tetra-gateway"
+    assert info["Probes"] == {"ring-buffer": True}
+    assert info["Conf"] == {"listen-address": None}
+
+
+def test_log_level(serve, plain_tetragon_of, tetra):
+    flags = ("--server-address", serve(plain_tetragon_of([])))
+    assert tetra("loglevel", "get", *flags).stdout == "Current log level: LOG_LEVEL_INFO\n"
+    done = tetra("loglevel", "set", "debug", *flags)
+    assert done.stdout == "Log level set to: LOG_LEVEL_DEBUG\n"
+    assert tetra(*flags, "loglevel", "get").stdout == "Current log level: LOG_LEVEL_DEBUG\n"
+    assert tetra("loglevel", "set", "loud", *flags).returncode == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_that_the_shell_reads(tetra, tmp_path, shell):
+    script = tmp_path / "script"
+    script.write_text(tetra("completion", shell).stdout)
+    assert "getevents" in script.read_text()
+    if shutil.which(shell):
+        subprocess.run([shell, "-n", script], check=True, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("tetra get", ["getevents"]),
+        ("tetra getevents --repl", []),
+        ("tetra getevents --reconnect-", ["--reconnect-wait"]),
+        ("tetra getevents --output js", ["json"]),
+        ("tetra --debug loglevel se", ["set"]),
+    ],
+)
+def test_completion_in_bash(tetra, words, expected):
+    script = tetra("completion", "bash").stdout
+    parts = words.split(" ")
+    quoted = " ".join(f'"{part}"' for part in parts)
+    program = (
+        f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(parts) - 1}; _tetra\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, timeout=10, text=True)
+    assert [line for line in done.stdout.splitlines() if line] == expected
+
+
+def test_doctor_tells_what_to_do(tetra):
+    done = tetra("doctor", "--nats-url", "nats://127.0.0.1:1", "--server-address", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 10
+    assert "✘ NATS" in done.stdout
+    assert "make run" in done.stdout
+
+
+def test_tree_is_printed_where_there_is_no_terminal(serve, gateway_of, make_event, tetra):
+    event = make_event(1)
+    event.process_exec.process.exec_id = "x"
+    gateway = gateway_of([[event]])
+    done = tetra("tree", "--server-address", serve(gateway))
+    assert done.stdout == "1: root: /usr/bin/true 1 (running)\n"
+    assert gateway.requests[0].snapshot
+    assert gateway.requests[0].no_follow
+
+
+def test_top_once(serve, gateway_of, make_event, tetra):
+    event = make_event(1)
+    address = serve(gateway_of([[event]]))
+    done = tetra("top", "--once", "--interval", "300ms", "--server-address", address)
+    assert "/usr/bin/true" in done.stdout
+    assert done.returncode == 0
+    wrong = tetra("top", "--server-address", address)
+    assert wrong.stderr == (
+        "tetra: error: this needs a terminal on stdin and stdout; for example: --once\n"
+    )
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_has_help_with_examples(tetra, command):
+    done = tetra(command, "--help")
+    assert done.returncode == 0
+    assert f"usage: tetra {command} " in done.stdout
+    assert "examples:\n  " in done.stdout
+
+
+def test_without_a_command_there_is_help(tetra):
+    done = tetra()
+    assert done.returncode == 0
+    assert done.stdout == tetra("--help").stdout
+    assert "examples:\n  tetra getevents" in done.stdout
+
+
+def test_version_is_quick_and_small(tetra):
+    script = (
+        "import re, sys; from cli.main import main; main(['version']); "
+        "assert 'grpc' not in sys.modules and 'google.protobuf' not in sys.modules; "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert int(done.stdout.split()[-1]) < 30_000  # kB

@@ -8,7 +8,6 @@ A plain Tetragon has no cursors: there, what happens while nobody is connected i
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from tetragon.sensors_pb2 import (
     GetInfoRequest,
     GetInfoResponse,
     GetVersionRequest,
+    LogLevel,
     SetDebugRequest,
 )
 from tetragon.sensors_pb2_grpc import FineGuidanceSensorsStub
@@ -53,6 +53,21 @@ _LOST = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
+
+# What gRPC's accounts contain, and what it means to the one who called.
+_CAUSES = {
+    "Hostname Verification": "TLS: the certificate is for another name; give it with "
+    "--tls-server-name gateway.example",
+    "CERTIFICATE_VERIFY_FAILED": "TLS: the certificate is from an unknown authority; give it with "
+    "--tls-ca-cert-files ca.pem",
+    "WRONG_VERSION_NUMBER": "TLS: the server does not speak it; leave the --tls flags out",
+    "SSL_ERROR": "TLS: the handshake failed; does the server want --tls-cert-file client.pem "
+    "--tls-key-file client-key.pem?",
+    "Connection refused": "connection refused; is the gateway running there?",
+    "Name or service not known": "the host name is not known",
+    "Domain name not found": "the host name is not known",
+    "DNS": "the host name is not known",
+}
 
 
 class Batch(NamedTuple):
@@ -84,11 +99,13 @@ class Client:
     notice: Callable[[str], None] = lambda text: None
     _channel: grpc.Channel | None = field(default=None, init=False)
     _turn: int = field(default=0, init=False)  # which of the addresses is in use
+    _closed: bool = field(default=False, init=False)
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._closed = True
         self._drop()
 
     @property
@@ -112,13 +129,13 @@ class Client:
         """Return the server's build, probes and settings."""
         return self._call(lambda stub, t: stub.GetInfo(GetInfoRequest(), timeout=t))
 
-    def log_level(self) -> int:
-        """Return the server's log level, a number of ``tetragon.LogLevel``."""
+    def log_level(self) -> LogLevel.ValueType:
+        """Return the server's log level."""
         return self._call(lambda stub, t: stub.GetDebug(GetDebugRequest(), timeout=t).level)
 
-    def set_log_level(self, level: int) -> int:
+    def set_log_level(self, level: LogLevel.ValueType) -> LogLevel.ValueType:
         """Set the server's log level and return what it answered."""
-        request = SetDebugRequest(level=level)  # type: ignore[arg-type]  # enums are ints
+        request = SetDebugRequest(level=level)
         return self._call(lambda stub, t: stub.SetDebug(request, timeout=t).level)
 
     def nodes(self) -> list[NodeInfo]:
@@ -180,6 +197,8 @@ class Client:
                 if ends or not (policy.always or request.HasField("after")):
                     return
             except grpc.RpcError as error:
+                if self._closed:
+                    return
                 failure = self._explain(error)
                 if not isinstance(failure, UnreachableError):
                     raise failure from None
@@ -220,7 +239,7 @@ class Client:
         yield from self._plain_stream(request)
 
     def _plain_stream(self, request: StreamEventsRequest) -> Iterator[Batch]:
-        for wanted in ("last", "since", "after", "snapshot", "until"):
+        for wanted in ("last", "since", "after", "until"):
             if request.HasField(wanted):
                 raise UsageError(
                     f"--{wanted}: {self.address} is a plain Tetragon, which keeps no past",
@@ -228,9 +247,11 @@ class Client:
                 )
         if request.no_follow:
             raise UsageError(
-                f"--no-follow: {self.address} is a plain Tetragon, which keeps no past",
+                f"without --follow: {self.address} is a plain Tetragon, which keeps no past",
                 "tetra getevents",
             )
+        if request.snapshot:
+            self.notice(f"{self.address} is a plain Tetragon: what runs already is not told")
         plain = GetEventsRequest(
             allow_list=request.allow_list,
             deny_list=request.deny_list,
@@ -318,11 +339,7 @@ def _details(error: grpc.RpcError) -> str:
 
 def _cause(details: str) -> str:
     """Return the part of gRPC's account that says why: its last cause."""
-    if "CERTIFICATE_VERIFY_FAILED" in details or "SSL_ERROR" in details or "tls_" in details:
-        found = re.search(r"([A-Z_]{6,}:?[\w :-]*|tls_\w+[\w :-]*)", details)
-        return f"TLS: {found.group(1).strip() if found else details}"
-    if "Connection refused" in details:
-        return "connection refused; is the gateway running there?"
-    if "Name or service not known" in details or "DNS" in details or "resolution" in details:
-        return "the host name is not known"
+    for sign, cause in _CAUSES.items():
+        if sign in details:
+            return cause
     return details.rpartition("last error: ")[2] or "connection lost"

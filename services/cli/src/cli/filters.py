@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cli.errors import UsageError
+from cli.processes import process_of
 from tetragon.capabilities_pb2 import CapabilitiesType
 from tetragon.events_pb2 import (
     EXCLUDE,
@@ -139,20 +140,6 @@ def local_predicate(wanted: Filter) -> Predicate:
     return lambda event: all(test(event) for test in tests)
 
 
-def process_of(event: GetEventsResponse) -> Process | None:
-    """Return the process of the event, if it has one."""
-    return _member(event, "process")
-
-
-def _member(event: GetEventsResponse, name: str) -> Process | None:
-    kind = event.WhichOneof("event")
-    body = getattr(event, kind) if kind else None
-    if body is None or name not in body.DESCRIPTOR.fields_by_name or not body.HasField(name):
-        return None
-    member: Process = getattr(body, name)
-    return member
-
-
 def _compile(patterns: Iterable[str]) -> list[re.Pattern[str]]:
     compiled = []
     for pattern in patterns:
@@ -175,7 +162,7 @@ def _regex(
         compiled = _compile(patterns)
 
         def test(event: GetEventsResponse) -> bool:
-            process = _member(event, member)
+            process = process_of(event, member)
             if process is None:
                 return False
             return any(regex.search(text) for text in texts(process) for regex in compiled)
@@ -207,7 +194,7 @@ def _pid_set(values: Sequence[int]) -> Predicate:
     family = set(values)
 
     def test(event: GetEventsResponse) -> bool:
-        process, parent = process_of(event), _member(event, "parent")
+        process, parent = process_of(event), process_of(event, "parent")
         if process is None:
             return False
         if process.pid.value in family:

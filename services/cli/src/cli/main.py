@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         debug = args.debug
+        # gRPC's own log would stand between the lines; our errors say what it knows.
+        os.environ.setdefault("GRPC_VERBOSITY", "DEBUG" if debug else "NONE")
         code: int = args.run(args)
         sys.stdout.flush()
         return code

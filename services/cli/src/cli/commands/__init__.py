@@ -13,8 +13,15 @@ from typing import Protocol, cast
 
 NAMES = (
     "getevents",
+    "tree",
+    "top",
+    "nodes",
     "status",
+    "info",
     "version",
+    "loglevel",
+    "doctor",
+    "completion",
 )
 
 

@@ -31,11 +31,12 @@ examples:
   tetra getevents --last 100 --no-follow           the last 100 events, and stop
   tetra getevents --node web-1 --node web-2        two hosts
   tetra getevents --format '{{time}} {{pid}} {{binary}}'
+  tetra getevents --last 1000 --no-follow -o tree  who started whom
   tetra getevents -o json > events.json            keep them ...
   tetra getevents -o compact < events.json         ... and look at them later
 """
 
-OUTPUTS = ("lifecycle", "json", "compact")
+OUTPUTS = ("lifecycle", "json", "compact", "tree")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,14 @@ def _output_flags(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="colours [auto]"
+    )
+    group.add_argument(
+        "--format",
+        default="",
+        metavar="TEMPLATE",
+        help="own form: '{{time}} {{pid}} {{process.cwd}}', or fields to stand in columns: "
+        "time,pid,user; words: type time node pid ppid user binary arguments command "
+        "parent_command container end, and every path of the JSON form",
     )
     add_switch(group, "--timestamps", help="begin lines with the time of the event")
     add_switch(
@@ -151,6 +160,14 @@ def make_renderer(args: argparse.Namespace, output: Output) -> Renderer:
         from cli.renderers.compact import TtyRenderer
 
         return TtyRenderer(args.tty_encode)
+    if args.format:
+        from cli.renderers.template import TemplateRenderer
+
+        return TemplateRenderer(args.format)
+    if args.output == "tree":
+        from cli.renderers.tree import TreeRenderer
+
+        return TreeRenderer(colour=colour, unicode=output.unicode)
     if args.output == "json":
         from cli.renderers.json import JsonRenderer
 

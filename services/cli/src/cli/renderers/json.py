@@ -100,6 +100,13 @@ class JsonEncoder:
         """Return the function that encodes messages of this type."""
         return self._of_message(cast(Descriptor, message.DESCRIPTOR))
 
+    def field(self, message: Message, name: str) -> str | None:
+        """Return one field of ``message`` as JSON text, None where it is not set."""
+        for field, value in message.ListFields():
+            if field.name == name:
+                return self._of_field(field)(value)
+        return None
+
     def _of_message(self, descriptor: Descriptor) -> _Encode:
         name = descriptor.full_name
         encode = self._messages.get(name)

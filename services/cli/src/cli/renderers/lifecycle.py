@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cli.processes import end_of, place_of, user_of
 from cli.terminal import visible
 from cli.timestamps import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
-
-_SHORT_ID = 12  # hexadecimal digits that container engines show
 
 # Kinds that Tetragon has beside exec and exit; details name fields of the event.
 _OTHER_KINDS = {
@@ -74,10 +73,9 @@ class LifecycleRenderer:
             elif kind == "process_exit":
                 ended = event.process_exit
                 line = end + self._process(ended.process)
-                if ended.signal:
-                    line += f" {palette.bad}{visible(ended.signal)}{reset}"
-                elif ended.status:
-                    line += f" {palette.bad}{ended.status}{reset}"
+                how = end_of(ended)
+                if how:
+                    line += f" {palette.bad}{visible(how)}{reset}"
                 tail = self._place(ended.process)
             else:
                 line, tail = self._other(event, kind)
@@ -91,26 +89,17 @@ class LifecycleRenderer:
     def _process(self, process: Process) -> str:
         palette = self._palette
         reset = palette.reset
-        user = process.user_name or process.user.name
-        if not user:
-            user = str(process.uid.value) if process.HasField("uid") else "?"
         text = (
-            f"{process.pid.value}: {palette.user}{visible(user)}{reset}: "
+            f"{process.pid.value}: {palette.user}{visible(user_of(process))}{reset}: "
             f"{palette.binary}{visible(process.binary) or '?'}{reset}"
         )
+        # Quoting puts a space before a first argument that has one in it.
         arguments = process.arguments.removeprefix(" ")
         return f"{text} {visible(arguments)}" if arguments else text
 
     def _place(self, process: Process) -> str:
-        if process.HasField("pod"):
-            place = f"{process.pod.namespace}/{process.pod.name}"
-        elif process.container_info.name:
-            place = process.container_info.name
-        elif process.docker:
-            place = process.docker[:_SHORT_ID]
-        else:
-            return ""
-        return f" {self._palette.place}[{visible(place)}]{self._palette.reset}"
+        place = place_of(process)
+        return f" {self._palette.place}[{visible(place)}]{self._palette.reset}" if place else ""
 
     def _other(self, event: GetEventsResponse, kind: str | None) -> tuple[str, str]:
         if kind in _OTHER_KINDS:

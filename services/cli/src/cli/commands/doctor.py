@@ -1,0 +1,237 @@
+"""``tetra doctor``: is this host fit, and what to do where it is not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.arguments import server_options
+from cli.errors import TetraError
+from cli.terminal import Output, visible, wants_colour
+
+HELP = "check whether this host can run the collector and reach the rest"
+DESCRIPTION = """Check this host line by line: kernel, BTF, capabilities, mounts, tools, NATS and
+gateway. Exit code 0 means that all is well (warnings allowed), 1 that something must be done.
+
+examples:
+  sudo tetra doctor
+  tetra doctor --nats-url nats://bus.example:4222 --server-address gw.example:54321
+"""
+
+_LEAST_KERNEL = (5, 8)  # BPF ring buffer
+_CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAP_SYS_ADMIN = 21  # held, it stands for CAP_BPF and CAP_PERFMON
+_NATS_TIMEOUT_S = 2.0
+
+
+class Finding(NamedTuple):
+    """One line: what was looked at, how it is, what to do."""
+
+    level: str  # ok, warn or bad
+    what: str
+    fact: str
+    advice: str = ""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument(
+        "--nats-url",
+        default=os.environ.get("TETRA_NATS_URL", "nats://127.0.0.1:4222"),
+        metavar="URL",
+        help="NATS server [TETRA_NATS_URL; nats://127.0.0.1:4222]",
+    )
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="[auto]"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings."""
+    output = Output.stdout()
+    colour = wants_colour(args.color, sys.stdout)
+    checks: tuple[Callable[[], Finding], ...] = (
+        kernel,
+        btf,
+        capabilities,
+        lockdown,
+        proc_mount,
+        cgroup_mount,
+        bcc,
+        bpftool,
+        lambda: nats(args.nats_url),
+        lambda: gateway(args),
+    )
+    worst = 0
+    for check in checks:
+        finding = check()
+        worst = max(worst, finding.level == "bad")
+        output.write(_line(finding, colour=colour, unicode=output.unicode))
+    return worst
+
+
+def _line(finding: Finding, *, colour: bool, unicode: bool) -> str:
+    signs = {"ok": ("✔", 32), "warn": ("!", 33), "bad": ("✘", 31)}
+    sign, code = signs[finding.level]
+    sign = sign if unicode else finding.level
+    sign = f"\x1b[{code}m{sign}\x1b[0m" if colour else sign
+    text = f"{sign} {finding.what:<13} {visible(finding.fact)}"
+    return f"{text}: {visible(finding.advice)}\n" if finding.advice else f"{text}\n"
+
+
+def kernel(release: str | None = None) -> Finding:
+    """Look at the kernel's release."""
+    release = release or platform.release()
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if version < _LEAST_KERNEL:
+        return Finding("bad", "kernel", release, "Linux 5.8 or newer is needed (BPF ring buffer)")
+    return Finding("ok", "kernel", f"{release} {platform.machine()}")
+
+
+def btf(path: str = "/sys/kernel/btf/vmlinux") -> Finding:
+    """Look for the kernel's type information."""
+    if os.access(path, os.R_OK):
+        return Finding("ok", "BTF", path)
+    return Finding(
+        "bad", "BTF", f"{path} is missing", "a kernel with CONFIG_DEBUG_INFO_BTF=y is needed"
+    )
+
+
+def capabilities(status: str = "/proc/self/status") -> Finding:
+    """Look at what this process may do."""
+    try:
+        mask = int(re.search(r"^CapEff:\s*([0-9a-f]+)", Path(status).read_text(), re.M)[1], 16)  # type: ignore[index]
+    except (OSError, TypeError):
+        return Finding("warn", "capabilities", f"{status} cannot be read", "run on Linux")
+    if mask >> _CAP_SYS_ADMIN & 1:
+        mask |= 1 << _CAPABILITIES["CAP_BPF"] | 1 << _CAPABILITIES["CAP_PERFMON"]
+    missing = [name for name, bit in _CAPABILITIES.items() if not mask >> bit & 1]
+    if missing:
+        return Finding(
+            "bad",
+            "capabilities",
+            f"this process lacks {', '.join(missing)}",
+            "the collector needs them: run it as root, or with --cap-add for each",
+        )
+    return Finding("ok", "capabilities", ", ".join(_CAPABILITIES))
+
+
+def lockdown(path: str = "/sys/kernel/security/lockdown") -> Finding:
+    """Look whether the kernel forbids reading its memory from BPF."""
+    try:
+        text = Path(path).read_text().strip()
+    except OSError:
+        return Finding("ok", "lockdown", "none")
+    if "[confidentiality]" in text:
+        return Finding(
+            "bad", "lockdown", text, "BPF may not read kernel memory: boot with lockdown=integrity"
+        )
+    return Finding("ok", "lockdown", text)
+
+
+def proc_mount(path: str = "/proc") -> Finding:
+    """Look whether all processes of the host can be seen."""
+    try:
+        Path(path, "1", "stat").read_text()
+        first = os.readlink(f"{path}/1/ns/pid") == os.readlink(f"{path}/self/ns/pid")
+    except FileNotFoundError:
+        return Finding("bad", "/proc", "process 1 is hidden", "mount /proc without hidepid=2")
+    except OSError:
+        return Finding("warn", "/proc", "process 1 cannot be looked into", "run as root to check")
+    if not first:
+        return Finding("warn", "/proc", "of another pid namespace", "run with --pid=host")
+    return Finding("ok", "/proc", "all processes can be seen")
+
+
+def cgroup_mount(mounts: str = "/proc/self/mounts") -> Finding:
+    """Look which version of cgroups names the containers."""
+    try:
+        kinds = {line.split()[2] for line in Path(mounts).read_text().splitlines()}
+    except (OSError, IndexError):
+        kinds = set()
+    if "cgroup2" in kinds or "cgroup" in kinds:
+        return Finding("ok", "cgroups", "v2" if "cgroup2" in kinds else "v1")
+    return Finding(
+        "warn", "cgroups", "not mounted", "containers will not be named: mount /sys/fs/cgroup"
+    )
+
+
+def bcc() -> Finding:
+    """Look for BCC's Python module, which only the distribution has."""
+    if find_spec("bcc") is not None:
+        return Finding("ok", "BCC", "Python module found")
+    return Finding(
+        "warn",
+        "BCC",
+        "no Python module in this environment",
+        "where the collector runs: apt install python3-bpfcc",
+    )
+
+
+def bpftool() -> Finding:
+    """Look for bpftool, which writes the kernel's types down."""
+    path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
+    if path:
+        return Finding("ok", "bpftool", path)
+    return Finding("warn", "bpftool", "not found", "where the collector runs: apt install bpftool")
+
+
+def nats(urls: str) -> Finding:
+    """Look whether a NATS server with JetStream answers at one of the addresses."""
+    failure = ""
+    for url in urls.split(","):
+        host, port = _host_and_port(url.strip())
+        try:
+            with socket.create_connection((host, port), timeout=_NATS_TIMEOUT_S) as connection:
+                connection.settimeout(_NATS_TIMEOUT_S)
+                greeting = connection.makefile("rb").readline(64 * 1024).decode(errors="replace")
+        except OSError as error:
+            failure = f"{host}:{port}: {error.strerror or error}".lower()
+            continue
+        if not greeting.startswith("INFO "):
+            failure = f"{host}:{port}: no NATS server"
+        elif '"jetstream":true' not in greeting:
+            return Finding("bad", "NATS", f"{host}:{port}: no JetStream", "start it with -js")
+        else:
+            version = re.search(r'"version":"([^"]*)"', greeting)
+            return Finding("ok", "NATS", f"{host}:{port}: {version[1] if version else 'answers'}")
+    return Finding("bad", "NATS", failure, "start one (make run), or give --nats-url")
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    rest = url.rpartition("://")[2].rpartition("@")[2].rstrip("/")
+    found = re.fullmatch(r"\[?([^\]]*?)\]?(?::(\d+))?", rest)
+    return (found[1] or "127.0.0.1", int(found[2] or 4222)) if found else (rest, 4222)
+
+
+def gateway(args: argparse.Namespace) -> Finding:
+    """Look whether the gateway answers, is well, and hears of nodes."""
+    from cli.client import Client
+    from cli.errors import UnsupportedError
+
+    try:
+        with Client(server_options(args)) as client:
+            address, version = client.address, client.version()
+            try:
+                nodes = client.nodes()
+            except UnsupportedError:
+                return Finding("ok", "gateway", f"{address}: {version} (a plain Tetragon)")
+    except TetraError as error:
+        return Finding(
+            "bad", "gateway", str(error), "start one (make run), or give --server-address"
+        )
+    alive = sum(node.alive for node in nodes)
+    fact = f"{address}: {version}, {alive} of {len(nodes)} nodes alive"
+    if not alive:
+        return Finding("warn", "gateway", fact, "no collector is connected to its NATS server")
+    return Finding("ok", "gateway", fact)

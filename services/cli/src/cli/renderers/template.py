@@ -1,0 +1,144 @@
+"""Templates for scripts: ``--format '{{pid}} {{binary}}'``, or a list of fields.
+
+A field is a word of ours or a path in the event: ``process.cwd``, ``parent.exec_id``,
+``node_name``. What an event does not have is an empty text. Nothing in a value can break the
+line or the columns: tabs and line ends are escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
+
+from cli.errors import UsageError
+from cli.processes import command_of, end_of, place_of, process_of, user_of
+from cli.renderers.json import JsonEncoder
+from cli.terminal import visible
+from cli.timestamps import rfc3339_nanos
+from tetragon.events_pb2 import GetEventsResponse
+from tetragon.tetragon_pb2 import Process
+
+_Field = Callable[[GetEventsResponse], str]
+
+_EXAMPLE = "--format '{{time}} {{pid}} {{binary}}' or --format time,pid,process.cwd"
+_HOLE = re.compile(r"\{\{\s*\.?([\w.]*)\s*\}\}")
+_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\", r"\e": "\\e"}
+
+
+def _of_process(text: Callable[[Process], str], member: str = "process") -> _Field:
+    def field(event: GetEventsResponse) -> str:
+        process = process_of(event, member)
+        return text(process) if process is not None else ""
+
+    return field
+
+
+def _type(event: GetEventsResponse) -> str:
+    return (event.WhichOneof("event") or "").removeprefix("process_")
+
+
+def _end(event: GetEventsResponse) -> str:
+    if event.WhichOneof("event") != "process_exit":
+        return ""
+    return end_of(event.process_exit) or "0"
+
+
+WORDS: dict[str, _Field] = {
+    "type": _type,
+    "time": lambda event: rfc3339_nanos(event.time),
+    "node": lambda event: event.node_name,
+    "pid": _of_process(lambda process: str(process.pid.value)),
+    "ppid": _of_process(lambda process: str(process.pid.value), "parent"),
+    "user": _of_process(user_of),
+    "binary": _of_process(lambda process: process.binary),
+    "arguments": _of_process(lambda process: process.arguments.removeprefix(" ")),
+    "command": _of_process(command_of),
+    "parent_command": _of_process(command_of, "parent"),
+    "container": _of_process(place_of),
+    "end": _end,
+}
+
+
+class TemplateRenderer:
+    """``--format``: a line for each event, made from a template."""
+
+    def __init__(self, template: str) -> None:
+        if "{{" in template:
+            pieces = _HOLE.split(re.sub(r"\\[tn\\]", lambda m: _ESCAPES[m.group()], template))
+            if any("{{" in text or "}}" in text for text in pieces[::2]):
+                raise UsageError(f"--format: {template!r}: braces do not match", _EXAMPLE)
+            self._literals, names = pieces[::2], pieces[1::2]
+        else:
+            names = [name.strip() for name in template.split(",")]
+            self._literals = ["", *["\t"] * (len(names) - 1), ""]
+        self._fields = [_field(name) for name in names]
+
+    def render(self, events: Iterable[GetEventsResponse]) -> str:
+        """Return a line for each event."""
+        first, *rest = self._literals
+        lines = []
+        for event in events:
+            parts = [first]
+            for field, literal in zip(self._fields, rest, strict=True):
+                parts += (visible(field(event)), literal)
+            lines.append("".join(parts) + "\n")
+        return "".join(lines)
+
+    def finish(self) -> str:
+        """Return nothing: each line stands alone."""
+        return ""
+
+
+def _field(name: str) -> _Field:
+    if name in WORDS:
+        return WORDS[name]
+    path = name.split(".")
+    envelope = GetEventsResponse.DESCRIPTOR
+    kinds = {
+        kind.name
+        for kind in envelope.oneofs_by_name["event"].fields
+        if _leads_somewhere(kind.message_type, path)
+    }
+    whole = _leads_somewhere(envelope, path)
+    if not kinds and not whole:
+        import difflib
+
+        known = [*WORDS, *(f"process.{f}" for f in Process.DESCRIPTOR.fields_by_name)]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
+        raise UsageError(f"--format: no event has a field {name!r}{hint}", _EXAMPLE)
+    encoder = JsonEncoder(extensions=True)
+
+    def field(event: GetEventsResponse) -> str:
+        kind = event.WhichOneof("event")
+        if kind in kinds:
+            return _value(getattr(event, kind), path, encoder)
+        return _value(event, path, encoder) if whole else ""
+
+    return field
+
+
+def _leads_somewhere(descriptor: Descriptor | None, path: list[str]) -> bool:
+    for name in path:
+        if descriptor is None or name not in descriptor.fields_by_name:
+            return False
+        field = descriptor.fields_by_name[name]
+        descriptor = None if field.is_repeated else field.message_type
+    return True
+
+
+def _value(message: Any, path: list[str], encoder: JsonEncoder) -> str:
+    *way, last = path
+    for name in way:
+        if not message.HasField(name):
+            return ""
+        message = getattr(message, name)
+    text = encoder.field(message, last)
+    if text is None:
+        return ""
+    # A text stands without its quotes; what has members or elements stays JSON.
+    value = getattr(message, last)
+    return value if isinstance(value, str) else text.strip('"')

@@ -1,0 +1,44 @@
+"""``-o tree``: each process under its parent, shown when the stream ends.
+
+812: root: /usr/sbin/sshd -D (running)
+└─ 900: alice: /bin/bash -l (running)
+   ├─ 901: alice: /usr/bin/ls -l (3ms)
+   └─ 902: alice: /usr/bin/sleep 1000 (SIGKILL, 1.2s)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cli.process_tree import Branches, ProcessTree
+from cli.terminal import visible
+from tetragon.events_pb2 import GetEventsResponse
+
+
+class TreeRenderer:
+    """Collects, and shows the tree at the end."""
+
+    def __init__(self, *, colour: bool = False, unicode: bool = True) -> None:
+        self._tree = ProcessTree()
+        self._branches = Branches.of(unicode=unicode)
+        self._dim, self._reset = ("\x1b[2m", "\x1b[0m") if colour else ("", "")
+
+    def render(self, events: Iterable[GetEventsResponse]) -> str:
+        """Take the events in; a tree has its shape only at the end."""
+        for event in events:
+            self._tree.add(event)
+        return ""
+
+    def finish(self) -> str:
+        """Return the whole tree; a line with its name before each node if there are several."""
+        several = len({root.node for root in self._tree.roots}) > 1
+        lines = []
+        node = None
+        for entry, lasts in self._tree.walk():
+            if several and len(lasts) == 1 and entry.node != node:
+                node = entry.node
+                lines.append(f"@{visible(node)}\n")
+            stem = self._branches.before(lasts)
+            state = f"{self._dim}({entry.state()}){self._reset}"
+            lines.append(f"{self._dim}{stem}{self._reset}{entry.text} {state}\n")
+        return "".join(lines)

@@ -1,0 +1,147 @@
+"""A full-screen view on a live stream: keys, drawing at intervals, a clean end.
+
+The stream is read in a thread, so that keys and resizing are followed while nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from cli.client import Batch, Client, ResumePolicy
+from cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tetra.v1.stream_pb2 import StreamEventsRequest
+
+_QUEUE_BATCHES = 64  # a full queue holds the stream up: the gateway then catches up for us
+_POLL_S = 0.1
+
+_KEYS = {
+    b"\x1b[A": "up",
+    b"\x1b[B": "down",
+    b"\x1b[5~": "page up",
+    b"\x1b[6~": "page down",
+    b"\x1b[H": "home",
+    b"\x1b[F": "end",
+    b"k": "up",
+    b"j": "down",
+    b"g": "home",
+    b"G": "end",
+    b" ": "page down",
+    b"\x1b": "q",
+}
+
+
+class View(Protocol):
+    """What a screen shows."""
+
+    def take(self, batch: Batch) -> None:
+        """Take events in."""
+
+    def say(self, text: str) -> None:
+        """Show a notice about the connection."""
+
+    def press(self, key: str) -> None:
+        """Follow a key."""
+
+    def draw(self, width: int, height: int) -> RenderableType:
+        """Return the whole screen."""
+
+
+class Feed:
+    """Batches of a stream, read in a thread of its own."""
+
+    def __init__(self, client: Client, request: StreamEventsRequest) -> None:
+        self._client = client
+        self._request = request
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(_QUEUE_BATCHES)
+        threading.Thread(target=self._read, name="stream", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for batch in self._client.stream(self._request, ResumePolicy()):
+                self._queue.put(batch)
+            self._queue.put(None)
+        except BaseException as error:  # carried to the main thread
+            self._queue.put(error)
+
+    def drain(self, view: View, deadline_s: float) -> bool:
+        """Give waiting batches to ``view``; return False at the end, raise what the stream did."""
+        while time.monotonic() < deadline_s:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            if isinstance(item, BaseException):
+                raise item
+            view.take(item)
+        return True
+
+
+def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: float) -> None:
+    """Show ``view`` until q or Ctrl-C; raise `UsageError` without a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("this needs a terminal on stdin and stdout", "--once")
+    from rich.console import Console
+    from rich.live import Live
+
+    client.notice = view.say
+    console = Console()
+    feed = Feed(client, request)
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+        next_draw = 0.0
+        size = console.size
+        while True:
+            if not feed.drain(view, time.monotonic() + interval_s):
+                view.say("the stream has ended   q quit")
+            for key in pressed():
+                if key == "q":
+                    return
+                view.press(key)
+                next_draw = 0.0
+            if time.monotonic() >= next_draw or console.size != size:
+                size = console.size
+                live.update(view.draw(size.width, size.height), refresh=True)
+                next_draw = time.monotonic() + interval_s
+
+
+@contextmanager
+def _keys() -> Iterator[_Pressed]:
+    """Switch the terminal to single keys without echo, and back whatever happens."""
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setcbreak(fd)
+        yield _Pressed(fd)
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+class _Pressed:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __call__(self) -> list[str]:
+        """Return the keys pressed; wait a moment for the first."""
+        if not select.select([self._fd], [], [], _POLL_S)[0]:
+            return []
+        data = os.read(self._fd, 64)
+        if not data:
+            return ["q"]  # the terminal has gone
+        if data in _KEYS:
+            return [_KEYS[data]]
+        return [_KEYS.get(bytes([byte]), chr(byte)) for byte in data if byte != 0x1B]

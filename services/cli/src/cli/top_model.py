@@ -1,0 +1,133 @@
+"""What ``tetra top`` counts: starts and ends a second by group, the longest running, losses."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from cli.client import Batch
+from cli.processes import command_of, place_of, user_of
+from cli.terminal import visible
+
+GROUPS = ("binary", "user", "container", "node")
+_WINDOW_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process that has not ended yet."""
+
+    pid: int
+    user: str
+    command: str
+    node: str
+    start_s: float
+
+
+@dataclass(slots=True)
+class _Second:
+    at: int
+    started: dict[str, Counter[str]] = field(
+        default_factory=lambda: {group: Counter() for group in GROUPS}
+    )
+    ended: dict[str, Counter[str]] = field(
+        default_factory=lambda: {group: Counter() for group in GROUPS}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One group: rates over the last ten seconds, and the starts since the beginning."""
+
+    name: str
+    starts_per_s: float
+    ends_per_s: float
+    total: int
+
+
+class TopModel:
+    """Counts a stream. Seconds are those of arrival, given by the caller."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Running] = {}
+        self.nodes: set[str] = set()
+        self.lost = 0
+        self.gaps = 0
+        self.started = self.ended = 0
+        self._totals = {group: Counter[str]() for group in GROUPS}
+        self._seconds: deque[_Second] = deque()
+        self._begin: int | None = None
+
+    def take(self, batch: Batch, now_s: float) -> None:
+        """Count a batch that arrived at ``now_s``."""
+        second = self._second(int(now_s))
+        for event in batch.events:
+            kind = event.WhichOneof("event")
+            if kind not in ("process_exec", "process_exit"):
+                continue
+            process = getattr(event, kind).process
+            self.nodes.add(event.node_name)
+            if kind == "process_exec":
+                self.running[process.exec_id] = Running(
+                    process.pid.value,
+                    visible(user_of(process)),
+                    visible(command_of(process)),
+                    visible(event.node_name),
+                    process.start_time.ToNanoseconds() / 1e9,
+                )
+                parent = event.process_exec.parent
+                if parent.pid.value == process.pid.value:
+                    self.running.pop(parent.exec_id, None)  # the same process, another file
+                if "procFS" in process.flags:
+                    continue  # it ran before we looked: no start
+                self.started += 1
+            else:
+                self.running.pop(process.exec_id, None)
+                self.ended += 1
+            names = (
+                visible(process.binary),
+                visible(user_of(process)),
+                visible(place_of(process)) or "(host)",
+                visible(event.node_name),
+            )
+            counters = second.started if kind == "process_exec" else second.ended
+            for group, name in zip(GROUPS, names, strict=True):
+                counters[group][name] += 1
+                if kind == "process_exec":
+                    self._totals[group][name] += 1
+        for loss in batch.losses:
+            self.lost += sum(count for _, count in loss.lost.ListFields())
+        self.gaps += len(batch.gaps)
+
+    def rows(self, group: str, now_s: float) -> list[Row]:
+        """Return the groups, those with most starts and ends a second first."""
+        self._second(int(now_s))
+        window_s = self._window_s(now_s)
+        started, ended = Counter[str](), Counter[str]()
+        for second in self._seconds:
+            started.update(second.started[group])
+            ended.update(second.ended[group])
+        rows = [
+            Row(name, started[name] / window_s, ended[name] / window_s, self._totals[group][name])
+            for name in {*started, *ended, *dict(self._totals[group].most_common(100))}
+        ]
+        return sorted(rows, key=lambda r: (-r.starts_per_s - r.ends_per_s, -r.total, r.name))
+
+    def longest(self, count: int) -> list[Running]:
+        """Return the processes that have run longest; those of unknown start are left out."""
+        known = [process for process in self.running.values() if process.start_s]
+        return sorted(known, key=attrgetter("start_s"))[:count]
+
+    def _second(self, now: int) -> _Second:
+        if self._begin is None:
+            self._begin = now
+        if not self._seconds or self._seconds[-1].at != now:
+            self._seconds.append(_Second(now))
+        while self._seconds[0].at <= now - _WINDOW_S:
+            self._seconds.popleft()
+        return self._seconds[-1]
+
+    def _window_s(self, now_s: float) -> float:
+        since_begin = now_s - (self._begin if self._begin is not None else now_s)
+        return min(float(_WINDOW_S), max(1.0, since_begin))

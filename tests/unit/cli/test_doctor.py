@@ -1,0 +1,64 @@
+"""What ``tetra doctor`` says."""
+
+import socket
+import threading
+
+import pytest
+
+from cli.commands import doctor
+
+
+@pytest.mark.parametrize(
+    ("release", "level"), [("5.7.19", "bad"), ("4.19", "bad"), ("5.8.0", "ok"), ("6.12-x", "ok")]
+)
+def test_kernel(release, level):
+    assert doctor.kernel(release).level == level
+
+
+def test_missing_btf_says_what_to_do(tmp_path):
+    finding = doctor.btf(str(tmp_path / "vmlinux"))
+    assert finding.level == "bad"
+    assert "CONFIG_DEBUG_INFO_BTF" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("mask", "level"),
+    [
+        ("0000000000000000", "bad"),
+        (f"{1 << 2 | 1 << 19 | 1 << 38 | 1 << 39:016x}", "ok"),
+        (f"{1 << 2 | 1 << 19 | 1 << 21:016x}", "ok"),
+        (f"{1 << 21:016x}", "bad"),
+    ],
+)
+def test_capabilities(tmp_path, mask, level):
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tx\nCapEff:\t{mask}\n")
+    assert doctor.capabilities(str(status)).level == level
+
+
+@pytest.mark.parametrize(
+    ("greeting", "level"),
+    [
+        (b'INFO {"version":"2.15.0","jetstream":true}\r\n', "ok"),
+        (b'INFO {"version":"2.15.0"}\r\n', "bad"),
+        (b"HTTP/1.1 400\r\n", "bad"),
+    ],
+)
+def test_nats(greeting, level):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(greeting)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        port = server.getsockname()[1]
+        assert doctor.nats(f"nats://user:secret@127.0.0.1:{port}").level == level
+        thread.join(5)
+
+
+def test_nats_that_does_not_answer():
+    finding = doctor.nats("nats://127.0.0.1:1")
+    assert (finding.level, finding.fact) == ("bad", "127.0.0.1:1: connection refused")
