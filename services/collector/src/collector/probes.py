@@ -98,11 +98,13 @@ async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Pro
     # The distribution's python3 has BCC; ours may be another that sees it.
     child = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-m",
         "collector.probes",
         str(theirs.fileno()),
         json.dumps(order),
         pass_fds=(theirs.fileno(),),
+        cwd=kernel.headers,  # the compiler looks for vmlinux.h in the current folder first
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
