@@ -96,15 +96,26 @@ class _Watch:
             self._on_change(True)
 
 
+def client() -> Client:
+    """Return a client that is not connected yet, for those who need one before `connect`."""
+    return _Client()
+
+
 async def connect(
-    settings: BusSettings, name: str, *, on_change: Callable[[bool], None] | None = None
+    settings: BusSettings,
+    name: str,
+    *,
+    nc: Client | None = None,
+    on_change: Callable[[bool], None] | None = None,
 ) -> Client:
     """Return a connection called ``name``; wait for as long as NATS is unreachable.
 
+    ``nc`` is what `client` gave, or None for a new one.
     It reconnects for ever. ``on_change`` is told True when connected, False when the connection
     is lost. Raises `OSError` where a certificate or password file cannot be read.
     """
-    nc = _Client()
+    if nc is None:
+        nc = client()
     watch = _Watch(nc, settings, on_change)
     settings.read_nats_password()  # unreadable: raise now, not in a retry
     await nc.connect(

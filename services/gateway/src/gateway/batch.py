@@ -1,0 +1,108 @@
+"""A message of the stream, and the events in it, parsed at most once and only when asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from google.protobuf.message import DecodeError, Message
+
+from gateway import wire
+from tetra.v1 import bus_pb2, node_pb2
+from tetragon import events_pb2, tetragon_pb2
+
+
+class Event:
+    """A serialized GetEventsResponse with what filters look at."""
+
+    __slots__ = ("__dict__", "data", "type")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.type = wire.event_type(data)
+
+    @cached_property
+    def message(self) -> events_pb2.GetEventsResponse:
+        """The parsed event; empty where the bytes are malformed."""
+        try:
+            return events_pb2.GetEventsResponse.FromString(self.data)
+        except DecodeError:
+            return events_pb2.GetEventsResponse()
+
+    @cached_property
+    def inner(self) -> Message | None:
+        """The member of the ``event`` oneof."""
+        name = self.message.WhichOneof("event")
+        return None if name is None else getattr(self.message, name)
+
+    @cached_property
+    def process(self) -> tetragon_pb2.Process | None:
+        """The event's process."""
+        return _member(self.inner, "process")
+
+    @cached_property
+    def parent(self) -> tetragon_pb2.Process | None:
+        """The event's parent process."""
+        return _member(self.inner, "parent")
+
+
+def _member(inner: Message | None, name: str) -> tetragon_pb2.Process | None:
+    if inner is None or name not in inner.DESCRIPTOR.fields_by_name or not inner.HasField(name):
+        return None
+    process = getattr(inner, name)
+    assert isinstance(process, tetragon_pb2.Process)
+    return process
+
+
+@dataclass(slots=True)
+class Batch:
+    """One message of the stream."""
+
+    stream_sequence: int
+    stored_ns: int  # when NATS took it, calendar clock
+    node_name: str
+    boot_id: str
+    first_sequence: int
+    collector_start_ns: int
+    loss: node_pb2.LossCounters
+    payloads: list[bytes]  # serialized GetEventsResponse
+    size_bytes: int
+    _events: list[Event] | None = field(default=None, repr=False)
+    _spliced: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def decode(cls, data: bytes, stream_sequence: int, stored_ns: int) -> Batch:
+        """Return the batch in ``data``; raise `DecodeError` if it is none."""
+        message = bus_pb2.EventBatch.FromString(data)
+        return cls(
+            stream_sequence=stream_sequence,
+            stored_ns=stored_ns,
+            node_name=message.node_name,
+            boot_id=message.boot_id,
+            first_sequence=message.first_sequence,
+            collector_start_ns=message.collector_start.ToNanoseconds(),
+            loss=message.loss,
+            payloads=list(message.events),
+            size_bytes=len(data),
+        )
+
+    @property
+    def last_sequence(self) -> int:
+        """Number of the last event."""
+        return self.first_sequence + len(self.payloads) - 1
+
+    def events(self) -> list[Event]:
+        """Return the events with their parsed forms, shared by all who ask."""
+        if self._events is None:
+            self._events = [Event(payload) for payload in self.payloads]
+        return self._events
+
+    def spliced(self) -> bytes:
+        """Return all events as StreamEventsResponse.events, made once for all clients."""
+        if self._spliced is None:
+            self._spliced = wire.splice_events(self.payloads)
+        return self._spliced
+
+    def forget(self) -> None:
+        """Drop what was made from the events; it is made again when asked."""
+        self._events = self._spliced = None

@@ -1,0 +1,95 @@
+"""Fan-out: one window of the newest batches in memory, read by every stream at its own place.
+
+The window is the bounded queue of each stream at once: a stream that is slower than the bus falls
+out of its end, reads on from NATS (feed.py), and is back as soon as the window has what it needs.
+Nothing is copied per stream, nothing is dropped, and the memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+from gateway.batch import Batch
+
+WARM_BATCHES = 32  # newest batches that keep their parsed events
+
+
+class Behind(Exception):
+    """The place is no longer in the window."""
+
+
+class Statistics(NamedTuple):
+    """Of the window, now and since the start."""
+
+    batches: int
+    size_bytes: int
+    events_total: int
+
+
+class Broadcaster:
+    """The newest batches, in the order of the stream."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._batches: dict[int, Batch] = {}  # by stream sequence, ascending
+        self._warm: deque[Batch] = deque()
+        self._size_bytes = 0
+        self._events_total = 0
+        self._arrived = asyncio.Event()
+        self.head = 0  # stream sequence of the newest batch, or where the window began
+        self._first = 1
+        self.generation = 0  # counts the streams that have been; see restart()
+
+    def restart(self, head: int) -> None:
+        """Forget all: the next batch is the one behind ``head`` of a new stream."""
+        self._batches.clear()
+        self._warm.clear()
+        self._size_bytes = 0
+        self.head, self._first = head, head + 1
+        self.generation += 1
+        self._wake()
+
+    def publish(self, batch: Batch) -> None:
+        """Add the newest batch and wake those who wait for it."""
+        self._batches[batch.stream_sequence] = batch
+        self._size_bytes += batch.size_bytes
+        self._events_total += len(batch.payloads)
+        self.head = batch.stream_sequence
+        self._warm.append(batch)
+        if len(self._warm) > WARM_BATCHES:
+            self._warm.popleft().forget()
+        while self._size_bytes > self._max_bytes and len(self._batches) > 1:
+            oldest = self._batches.pop(next(iter(self._batches)))
+            self._size_bytes -= oldest.size_bytes
+            self._first = oldest.stream_sequence + 1
+        self._wake()
+
+    def get(self, sequence: int) -> Batch | None:
+        """Return the first batch from ``sequence`` on, None if it is still to come.
+
+        Raises `Behind` where the window no longer has it.
+        """
+        if sequence > self.head:
+            return None
+        if sequence < self._first:
+            raise Behind
+        # Numbers are missing only where messages were deleted by hand.
+        return next(
+            self._batches[at] for at in range(sequence, self.head + 1) if at in self._batches
+        )
+
+    async def wait_beyond(self, sequence: int) -> None:
+        """Return when the head is beyond ``sequence``, or the window has been restarted."""
+        generation = self.generation
+        while self.head <= sequence and self.generation == generation:
+            await self._arrived.wait()
+
+    def statistics(self) -> Statistics:
+        """Return sizes and totals."""
+        return Statistics(len(self._batches), self._size_bytes, self._events_total)
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()

@@ -1,0 +1,39 @@
+"""What can go wrong in the gateway.
+
+ServiceError (chassis: one line on stderr, exit code)
+├── ListenError     the address cannot be listened on
+└── SecurityError   certificates, tokens or the address itself do not fit together
+RequestError        what a client asked is refused: gRPC status and text
+BusError            NATS or the stream cannot answer now
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from chassis.errors import ServiceError
+
+
+class ListenError(ServiceError):
+    """The address cannot be listened on."""
+
+
+class SecurityError(ServiceError):
+    """Certificates, tokens or the address itself do not fit together."""
+
+
+class RequestError(Exception):
+    """What a client asked is refused."""
+
+    def __init__(
+        self, message: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BusError(RequestError):
+    """NATS or the stream cannot answer now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, grpc.StatusCode.UNAVAILABLE)

@@ -1,0 +1,306 @@
+"""tetra.v1.EventStream: events in batches, from any place of the stream, with what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from gateway import auth, filters, wire
+from gateway.batch import Batch, Event
+from gateway.errors import BusError
+from gateway.feed import Feed
+from gateway.fleet import Fleet, Snapshot
+from gateway.history import CHUNK_BATCHES, History
+from gateway.streams import Context, Streams, refusing
+from tetra.v1 import stream_pb2
+
+NAME = "tetra.v1.EventStream"
+
+MAX_RESPONSE_BYTES = 900_000  # unless a single event is larger
+MAX_RESPONSE_EVENTS = 8192
+CURSOR_EVERY_S = 1.0  # where nothing passes the filters
+
+# Events are found by the time that NATS took them; host clocks may be ahead of its clock by this.
+CLOCKS_APART_NS = 60 * 1_000_000_000
+# A batch whose first event is this far behind a time has none before it.
+DISORDER_NS = 5 * 1_000_000_000
+# How long after `until` an event may still be on its way.
+GRACE_NS = 2 * 1_000_000_000
+
+
+class EventStream:
+    """The methods of the service."""
+
+    def __init__(self, streams: Streams, fleet: Fleet) -> None:
+        self._streams = streams
+        self._fleet = fleet
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Return what a server needs; responses are made as bytes."""
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "StreamEvents": grpc.unary_stream_rpc_method_handler(
+                refusing(self.stream_events),
+                request_deserializer=stream_pb2.StreamEventsRequest.FromString,
+            ),
+            "ListNodes": grpc.unary_unary_rpc_method_handler(
+                refusing(self.list_nodes),
+                request_deserializer=stream_pb2.ListNodesRequest.FromString,
+                response_serializer=wire.serialize,
+            ),
+        }
+        return [grpc.method_handlers_generic_handler(NAME, methods)]
+
+    async def stream_events(
+        self, request: stream_pb2.StreamEventsRequest, context: Context
+    ) -> None:
+        """Send batches from the start that was asked for until the client or the end comes."""
+        selection = filters.compile(
+            request.allow_list,
+            request.deny_list,
+            request.field_filters,
+            nodes=auth.choose_nodes(frozenset(request.nodes)),
+        )
+        async with self._streams.open():
+            plan = await self._plan(request, selection)
+            await context.send_initial_metadata(())
+            await _Sender(request, selection, plan, context).run()
+
+    async def list_nodes(
+        self, request: stream_pb2.ListNodesRequest, context: Context
+    ) -> stream_pb2.ListNodesResponse:
+        """Answer every node; while NATS is away, what was known last."""
+        try:
+            nodes = await self._fleet.describe()
+        except BusError:
+            nodes = self._fleet.nodes()
+        return stream_pb2.ListNodesResponse(
+            nodes=[node for node in nodes if auth.may_see(node.node_name)]
+        )
+
+    async def _plan(
+        self, request: stream_pb2.StreamEventsRequest, selection: filters.Selection
+    ) -> _Plan:
+        history = self._streams.history
+        start = request.WhichOneof("start")
+        if start is None or (start == "last" and request.last == 0):
+            plan = _Plan(self._streams.feed())
+        elif start == "last":
+            plan = await self._plan_last(request.last, selection)
+        elif start == "since":
+            plan = await self._plan_since(request.since.ToNanoseconds())
+        elif start == "after":
+            plan = await self._plan_after(request.after)
+        else:
+            plan = _Plan(self._streams.feed())  # before the collectors are asked: no hole
+            if request.snapshot:
+                plan.snapshots = await self._fleet.snapshot(selection.nodes)
+        if request.no_follow:
+            plan.end = max((await history.bounds()).last, self._streams.broadcaster.head)
+        if request.HasField("until"):
+            plan.until_ns = request.until.ToNanoseconds()
+        return plan
+
+    async def _plan_after(self, cursor: stream_pb2.Cursor) -> _Plan:
+        first, last = await self._streams.history.bounds()
+        if cursor.stream_sequence > last + 1:  # a place in a stream that is no more
+            plan = _Plan(self._streams.feed(first))
+            plan.feed.note_aged_out(0)
+            return plan
+        return _Plan(self._streams.feed(max(cursor.stream_sequence, 1)), skip=cursor.index)
+
+    async def _plan_since(self, since_ns: int) -> _Plan:
+        history = self._streams.history
+        first, last = await history.bounds()
+        found = await history.find(max(0, since_ns - CLOCKS_APART_NS))
+        if found is None:
+            return _Plan(self._streams.feed(last + 1), since_ns=since_ns)
+        plan = _Plan(self._streams.feed(found.stream_sequence), since_ns=since_ns)
+        if found.stream_sequence == first > 1 and found.stored_ns > since_ns:
+            plan.feed.note_aged_out(0, found)
+        return plan
+
+    async def _plan_last(self, count: int, selection: filters.Selection) -> _Plan:
+        start, skip = await find_last(self._streams.history, count, selection)
+        return _Plan(self._streams.feed(start), skip=skip)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Where a stream starts and ends."""
+
+    feed: Feed
+    skip: int = 0  # events of the first message that are behind the start
+    since_ns: int = 0
+    until_ns: int | None = None
+    end: int | None = None  # last message, where the stream is not followed
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+
+
+async def find_last(history: History, count: int, selection: filters.Selection) -> tuple[int, int]:
+    """Return message and event index of the last ``count`` events of the chosen nodes."""
+    first, last = await history.bounds()
+    beyond = last + 1
+    while beyond > first:
+        at = max(first, beyond - CHUNK_BATCHES)
+        sizes: list[tuple[int, int]] = []  # message, events
+        while at < beyond:
+            batches = [b for b in await history.fetch(at) if b.stream_sequence < beyond]
+            if not batches:
+                break
+            sizes += [
+                (batch.stream_sequence, len(batch.payloads))
+                for batch in batches
+                if selection.chooses(batch.node_name)
+            ]
+            at = batches[-1].stream_sequence + 1
+        for sequence, size in reversed(sizes):
+            if size >= count:
+                return sequence, size - count
+            count -= size
+        beyond = max(first, beyond - CHUNK_BATCHES)
+    return first, 0
+
+
+class _Sender:
+    """Makes the responses of one stream."""
+
+    def __init__(
+        self,
+        request: stream_pb2.StreamEventsRequest,
+        selection: filters.Selection,
+        plan: _Plan,
+        context: Context,
+    ) -> None:
+        self._selection = selection
+        self._plan = plan
+        self._feed = plan.feed
+        self._context = context
+        wanted = request.max_batch_events or MAX_RESPONSE_EVENTS
+        self._max_events = min(wanted, MAX_RESPONSE_EVENTS)
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+        self._count = 0
+        self._cursor = (plan.feed.position, plan.skip)
+        self._sent_at = 0.0
+
+    async def run(self) -> None:
+        """Send until the end."""
+        await self._send()  # at once: the client knows where it is
+        for snapshot in self._plan.snapshots.values():
+            for payload in snapshot.events:
+                selected = self._selection.apply(Event(payload))
+                if selected is not None:
+                    await self._add(selected, self._cursor)
+        if self._count:
+            await self._send()
+        while await self._wait():
+            while (found := self._feed.next_nowait()) is not None:
+                batch, twice = found
+                if self._is_over(batch):
+                    await self._flush()
+                    return
+                await self._take(batch, self._skip(batch, twice))
+                if self._at_end() or self._size_bytes > MAX_RESPONSE_BYTES // 2:
+                    break
+            await self._flush()
+
+    # False: the end is here. Anything in memory counts as there at once.
+    async def _wait(self) -> bool:
+        if self._at_end():
+            return False
+        if self._plan.until_ns is None:
+            await self._feed.wait()
+            return True
+        left_s = (self._plan.until_ns + GRACE_NS - time.time_ns()) / 1e9
+        if left_s <= 0 and self._feed.lag == 0:
+            return False
+        try:
+            async with asyncio.timeout(max(left_s, 0) if self._feed.lag == 0 else None):
+                await self._feed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _at_end(self) -> bool:
+        return self._plan.end is not None and self._feed.position > self._plan.end
+
+    # What comes this long after `until` was made after it.
+    def _is_over(self, batch: Batch) -> bool:
+        until_ns = self._plan.until_ns
+        return until_ns is not None and batch.stored_ns > until_ns + GRACE_NS
+
+    def _skip(self, batch: Batch, twice: int) -> int:
+        skip, self._plan.skip = max(self._plan.skip, twice), 0
+        snapshot = self._plan.snapshots.get(batch.node_name)
+        if snapshot is not None and snapshot.boot_id == batch.boot_id:
+            skip = max(skip, snapshot.sequence + 1 - batch.first_sequence)
+        return skip
+
+    async def _take(self, batch: Batch, skip: int) -> None:
+        behind = (batch.stream_sequence + 1, 0)
+        timed = self._is_timed(batch)
+        if skip == 0 and not timed and self._fits(batch) and self._selection.whole:
+            if self._selection.chooses(batch.node_name):
+                self._parts.append(batch.spliced())
+                self._size_bytes += batch.size_bytes
+                self._count += len(batch.payloads)
+            self._cursor = behind
+            return
+        for index, payload in self._selection.select_numbered(batch, skip):
+            if not timed or self._is_in_time(batch.payloads[index]):
+                await self._add(payload, (batch.stream_sequence, index))
+        self._cursor = behind
+
+    def _fits(self, batch: Batch) -> bool:
+        return (
+            self._size_bytes + batch.size_bytes <= MAX_RESPONSE_BYTES
+            and self._count + len(batch.payloads) <= self._max_events
+        )
+
+    def _is_timed(self, batch: Batch) -> bool:
+        if not batch.payloads:
+            return False
+        if self._plan.until_ns is not None:
+            return True
+        since_ns = self._plan.since_ns
+        return since_ns > 0 and wire.event_time_ns(batch.payloads[0]) < since_ns + DISORDER_NS
+
+    def _is_in_time(self, payload: bytes) -> bool:
+        time_ns = wire.event_time_ns(payload)
+        until_ns = self._plan.until_ns
+        return time_ns >= self._plan.since_ns and (until_ns is None or time_ns <= until_ns)
+
+    # ``place`` is the event's own: what is sent before it ends there.
+    async def _add(self, payload: bytes, place: tuple[int, int]) -> None:
+        part = wire.splice_event(payload)
+        full = self._size_bytes + len(part) > MAX_RESPONSE_BYTES
+        if self._count and (full or self._count >= self._max_events):
+            self._cursor = place
+            await self._send()
+        self._parts.append(part)
+        self._size_bytes += len(part)
+        self._count += 1
+
+    async def _flush(self) -> None:
+        idle = time.monotonic() - self._sent_at > CURSOR_EVERY_S
+        if self._count or self._feed.has_notices or idle or self._at_end():
+            await self._send()
+
+    async def _send(self) -> None:
+        sequence, index = self._cursor
+        rest = stream_pb2.StreamEventsResponse(
+            cursor=stream_pb2.Cursor(stream_sequence=sequence, index=index)
+        )
+        losses, gaps = self._feed.take_notices()
+        rest.losses.extend(n for n in losses if self._selection.chooses(n.node_name))
+        rest.gaps.extend(n for n in gaps if not n.node_name or self._selection.chooses(n.node_name))
+        self._parts.append(rest.SerializeToString())
+        message = b"".join(self._parts)
+        self._parts.clear()
+        self._size_bytes = self._count = 0
+        self._sent_at = time.monotonic()
+        await self._context.write(message)

@@ -1,0 +1,112 @@
+"""One client's way through the stream: from the window while it keeps up, from NATS while not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from gateway.batch import Batch
+from gateway.broadcaster import Behind, Broadcaster
+from gateway.continuity import Continuity
+from gateway.errors import BusError
+from gateway.history import History
+from tetra.v1 import stream_pb2
+
+_RETRY_S = 0.5  # between attempts while NATS cannot answer
+
+
+class Feed:
+    """Batches from a place on, in order, each once."""
+
+    def __init__(
+        self, broadcaster: Broadcaster, history: History, start: int | None = None
+    ) -> None:
+        self._broadcaster = broadcaster
+        self._history = history
+        self._generation = broadcaster.generation
+        self._fetched: deque[Batch] = deque()
+        self._continuity = Continuity()
+        self.position = broadcaster.head + 1 if start is None else start  # wanted next
+        self.catching_up = False
+
+    @property
+    def lag(self) -> int:
+        """How many messages this client is behind."""
+        return max(0, self._broadcaster.head + 1 - self.position)
+
+    async def next(self) -> tuple[Batch, int]:
+        """Wait for the next batch; return it and how many of its events came already."""
+        while (found := self.next_nowait()) is None:
+            await self.wait()
+        return found
+
+    async def wait(self) -> None:
+        """Return when the next batch may be in memory."""
+        if self._fetched:
+            return
+        try:
+            there = self._broadcaster.get(self.position) is not None
+        except Behind:
+            await self._fetch()
+            return
+        if not there and self._generation == self._broadcaster.generation:
+            await self._broadcaster.wait_beyond(self.position - 1)
+
+    def next_nowait(self) -> tuple[Batch, int] | None:
+        """Return the next batch if it is in memory."""
+        if self._generation != self._broadcaster.generation:
+            self._start_over()
+        if not self._fetched:
+            try:
+                batch = self._broadcaster.get(self.position)
+                self.catching_up = False
+            except Behind:
+                self.catching_up = True
+                return None
+            if batch is None:
+                return None
+        else:
+            batch = self._fetched.popleft()
+        self.position = batch.stream_sequence + 1
+        return batch, self._continuity.check(batch)
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether something was found missing since `take_notices`."""
+        return bool(self._continuity.losses or self._continuity.gaps)
+
+    def take_notices(
+        self,
+    ) -> tuple[list[stream_pb2.LossNotice], list[stream_pb2.GapNotice]]:
+        """Return what was found missing since the last call."""
+        return self._continuity.take()
+
+    async def _fetch(self) -> None:
+        try:
+            batches = await self._history.fetch(self.position)
+            first = batches[0].stream_sequence if batches else (await self._history.bounds()).first
+        except BusError:
+            await asyncio.sleep(_RETRY_S)
+            return
+        if first > self.position:
+            self.note_aged_out(first - self.position, batches[0] if batches else None)
+            self.position = first
+        elif not batches:  # a replica that is not that far yet
+            await asyncio.sleep(_RETRY_S)
+        self._fetched.extend(batches)
+
+    def note_aged_out(self, count: int, first: Batch | None = None) -> None:
+        """Note that ``count`` messages of the stream are no longer there."""
+        notice = stream_pb2.GapNotice(
+            cause=stream_pb2.GapNotice.CAUSE_AGED_OUT, count=max(0, count)
+        )
+        if first is not None:
+            notice.to.FromNanoseconds(first.stored_ns)
+        self._continuity.gaps.append(notice)
+
+    # Another stream took the old one's place: places in the old one mean nothing there.
+    def _start_over(self) -> None:
+        self._generation = self._broadcaster.generation
+        self._fetched.clear()
+        self.note_aged_out(0)
+        self.position = 1

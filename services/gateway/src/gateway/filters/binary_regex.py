@@ -1,0 +1,20 @@
+"""binary_regex: any regex is found in the process's binary."""
+
+from __future__ import annotations
+
+from gateway.batch import Event
+from gateway.filters import regex
+from gateway.filters.predicate import Predicate
+from tetragon import events_pb2
+
+
+def build(wanted: events_pb2.Filter) -> Predicate | None:
+    """Return the predicate, or None where the field is not set."""
+    if not wanted.binary_regex:
+        return None
+    found = regex.any_of("binary_regex", wanted.binary_regex)
+
+    def match(event: Event) -> bool:
+        return event.process is not None and found(event.process.binary)
+
+    return match

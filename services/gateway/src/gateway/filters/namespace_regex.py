@@ -1,0 +1,24 @@
+"""namespace_regex: any regex is found in the pod's namespace."""
+
+from __future__ import annotations
+
+from gateway.batch import Event
+from gateway.filters import regex
+from gateway.filters.predicate import Predicate
+from tetragon import events_pb2
+
+
+def build(wanted: events_pb2.Filter) -> Predicate | None:
+    """Return the predicate, or None where the field is not set."""
+    if not wanted.namespace_regex:
+        return None
+    found = regex.any_of("namespace_regex", wanted.namespace_regex)
+
+    def match(event: Event) -> bool:
+        return (
+            event.process is not None
+            and event.process.HasField("pod")
+            and found(event.process.pod.namespace)
+        )
+
+    return match

@@ -1,0 +1,176 @@
+"""The collectors: who they are, whether they live, and what can be asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+from nats.js.errors import APIError
+
+from bus import subjects
+from gateway.batch import Batch
+from gateway.errors import BusError
+from gateway.history import decode
+from tetra.v1 import bus_pb2, node_pb2
+
+POLL_S = 4.0
+GONE_AFTER_S = 11.0  # two unanswered polls and some
+ANSWER_S = 1.0
+SNAPSHOT_S = 10.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Node:
+    info: node_pb2.NodeInfo
+    heard_at: float | None  # monotonic; None: known from the stream only
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The processes alive on one node, up to and with event ``sequence`` of ``boot_id``."""
+
+    boot_id: str
+    sequence: int
+    events: list[bytes] = field(default_factory=list)
+
+
+class Fleet:
+    """Every node that is or was heard of."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._nodes: dict[str, _Node] = {}
+
+    async def run(self) -> None:
+        """Ask all collectors how they are, again and again."""
+        loaded = False
+        while True:
+            try:
+                if not loaded:
+                    await self._load()
+                    loaded = True
+                await self.describe()
+            except (BusError, Error, TimeoutError):
+                pass  # the subscriber tells
+            await asyncio.sleep(POLL_S)
+
+    def on_batch(self, batch: Batch) -> None:
+        """Note that the batch's node lives."""
+        if not batch.node_name:
+            return
+        info = self._heard(batch.node_name).info
+        if info.boot_id != batch.boot_id:
+            info.boot_id = batch.boot_id
+        info.collector_start.FromNanoseconds(batch.collector_start_ns)
+        info.loss.CopyFrom(batch.loss)
+        info.last_sequence = batch.last_sequence
+        info.last_seen.FromNanoseconds(batch.stored_ns)
+
+    def nodes(self) -> list[node_pb2.NodeInfo]:
+        """Return what is known of every node, by name."""
+        now = time.monotonic()
+        for node in self._nodes.values():
+            node.info.alive = node.heard_at is not None and now - node.heard_at < GONE_AFTER_S
+        return [self._nodes[name].info for name in sorted(self._nodes)]
+
+    async def describe(self) -> list[node_pb2.NodeInfo]:
+        """Ask every collector about itself; return what is then known of every node."""
+        await self.ask(bus_pb2.ControlRequest(describe=True))
+        return self.nodes()
+
+    async def snapshot(self, names: frozenset[str]) -> dict[str, Snapshot]:
+        """Return the processes alive on the nodes ``names``, on all nodes where empty."""
+        request = bus_pb2.ControlRequest(snapshot=True)
+        if names:
+            asked = await asyncio.gather(
+                *(self.ask(request, name, SNAPSHOT_S) for name in sorted(names))
+            )
+            answers = [answer for part in asked for answer in part]
+        else:
+            answers = await self.ask(request, timeout_s=SNAPSHOT_S)
+        snapshots: dict[str, Snapshot] = {}
+        for answer in answers:
+            node = answer.node
+            if answer.error:
+                _log.warning("snapshot refused", node=node.node_name, error=answer.error)
+                continue
+            part = snapshots.setdefault(node.node_name, Snapshot(node.boot_id, answer.sequence))
+            part.events += answer.events
+        return snapshots
+
+    async def ask(
+        self, request: bus_pb2.ControlRequest, node: str = "", timeout_s: float = ANSWER_S
+    ) -> list[bus_pb2.ControlResponse]:
+        """Ask one collector, or all; return the answers there were within ``timeout_s``.
+
+        It ends early when every collector that is alive has answered.
+        """
+        alive = {info.node_name for info in self.nodes() if info.alive}
+        wanted = {node} if node else alive
+        subject = subjects.control_subject(node) if node else subjects.CONTROL_ALL
+        answers: list[bus_pb2.ControlResponse] = []
+        done = asyncio.Event()
+
+        async def receive(message: Msg) -> None:
+            if message.headers and message.headers.get("Status") == "503":  # nobody listens
+                done.set()
+                return
+            answer = bus_pb2.ControlResponse.FromString(message.data)
+            answers.append(answer)
+            self._on_answer(answer)
+            wanted.discard(answer.node.node_name)
+            # Without anybody known, wait for who may be there.
+            if not wanted and (alive or node):
+                done.set()
+
+        inbox = self._nc.new_inbox()
+        try:
+            subscription = await self._nc.subscribe(inbox, cb=receive)
+            try:
+                await self._nc.publish(subject, request.SerializeToString(), reply=inbox)
+                async with asyncio.timeout(timeout_s if alive or node else ANSWER_S):
+                    await done.wait()
+            finally:
+                if not self._nc.is_closed and not self._nc.is_draining:
+                    await subscription.unsubscribe()
+        except TimeoutError:
+            pass
+        except Error as error:
+            raise BusError(f"control: nats: {str(error) or type(error).__name__}") from None
+        return answers
+
+    def _on_answer(self, answer: bus_pb2.ControlResponse) -> None:
+        if not answer.node.node_name:
+            return
+        node = self._heard(answer.node.node_name)
+        node.info.CopyFrom(answer.node)
+        node.info.last_seen.GetCurrentTime()
+
+    def _heard(self, name: str) -> _Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = _Node(node_pb2.NodeInfo(node_name=name), None)
+        node.heard_at = time.monotonic()
+        return node
+
+    # Nodes that told something once and may be gone by now.
+    async def _load(self) -> None:
+        js = self._nc.jetstream()
+        found = await js.stream_info(subjects.EVENTS_STREAM, subjects_filter=subjects.EVENTS_ALL)
+        for subject in found.state.subjects or {}:
+            try:
+                message = await js.get_last_msg(subjects.EVENTS_STREAM, subject, direct=True)
+            except APIError:
+                continue  # aged out meanwhile
+            stored_ns = int(message.time.timestamp() * 1e9) if message.time else 0
+            batch = decode(message.data or b"", message.seq or 0, stored_ns)
+            if batch.node_name and batch.node_name not in self._nodes:
+                self.on_batch(batch)
+                self._nodes[batch.node_name].heard_at = None

@@ -1,0 +1,84 @@
+"""``tetra-gateway``: the events of all nodes, from NATS to gRPC streams."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+import structlog
+
+from bus import connection
+from chassis import lifetime
+from gateway.batch import Batch
+from gateway.broadcaster import Broadcaster
+from gateway.errors import ListenError
+from gateway.fleet import Fleet
+from gateway.history import History
+from gateway.metrics import HttpServer, Metrics
+from gateway.server import Server
+from gateway.settings import Settings
+from gateway.streams import Streams
+from gateway.subscriber import Subscriber
+
+_DRAIN_S = 0.2
+
+_log = structlog.get_logger()
+
+
+class Gateway:
+    """The stages, put together. A test runs it as it is."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Bind the address; raise `ServiceError` where settings do not fit together."""
+        self._settings = settings
+        self._nc = connection.client()
+        broadcaster = Broadcaster(settings.window_bytes)
+        self.fleet = Fleet(self._nc)
+        self.subscriber = Subscriber(self._nc, settings, broadcaster, self._on_batch)
+        history = History(self._nc, settings.max_catch_up)
+        self.streams = Streams(broadcaster, history, self.subscriber, settings.max_clients)
+        self.metrics = Metrics(self.streams, self.fleet)
+        self.server = Server(settings, self.streams, self.fleet)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(connection.drain, self._nc, _DRAIN_S)
+            if self._settings.metrics_address:
+                http = HttpServer(self.metrics, self.streams)
+                stack.callback((await http.start(self._settings.metrics_address)).close)
+            await self.server.start()
+            stack.push_async_callback(self.server.stop)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.server.follow(self.subscriber))
+                tasks.create_task(self.subscriber.run())
+                tasks.create_task(self._tell())
+                try:
+                    await connection.connect(
+                        self._settings,
+                        "tetra-gateway",
+                        nc=self._nc,
+                        on_change=lambda _: self.subscriber.restart(),
+                    )
+                except OSError as error:
+                    raise ListenError(f"nats: {error}") from None
+                tasks.create_task(self.fleet.run())
+
+    def _on_batch(self, batch: Batch) -> None:
+        self.fleet.on_batch(batch)
+        self.metrics.on_batch(batch)
+
+    async def _tell(self) -> None:
+        await self.subscriber.wait_live()
+        _log.info("serving", address=self.server.address)
+
+
+async def serve(settings: Settings) -> None:
+    """Run the gateway until cancelled."""
+    await Gateway(settings).run()
+
+
+def main() -> None:
+    """Run the service."""
+    sys.exit(lifetime.run("gateway", Settings, serve))

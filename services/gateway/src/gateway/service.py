@@ -1,0 +1,241 @@
+"""tetragon.FineGuidanceSensors: what any Tetragon client calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf.message import Message
+
+from chassis import logging
+from gateway import auth, filters, wire
+from gateway.errors import RequestError
+from gateway.fleet import Fleet
+from gateway.settings import Settings
+from gateway.streams import Context, Handler, Streams, refusing
+from gateway.version import VERSION
+from tetra.v1 import bus_pb2
+from tetragon import events_pb2, sensors_pb2, tetragon_pb2
+
+NAME = "tetragon.FineGuidanceSensors"
+NODE_KEY = "tetra-node"  # request metadata: the node that GetDebug and SetDebug mean
+
+_POLICIES = "this agent sees executions and exits; it loads no tracing policies"
+_SENSORS = "sensors are deprecated in Tetragon's API; the probes here are always on"
+_WHY_NOT = {
+    "AddTracingPolicy": _POLICIES,
+    "DeleteTracingPolicy": _POLICIES,
+    "ConfigureTracingPolicy": _POLICIES,
+    "EnableTracingPolicy": _POLICIES,
+    "DisableTracingPolicy": _POLICIES,
+    "ListSensors": _SENSORS,
+    "EnableSensor": _SENSORS,
+    "DisableSensor": _SENSORS,
+    "RemoveSensor": _SENSORS,
+    "RuntimeHook": "containers are found by their cgroups; no runtime hook is needed",
+    "GetEventLogParams": "there is no export file; a client writes one from its stream",
+    "SetEventLogParams": "there is no export file; a client writes one from its stream",
+}
+_LEVELS = {  # the less to the more talkative
+    sensors_pb2.LOG_LEVEL_ERROR: "error",
+    sensors_pb2.LOG_LEVEL_WARN: "warning",
+    sensors_pb2.LOG_LEVEL_INFO: "info",
+    sensors_pb2.LOG_LEVEL_DEBUG: "debug",
+}
+_SAME_LEVELS = {
+    sensors_pb2.LOG_LEVEL_PANIC: "error",
+    sensors_pb2.LOG_LEVEL_FATAL: "error",
+    sensors_pb2.LOG_LEVEL_TRACE: "debug",
+}
+
+
+class Sensors:
+    """The methods of the service, each named in snake_case."""
+
+    def __init__(self, streams: Streams, fleet: Fleet, settings: Settings) -> None:
+        self._streams = streams
+        self._fleet = fleet
+        self._settings = settings
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Return what a server needs; events pass as bytes, so nothing is parsed or serialized."""
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "GetEvents": grpc.unary_stream_rpc_method_handler(
+                refusing(self.get_events),
+                request_deserializer=events_pb2.GetEventsRequest.FromString,
+            )
+        }
+        served: dict[str, tuple[Handler, type[Message]]] = {
+            "GetHealth": (self.get_health, tetragon_pb2.GetHealthStatusRequest),
+            "GetVersion": (self.get_version, sensors_pb2.GetVersionRequest),
+            "GetInfo": (self.get_info, sensors_pb2.GetInfoRequest),
+            "GetDebug": (self.get_debug, sensors_pb2.GetDebugRequest),
+            "SetDebug": (self.set_debug, sensors_pb2.SetDebugRequest),
+            "ListTracingPolicies": (
+                self.list_tracing_policies,
+                sensors_pb2.ListTracingPoliciesRequest,
+            ),
+            "ListDomains": (self.list_domains, sensors_pb2.ListDomainsRequest),
+        }
+        for name, (method, request) in served.items():
+            methods[name] = grpc.unary_unary_rpc_method_handler(
+                refusing(method),
+                request_deserializer=request.FromString,
+                response_serializer=wire.serialize,
+            )
+        log_methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for name, why in _WHY_NOT.items():
+            table = log_methods if "EventLog" in name else methods
+            table[name] = grpc.unary_unary_rpc_method_handler(_unimplemented(name, why))
+        return [
+            grpc.method_handlers_generic_handler(NAME, methods),
+            grpc.method_handlers_generic_handler("tetragon.EventLogService", log_methods),
+        ]
+
+    async def get_events(self, request: events_pb2.GetEventsRequest, context: Context) -> None:
+        """Send one message an event, from now on.
+
+        Aggregation options change nothing, as in Tetragon: no event is merged or delayed.
+        """
+        selection = filters.compile(
+            request.allow_list,
+            request.deny_list,
+            request.field_filters,
+            nodes=auth.granted_nodes(),
+        )
+        async with self._streams.open():
+            feed = self._streams.feed()
+            await context.send_initial_metadata(())
+            while True:
+                batch, twice = await feed.next()
+                for payload in selection.select(batch, twice):
+                    await context.write(payload)
+
+    async def get_health(
+        self, request: tetragon_pb2.GetHealthStatusRequest, context: Context
+    ) -> tetragon_pb2.GetHealthStatusResponse:
+        """Answer for the gateway, then for each node that is silent."""
+        response = tetragon_pb2.GetHealthStatusResponse()
+        live = self._streams.live
+        response.health_status.add(
+            event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
+            status=tetragon_pb2.HEALTH_STATUS_RUNNING if live else tetragon_pb2.HEALTH_STATUS_ERROR,
+            details="running" if live else "nats unreachable or stream not there",
+        )
+        for node in self._fleet.nodes():
+            if not node.alive and auth.may_see(node.node_name):
+                response.health_status.add(
+                    event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
+                    status=tetragon_pb2.HEALTH_STATUS_STOPPED,
+                    details=f"node {node.node_name}: silent, last seen "
+                    f"{node.last_seen.ToJsonString()}",
+                )
+        return response
+
+    async def get_version(
+        self, request: sensors_pb2.GetVersionRequest, context: Context
+    ) -> sensors_pb2.GetVersionResponse:
+        """Answer the gateway's version."""
+        return sensors_pb2.GetVersionResponse(version=VERSION)
+
+    async def get_info(
+        self, request: sensors_pb2.GetInfoRequest, context: Context
+    ) -> sensors_pb2.GetInfoResponse:
+        """Answer version and settings; no secret is among them."""
+        response = sensors_pb2.GetInfoResponse(version=VERSION, name="tetra-gateway")
+        for key, value in self._settings:
+            if "password" in key:
+                continue
+            wrapped: Message
+            if isinstance(value, bool):
+                wrapped = wrappers_pb2.BoolValue(value=value)
+            elif isinstance(value, int):
+                wrapped = wrappers_pb2.Int64Value(value=value)
+            else:
+                text = "" if value is None else str(value)
+                wrapped = wrappers_pb2.StringValue(value=_without_user(text))
+            packed = any_pb2.Any()
+            packed.Pack(wrapped)
+            response.conf.add(key=key.replace("_", "-"), value=packed)
+        return response
+
+    async def get_debug(
+        self, request: sensors_pb2.GetDebugRequest, context: Context
+    ) -> sensors_pb2.GetDebugResponse:
+        """Answer the log level of one collector or the most talkative of all, or the processes."""
+        node = _chosen_node(context)
+        if request.flag == sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE:
+            return await self._dump(frozenset({node} if node else auth.granted_nodes()))
+        if request.flag != sensors_pb2.CONFIG_FLAG_LOG_LEVEL:
+            raise RequestError(f"flag {request.flag} is not known")
+        answers = await self._fleet.ask(bus_pb2.ControlRequest(describe=True), node)
+        levels = {a.node.log_level for a in answers} or {"" if node else logging.get_level()}
+        for level in reversed(_LEVELS):
+            if _LEVELS[level] in levels:
+                return sensors_pb2.GetDebugResponse(flag=request.flag, level=level)
+        raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+
+    async def set_debug(
+        self, request: sensors_pb2.SetDebugRequest, context: Context
+    ) -> sensors_pb2.SetDebugResponse:
+        """Set the log level of one collector, or of all and this gateway."""
+        node = _chosen_node(context)
+        if request.flag != sensors_pb2.CONFIG_FLAG_LOG_LEVEL or not request.HasField("level"):
+            raise RequestError("only CONFIG_FLAG_LOG_LEVEL can be set, with a level")
+        level = (_LEVELS | _SAME_LEVELS).get(request.level)
+        if level is None:
+            raise RequestError(f"log level {request.level} is not known")
+        answers = await self._fleet.ask(bus_pb2.ControlRequest(set_log_level=level), node)
+        if node and not answers:
+            raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+        for answer in answers:
+            if answer.error:
+                raise RequestError(
+                    f"node {answer.node.node_name}: {answer.error}", grpc.StatusCode.INTERNAL
+                )
+        if not node:
+            logging.set_level(level)
+        return sensors_pb2.SetDebugResponse(flag=request.flag, level=request.level)
+
+    async def list_tracing_policies(
+        self, request: sensors_pb2.ListTracingPoliciesRequest, context: Context
+    ) -> sensors_pb2.ListTracingPoliciesResponse:
+        """Answer an empty list."""
+        return sensors_pb2.ListTracingPoliciesResponse()
+
+    async def list_domains(
+        self, request: sensors_pb2.ListDomainsRequest, context: Context
+    ) -> sensors_pb2.ListDomainsResponse:
+        """Answer an empty list."""
+        return sensors_pb2.ListDomainsResponse()
+
+    async def _dump(self, nodes: frozenset[str]) -> sensors_pb2.GetDebugResponse:
+        response = sensors_pb2.GetDebugResponse(flag=sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE)
+        response.processes.SetInParent()
+        for snapshot in (await self._fleet.snapshot(nodes)).values():
+            for event in snapshot.events:
+                told = events_pb2.GetEventsResponse.FromString(event)
+                response.processes.processes.add(process=told.process_exec.process)
+        return response
+
+
+def _unimplemented(name: str, why: str) -> Any:
+    async def handle(request: bytes, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served: {why}")
+
+    return handle
+
+
+def _chosen_node(context: Context) -> str:
+    metadata = context.invocation_metadata() or ()
+    node = next((str(value) for key, value in metadata if key == NODE_KEY), "")
+    if node and not auth.may_see(node):
+        raise RequestError(f"node {node}: not yours", grpc.StatusCode.PERMISSION_DENIED)
+    return node
+
+
+# An address may carry a user and a password.
+def _without_user(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else text

@@ -1,0 +1,58 @@
+"""What the gateway can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bus.settings import BusSettings
+from chassis.settings import ServiceSettings
+
+_MIB = 1 << 20
+
+
+class Settings(ServiceSettings, BusSettings):
+    """What the gateway can be told."""
+
+    listen_address: str = Field(
+        "localhost:54321", description="gRPC address, host:port or unix:///path"
+    )
+    insecure_listen: bool = Field(
+        False,
+        description="listen without TLS on an address that other hosts can reach: anyone there "
+        "reads every command line of every node",
+    )
+    tls_cert_file: Path | None = Field(None, description="server certificate chain (PEM)")
+    tls_key_file: Path | None = Field(None, description="its key (PEM)")
+    tls_client_ca_file: Path | None = Field(
+        None, description="ask clients for a certificate that these sign (PEM)"
+    )
+    token_file: Path | None = Field(
+        None,
+        description="bearer tokens, one a line: TOKEN RIGHT[,RIGHT] [NODE,...]; rights: read, "
+        "control",
+    )
+    metrics_address: str = Field(
+        "", description="HTTP address of /metrics, /healthz and /readyz; empty: none"
+    )
+
+    stream_max_age_s: int = Field(24 * 3600, ge=0, description="keep events this long; 0: no limit")
+    stream_max_bytes: int = Field(
+        4 << 30, ge=-1, description="keep events up to this size; -1: no limit"
+    )
+    stream_replicas: int = Field(1, ge=1, le=5, description="copies of the stream; 3 on a cluster")
+
+    max_clients: int = Field(200, ge=1, description="event streams open at once")
+    max_catch_up: int = Field(
+        16, ge=1, description="streams that read from the past at once; others wait their turn"
+    )
+    window_bytes: int = Field(
+        64 * _MIB,
+        ge=_MIB,
+        description="newest events kept in memory; a stream further behind reads from NATS",
+    )
+    max_request_bytes: int = Field(4 * _MIB, ge=1024, description="largest request accepted")
+    keepalive_s: int = Field(
+        30, ge=1, description="ask a silent client this often whether it still lives"
+    )

@@ -1,0 +1,253 @@
+"""The one live consumer of this process: from NATS to the broadcaster, nothing missed or doubled.
+
+A pull consumer in memory, made anew behind the last batch seen whenever anything is odd: a number
+that does not follow, silence, a new connection. Its state is one number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from bus.subjects import EVENTS_ALL, EVENTS_STREAM
+from gateway.batch import Batch
+from gateway.broadcaster import Broadcaster
+from gateway.history import decode
+from gateway.settings import Settings
+
+PULL_BATCHES = 512
+HEARTBEAT_S = 1.0
+SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
+EXPIRES_S = 30
+RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+DUPLICATE_WINDOW_S = 120
+_NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}."
+
+_log = structlog.get_logger()
+
+
+class Subscriber:
+    """Keeps the stream, and one consumer on it."""
+
+    def __init__(
+        self,
+        nc: Client,
+        settings: Settings,
+        broadcaster: Broadcaster,
+        on_batch: Callable[[Batch], None],
+    ) -> None:
+        self._nc = nc
+        self._js = nc.jetstream(timeout=2.0)
+        self._settings = settings
+        self._broadcaster = broadcaster
+        self._on_batch = on_batch
+        self._odd = asyncio.Event()
+        self._started = False
+        self._told = False
+        self._live = {True: asyncio.Event(), False: asyncio.Event()}
+        self._live[False].set()
+
+    def restart(self) -> None:
+        """Make the consumer anew: the connection is a new one, or lost."""
+        self._odd.set()
+
+    @property
+    def live(self) -> bool:
+        """Whether events come in."""
+        return self._live[True].is_set()
+
+    async def wait_live(self, live: bool = True) -> None:
+        """Return when events come in, or when they do not."""
+        await self._live[live].wait()
+
+    def _set_live(self, live: bool) -> None:
+        self._live[live].set()
+        self._live[not live].clear()
+
+    async def run(self) -> None:
+        """Subscribe, for ever."""
+        retry_s = RETRY_MIN_S
+        while True:
+            self._odd.clear()
+            if not self._nc.is_connected:
+                await self._odd.wait()
+                continue
+            try:
+                await self._ensure_stream()
+                await self._subscribe()
+                retry_s = RETRY_MIN_S
+            except (Error, TimeoutError, OSError) as error:
+                if not self._told:
+                    _log.warning("stream unavailable", error=str(error) or type(error).__name__)
+                    self._told = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(retry_s):
+                    await self._odd.wait()
+            retry_s = min(RETRY_MAX_S, retry_s * 2)
+
+    async def _ensure_stream(self) -> None:
+        wanted = api.StreamConfig(
+            name=EVENTS_STREAM,
+            subjects=[EVENTS_ALL],
+            retention=api.RetentionPolicy.LIMITS,
+            storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.OLD,
+            max_age=self._settings.stream_max_age_s,
+            max_bytes=self._settings.stream_max_bytes,
+            num_replicas=self._settings.stream_replicas,
+            duplicate_window=min(
+                DUPLICATE_WINDOW_S, self._settings.stream_max_age_s or DUPLICATE_WINDOW_S
+            ),
+            allow_direct=True,
+        )
+        try:
+            found = (await self._js.stream_info(EVENTS_STREAM)).config
+        except NotFoundError:
+            await self._js.add_stream(wanted)
+            _log.info("stream made", stream=EVENTS_STREAM)
+            return
+        ours = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct")
+        if any(getattr(found, name) != getattr(wanted, name) for name in ours):
+            try:
+                await self._js.update_stream(wanted)
+                _log.info("stream updated", stream=EVENTS_STREAM)
+            except Error as error:
+                _log.warning("stream not updated", stream=EVENTS_STREAM, error=str(error))
+
+    async def _subscribe(self) -> None:
+        last = (await self._js.stream_info(EVENTS_STREAM)).state.last_seq
+        head = self._broadcaster.head
+        if not self._started:
+            self._broadcaster.restart(last)
+            self._started = True
+        elif last < head:
+            _log.warning("stream was replaced", last_sequence=head, new_last_sequence=last)
+            self._broadcaster.restart(0)
+        consumer = await self._js.add_consumer(
+            EVENTS_STREAM,
+            api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._broadcaster.head + 1,
+                ack_policy=api.AckPolicy.NONE,
+                mem_storage=True,
+                num_replicas=1,
+                inactive_threshold=60.0,
+            ),
+        )
+        pull = _Pull(self._nc, consumer.name, self._receive, self._odd)
+        await pull.start()
+        self._set_live(True)
+        self._told = False
+        _log.info("subscribed", stream=EVENTS_STREAM, after=self._broadcaster.head)
+        try:
+            await pull.watch()
+        finally:
+            self._set_live(False)
+            await pull.stop()
+
+    def _receive(self, message: Msg, sequence: int, stored_ns: int) -> None:
+        batch = decode(message.data, sequence, stored_ns)
+        if not batch.node_name:
+            _log.warning("message is no batch", subject=message.subject, sequence=sequence)
+        self._on_batch(batch)
+        self._broadcaster.publish(batch)
+
+
+class _Pull:
+    """One consumer's life: asks for messages, checks that they follow each other."""
+
+    def __init__(
+        self,
+        nc: Client,
+        consumer: str,
+        receive: Callable[[Msg, int, int], None],
+        odd: asyncio.Event,
+    ) -> None:
+        self._nc = nc
+        self._consumer = consumer
+        self._receive = receive
+        self._odd = odd
+        self._inbox = nc.new_inbox()
+        self._delivered = 0
+        self._wanted = 0
+        self._heard_at = 0.0
+        self._stopped = False
+
+    async def start(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        self._subscription = await self._nc.subscribe(
+            self._inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        await self._ask()
+
+    async def watch(self) -> None:
+        """Return when this consumer is no good any more."""
+        loop = asyncio.get_running_loop()
+        while loop.time() - self._heard_at < SILENCE_S:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._odd.wait()
+                return
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if not self._nc.is_closed and not self._nc.is_draining:
+            await self._subscription.unsubscribe()
+
+    async def _ask(self) -> None:
+        self._wanted = PULL_BATCHES
+        request = {
+            "batch": PULL_BATCHES,
+            "max_bytes": 2 * self._nc.max_payload + (8 << 20),
+            "expires": EXPIRES_S * 1_000_000_000,
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        await self._nc.publish(
+            _NEXT + self._consumer, json.dumps(request).encode(), reply=self._inbox
+        )
+
+    async def _on_message(self, message: Msg) -> None:
+        if self._stopped or self._odd.is_set():
+            return
+        self._heard_at = asyncio.get_running_loop().time()
+        status = message.headers.get("Status") if message.headers else None
+        if status == "100":  # heartbeat
+            return
+        if status in ("404", "408"):  # the request is over: nothing there, time is up
+            await self._ask()
+            return
+        if (
+            status == "409"
+            and message.headers
+            and "eleted" not in message.headers.get("Description", "")
+        ):  # the request is over: its bytes are used up
+            await self._ask()
+            return
+        if status is not None:
+            self._odd.set()
+            return
+        # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>,
+        # with domain and account before the stream's name on some servers.
+        tokens = message.reply.split(".")
+        sequence, delivered, stored_ns = int(tokens[-4]), int(tokens[-3]), int(tokens[-2])
+        if len(tokens) > 9:  # the long form has a random token at the end
+            sequence, delivered, stored_ns = (int(tokens[at]) for at in (7, 8, 9))
+        if delivered != self._delivered + 1:
+            self._odd.set()
+            return
+        self._delivered = delivered
+        self._receive(message, sequence, stored_ns)
+        self._wanted -= 1
+        if self._wanted == 0:
+            await self._ask()

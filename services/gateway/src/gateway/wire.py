@@ -1,0 +1,106 @@
+"""Protobuf bytes read and joined by hand: an event that is only passed on is never parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
+
+_TIME = 1001  # tetragon.GetEventsResponse.time
+_EVENT_TAG = b"\x0a"  # tetra.v1.StreamEventsResponse.events: field 1, length-delimited
+
+
+def serialize(message: Message) -> bytes:
+    """Return the message's bytes: a response serializer for gRPC."""
+    return message.SerializeToString()
+
+
+def encode_varint(value: int) -> bytes:
+    """Return ``value`` as a base-128 varint."""
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the varint at ``at`` and the place behind it; raise `ValueError` if cut short."""
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError("varint cut short")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def event_type(event: bytes) -> int:
+    """Return the EventType of a serialized GetEventsResponse: its first field's number."""
+    try:
+        return read_varint(event, 0)[0] >> 3
+    except ValueError:
+        return 0
+
+
+def event_time_ns(event: bytes) -> int:
+    """Return the event's ``time`` as nanoseconds of the calendar clock; 0 where it has none."""
+    found = values(event, _TIME)
+    if not found:
+        return 0
+    return _find_number(found[-1], 1) * 1_000_000_000 + _find_number(found[-1], 2)
+
+
+def splice_event(event: bytes) -> bytes:
+    """Return ``event`` as an element of StreamEventsResponse.events."""
+    return _EVENT_TAG + encode_varint(len(event)) + event
+
+
+def splice_events(events: Iterable[bytes]) -> bytes:
+    """Return ``events`` as StreamEventsResponse.events."""
+    parts: list[bytes] = []
+    for event in events:
+        parts += (_EVENT_TAG, encode_varint(len(event)), event)
+    return b"".join(parts)
+
+
+def values(data: bytes, number: int) -> list[bytes]:
+    """Return the length-delimited values of a field of the message in ``data``."""
+    at, found = 0, []
+    try:
+        while at < len(data):
+            tag, at = read_varint(data, at)
+            kind = tag & 7
+            if kind == 2:
+                size, at = read_varint(data, at)
+                if tag >> 3 == number:
+                    found.append(data[at : at + size])
+                at += size
+            elif kind == 0:
+                _, at = read_varint(data, at)
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:
+                break
+    except ValueError:
+        pass
+    return found
+
+
+def _find_number(data: bytes, number: int) -> int:
+    at = 0
+    try:
+        while at < len(data):
+            tag, at = read_varint(data, at)
+            value, at = read_varint(data, at)
+            if tag >> 3 == number:
+                return value
+    except ValueError:
+        pass
+    return 0
