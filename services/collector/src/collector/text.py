@@ -75,8 +75,11 @@ def skip_argv0(args: bytes) -> bytes:
 
 
 def size_flags(filename: bytes, args: bytes) -> int:
-    """Return the flags that tell of a long name or long arguments (``args`` without argv[0])."""
-    bits, name_size = 0, len(filename) + 1
+    """Return the flags that tell of a long name or long arguments.
+
+    ``filename`` is without NUL, ``args`` with the last one and without argv[0].
+    """
+    bits, name_size = 0, len(filename)
     if len(filename) >= _FILENAME_APART:
         bits, name_size = FLAG_DATA_FILENAME, _DESCRIPTOR
     if len(args) >= _MESSAGE_AREA - _MESSAGE_HEADER - name_size:
