@@ -1,4 +1,4 @@
-"""The small commands, and command lines that are wrong."""
+"""The small commands."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from cli import __version__
-from cli.commands import NAMES
 from tetra.v1.node_pb2 import NodeInfo
 
 
@@ -30,38 +29,6 @@ def test_nobody_at_the_address_is_one_line_and_exit_code_1(tetra):
     assert done.stderr == (
         "tetra: error: connect: 127.0.0.1:1: connection refused; is the gateway running there?\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("getevents", "--folow"), "unknown flag --folow, did you mean --follow? (see"),
-        (("getevents", "-o", "xml"), "-o/--output: invalid choice: 'xml'"),
-        (("nosuch",), "invalid choice: 'nosuch'"),
-        (("getevents", "--since", "soon"), "--since: time 'soon': not understood; for example"),
-        (("getevents", "--after", "x"), "--after: 'x' is not a cursor; for example: --after 8"),
-        (("getevents", "--last", "0"), "--last: must be at least 1; for example"),
-        (("getevents", "--no-follow"), "--no-follow: shows nothing without a beginning"),
-        (("getevents", "--since", "1m", "--last", "3"), "--since and --last: there is one"),
-        (("getevents", "-e", "FOO"), "--event-types: 'FOO' is not an event type; for example"),
-        (("getevents", "--pid", "x"), "--pid: 'x' is not a process id; for example"),
-        (("getevents", "--process", "a("), "regular expression 'a(': missing )"),
-        (("getevents", "--capabilities", "CAP_X"), "'CAP_X' is not a capability; for example"),
-        (("status", "--server-address", "http://x"), "no scheme is needed; for example"),
-        (("status", "--server-address", "x:99999"), "port 99999 is not in 1-65535"),
-        (("status", "--timeout", "5"), "duration '5': not a number with a unit; for example"),
-        (("status", "--tls-ca-cert-files", "/nonexistent"), "/nonexistent: no such file"),
-        (("status", "--tls-ca-cert-files", "/etc/passwd"), "/etc/passwd: not a PEM file"),
-        (("status", "--tls-cert-file", "x"), "one needs the other; for example"),
-    ],
-)
-def test_wrong_command_line_is_one_line_and_exit_code_2(tetra, args, message):
-    done = tetra(*args)
-    assert done.returncode == 2
-    assert done.stderr.startswith("tetra: error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
 
 
 def test_nodes(serve, gateway_of, tetra):
@@ -158,21 +125,6 @@ def test_top_once(serve, gateway_of, make_event, tetra):
     assert wrong.stderr == (
         "tetra: error: this needs a terminal on stdin and stdout; for example: --once\n"
     )
-
-
-@pytest.mark.parametrize("command", NAMES)
-def test_every_command_has_help_with_examples(tetra, command):
-    done = tetra(command, "--help")
-    assert done.returncode == 0
-    assert f"usage: tetra {command} " in done.stdout
-    assert "examples:\n  " in done.stdout
-
-
-def test_without_a_command_there_is_help(tetra):
-    done = tetra()
-    assert done.returncode == 0
-    assert done.stdout == tetra("--help").stdout
-    assert "examples:\n  tetra getevents" in done.stdout
 
 
 def test_version_is_quick_and_small(tetra):

@@ -123,6 +123,8 @@ def binary(filename: bytes, cwd: str) -> str:
     name = utf8(filename)
     if name.startswith("/"):
         return name
+    if not name:
+        return cwd
     path = posixpath.normpath(f"{cwd}/{name}" if cwd else name)
     # normpath keeps two leading slashes apart from one, as POSIX allows; Go does not.
     return path[1:] if path.startswith("//") else path
@@ -159,7 +161,7 @@ def full_container_id(cgroup: str) -> str:
     *above, leaf = cgroup.split("/")
     if leaf == "container" and above and any("libpod" in part for part in above):
         leaf = above[-1]  # Podman runs the process one level below the scope with the id
-    elif "syscont-cgroup-root" in above and len(above) >= 4:
+    elif "syscont-cgroup-root" in cgroup and len(above) >= 4:
         leaf = cgroup.split("/")[4]  # Sysbox
     cut = len(leaf) >= _CGROUP_NAME_CUT
     name = leaf.rsplit(":", 1)[-1].rsplit("-", 1)[-1]

@@ -28,7 +28,7 @@ CURSOR_EVERY_S = 1.0  # where nothing passes the filters
 CLOCKS_APART_NS = 60 * 1_000_000_000
 # A batch whose first event is this far behind a time has none before it.
 DISORDER_NS = 5 * 1_000_000_000
-# How long after `until` an event may still be on its way.
+# How long behind `until` events from before it may still come.
 GRACE_NS = 2 * 1_000_000_000
 
 
@@ -228,10 +228,13 @@ class _Sender:
     def _at_end(self) -> bool:
         return self._plan.end is not None and self._feed.position > self._plan.end
 
-    # What comes this long after `until` was made after it.
+    # Nodes are not in step: what one made just before the end may come after what another made
+    # just behind it.
     def _is_over(self, batch: Batch) -> bool:
         until_ns = self._plan.until_ns
-        return until_ns is not None and batch.stored_ns > until_ns + GRACE_NS
+        if until_ns is None or not batch.payloads:
+            return False
+        return wire.event_time_ns(batch.payloads[0]) > until_ns + GRACE_NS
 
     def _skip(self, batch: Batch, twice: int) -> int:
         skip, self._plan.skip = max(self._plan.skip, twice), 0

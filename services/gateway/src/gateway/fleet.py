@@ -113,7 +113,7 @@ class Fleet:
         It ends early when every collector that is alive has answered.
         """
         alive = {info.node_name for info in self.nodes() if info.alive}
-        wanted = {node} if node else alive
+        wanted = {node} if node else set(alive)
         subject = subjects.control_subject(node) if node else subjects.CONTROL_ALL
         answers: list[bus_pb2.ControlResponse] = []
         done = asyncio.Event()

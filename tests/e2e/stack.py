@@ -1,0 +1,148 @@
+"""A Compose stack of our images, for the tests that look at it from outside."""
+
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BASE_IMAGE = "debian:trixie-slim"
+PROJECT = "tetra-test"
+PORT = 54321
+TRUE = "/usr/bin/true"
+
+
+def docker(*arguments, check=True, timeout_s=120.0):
+    """Run docker and return what it printed."""
+    done = subprocess.run(
+        ["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def inspect(container):
+    """Return what Docker knows of a container."""
+    return json.loads(docker("inspect", container))[0]
+
+
+def wait_until(condition, timeout_s, what):
+    """Return the first true answer of ``condition``; fail after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what()}"
+        time.sleep(0.02)
+    return answer
+
+
+def programs_of(pid):
+    """Return the ids of the BPF programs that a process holds, from its descriptors."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        text = info.read_text()
+        if "prog_type:" in text and (match := re.search(r"^prog_id:\s*(\d+)", text, re.M)):
+            found.add(int(match[1]))
+    return found
+
+
+def programs():
+    """Return the ids of all BPF programs in the kernel."""
+    shown = subprocess.run(["bpftool", "--json", "prog", "show"], capture_output=True, check=True)
+    return {program["id"] for program in json.loads(shown.stdout)}
+
+
+class Stack:
+    """The services of one or several Compose files, under a project name of their own."""
+
+    def __init__(self, *files, **environment):
+        self._files = [argument for file in files for argument in ("--file", file)]
+        self._environment = os.environ | environment
+
+    def command(self, *arguments):
+        return ["docker", "compose", "--project-name", PROJECT, *self._files, *arguments]
+
+    def compose(self, *arguments, check=True, timeout_s=120.0):
+        """Run docker compose and return what it printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stderr}\n{self.logs()}"
+        return done.stdout
+
+    def logs(self, *services):
+        """Return the services' logs, without the names in front."""
+        return subprocess.run(
+            self.command("logs", "--no-log-prefix", "--no-color", *services),
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    def containers(self, service):
+        """Return the ids of the service's running containers."""
+        return self.compose("ps", "--quiet", service).split()
+
+    def up(self, *arguments):
+        self.compose("up", "--detach", "--no-build", *arguments)
+
+    def down(self):
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
+
+
+class Client:
+    """A running ``tetra getevents`` whose output grows in `lines`."""
+
+    def __init__(self, command, env=None):
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for stream, lines in (
+            (self._process.stdout, self.lines),
+            (self._process.stderr, self.errors),
+        ):
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
+
+    def _read(self, stream, lines):
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+
+    def wait_for(self, text, timeout_s=20.0):
+        """Return the first line with ``text``."""
+        return wait_until(
+            lambda: next((line for line in list(self.lines) if text in line), None),
+            timeout_s,
+            lambda: f"{text!r} in\n" + "\n".join([*self.lines[-20:], *self.errors[-20:]]),
+        )
+
+    def wait_until_live(self):
+        """Start processes until one is seen: from then on nothing may be missing."""
+
+        def seen():
+            assert self._process.poll() is None, self.errors
+            subprocess.run([TRUE, f"live-{id(self)}"], check=True)
+            return any(f"live-{id(self)}" in line for line in list(self.lines))
+
+        wait_until(seen, 30, lambda: f"{self.lines[-5:]} {self.errors}")
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(20)

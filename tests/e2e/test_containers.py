@@ -1,0 +1,328 @@
+"""The images and the Compose stack on a real Docker engine; `make test-containers` builds them."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from e2e.stack import (
+    BASE_IMAGE,
+    PORT,
+    PROJECT,
+    TRUE,
+    Client,
+    Stack,
+    docker,
+    inspect,
+    programs,
+    programs_of,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
+
+IMAGES = ("tetra-collector", "tetra-gateway", "tetra-cli")
+FIRST_EVENT_WITHIN_S = 15
+CAPABILITIES = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
+OURS = ("collector", "gateway", "relay", "port")
+
+
+@pytest.fixture(scope="module")
+def started():
+    """Make one stack for the tests that only look; tell how long it took to the first event."""
+    stack = Stack("compose.yaml")
+    stack.down()
+    try:
+        start = time.monotonic()
+        stack.up()
+        with running_cli("getevents") as client:
+            client.wait_until_live()
+            seconds = time.monotonic() - start
+        yield stack, seconds
+    finally:
+        stack.down()
+
+
+@pytest.fixture
+def stack(started):
+    return started[0]
+
+
+@contextmanager
+def running_cli(*arguments, network=None):
+    """Run the CLI image as the README says, and nothing more."""
+    name = f"tetra-test-{uuid.uuid4().hex[:8]}"
+    options = ["--network", network] if network else []
+    client = Client(["docker", "run", "--rm", "--name", name, *options, "tetra-cli", *arguments])
+    try:
+        yield client
+    finally:
+        docker("kill", name, check=False)
+        client.stop()
+
+
+@contextmanager
+def running_compose_cli(stack, *arguments):
+    client = Client(stack.command("--profile", "cli", "run", "--rm", "--no-TTY", "cli", *arguments))
+    try:
+        yield client
+    finally:
+        client.stop()
+
+
+def run_in_container(marker):
+    """Run a process in a container called probe-me; return the container's id."""
+    docker("rm", "--force", "probe-me", check=False)
+    full_id = docker("create", "--name", "probe-me", BASE_IMAGE, TRUE, marker).strip()
+    docker("start", "--attach", "probe-me")
+    docker("rm", "probe-me")
+    return full_id
+
+
+def test_first_event_comes_soon_after_up(started):
+    assert started[1] < FIRST_EVENT_WITHIN_S
+
+
+@pytest.mark.parametrize("network", [None, "host"])
+def test_plain_run_of_the_cli_sees_host_and_containers(stack, network):
+    marker = uuid.uuid4().hex
+    with running_cli("getevents", network=network) as client:
+        client.wait_until_live()
+        subprocess.run([TRUE, f"{marker}-1"], check=True)
+        run_in_container(f"{marker}-2")
+        on_host = client.wait_for(f"{marker}-1")
+        in_container = client.wait_for(f"{marker}-2")
+    assert re.fullmatch(rf"🚀 process \d+: root: {TRUE} {marker}-1", on_host.strip())
+    assert in_container.rstrip().endswith("probe-me")
+
+
+def test_container_id_name_and_image_are_in_the_event(stack):
+    marker = uuid.uuid4().hex
+    with running_cli("getevents", "-o", "json") as client:
+        client.wait_until_live()
+        full_id = run_in_container(marker)
+        process = json.loads(client.wait_for(marker))["process_exec"]["process"]
+    assert process["docker"] == full_id[:31]
+    assert process["container_info"] == {
+        "id": full_id,
+        "name": "probe-me",
+        "image": BASE_IMAGE,
+        "runtime": "docker",
+    }
+
+
+def test_cli_of_the_stack_sees_the_host(stack):
+    marker = uuid.uuid4().hex
+    with running_compose_cli(stack, "getevents") as client:
+        client.wait_until_live()
+        subprocess.run([TRUE, marker], check=True)
+        client.wait_for(marker)
+
+
+def test_cli_in_another_docker_network_finds_the_gateway(stack):
+    docker("network", "create", f"{PROJECT}-other")
+    try:
+        with running_cli("getevents", network=f"{PROJECT}-other") as client:
+            client.wait_until_live()
+    finally:
+        docker("network", "rm", f"{PROJECT}-other")
+
+
+def test_collector_has_four_capabilities_and_is_not_privileged(stack):
+    config = inspect(stack.containers("collector")[0])["HostConfig"]
+    assert not config["Privileged"]
+    assert {f"CAP_{name.removeprefix('CAP_')}" for name in config["CapAdd"]} == CAPABILITIES
+    assert config["CapDrop"] == ["ALL"]
+    (pid,) = (inspect(c)["State"]["Pid"] for c in stack.containers("collector"))
+    effective = re.search(r"^CapEff:\t(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    assert effective
+    assert int(effective[1], 16) == 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2
+
+
+@pytest.mark.parametrize("service", ["gateway", "relay", "port"])
+def test_service_runs_without_root_and_rights(stack, service):
+    (container,) = stack.containers(service)
+    status = Path(f"/proc/{inspect(container)['State']['Pid']}/status").read_text()
+    assert "Uid:\t65532\t65532\t65532\t65532" in status
+    assert "CapEff:\t0000000000000000" in status
+
+
+def test_every_service_has_a_read_only_root_file_system(stack):
+    for container in stack.compose("ps", "--quiet").split():
+        assert inspect(container)["HostConfig"]["ReadonlyRootfs"]
+
+
+def test_cli_image_runs_as_a_user_with_a_number():
+    assert inspect("tetra-cli")["Config"]["User"] == "65532:65532"
+    assert "getevents" in docker("run", "--rm", "tetra-cli", "--help")
+
+
+@pytest.mark.parametrize(("image", "most_mb"), [("tetra-cli", 90), ("tetra-gateway", 110)])
+def test_image_is_small(image, most_mb):
+    over_base = inspect(image)["Size"] - inspect(BASE_IMAGE)["Size"]
+    assert over_base <= most_mb * 1_000_000
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_has_labels_and_no_build_tools(image):
+    assert inspect(image)["Config"]["Labels"]["org.opencontainers.image.title"] == image
+    tools = "command -v pip pip3 gcc cc clang make; python3 -c 'import pip'"
+    printed = docker("run", "--rm", "--entrypoint", "sh", image, "-c", tools, check=False)
+    assert printed == ""
+
+
+@contextmanager
+def neighbour():
+    """Yield a command prefix that runs in a network namespace wired to this host, and our address.
+
+    It is what another machine on the host's network would be.
+    """
+    name = f"tetra-{uuid.uuid4().hex[:6]}"
+    ip = ["ip", "-netns", name]
+    commands = (
+        ["ip", "netns", "add", name],
+        ["ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name],
+        ["ip", "address", "add", "198.51.100.1/24", "dev", name],
+        ["ip", "link", "set", name, "up"],
+        [*ip, "address", "add", "198.51.100.2/24", "dev", "eth0"],
+        [*ip, "link", "set", "eth0", "up"],
+        # A neighbour may send us what is meant for addresses behind us.
+        [*ip, "route", "add", "default", "via", "198.51.100.1"],
+    )
+    try:
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True)
+        yield ["ip", "netns", "exec", name], "198.51.100.1"
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=False)
+        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+def can_connect(prefix, address, port):
+    script = f"import socket; socket.create_connection(({address!r}, {port}), timeout=1)"
+    done = subprocess.run([*prefix, "/usr/bin/python3", "-c", script], capture_output=True)
+    return done.returncode == 0
+
+
+def test_port_is_closed_to_other_hosts(stack):
+    bridge = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    with neighbour() as (prefix, host):
+        with socket.create_server((host, 0)) as witness:  # the wire works
+            assert can_connect(prefix, host, witness.getsockname()[1])
+        assert not can_connect(prefix, host, PORT)
+        assert not can_connect(prefix, bridge.strip(), PORT)
+    assert can_connect([], "127.0.0.1", PORT)
+
+
+# Runs last of those that share the stack: it ends it.
+def test_quiet_run_logs_json_without_warnings_and_leaves_no_program(stack):
+    (collector,) = stack.containers("collector")
+    held = programs_of(inspect(collector)["State"]["Pid"])
+    assert len(held) >= 3
+    stack.compose("stop")
+    for line in stack.logs(*OURS).splitlines():
+        assert json.loads(line)["level"] in ("debug", "info"), line
+    warnings = [line for line in stack.logs("nats").splitlines() if " [WRN] " in line]
+    # The passwords stand in files that only the services mount.
+    assert [line for line in warnings if "Plaintext passwords" not in line] == []
+    stack.down()
+    assert not held & programs()
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}") == ""
+    assert docker("volume", "ls", "--quiet", "--filter", f"name={PROJECT}") == ""
+
+
+@contextmanager
+def load(count):
+    """Start ``count`` processes in the background, one after the other; yield their marker."""
+    marker = uuid.uuid4().hex
+    script = f"for i in $(seq {count}); do {TRUE} {marker} $i; done"
+    with subprocess.Popen(["sh", "-c", script]) as process:
+        yield marker
+        assert process.wait(60) == 0
+
+
+def numbers_told(client, marker):
+    """Return the numbers of the exec events so far, in the order they came."""
+    pattern = re.compile(rf"{TRUE} {marker} (\d+)")
+    return [
+        int(found[1])
+        for line in list(client.lines)
+        if line.startswith("🚀") and (found := pattern.search(line))
+    ]
+
+
+def assert_all_told_once(client, marker, count):
+    wait_until(
+        lambda: len(numbers_told(client, marker)) >= count,
+        60,
+        lambda: f"{len(numbers_told(client, marker))} of {count}, {client.errors}",
+    )
+    assert numbers_told(client, marker) == list(range(1, count + 1))
+
+
+def sent_bytes(container):
+    """Return how much a container has sent on its network."""
+    devices = Path(f"/proc/{inspect(container)['State']['Pid']}/net/dev").read_text()
+    return sum(
+        int(line.split()[9]) for line in devices.splitlines() if line.strip().startswith("eth")
+    )
+
+
+def test_client_goes_on_when_its_gateway_dies():
+    stack = Stack("compose.yaml")
+    count = 3000
+    try:
+        stack.up("--scale", "gateway=3")
+        gateways = stack.containers("gateway")
+        assert len(gateways) == 3
+        with running_compose_cli(stack, "getevents") as client:
+            client.wait_until_live()
+            before = {gateway: sent_bytes(gateway) for gateway in gateways}
+            with load(count) as marker:
+                wait_until(
+                    lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+                )
+                serving = max(gateways, key=lambda gateway: sent_bytes(gateway) - before[gateway])
+                docker("kill", serving)
+            assert_all_told_once(client, marker, count)
+    finally:
+        stack.down()
+
+
+def stream_leader(stack):
+    """Return the service that leads the stream of events, once all three nodes follow."""
+    answer = stack.compose(
+        "exec", "-T", "nats", "wget", "-q", "-O", "-",
+        "http://127.0.0.1:8222/jsz?streams=true",
+    )  # fmt: skip
+    for account in json.loads(answer).get("account_details", []):
+        for stream in account.get("stream_detail", []):
+            cluster = stream.get("cluster", {})
+            replicas = cluster.get("replicas", [])
+            if len(replicas) == 2 and all(replica["current"] for replica in replicas):
+                return cluster.get("leader")
+    return None
+
+
+def test_nobody_notices_when_a_nats_node_dies():
+    stack = Stack("compose.yaml", "compose.cluster.yaml")
+    count = 3000
+    try:
+        stack.up()
+        with running_cli("getevents") as client:
+            client.wait_until_live()
+            leader = wait_until(lambda: stream_leader(stack), 30, lambda: "no leader")
+            with load(count) as marker:
+                wait_until(
+                    lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+                )
+                docker("kill", stack.containers(leader)[0])
+            assert_all_told_once(client, marker, count)
+    finally:
+        stack.down()

@@ -1,0 +1,72 @@
+"""Command lines: help that teaches, and mistakes that get one line."""
+
+import signal
+
+import pytest
+
+from cli.commands import NAMES
+from cli.main import main
+
+
+@pytest.fixture
+def run_here(capsys, monkeypatch):
+    """Run ``tetra`` in this process; returns exit code, stdout and stderr."""
+    monkeypatch.delenv("TETRA_SERVER_ADDRESS", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*args):
+        try:
+            code = main(args)
+        except SystemExit as exit:  # argparse, after --help
+            code = exit.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("getevents", "--folow"), "unknown flag --folow, did you mean --follow? (see"),
+        (("getevents", "-o", "xml"), "-o/--output: invalid choice: 'xml'"),
+        (("nosuch",), "invalid choice: 'nosuch'"),
+        (("getevents", "--since", "soon"), "--since: time 'soon': not understood; for example"),
+        (("getevents", "--after", "x"), "--after: 'x' is not a cursor; for example: --after 8"),
+        (("getevents", "--last", "0"), "--last: must be at least 1; for example"),
+        (("getevents", "--no-follow"), "--no-follow: shows nothing without a beginning"),
+        (("getevents", "--since", "1m", "--last", "3"), "--since and --last: there is one"),
+        (("getevents", "-e", "FOO"), "--event-types: 'FOO' is not an event type; for example"),
+        (("getevents", "--pid", "x"), "--pid: 'x' is not a process id; for example"),
+        (("getevents", "--process", "a("), "regular expression 'a(': missing )"),
+        (("getevents", "--capabilities", "CAP_X"), "'CAP_X' is not a capability; for example"),
+        (("status", "--server-address", "http://x"), "no scheme is needed; for example"),
+        (("status", "--server-address", "x:99999"), "port 99999 is not in 1-65535"),
+        (("status", "--timeout", "5"), "duration '5': not a number with a unit; for example"),
+        (("status", "--tls-ca-cert-files", "/nonexistent"), "/nonexistent: no such file"),
+        (("status", "--tls-ca-cert-files", "/etc/passwd"), "/etc/passwd: not a PEM file"),
+        (("status", "--tls-cert-file", "x"), "one needs the other; for example"),
+    ],
+)
+def test_wrong_command_line_is_one_line_and_exit_code_2(run_here, args, message):
+    code, stdout, stderr = run_here(*args)
+    assert code == 2
+    assert stderr.startswith("tetra: error: ")
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert stdout == ""
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_has_help_with_examples(run_here, command):
+    code, stdout, _ = run_here(command, "--help")
+    assert code == 0
+    assert f"usage: tetra {command} " in stdout
+    assert "examples:\n  " in stdout
+
+
+def test_without_a_command_there_is_help(run_here):
+    code, stdout, _ = run_here()
+    assert (code, stdout) == (0, run_here("--help")[1])
+    assert "examples:\n  tetra getevents" in stdout

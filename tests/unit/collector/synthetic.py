@@ -1,0 +1,67 @@
+"""Records as the kernel side would write them, packed by the layout of `bpf/events.h`."""
+
+from struct import pack
+
+HOST_NS = tuple(range(4026531830, 4026531840))
+SECOND = 1_000_000_000
+
+
+def exec_record(
+    pid,
+    ktime_ns,
+    *,
+    parent=(1, 1000),
+    flags=0x4001,
+    replaced_ktime_ns=0,
+    filename=b"/bin/true",
+    args=b"true\0",
+    envs=b"",
+    cwd=b"/tmp",
+    cgroup=b"",
+    nspid=None,
+    ids=(0,) * 8,
+    capabilities=(0, 0, 0),
+    auid=0xFFFFFFFF,
+    securebits=0,
+    secureexec=0,
+    nlink=1,
+    inode=7,
+    ns=HOST_NS,
+    start_boottime_ns=0,
+    arg_start=0x7FFF0000,
+    args_len=None,
+    envs_len=None,
+):
+    return (
+        pack("<IIQII", 1, flags, ktime_ns, pid, pid if nspid is None else nspid)
+        + pack("<QII", parent[1], parent[0], auid)
+        + pack("<QQQ", replaced_ktime_ns, 99, inode)
+        + pack("<QQQ", *capabilities)
+        + pack("<8I", *ids)
+        + pack("<III", securebits, secureexec, nlink)
+        + pack("<II", len(filename), len(cgroup))
+        + pack("<I", len(args) if args_len is None else args_len)
+        + pack("<I", len(envs) if envs_len is None else envs_len)
+        + pack("<I", len(cwd))
+        + pack("<10I", *ns)
+        + pack("<QQ", start_boottime_ns, arg_start)
+        + filename
+        + cgroup
+        + args
+        + envs
+        + cwd
+    )
+
+
+def fork_record(pid, ktime_ns, *, parent=(1, 1000), flags=0x4000, nspid=None, start_boottime_ns=0):
+    nspid = pid if nspid is None else nspid
+    head = pack("<IIQII", 2, flags, ktime_ns, pid, nspid)
+    return head + pack("<QIIQ", parent[1], parent[0], 0, start_boottime_ns)
+
+
+def exit_record(pid, image_ktime_ns, ktime_ns, code=0, tid=None):
+    return pack("<IIQQII", 3, code, ktime_ns, image_ktime_ns, pid, pid if tid is None else tid)
+
+
+def data_record(pid, ktime_ns, field, offset, data):
+    return pack("<IIQIIII", 4, field, ktime_ns, pid, offset, len(data), 0) + data
