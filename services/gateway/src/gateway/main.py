@@ -10,8 +10,10 @@ import structlog
 
 from bus import connection
 from chassis import lifetime
+from chassis.settings import load
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
+from gateway.check import check
 from gateway.errors import ListenError
 from gateway.fleet import Fleet
 from gateway.history import History
@@ -80,5 +82,7 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run the service."""
+    """Run the service, or with --check ask whether one runs."""
+    if "--check" in sys.argv[1:]:
+        sys.exit(check(load(Settings, "gateway", [])))
     sys.exit(lifetime.run("gateway", Settings, serve))
