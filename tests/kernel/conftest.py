@@ -1,0 +1,143 @@
+"""Real probes and the collector's own stages, without a bus: events come back parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import kernel, probes
+from collector.enricher import Enricher
+from collector.events import Encoder
+from collector.pipeline import Pipeline
+from collector.process_cache import ProcessCache
+from collector.procfs import host_namespaces, read_all
+from collector.redaction import Redactor
+from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from tetragon.events_pb2 import GetEventsResponse
+from tetragon.tetragon_pb2 import Process
+
+PROCFS = Path("/proc")
+NODE = "test-node"
+
+
+class Watch:
+    """The collector from ring to event, driven by the test."""
+
+    def __init__(self, opened: probes.Probes, **options: Any) -> None:
+        self.opened = opened
+        self.events: list[GetEventsResponse] = []
+        self.cache = ProcessCache(with_ancestors=bool(options.pop("ancestors", False)))
+        self.pipeline = Pipeline(
+            cache=self.cache,
+            enricher=Enricher(host_namespaces(PROCFS), **options),
+            encoder=Encoder(NODE, "", host_namespaces(PROCFS)),
+            publish=lambda event: self.events.append(GetEventsResponse.FromString(event)),
+            with_ancestors=self.cache.with_ancestors,
+        )
+        self.pipeline.add_older(read_all(PROCFS), opened.processes, PROCFS)
+        self.bootstrap = self.events
+        self.events = []
+
+    def pump(self) -> None:
+        """Handle what is in the ring."""
+        while records := self.opened.ring.drain():
+            self.pipeline.handle(records)
+
+    def until_exit(self, *pids: int, timeout_s: float = 10.0) -> list[GetEventsResponse]:
+        """Return all events of ``pids`` once each of them has ended."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.pump()
+            ended = {e.process_exit.process.pid.value for e in self.events if is_exit(e)}
+            if ended >= set(pids):
+                return [e for e in self.events if process_of(e).pid.value in pids]
+            assert time.monotonic() < deadline, f"no exit of {set(pids) - ended}"
+            time.sleep(0.002)
+
+    def run(self, *argv: Any, **options: Any) -> tuple[int, list[int], list[Any]]:
+        """Run a command; return its pid, the pids it printed, and the events of all of them."""
+        child = subprocess.Popen(list(argv), stdout=subprocess.PIPE, **options)
+        output, _ = child.communicate(timeout=20)
+        printed = [int(word) for word in output.split() if word.isdigit()]
+        return child.pid, printed, self.until_exit(child.pid, *printed)
+
+
+def is_exit(event: GetEventsResponse) -> bool:
+    """Tell an exit from an exec."""
+    return event.HasField("process_exit")
+
+
+def process_of(event: GetEventsResponse) -> Process:
+    """Return the event's process."""
+    return (event.process_exit if is_exit(event) else event.process_exec).process
+
+
+def execs_of(events: list[GetEventsResponse], pid: int) -> list[Any]:
+    """Return the process_exec messages of ``pid``, in order."""
+    return [e.process_exec for e in events if not is_exit(e) and process_of(e).pid.value == pid]
+
+
+def exits_of(events: list[GetEventsResponse], pid: int) -> list[Any]:
+    """Return the process_exit messages of ``pid``, in order."""
+    return [e.process_exit for e in events if is_exit(e) and process_of(e).pid.value == pid]
+
+
+def _watch(cache: Path, enable: tuple[str, ...], **options: Any) -> Generator[Watch, None, None]:
+    info = kernel.detect(cache)
+    folder = probes.bpf_folder()
+    flags = probes.compiler_flags(
+        info, folder, ring_size_bytes=16 << 20, process_map_entries=65536, enable=enable
+    )
+    opened = asyncio.run(probes.open_probes(info, flags, folder))
+    try:
+        yield Watch(opened, **options)
+    finally:
+        opened.close()
+        opened.free()
+
+
+@pytest.fixture(scope="session")
+def headers(tmp_path_factory) -> Path:
+    """A folder for vmlinux.h."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def plain(headers) -> Generator[Watch, None, None]:
+    """The collector with default settings."""
+    yield from _watch(headers, ())
+
+
+@pytest.fixture(scope="session")
+def full(headers) -> Generator[Watch, None, None]:
+    """The collector with everything on that can be on."""
+    yield from _watch(
+        headers,
+        ("CRED", "NS", "ENVS"),
+        ancestors=True,
+        credentials=True,
+        namespaces=True,
+        environment=True,
+        show_user=True,
+        argv=True,
+        redactor=Redactor('{"redact": ["--password=(\\\\S+)"]}'),
+    )
+
+
+@pytest.fixture(scope="session")
+def lives(tmp_path_factory) -> str:
+    """The workload program, built."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed: apt-get install gcc libc6-dev")
+    target = tmp_path_factory.mktemp("workloads") / "lives"
+    source = Path(__file__).parents[1] / "workloads" / "lives.c"
+    subprocess.run(["gcc", "-O1", "-pthread", "-o", target, source], check=True)
+    target.parent.chmod(0o755)
+    return str(target)

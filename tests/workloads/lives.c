@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Awkward lives, one a word: lives WORD [ARG...]. Each prints the pids that a test looks for. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TRUE "/usr/bin/true"
+
+static void wait_all(void)
+{
+	while (wait(NULL) > 0)
+		;
+}
+
+static void *sleeper(void *_)
+{
+	usleep(20000);
+	return NULL;
+}
+
+static void *leaver(void *_)
+{
+	usleep(30000);
+	_exit(6);
+}
+
+static void *execer(void *_)
+{
+	execl(TRUE, "true", "from-thread", NULL);
+	_exit(9);
+}
+
+static void *forker(void *_)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		execl(TRUE, "true", "forked-by-thread", NULL);
+	printf("%d\n", pid);
+	waitpid(pid, NULL, 0);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const char *life = argc > 1 ? argv[1] : "";
+	extern char **environ;
+	pthread_t thread;
+	pid_t pid;
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	if (!strcmp(life, "fork")) { /* fork without exec */
+		if ((pid = fork()) == 0)
+			_exit(3);
+		printf("%d\n", pid);
+		wait_all();
+	} else if (!strcmp(life, "vfork")) {
+		if ((pid = vfork()) == 0) {
+			execl(TRUE, "true", "vforked", NULL);
+			_exit(9);
+		}
+		printf("%d\n", pid);
+		wait_all();
+	} else if (!strcmp(life, "chain")) { /* exec after exec in one pid */
+		char *rest[] = {argv[0], "chain-2", NULL};
+
+		execv("/proc/self/exe", rest);
+	} else if (!strcmp(life, "chain-2")) {
+		execl(TRUE, "true", "chain-3", NULL);
+	} else if (!strcmp(life, "orphan")) { /* the parent leaves first */
+		if (fork() == 0) {
+			if ((pid = fork()) == 0) {
+				while (getppid() != 1 && access("/dev/null", F_OK) == 0 &&
+				       kill(atoi(argv[2]), 0) == 0 && getppid() != atoi(argv[2]))
+					usleep(1000);
+				usleep(20000);
+				_exit(4);
+			}
+			printf("%d\n%d\n", getpid(), pid);
+			_exit(0);
+		}
+		usleep(60000);
+		wait_all();
+	} else if (!strcmp(life, "clone-parent")) { /* a sibling, not a child */
+		struct clone_args args = {.flags = CLONE_PARENT, .exit_signal = 0};
+
+		if ((pid = syscall(SYS_clone3, &args, sizeof(args))) == 0)
+			execl(TRUE, "true", "sibling", NULL);
+		printf("%d\n", pid);
+		usleep(50000);
+	} else if (!strcmp(life, "threads")) { /* threads end: that is no exit of a process */
+		for (int i = 0; i < 8; i++)
+			pthread_create(&thread, NULL, sleeper, NULL);
+		pthread_join(thread, NULL);
+		usleep(30000);
+	} else if (!strcmp(life, "exit-group")) { /* sixteen threads end at once */
+		for (int i = 0; i < 16; i++)
+			pthread_create(&thread, NULL, sleeper, NULL);
+		_exit(5);
+	} else if (!strcmp(life, "leader-first")) { /* the first thread leaves, another ends it */
+		pthread_create(&thread, NULL, leaver, NULL);
+		syscall(SYS_exit, 1);
+	} else if (!strcmp(life, "thread-exec")) { /* exec from a thread that is not the leader */
+		pthread_create(&thread, NULL, execer, NULL);
+		pause();
+	} else if (!strcmp(life, "thread-fork")) {
+		pthread_create(&thread, NULL, forker, NULL);
+		pthread_join(thread, NULL);
+	} else if (!strcmp(life, "no-exec")) { /* a failed exec, then an end */
+		execl("/nonexistent/binary", "binary", NULL);
+		return 8;
+	} else if (!strcmp(life, "fexecve")) {
+		char *rest[] = {"true", "by-fd", NULL};
+
+		fexecve(open(TRUE, O_RDONLY), rest, environ);
+	} else if (!strcmp(life, "memfd")) { /* a file that no folder has */
+		int fd = memfd_create("ghost", 0), from = open(TRUE, O_RDONLY);
+		char *rest[] = {"ghost", "in-memory", NULL}, buffer[65536];
+		ssize_t n;
+
+		while ((n = read(from, buffer, sizeof(buffer))) > 0)
+			if (write(fd, buffer, n) != n)
+				return 1;
+		fexecve(fd, rest, environ);
+	} else if (!strcmp(life, "signal")) {
+		kill(getpid(), atoi(argv[2]));
+		pause();
+	} else if (!strcmp(life, "pid-namespace")) {
+		if (unshare(CLONE_NEWPID))
+			return 1;
+		if ((pid = fork()) == 0)
+			execl(TRUE, "true", "first-of-its-own", NULL);
+		printf("%d\n", pid);
+		wait_all();
+	} else if (!strcmp(life, "deleted-cwd")) {
+		if (chdir(argv[2]) || rmdir(argv[2]))
+			return 1;
+		execl(TRUE, "true", "nowhere", NULL);
+	} else if (!strcmp(life, "chroot")) {
+		if (chroot(argv[2]) || chdir("/inside"))
+			return 1;
+		execl("/true", "true", "jailed", NULL);
+		return 1;
+	} else if (!strcmp(life, "setuid")) { /* the told uid is the one at exec */
+		if (setuid(1))
+			return 1;
+		_exit(0);
+	}
+	return 0;
+}
