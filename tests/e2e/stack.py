@@ -39,11 +39,11 @@ def wait_until(condition, timeout_s, what):
 
 
 def programs_of(pid):
-    """Return the ids of the BPF programs that a process holds, from its descriptors."""
+    """Return the ids of the BPF programs that a process holds: its links' (attached ones)."""
     found = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         text = info.read_text()
-        if "prog_type:" in text and (match := re.search(r"^prog_id:\s*(\d+)", text, re.M)):
+        if "link_type:" in text and (match := re.search(r"^prog_id:\s*(\d+)", text, re.M)):
             found.add(int(match[1]))
     return found
 

@@ -125,7 +125,7 @@ def binary(filename: bytes, cwd: str) -> str:
         return name
     if not name:
         return cwd
-    path = posixpath.normpath(f"{cwd}/{name}" if cwd else name)
+    path = posixpath.normpath(f"{cwd}/{name}" if cwd else name) if cwd or name else ""
     # normpath keeps two leading slashes apart from one, as POSIX allows; Go does not.
     return path[1:] if path.startswith("//") else path
 

@@ -1,11 +1,14 @@
-"""``tetra-gateway --check``: is the gateway with these settings well? For container health checks."""
+"""``tetra-gateway --check``: does the gateway of these settings serve? For health checks."""
 
 from __future__ import annotations
 
 import socket
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # has no stubs
+    health_pb2,
+    health_pb2_grpc,
+)
 
 from gateway import listen
 from gateway.settings import Settings

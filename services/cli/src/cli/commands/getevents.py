@@ -256,7 +256,7 @@ def _ignore(text: str) -> None:
 
 def _reads_stdin(args: argparse.Namespace) -> bool:
     """Tell whether events come from stdin: a pipe or a file there, and no server asked for."""
-    if args.server_address:
+    if args.server_address or os.environ.get("TETRA_SERVER_ADDRESS"):
         return False
     try:
         mode = os.fstat(0).st_mode
