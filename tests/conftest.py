@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import nats
 import pytest
+from nats.aio.client import Client
 
 from feeder import Feeder
 from gateway.main import Gateway
@@ -92,7 +93,7 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture
-async def nc(nats_server: NatsServer) -> AsyncIterator[nats.NATS]:
+async def nc(nats_server: NatsServer) -> AsyncIterator[Client]:
     """A connection to this test's NATS."""
     client = await nats.connect(
         nats_server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1
@@ -102,7 +103,7 @@ async def nc(nats_server: NatsServer) -> AsyncIterator[nats.NATS]:
 
 
 @pytest.fixture
-async def feeder(nc: nats.NATS, gateway: RunningGateway) -> Feeder:
+async def feeder(nc: Client, gateway: RunningGateway) -> Feeder:
     """The collector of node n1; the stream is there."""
     return Feeder(nc)
 

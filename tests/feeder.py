@@ -7,7 +7,10 @@ import base64
 import time
 from contextlib import suppress
 
-import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from bus import subjects
 from tetra.v1 import bus_pb2, node_pb2
@@ -43,7 +46,7 @@ def number_of(event: events_pb2.GetEventsResponse) -> int:
 class Feeder:
     """One node's collector."""
 
-    def __init__(self, nc: nats.NATS, node: str = "n1", boot_id: str = BOOT_ID) -> None:
+    def __init__(self, nc: Client, node: str = "n1", boot_id: str = BOOT_ID) -> None:
         self.nc = nc
         self.js = nc.jetstream()
         self.node = node
@@ -53,7 +56,7 @@ class Feeder:
         self.sequence = 0  # of the last event
         self.alive: list[bytes] = []  # answered to a snapshot request
         self.log_level = "info"
-        self._answering: list[nats.aio.subscription.Subscription] = []
+        self._answering: list[Subscription] = []
 
     def batch(self, events: list[bytes]) -> bus_pb2.EventBatch:
         """Return the next batch; its numbers follow the last one's."""
@@ -73,7 +76,7 @@ class Feeder:
         name = subjects.message_id(self.node, self.boot_id, batch.first_sequence)
         async with asyncio.timeout(30):
             while True:
-                with suppress(nats.errors.Error, TimeoutError):
+                with suppress(NatsError, TimeoutError):
                     ack = await self.js.publish(
                         subjects.events_subject(self.node),
                         batch.SerializeToString(),
@@ -105,7 +108,7 @@ class Feeder:
         self._answering.clear()
         await self.nc.flush()
 
-    async def _answer(self, message: nats.aio.msg.Msg) -> None:
+    async def _answer(self, message: Msg) -> None:
         request = bus_pb2.ControlRequest.FromString(message.data)
         response = bus_pb2.ControlResponse()
         if request.WhichOneof("request") == "set_log_level":
