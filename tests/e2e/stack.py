@@ -115,15 +115,20 @@ class Client:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for stream, lines in (
-            (self._process.stdout, self.lines),
-            (self._process.stderr, self.errors),
-        ):
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in (
+                (self._process.stdout, self.lines),
+                (self._process.stderr, self.errors),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def _read(self, stream, lines):
-        for line in stream:
-            lines.append(line.rstrip("\n"))
+        with stream:
+            for line in stream:
+                lines.append(line.rstrip("\n"))
 
     def wait_for(self, text, timeout_s=20.0):
         """Return the first line with ``text``."""
@@ -146,3 +151,5 @@ class Client:
     def stop(self):
         self._process.terminate()
         self._process.wait(20)
+        for reader in self._readers:
+            reader.join(10)

@@ -99,7 +99,7 @@ def test_plain_run_of_the_cli_sees_host_and_containers(stack, network):
         on_host = client.wait_for(f"{marker}-1")
         in_container = client.wait_for(f": {TRUE} {marker}-2")
     assert re.fullmatch(rf"🚀 process \d+: root: {TRUE} {marker}-1", on_host.strip())
-    assert in_container.rstrip().endswith("probe-me")
+    assert in_container.rstrip().endswith("[probe-me]")
 
 
 def test_container_id_name_and_image_are_in_the_event(stack):

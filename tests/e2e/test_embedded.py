@@ -1,6 +1,7 @@
 """``make run``, as a person runs it: start, look, Ctrl-C, nothing left."""
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -36,6 +37,14 @@ def wait_until(condition, timeout_s, what):
     return answer
 
 
+def loaded_programs() -> set[str]:
+    """Return the ids of all BPF programs in the kernel."""
+    shown = subprocess.run(
+        [BIN / "bpftool", "--json", "prog", "show"], capture_output=True, check=True
+    )
+    return {str(program["id"]) for program in json.loads(shown.stdout)}
+
+
 class Launch:
     """A running ``make run`` with ports and a state folder of its own."""
 
@@ -59,12 +68,19 @@ class Launch:
             text=True,
             start_new_session=True,  # its process group is the terminal's foreground
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append((time.monotonic(), line.rstrip("\n")))
+
+    def close(self) -> None:
+        self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stdout
+        self.process.stdout.close()
 
     def text(self) -> str:
         return "\n".join(line for _, line in self.lines)
@@ -94,7 +110,8 @@ class Launch:
         return found
 
     def pid_of(self, command: str) -> int:
-        [pid] = [pid for pid, line in self.processes().items() if f"{BIN}/{command}" in line]
+        wanted = re.compile(rf"bin/{command}( |$)")
+        [pid] = [pid for pid, line in self.processes().items() if wanted.search(line)]
         return pid
 
     def program_ids(self) -> set[str]:
@@ -114,9 +131,8 @@ class Launch:
         for port in self.ports:
             with socket.socket() as client:
                 assert client.connect_ex(("127.0.0.1", port)) != 0
-        for program in programs:
-            shown = subprocess.run([BIN / "bpftool", "prog", "show", "id", program])
-            assert shown.returncode != 0, f"BPF program {program} is still loaded"
+        # The kernel frees a program a moment after its last descriptor is closed.
+        wait_until(lambda: not programs & loaded_programs(), within_s, loaded_programs)
 
 
 @pytest.fixture
@@ -126,7 +142,7 @@ def launch(tmp_path):
     for pid in started.processes():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    started.process.wait(10)
+    started.close()
 
 
 @pytest.mark.kernel

@@ -36,6 +36,10 @@ class Child:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._waiters: list[tuple[str, asyncio.Future[str]]] = []
 
+    def add_arguments(self, *arguments: str) -> None:
+        """Add to the command line what is known only now."""
+        self._argv += arguments
+
     async def start(self, env: Mapping[str, str], log: Path | None = None) -> None:
         """Start it; its output goes to ``log``, or to our own terminal where there is none."""
         parent = os.getpid()

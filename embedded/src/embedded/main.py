@@ -26,6 +26,7 @@ _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 
 
 _READY_WITHIN_S = 60.0  # the first start compiles the probes, maybe on a slow machine
 _BIN = Path(sys.executable).parent
+_CLIENT_STARTS_S = 0.1
 
 
 class Stack:
@@ -48,9 +49,14 @@ class Stack:
         await self._start(self.nats, nats_address, "Server is ready")
         await self._start(self.gateway, self._settings.listen_address, '"event": "serving"')
         ready = await self._start(self.collector, "probes of this kernel", '"event": "ready"')
+        # All that happens once the banner stands is told, also what comes before the client is
+        # connected; its own start is not.
+        told_from = time.time() + _CLIENT_STARTS_S
+        self.cli.add_arguments("--since", f"@{told_from:.6f}")
+        await self.cli.start(self._env)
+        await asyncio.sleep(told_from - time.time())
         # The collector knows best under which name this node's events go out.
         print(_banner(json.loads(ready), self._settings), flush=True)
-        await self.cli.start(self._env)
 
     async def _start(self, child: Child, what: str, phrase: str) -> str:
         print(f"{child.name:<10} {what} ", end="", flush=True)
