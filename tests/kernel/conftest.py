@@ -135,7 +135,7 @@ def full(headers) -> Generator[Watch, None, None]:
 def lives(tmp_path_factory) -> str:
     """The workload program, built."""
     if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed: apt-get install gcc libc6-dev")
+        pytest.skip("gcc is not installed: make setup")
     target = tmp_path_factory.mktemp("workloads") / "lives"
     source = Path(__file__).parents[1] / "workloads" / "lives.c"
     subprocess.run(["gcc", "-O1", "-pthread", "-o", target, source], check=True)
