@@ -1,11 +1,13 @@
 """Command lines: help that teaches, and mistakes that get one line."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from cli.commands import NAMES
 from cli.main import main
+from cli.reference import MARKER, reference
 
 
 @pytest.fixture
@@ -70,3 +72,8 @@ def test_without_a_command_there_is_help(run_here):
     code, stdout, _ = run_here()
     assert (code, stdout) == (0, run_here("--help")[1])
     assert "examples:\n  tetra getevents" in stdout
+
+
+def test_reference_in_the_docs_is_the_parsers():
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    assert page.partition(MARKER)[2] == reference()

@@ -76,6 +76,12 @@ def test_exec_without_fork_replaces_the_image():
     assert renderer.finish() == ("1: root: /bin/sh (exec, 5ms)\n`- 1: root: /bin/ls (4ms)\n")
 
 
+def test_kernel_is_its_own_parent_and_runs():
+    renderer = TreeRenderer()
+    renderer.render([started(0, "<kernel>", parent=("0:<kernel>",))])
+    assert renderer.finish() == "0: root: <kernel> (running)\n"
+
+
 def test_nodes_are_told_when_there_are_several():
     renderer = TreeRenderer()
     renderer.render([started(1, "/a", node="x"), started(2, "/b", node="y")])

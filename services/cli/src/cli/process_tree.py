@@ -58,7 +58,7 @@ class ProcessTree:
         moment_s = event.time.ToNanoseconds() / 1e9
         if kind == "process_exit":
             self._end(entry, moment_s, visible(end_of(event.process_exit)))
-        elif parent is not None and parent.pid == entry.pid:
+        elif parent is not None and parent is not entry and parent.pid == entry.pid:
             self._end(parent, moment_s, "exec")  # the same process, now running another file
 
     def _known(self, node: str, process: Process) -> Entry | None:

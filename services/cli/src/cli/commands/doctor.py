@@ -147,7 +147,9 @@ def proc_mount(path: str = "/proc") -> Finding:
     except FileNotFoundError:
         return Finding("bad", "/proc", "process 1 is hidden", "mount /proc without hidepid=2")
     except OSError:
-        return Finding("warn", "/proc", "process 1 cannot be looked into", "run as root to check")
+        return Finding(
+            "warn", "/proc", "process 1 cannot be looked into", "run as the host's root to check"
+        )
     if not first:
         return Finding("warn", "/proc", "of another pid namespace", "run with --pid=host")
     return Finding("ok", "/proc", "all processes can be seen")
