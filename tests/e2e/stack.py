@@ -62,7 +62,15 @@ class Stack:
         self._environment = os.environ | environment
 
     def command(self, *arguments):
-        return ["docker", "compose", "--project-name", PROJECT, *self._files, *arguments]
+        return [
+            "docker",
+            "compose",
+            "--ansi=never",
+            "--project-name",
+            PROJECT,
+            *self._files,
+            *arguments,
+        ]
 
     def compose(self, *arguments, check=True, timeout_s=120.0):
         """Run docker compose and return what it printed."""

@@ -104,7 +104,7 @@ def test_plain_run_of_the_cli_sees_host_and_containers(stack, network):
 
 def test_container_id_name_and_image_are_in_the_event(stack):
     marker = uuid.uuid4().hex
-    with running_cli("getevents", "-o", "json") as client:
+    with running_cli("getevents", "-o", "json", "--extensions") as client:
         client.wait_until_live()
         full_id = run_in_container(marker)
         process = json.loads(client.wait_for(f'"arguments":"{marker}"'))["process_exec"]["process"]
