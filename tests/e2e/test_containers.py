@@ -54,25 +54,26 @@ def stack(started):
     return started[0]
 
 
-@contextmanager
 def running_cli(*arguments, network=None):
     """Run the CLI image as the README says, and nothing more."""
-    name = f"tetra-test-{uuid.uuid4().hex[:8]}"
     options = ["--network", network] if network else []
-    client = Client(["docker", "run", "--rm", "--name", name, *options, "tetra-cli", *arguments])
-    try:
-        yield client
-    finally:
-        docker("kill", name, check=False)
-        client.stop()
+    return running(["docker", "run", "--rm", *options], "tetra-cli", *arguments)
+
+
+def running_compose_cli(stack, *arguments):
+    """Run the CLI in the stack's own network."""
+    run = stack.command("--profile", "cli", "run", "--rm", "--no-TTY")
+    return running(run, "cli", *arguments)
 
 
 @contextmanager
-def running_compose_cli(stack, *arguments):
-    client = Client(stack.command("--profile", "cli", "run", "--rm", "--no-TTY", "cli", *arguments))
+def running(run, *what):
+    name = f"{PROJECT}-{uuid.uuid4().hex[:8]}"
+    client = Client([*run, "--name", name, *what])
     try:
         yield client
     finally:
+        docker("stop", name, check=False)
         client.stop()
 
 
@@ -126,8 +127,10 @@ def test_cli_of_the_stack_sees_the_host(stack):
 
 
 def test_cli_in_another_docker_network_finds_the_gateway(stack):
-    docker("network", "create", f"{PROJECT}-other")
+    network = docker("network", "create", f"{PROJECT}-other").strip()
     try:
+        bridge = f"br-{network[:12]}"
+        wait_until(lambda: bridge in stack.logs("port"), 10, lambda: stack.logs("port"))
         with running_cli("getevents", network=f"{PROJECT}-other") as client:
             client.wait_until_live()
     finally:
