@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from testcontainers.core.container import DockerContainer
 
 from e2e.stack import (
     BASE_IMAGE,
@@ -20,6 +21,7 @@ from e2e.stack import (
     Stack,
     docker,
     inspect,
+    logs_of,
     programs,
     programs_of,
     wait_until,
@@ -221,6 +223,94 @@ def test_port_is_closed_to_other_hosts(stack):
         assert not can_connect(prefix, host, PORT)
         assert not can_connect(prefix, bridge.strip(), PORT)
     assert can_connect([], "127.0.0.1", PORT)
+
+
+SECOND_NS = 1_000_000_000
+SOON = {"start_period": SECOND_NS, "interval": SECOND_NS, "timeout": 5 * SECOND_NS, "retries": 2}
+
+
+@contextmanager
+def failing(image, hidden="/tmp", **options):
+    """Run one container that cannot do its work; yield its complaints and its state."""
+    container = DockerContainer(image, healthcheck=SOON, read_only=True, **options)
+    with container.with_tmpfs_mount("/tmp").with_tmpfs_mount(hidden):
+        identity = container.get_wrapped_container().id
+
+        def complaints():
+            lines = logs_of(identity).splitlines()
+            return [line for line in lines if '"level": "info"' not in line]
+
+        def state():
+            return inspect(identity)["State"]
+
+        wait_until(
+            lambda: complaints() and state()["Health"]["Status"] == "unhealthy",
+            60,
+            lambda: logs_of(identity),
+        )
+        yield complaints(), state()
+
+
+def collector_options(**changes):
+    capabilities = [name.removeprefix("CAP_") for name in sorted(CAPABILITIES)]
+    return {
+        "cap_drop": ["ALL"],
+        "cap_add": capabilities,
+        "pid_mode": "host",
+        "security_opt": ["apparmor=unconfined"],
+    } | changes
+
+
+@pytest.mark.parametrize("missing", sorted(CAPABILITIES))
+def test_collector_names_the_capability_it_lacks(missing):
+    given = [name.removeprefix("CAP_") for name in CAPABILITIES - {missing}]
+    with failing("tetra-collector", **collector_options(cap_add=given)) as (complaints, state):
+        (line,) = complaints
+        assert line.startswith(f"tetra-collector: error: rights: {missing} missing")
+        assert state["ExitCode"] == 2
+
+
+def test_collector_without_btf_says_what_is_missing():
+    hidden = "/sys/kernel/btf"
+    with failing("tetra-collector", hidden, **collector_options()) as (complaints, state):
+        (line,) = complaints
+        assert line.startswith("tetra-collector: error: kernel ")
+        assert "/sys/kernel/btf/vmlinux" in line
+        assert state["ExitCode"] == 2
+
+
+WRONG_PASSWORD = {"TETRA_NATS_URL": "nats://nats:4222", "TETRA_NATS_PASSWORD": "wrong"}
+
+
+def test_collector_with_a_wrong_password_says_so_and_is_unhealthy(stack):
+    wrong = collector_options(
+        network_mode=f"{PROJECT}_default", env={**WRONG_PASSWORD, "TETRA_NATS_USER": "collector"}
+    )
+    with failing("tetra-collector", **wrong) as (complaints, state):
+        (line,) = complaints
+        assert json.loads(line)["event"] == "nats unreachable"
+        assert "authorization violation" in line.lower()
+        assert state["Running"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({**WRONG_PASSWORD, "TETRA_NATS_USER": "gateway"}, "authorization violation"),
+        ({"TETRA_NATS_URL": "nats://127.0.0.1:1"}, "127.0.0.1:1"),
+    ],
+    ids=["wrong password", "no nats"],
+)
+def test_gateway_that_cannot_reach_nats_says_so_and_is_unhealthy(stack, environment, cause):
+    options = {
+        "network_mode": f"{PROJECT}_default",
+        "env": environment | {"TETRA_INSECURE_LISTEN": "true"},
+    }
+    with failing("tetra-gateway", **options) as (complaints, state):
+        (line,) = complaints
+        assert json.loads(line)["event"] == "nats unreachable"
+        assert cause in line.lower()
+        assert state["Running"]
 
 
 # Runs last of those that share the stack: it ends it.

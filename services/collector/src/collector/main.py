@@ -112,7 +112,7 @@ async def run(settings: Settings) -> None:
             pipeline.add_older(found, opened.processes, settings.procfs, saved)
             tasks.create_task(RingReader(opened.ring, pipeline.handle).run())
             tasks.create_task(publisher.run(connected))
-            tasks.create_task(_tend(settings.state_dir, cache, losses, control))
+            tasks.create_task(_tend(settings.state_dir, cache, losses, control, connected))
             log.info(
                 "ready",
                 node=settings.node_name,
@@ -149,15 +149,22 @@ async def _publish_rest(publisher: Publisher, connected: asyncio.Future[Client])
     await connection.drain(connected.result())
 
 
-async def _tend(folder: Path, cache: ProcessCache, losses: Losses, control: Control) -> None:
-    """Count, collect garbage and show that we live, now and then."""
+async def _tend(
+    folder: Path,
+    cache: ProcessCache,
+    losses: Losses,
+    control: Control,
+    connected: asyncio.Future[Client],
+) -> None:
+    """Count, collect garbage and show that we live and reach NATS, now and then."""
     health = folder / HEALTH_FILE
     warned = False
     while True:
         losses.refresh()
         control.sample()
         cache.collect(time.monotonic())
-        if (error := _touch(health)) and not warned:
+        reached = connected.done() and connected.result().is_connected
+        if reached and (error := _touch(health)) and not warned:
             warned = True
             log.warning("state folder unusable", folder=str(folder), error=error)
         await asyncio.sleep(TEND_EVERY_S)
@@ -195,7 +202,7 @@ def _lock_node(node_name: str) -> socket.socket:
 
 
 def check(settings: Settings) -> int:
-    """Return 0 if a collector with this state folder lives, else 1: for container health checks."""
+    """Return 0 if a collector with this state folder lives and reaches NATS, else 1."""
     try:
         age_s = time.time() - (settings.state_dir / HEALTH_FILE).stat().st_mtime
     except OSError:
