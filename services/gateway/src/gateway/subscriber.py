@@ -28,6 +28,9 @@ PULL_BATCHES = 512
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
 EXPIRES_S = 30
+# nats-server (seen with 2.15.1) tells that a stream is deleted before its files are: one that is
+# made in that moment takes over the old state, loses its files and acknowledges nothing for ever.
+REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 DUPLICATE_WINDOW_S = 120
 _NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}."
@@ -112,6 +115,8 @@ class Subscriber:
         try:
             found = (await self._js.stream_info(EVENTS_STREAM)).config
         except NotFoundError:
+            if self._started:  # it was there, and somebody deletes it
+                await asyncio.sleep(REMAKE_AFTER_S)
             await self._js.add_stream(wanted)
             _log.info("stream made", stream=EVENTS_STREAM)
             return
