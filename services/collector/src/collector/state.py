@@ -72,9 +72,11 @@ def load(folder: Path, node_name: str, boot_id: str, procfs: Path) -> list[Proce
         return []
     if (saved.node_name, saved.boot_id) != (node_name, boot_id):
         return []
-    images: dict[bytes, Image] = {}
+    # Shared by forks of one image. Its place in memory belongs to it: what runs twice with the same
+    # arguments is two images.
+    images: dict[tuple[bytes, int], Image] = {}
     found = {
-        (p.pid, p.ktime_ns): _process(p, images.setdefault(p.image, _image(p)))
+        (p.pid, p.ktime_ns): _process(p, images.setdefault((p.image, p.arg_start), _image(p)))
         for p in saved.processes
     }
     kept = {
