@@ -39,7 +39,6 @@ class Watch:
             enricher=Enricher(host_namespaces(PROCFS), **options),
             encoder=Encoder(NODE, "", host_namespaces(PROCFS)),
             publish=lambda event: self.events.append(GetEventsResponse.FromString(event)),
-            with_ancestors=self.cache.with_ancestors,
         )
         self.pipeline.add_older(read_all(PROCFS), opened.processes, PROCFS)
         self.bootstrap = self.events
@@ -49,6 +48,16 @@ class Watch:
         """Handle what is in the ring."""
         while records := self.opened.ring.drain():
             self.pipeline.handle(records)
+
+    def until_exec(self, pid: int, timeout_s: float = 10.0) -> Process:
+        """Return the process of the first exec of ``pid``."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := execs_of(self.events, pid)):
+            assert time.monotonic() < deadline, f"no exec of {pid}"
+            time.sleep(0.002)
+            self.pump()
+        told: Process = found[0].process
+        return told
 
     def until_exit(self, *pids: int, timeout_s: float = 10.0) -> list[GetEventsResponse]:
         """Return all events of ``pids`` once each of them has ended."""

@@ -1,12 +1,14 @@
 """A collector that starts again: what was told keeps its exec_id and is not told again."""
 
 import subprocess
+import time
+from contextlib import contextmanager
 
 import pytest
 
 from collector import state
 from collector.kernel import boot_id
-from kernel.conftest import NODE, PROCFS, execs_of, is_exit, process_of
+from kernel.conftest import NODE, PROCFS
 
 pytestmark = pytest.mark.kernel
 
@@ -17,63 +19,42 @@ def restart(watch, folder):
     return state.load(folder, NODE, boot_id(), PROCFS)
 
 
-def started(watch, *argv):
-    """Start a process and return it with its exec's message, once that is told."""
+@contextmanager
+def waiting(*argv):
+    """A process that waits for its stdin, ended and reaped whatever happens."""
     child = subprocess.Popen(argv, stdin=subprocess.PIPE)
-    for _ in range(1000):
-        watch.pump()
-        if found := [
-            e.process_exec.process
-            for e in watch.events
-            if not is_exit(e) and process_of(e).pid.value == child.pid
-        ]:
-            return child, found[-1]
-    raise AssertionError("no exec")
-
-
-def end(*children):
-    for child in children:
-        child.communicate()
+    try:
+        yield child
+    finally:
+        child.communicate(timeout=10)
 
 
 def test_processes_alike_in_all_keep_their_own_ids(plain, tmp_path):
-    first, told_first = started(plain, "/usr/bin/cat", "-")
-    second, told_second = started(plain, "/usr/bin/cat", "-")
-    try:
-        saved = {p.pid: p for p in restart(plain, tmp_path)}
+    with waiting("/usr/bin/cat", "-") as first, waiting("/usr/bin/cat", "-") as second:
+        told = {child.pid: plain.until_exec(child.pid) for child in (first, second)}
+        kept = {p.pid: p for p in restart(plain, tmp_path)}
         encoder = plain.pipeline.encoder
-        for child, told in ((first, told_first), (second, told_second)):
-            process = saved[child.pid]
-            assert encoder.exec_id(process.key).decode() == told.exec_id
-            assert type(told).FromString(encoder.process(process)) == told
-    finally:
-        end(first, second)
+        for pid, process in told.items():
+            assert encoder.exec_id(kept[pid].key).decode() == process.exec_id
+            assert type(process).FromString(encoder.process(kept[pid])) == process
 
 
 def test_an_exec_that_nobody_saw_is_a_new_image(plain, tmp_path):
-    child = subprocess.Popen(
-        ["/bin/sh", "-c", "read line; exec /usr/bin/cat"], stdin=subprocess.PIPE
-    )
-    try:
-        for _ in range(1000):
-            plain.pump()
-            if execs_of(plain.events, child.pid):
-                break
-        state.save(tmp_path, NODE, boot_id(), plain.cache, plain.pipeline.encoder)
-        assert child.pid in {p.pid for p in state.load(tmp_path, NODE, boot_id(), PROCFS)}
+    with waiting("/bin/sh", "-c", "read line; exec /usr/bin/cat") as child:
+        plain.until_exec(child.pid)
+        assert child.pid in {p.pid for p in restart(plain, tmp_path)}
         child.stdin.write(b"go\n")
         child.stdin.flush()
-        plain_comm = PROCFS / str(child.pid) / "comm"
-        while plain_comm.read_text() != "cat\n":
-            pass
+        deadline = time.monotonic() + 10
+        while (PROCFS / str(child.pid) / "comm").read_text() != "cat\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
         kept = state.load(tmp_path, NODE, boot_id(), PROCFS)
         assert child.pid not in {p.pid for p in kept if not p.ended}
-    finally:
-        end(child)
 
 
 def test_another_boot_or_node_begins_anew(plain, tmp_path):
-    state.save(tmp_path, NODE, boot_id(), plain.cache, plain.pipeline.encoder)
+    assert restart(plain, tmp_path)
     assert state.load(tmp_path, NODE, "another-boot", PROCFS) == []
     assert state.load(tmp_path, "another-node", boot_id(), PROCFS) == []
     (tmp_path / "processes.pb").write_bytes(b"\xff\xff\xff")
