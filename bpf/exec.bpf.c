@@ -384,6 +384,7 @@ int on_exec_pieces(struct bpf_raw_tracepoint_args *ctx)
 	if (has_pieces(&s->args) || has_pieces(&s->envs))
 		exec_stages.call(ctx, STAGE_PIECES);
 	exec_stages.call(ctx, STAGE_WALK);
+	count_lost(LOST_EXEC); /* only if a call fails: the longest arguments need 26 of 33 */
 	return 0;
 }
 
