@@ -54,8 +54,8 @@ def tag(number: int, wire_type: int) -> bytes:
     return varint(number << 3 | wire_type)
 
 
-def _tags(message: type, *names: str) -> dict[str, bytes]:
-    fields = message.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]  # every message has it
+def _tags(kind: type, *names: str) -> dict[str, bytes]:
+    fields = kind.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]  # every message has it
     return {name: tag(fields[name].number, 2) for name in names}
 
 
@@ -85,7 +85,8 @@ def _text(field_tag: bytes, value: str) -> bytes:
     return field_tag + varint(len(raw)) + raw
 
 
-def _message(field_tag: bytes, body: bytes) -> bytes:
+def message(field_tag: bytes, body: bytes) -> bytes:
+    """Return ``body`` as a field that has a length."""
     return field_tag + varint(len(body)) + body
 
 
@@ -146,7 +147,7 @@ class Encoder:
         """Return a process_exec event; its time is the image's start."""
         body = self.process(process)
         if binary_properties:  # told once, on a copy: so the copy shows the live count
-            body += _message(_P["binary_properties"], binary_properties)
+            body += message(_P["binary_properties"], binary_properties)
             body += _REFCNT + varint(process.references)
         return self._event(
             _EXEC, self._family(_EXEC_PARTS, body, parent, ancestors), process.start_time_ns
@@ -165,7 +166,7 @@ class Encoder:
         if process is not None:
             body = self.process(process)
         else:
-            body = _uint32(_P["pid"], record.pid) + _message(
+            body = _uint32(_P["pid"], record.pid) + message(
                 _P["start_time"], timestamp(start_time_ns)
             )
         inner = self._family(_EXIT_PARTS, body, parent, ancestors)
@@ -173,7 +174,7 @@ class Encoder:
             inner += _text(_EXIT_SIGNAL, signal_name(record.exit_code))
             if status := record.exit_code >> 8:
                 inner += _EXIT_STATUS + varint(status)
-        inner += _message(_EXIT_TIME, timestamp(time_ns))
+        inner += message(_EXIT_TIME, timestamp(time_ns))
         return self._event(_EXIT, inner, time_ns)
 
     def _family(
@@ -188,7 +189,7 @@ class Encoder:
             wire = parent.wire or self.process(parent)
             out += parts[1] + varint(len(wire)) + wire
         for ancestor in ancestors:
-            out += _message(parts[2], self.process(ancestor))
+            out += message(parts[2], self.process(ancestor))
         return out
 
     def _event(self, event_tag: bytes, body: bytes, time_ns: int) -> bytes:
@@ -232,18 +233,18 @@ class Encoder:
             _text(_P["user_name"], image.user),
         ]
         if image.show_user:
-            out.append(_message(_P["user"], _text(tag(1, 2), image.user)))
+            out.append(message(_P["user"], _text(tag(1, 2), image.user)))
         if image.credentials:
             out += self._credentials(image.credentials)
         if image.namespaces:
-            out.append(_message(_P["ns"], self._namespaces(image.namespaces)))
+            out.append(message(_P["ns"], self._namespaces(image.namespaces)))
         for key, value in image.environment:
             entry = _text(tag(1, 2), key) + _text(tag(2, 2), value)
-            out.append(_message(_P["environment_variables"], entry))
-        out += [_message(_P["argv"], argument) for argument in image.argv]
+            out.append(message(_P["environment_variables"], entry))
+        out += [message(_P["argv"], argument) for argument in image.argv]
         if image.container is not None:
             info = b"".join(_text(tag(n, 2), v) for n, v in enumerate(image.container, start=1))
-            out.append(_message(_P["container_info"], info))
+            out.append(message(_P["container_info"], info))
         return b"".join(out)
 
     def _credentials(self, values: Sequence[int]) -> list[bytes]:
@@ -251,13 +252,13 @@ class Encoder:
         body = b"".join(_uint32(tag(n, 2), value) for n, value in enumerate(ids, start=1))
         bits = b"".join(varint(bit) for bit in SecureBitsType.values() if bit and securebits & bit)
         if bits:
-            body += _message(tag(9, 2), bits)
+            body += message(tag(9, 2), bits)
         caps = b"".join(
-            _message(tag(n, 2), capability_list(mask))
+            message(tag(n, 2), capability_list(mask))
             for n, mask in ((1, permitted), (2, effective), (3, inheritable))
             if mask
         )
-        return [_message(_P["cap"], caps), _message(_P["process_credentials"], body)]
+        return [message(_P["cap"], caps), message(_P["process_credentials"], body)]
 
     def _namespaces(self, inodes: Sequence[int]) -> bytes:
         out = b""
@@ -267,7 +268,7 @@ class Encoder:
             body = b"\x08" + varint(inode) if inode else b""
             if self._host_namespaces and self._host_namespaces[number - 1] == inode:
                 body += b"\x10\x01"
-            out += _message(tag(number, 2), body)
+            out += message(tag(number, 2), body)
         return out
 
 
@@ -300,8 +301,8 @@ def binary_properties(secureexec: int, euid: int, egid: int, inode: int | None) 
         if present
     )
     if changed:
-        out += _message(tag(3, 2), changed)
+        out += message(tag(3, 2), changed)
     if inode is not None:
         properties = (b"\x08" + varint(inode) if inode else b"") + _uint32(tag(2, 2), 0)
-        out += _message(tag(4, 2), _message(tag(1, 2), properties))
+        out += message(tag(4, 2), message(tag(1, 2), properties))
     return out

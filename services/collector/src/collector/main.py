@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -60,8 +61,6 @@ async def run(settings: Settings) -> None:
         process_map_entries=settings.execve_map_entries,
         enable=_enabled(settings),
     )
-    opening = asyncio.create_task(probes.open_probes(info, flags, folder))
-    # While the compiler works.
     docker = Docker(settings.docker_socket)
     enricher = Enricher(
         host_namespaces=host_namespaces(settings.procfs),
@@ -81,7 +80,7 @@ async def run(settings: Settings) -> None:
         with_ancestors=bool(settings.enable_ancestors),
     )
     boot_id = kernel.boot_id()
-    opened = await opening
+    opened = await probes.open_probes(info, flags, folder)
     published = PublisherStatistics()
     losses = Losses(opened.lost, cache, published)
     publisher = Publisher(
@@ -98,7 +97,6 @@ async def run(settings: Settings) -> None:
         enricher=enricher,
         encoder=encoder,
         publish=publisher.publish,
-        with_ancestors=cache.with_ancestors,
     )
     control = Control(boot_id, info, publisher, pipeline, losses)
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
@@ -134,7 +132,8 @@ async def run(settings: Settings) -> None:
         opened.free()
         lock.close()
         await _publish_rest(publisher, connected)
-        (settings.state_dir / HEALTH_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no such file, or a folder we were warned of
+            (settings.state_dir / HEALTH_FILE).unlink()
         log.info("stopped", events=published.published)
 
 

@@ -56,7 +56,6 @@ class Pipeline:
     enricher: Enricher
     encoder: Encoder
     publish: Callable[[bytes], None]
-    with_ancestors: bool = False
     statistics: PipelineStatistics = field(default_factory=PipelineStatistics)
     _decoder: Decoder = field(default_factory=Decoder)
     _offset_ns: int = 0
@@ -103,9 +102,7 @@ class Pipeline:
                 record.credentials.egid,
                 record.inode if record.nlink == 0 else None,
             )
-        ancestors: list[Process] = []
-        if self.with_ancestors and parent is not None:
-            ancestors = self.cache.ancestors_of(process)
+        ancestors = self.cache.told_ancestors(process)
         self.publish(self.encoder.exec_event(process, parent, ancestors, properties))
         self.cache.exec(process, record.replaced_ktime_ns, now_s)
 
@@ -128,9 +125,7 @@ class Pipeline:
         self.statistics.exits += 1
         process = self.cache.get((record.pid, record.image_ktime_ns))
         parent = self.cache.parent_of(process) if process else None
-        ancestors: list[Process] = []
-        if self.with_ancestors and process is not None:
-            ancestors = self.cache.ancestors_of(process)
+        ancestors = self.cache.told_ancestors(process) if process else ()
         self.publish(
             self.encoder.exit_event(
                 record,
@@ -200,7 +195,7 @@ class Pipeline:
             if process.key not in untold:
                 continue
             parent = self.cache.parent_of(process)
-            ancestors = self.cache.ancestors_of(process) if self.with_ancestors else []
+            ancestors = self.cache.told_ancestors(process)
             self.publish(self.encoder.exec_event(process, parent, ancestors))
 
     def snapshot(self) -> list[bytes]:
@@ -209,7 +204,7 @@ class Pipeline:
         for process in self.cache.all_living():
             seen = replace(process, flags=process.flags | FLAG_PROCFS, wire=b"")
             parent = self.cache.parent_of(process)
-            ancestors = self.cache.ancestors_of(process) if self.with_ancestors else []
+            ancestors = self.cache.told_ancestors(process)
             found.append(self.encoder.exec_event(seen, parent, ancestors))
         return found
 

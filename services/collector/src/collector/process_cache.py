@@ -166,6 +166,10 @@ class ProcessCache:
             found.append(current)
         return found
 
+    def told_ancestors(self, process: Process) -> list[Process]:
+        """Return `ancestors_of` where ancestors are enabled, else nothing."""
+        return self.ancestors_of(process) if self.with_ancestors else []
+
     def collect(self, now_s: float) -> None:
         """Remove what has been without references for the grace time."""
         while self._released and self._released[0][0] <= now_s - self.grace_s:

@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.js.api import Header
 
 from bus import subjects
-from collector.events import tag, timestamp, varint
+from collector.events import message, tag, timestamp, varint
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetragon.events_pb2 import GetEventsResponse
@@ -76,7 +76,7 @@ class Publisher:
     def __post_init__(self) -> None:
         self._prefix = EventBatch(
             node_name=self.node_name, boot_id=self.boot_id
-        ).SerializeToString() + _message(
+        ).SerializeToString() + message(
             tag(EventBatch.COLLECTOR_START_FIELD_NUMBER, 2), timestamp(self.start_time_ns)
         )
 
@@ -180,7 +180,7 @@ class Publisher:
 
     async def _send(self, nc: Client, subject: str, first: int) -> None:
         parts = [self._prefix, _FIRST_SEQUENCE, varint(first)]
-        parts.append(_message(_LOSS, self.loss().SerializeToString()))
+        parts.append(message(_LOSS, self.loss().SerializeToString()))
         for event in self._batch:
             parts += (_EVENT, varint(len(event)), event)
         token = subject.removeprefix(subjects.EVENTS_PREFIX)
@@ -205,19 +205,15 @@ class Publisher:
         return batch.first_sequence + len(batch.events) - 1
 
 
-def _message(field_tag: bytes, body: bytes) -> bytes:
-    return field_tag + varint(len(body)) + body
-
-
 def shorten(event: bytes, size_bytes: int) -> bytes:
-    """Return ``event`` cut to ``size_bytes``: for a server that takes no larger message.
+    """Return ``event`` cut to ``size_bytes``: for a server that takes no larger told.
 
     The longest texts go first, and each process that lost some carries the flag truncArgs.
     """
-    message = GetEventsResponse.FromString(event)
-    inner = message.process_exec if message.HasField("process_exec") else message.process_exit
+    told = GetEventsResponse.FromString(event)
+    inner = told.process_exec if told.HasField("process_exec") else told.process_exit
     for process in (inner.parent, *inner.ancestors, inner.process):
-        excess = message.ByteSize() - size_bytes
+        excess = told.ByteSize() - size_bytes
         if excess <= 0:
             break
         if not process.ByteSize() > 1024:
@@ -227,9 +223,9 @@ def shorten(event: bytes, size_bytes: int) -> bytes:
         excess -= before - process.ByteSize()
         if excess > 0:
             del process.environment_variables[:]
-            excess = message.ByteSize() - size_bytes
+            excess = told.ByteSize() - size_bytes
         if excess > 0:
             keep = max(0, len(process.arguments.encode()) - excess - 64)
             process.arguments = process.arguments.encode()[:keep].decode(errors="ignore")
         process.flags = f"{process.flags} truncArgs".lstrip()
-    return message.SerializeToString()
+    return told.SerializeToString()

@@ -61,16 +61,6 @@ class Ring:
         self._position = position
         return records
 
-    def waiting_bytes(self) -> int:
-        """Return how much of the ring is in use."""
-        (end,) = _POSITION.unpack_from(self._producer)
-        return int(end - self._position)
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the data area."""
-        return self._size
-
     # What is read before must not be read after, on arm64 too. Python has no memory barrier, but
     # the release and the acquire of a lock are ordered with all around them.
     def _fence(self) -> None:

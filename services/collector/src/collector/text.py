@@ -158,18 +158,19 @@ def full_container_id(cgroup: str) -> str:
     A leaf is an id after its last colon and its last dash, when 64 or more characters are left
     (".scope" may follow), 31 where the kernel cut the name at 127.
     """
-    *above, leaf = cgroup.split("/")
+    parts = cgroup.split("/")
+    *above, leaf = parts
     if leaf == "container" and above and any("libpod" in part for part in above):
         leaf = above[-1]  # Podman runs the process one level below the scope with the id
     elif "syscont-cgroup-root" in cgroup and len(above) >= 4:
-        leaf = cgroup.split("/")[4]  # Sysbox
+        leaf = parts[4]  # Sysbox
     cut = len(leaf) >= _CGROUP_NAME_CUT
     name = leaf.rsplit(":", 1)[-1].rsplit("-", 1)[-1]
     if name.endswith("service"):
         return ""
-    if len(name) >= 64 or (cut and len(name) >= _CONTAINER_ID_LENGTH) or _HEX64.match(leaf):
-        if _HEX64.match(leaf) and len(name) < 64:
-            name = leaf
+    if len(name) < 64 and _HEX64.match(leaf):
+        name = leaf
+    if len(name) >= 64 or (cut and len(name) >= _CONTAINER_ID_LENGTH):
         return name.removesuffix(".scope")
     return ""
 
