@@ -63,7 +63,8 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
 /*
  * How an exec changes privileges is visible only before the new credentials are committed: the
  * old ones are current's, the new ones bprm's. Kept for the exec record, which comes right after
- * on the same thread, or never, if the exec dies past the point of no return.
+ * on the same thread, or never, if the exec dies past the point of no return: then on_exit() of
+ * exit.bpf.c takes it away, or the pid's next owner would be told to have changed privileges.
  */
 BPF_HASH(privileges, u64, u32, 4096);
 

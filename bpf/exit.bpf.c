@@ -36,6 +36,11 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 #endif
 	pid = KREAD(u32, task->tgid);
+#ifdef ENABLE_CRED
+	u64 id = pid;
+
+	privileges.delete(&id);
+#endif
 	value = processes.lookup(&pid);
 	if (!value)
 		return 0;

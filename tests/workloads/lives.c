@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,6 +92,73 @@ int main(int argc, char **argv)
 		}
 		usleep(60000);
 		wait_all();
+	} else if (!strcmp(life, "orphan-exec")) { /* an exec asks who the parent is by now */
+		pid_t reaper = getpid();
+
+		prctl(PR_SET_CHILD_SUBREAPER, 1);
+		if (fork() == 0) {
+			if ((pid = fork()) == 0) {
+				while (getppid() != reaper)
+					usleep(1000);
+				execl(TRUE, "true", "adopted", NULL);
+				_exit(9);
+			}
+			printf("%d\n%d\n", getpid(), pid);
+			_exit(0);
+		}
+		wait_all();
+	} else if (!strcmp(life, "parent-execs")) { /* the child's parent is an image that is over */
+		int held[2];
+		char *rest[] = {argv[0], "hold", NULL, NULL}, number[16];
+
+		if (pipe(held))
+			return 1;
+		if ((pid = fork()) == 0) {
+			char byte;
+
+			close(held[1]);
+			if (read(held[0], &byte, 1) == 0) /* the exec, or its end, closed the other */
+				_exit(2);
+			_exit(3);
+		}
+		printf("%d\n", pid);
+		close(held[0]);
+		fcntl(held[1], F_SETFD, FD_CLOEXEC);
+		snprintf(number, sizeof(number), "%d", pid);
+		rest[2] = number;
+		execv("/proc/self/exe", rest);
+	} else if (!strcmp(life, "hold")) {
+		wait_all();
+	} else if (!strcmp(life, "reuse")) { /* two lives, one pid */
+		struct clone_args args = {.exit_signal = SIGCHLD, .set_tid = (unsigned long)&pid,
+					  .set_tid_size = 1};
+
+		if ((pid = fork()) == 0) {
+			if (argc > 2 && setuid(1) == 0)
+				execl(argv[2], "first", NULL);
+			_exit(3);
+		}
+		printf("%d\n", pid);
+		wait_all();
+		if (syscall(SYS_clone3, &args, sizeof(args)) == 0) {
+			execl(TRUE, "true", "again", NULL);
+			_exit(9);
+		}
+		wait_all();
+	} else if (!strcmp(life, "no-argv")) { /* the kernel puts an empty argv[0] there */
+		char *rest[] = {NULL};
+
+		execve(TRUE, rest, environ);
+	} else if (!strcmp(life, "execveat")) { /* a name below an open folder */
+		char *rest[] = {"true", "below", NULL};
+
+		syscall(SYS_execveat, open("/usr/bin", O_PATH | O_DIRECTORY), "true", rest, environ, 0);
+	} else if (!strcmp(life, "unlinked")) { /* a file deleted before it is run */
+		char *rest[] = {"gone", "still-runs", NULL};
+		int fd = open(argv[2], O_RDONLY);
+
+		unlink(argv[2]);
+		fexecve(fd, rest, environ);
 	} else if (!strcmp(life, "clone-parent")) { /* a sibling, not a child */
 		struct clone_args args = {.flags = CLONE_PARENT, .exit_signal = 0};
 

@@ -100,25 +100,43 @@ class Enricher:
             image.container = self.container(full_id[:64])
 
     def _add_user(self, image: Image, namespaces: tuple[int, ...]) -> None:
-        # Names of the host's passwd file mean nothing to a process that has another one: ours is
-        # left out for containers, Tetragon's for every other mount namespace.
+        # Names of the host's passwd file mean nothing to a process that has another one: Tetragon
+        # leaves them out for every other mount namespace, we only where a container has it too.
         host = self.host_namespaces
-        if namespaces[NS_USER] == host[NS_USER] and not image.docker:
+        if namespaces[NS_USER] != host[NS_USER]:
+            return
+        same_files = namespaces[NS_MNT] == host[NS_MNT]
+        if same_files or not image.docker:
             image.user = self.users.name(image.uid)
-        if namespaces[NS_USER] == host[NS_USER] and namespaces[NS_MNT] == host[NS_MNT]:
-            image.show_user = self.show_user and bool(self.users.name(image.uid))
+        image.show_user = self.show_user and same_files and bool(image.user)
 
     def _add_texts(self, image: Image, args: bytes, envs: bytes) -> None:
+        argv = args.removesuffix(b"\0").split(b"\0") if self.argv and args else []
         if self.redactor:
-            (image.arguments,) = self.redactor.redact(image.binary, [image.arguments])
-        if self.argv and args:
-            argv = args.removesuffix(b"\0").split(b"\0")
-            if self.redactor:  # exact or secret: not both
-                redacted = self.redactor.redact(image.binary, [text.utf8(a) for a in argv])
-                argv = [a.encode() for a in redacted]
-            image.argv = tuple(argv)
+            argv = self._redact(image, argv)
+        image.argv = tuple(argv)
         if self.environment and envs:
             image.environment = self._variables(image.binary, envs)
+
+    def _redact(self, image: Image, argv: list[bytes]) -> list[bytes]:
+        """Redact ``image.arguments`` and return ``argv`` redacted.
+
+        A secret may be found only in the joined text ("--password hush"): where the list would
+        show what the text hides, there is no list.
+        """
+        plain = image.arguments
+        (image.arguments,) = self.redactor.redact(image.binary, [plain])
+        texts = [text.utf8(a) for a in argv]
+        redacted = self.redactor.redact(image.binary, texts)
+        if (
+            image.arguments != plain
+            and text.join(redacted[1:]).rstrip() != image.arguments.rstrip()
+        ):
+            return []
+        return [
+            exact if new == old else new.encode()
+            for exact, old, new in zip(argv, texts, redacted, strict=True)
+        ]
 
     def _variables(self, binary: str, envs: bytes) -> tuple[tuple[str, str], ...]:
         entries = [text.utf8(entry) for entry in envs.removesuffix(b"\0").split(b"\0")]

@@ -6,7 +6,9 @@ the kernel or of protobuf.
 Life of an entry, as Tetragon counts it: made with one reference; one more for each child image
 (and, with ancestors enabled, each further descendant) that is not over. An exec releases the
 image it replaces, an exit the image that ended; each release gives back the references it held.
-An entry without references stays for a grace time, for what comes late, then goes.
+An entry without references stays for a grace time, for what comes late, then goes; in a storm of
+short lives it goes earlier, and a fork that only lived until its exec goes with that exec. The ring
+keeps the order of things, so nothing that follows can name what has gone.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ class ProcessCache:
 
     capacity: int = 65536
     grace_s: float = 30.0
+    released_max: int = 16384  # entries kept although nothing refers to them
     with_ancestors: bool = False
     statistics: CacheStatistics = field(default_factory=CacheStatistics)
     _table: dict[Key, Process] = field(default_factory=dict)
@@ -135,7 +138,15 @@ class ProcessCache:
         self._count_family(process, +1)
         if replaced_ktime_ns and replaced_ktime_ns != process.ktime_ns:
             replaced = self._table.get((process.pid, replaced_ktime_ns))
-            if replaced is not None:
+            if replaced is None:
+                return
+            if replaced.is_clone and replaced.references == 1 and not replaced.ended:
+                # Only its own: no exit will be told of it, so it needs no place in the table.
+                replaced.ended = True
+                replaced.references = 0
+                self._count_family(replaced, -1, now_s=now_s)
+                del self._table[replaced.key]
+            else:
                 self._end(replaced, now_s)
 
     def exit(self, key: Key, now_s: float) -> Process | None:
@@ -222,6 +233,8 @@ class ProcessCache:
         process.references += by
         if process.references == 0:
             self._released.append((now_s, process))
+            if len(self._released) > self.released_max:
+                self._drop_released()
 
 
 def forked_from(

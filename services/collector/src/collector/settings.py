@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bus.settings import BusSettings
 from chassis.settings import ENV_PREFIX, ServiceSettings
@@ -19,6 +20,17 @@ _TETRAGON = (
     "filter_environment_variables", "process_cache_gc_interval", "process_cache_size", "procfs",
     "redaction_filters", "username_metadata",
 )  # fmt: skip
+
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def _seconds(value: object) -> object:
+    """Return the seconds of a duration in Go's form ("1m30s"), as Tetragon's flags have it."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", value) if isinstance(value, str) else []
+    if not parts or "".join(map("".join, parts)) != value:
+        return value
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
 class Settings(ServiceSettings, BusSettings):
@@ -45,8 +57,8 @@ class Settings(ServiceSettings, BusSettings):
         65536, ge=1024, description="processes the kernel side keeps track of"
     )
     process_cache_size: int = Field(65536, ge=64, description="process images kept in memory")
-    process_cache_gc_interval: float = Field(
-        30.0, gt=0, description="seconds that an image stays after nothing refers to it"
+    process_cache_gc_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
+        30.0, gt=0, description="how long an image stays after nothing refers to it: 30, 30s, 1m30s"
     )
     spool_memory_bytes: int = Field(
         64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"

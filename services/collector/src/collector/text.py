@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from collector.records import (
@@ -107,6 +108,11 @@ def arguments(args: bytes, cwd: bytes, flag_bits: int) -> tuple[str, str]:
             directory = directory.strip()
     elif flag_bits & FLAG_ROOT_CWD and not flag_bits & (FLAG_NO_CWD | FLAG_ERROR_CWD):
         directory = "/"
+    return join(tokens), directory
+
+
+def join(tokens: Iterable[str]) -> str:
+    """Return the arguments as one text, from which they cannot be told apart again."""
     text = ""
     for token in tokens:
         if " " in token:
@@ -115,7 +121,7 @@ def arguments(args: bytes, cwd: bytes, flag_bits: int) -> tuple[str, str]:
             text += " " + token
         else:
             text = token
-    return text, directory
+    return text
 
 
 def binary(filename: bytes, cwd: str) -> str:

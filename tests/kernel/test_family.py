@@ -1,0 +1,75 @@
+"""Who is whose: parents that leave, exec while children live, pids that come back."""
+
+import os
+
+import pytest
+
+from kernel.conftest import execs_of, exits_of
+from kernel.test_lives import TRUE, decoded, only
+
+pytestmark = pytest.mark.kernel
+
+
+def test_an_orphan_that_execs_has_its_new_parent(plain, lives):
+    pid, (middle, orphan), events = plain.run(lives, "orphan-exec")
+    reaper = only(execs_of(events, pid)).process
+    told = only(execs_of(events, orphan))
+    assert told.process.arguments == "adopted"
+    assert told.process.flags == "execve clone"
+    assert told.parent == reaper
+    assert told.process.parent_exec_id == reaper.exec_id
+    assert only(exits_of(events, orphan)).parent == reaper
+    assert only(exits_of(events, middle)).parent == reaper
+
+
+def test_a_child_keeps_the_image_that_forked_it(plain, lives):
+    pid, (child,), events = plain.run(lives, "parent-execs")
+    before, after = execs_of(events, pid)
+    assert after.process.arguments == f"hold {child}"
+    ended = only(exits_of(events, child))
+    assert ended.status == 2
+    assert ended.process.arguments == "parent-execs"
+    assert ended.process.parent_exec_id == before.process.exec_id
+    assert ended.parent == before.process
+    assert only(exits_of(events, pid)).process == after.process
+
+
+def test_a_pid_that_comes_back_is_another_process(plain, lives):
+    for _ in range(5):  # the pid may be taken by somebody else meanwhile
+        pid, (twice,), events = plain.run(lives, "reuse")
+        if execs_of(events, twice):
+            break
+    first, second = exits_of(events, twice)
+    told = only(execs_of(events, twice)).process
+    assert (first.status, second.status) == (3, 0)
+    assert first.process.arguments == "reuse"
+    assert second.process == told
+    assert (told.binary, told.arguments, told.flags) == (TRUE, "again", "execve clone")
+    assert decoded(first.process.exec_id)[2] == decoded(told.exec_id)[2] == twice
+    assert decoded(first.process.exec_id)[1] < decoded(told.exec_id)[1]
+    parent = only(execs_of(events, pid)).process
+    assert first.parent == second.parent == parent
+
+
+def test_a_background_job_outlives_its_shell(plain):
+    script = f"( {TRUE} first & exec {TRUE} second ) & wait; exit 3"
+    pid, _, events = plain.run("/bin/sh", "-c", script)
+    assert only(exits_of(events, pid)).status == 3
+    ours = [e.process_exec for e in plain.events if e.process_exec.process.binary == TRUE]
+    second = next(e for e in ours if e.process.arguments == "second")
+    first = next(e for e in ours if e.process.arguments == "first")
+    plain.until_exit(first.process.pid.value, second.process.pid.value)
+    assert second.parent.pid.value == pid
+    # Forked by the subshell before it exec'd: its image or, if that had gone, who took it over.
+    assert first.parent.pid.value in (second.process.pid.value, 1, os.getppid(), os.getpid())
+
+
+def test_kernel_threads_and_the_first_process_have_the_kernel_as_parent(plain):
+    for event in plain.bootstrap:
+        told = event.process_exec
+        if told.process.pid.value == 1:
+            assert told.parent.binary == "<kernel>"
+            assert told.parent.pid.value == 0
+            break
+    kthreadd = plain.cache.living(2)
+    assert plain.cache.parent_of(kthreadd).image.binary == "<kernel>"
