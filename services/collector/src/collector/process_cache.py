@@ -16,11 +16,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from collector.records import FLAG_EXECVE, FLAG_IN_INIT_TREE
 
 Key = tuple[int, int]  # (pid, ktime_ns)
+
+_EVICT_AMONG = 64  # as many as the smallest table has
 
 KERNEL_KEY: Key = (0, 1)  # the synthetic parent of pids 1 and 2
 
@@ -197,9 +200,14 @@ class ProcessCache:
                 self._evict(now_s)
 
     def _evict(self, now_s: float) -> None:
-        """Drop the oldest entry although it is needed: its later events will be poorer."""
-        key = next(key for key in self._table if key != KERNEL_KEY)
-        process = self._table.pop(key)
+        """Drop an entry although it is needed: its later events will be poorer.
+
+        The oldest that nobody has as a parent, among the oldest few: what started first is also
+        what most others descend from.
+        """
+        among = [p for p in islice(self._table.values(), _EVICT_AMONG) if p.pid]
+        process = next((p for p in among[:-1] if p.references <= 1), among[0])
+        del self._table[process.key]
         self.statistics.evictions += 1
         if not process.ended:
             self._count_family(process, -1, now_s=now_s)
