@@ -177,8 +177,11 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 		}
 		piece->record.offset = sent;
 		piece->record.len = size;
-		/* The exec record itself wakes the reader. */
-		if (events.ringbuf_output(piece, sizeof(piece->record) + size, BPF_RB_NO_WAKEUP)) {
+		/*
+		 * Wakes the reader, as a record does that finds all before it read. Without that the
+		 * records behind would not wake it either: they find this one unread.
+		 */
+		if (events.ringbuf_output(piece, sizeof(piece->record) + size, 0)) {
 			count_lost(LOST_DATA);
 			s->record.flags |= FLAG_TRUNC_ARGS;
 			range->len = sent;

@@ -1,0 +1,34 @@
+"""The event loop is woken for every record, with nothing else happening that would wake it."""
+
+import asyncio
+
+import pytest
+
+from collector.reader import RingReader
+from kernel.conftest import exits_of
+
+pytestmark = pytest.mark.kernel
+
+# The pause is for the reader to have gone to sleep; then an exec without a fork before it.
+SCRIPT = 'x=$(printf "%*s" "$1" x); sleep 0.5; exec true "$x"'
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 120_000])
+async def test_an_exec_wakes_the_reader(plain, size):
+    woken = asyncio.Event()
+
+    def handle(records):
+        plain.pipeline.handle(records)
+        woken.set()
+
+    plain.pump()
+    reader = asyncio.create_task(RingReader(plain.opened.ring, handle).run())
+    child = await asyncio.create_subprocess_exec("/bin/sh", "-c", SCRIPT, "sh", str(size))
+    try:
+        async with asyncio.timeout(30):
+            while not exits_of(plain.events, child.pid):
+                await woken.wait()
+                woken.clear()
+    finally:
+        reader.cancel()
+        await child.wait()
