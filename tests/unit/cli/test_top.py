@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cli.client import Batch
 from cli.commands.top import TopView
+from cli.resume import Batch
 from cli.top_model import TopModel
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.stream_pb2 import GapNotice, LossNotice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 54321
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+AGENT_INFO_FILE = "/var/run/tetragon/tetragon-info.json"
 _EXAMPLE = "--server-address gateway.example:54321, unix:///run/tetra.sock or dns:///gateways:54321"
 _PROBE_TIMEOUT_S = 0.3
 _ROUTE_FLAG_GATEWAY = 0x2  # RTF_GATEWAY, include/uapi/linux/route.h
@@ -102,15 +104,28 @@ def _parse_address(text: str) -> Address:
 def default_address() -> str:
     """Return the address for when none was given.
 
-    With ``TETRA_DISCOVER=1``, as in the container image, the first that answers of: this
+    A Tetragon agent on this host says in its info file where it serves. With
+    ``TETRA_DISCOVER=1``, as in the container image, it is else the first that answers of: this
     network namespace, a container named ``gateway``, the host behind the default route.
     """
+    told = _agent_address()
+    if told:
+        return told
     if os.environ.get("TETRA_DISCOVER") != "1":
         return DEFAULT_ADDRESS
     for host in ("localhost", "gateway", default_route()):
         if host and _answers(host, DEFAULT_PORT):
             return f"{host}:{DEFAULT_PORT}"
     return DEFAULT_ADDRESS
+
+
+def _agent_address() -> str:
+    try:
+        info = json.loads(Path(AGENT_INFO_FILE).read_text())
+    except (OSError, ValueError):
+        return ""
+    address = info.get("server_address") if isinstance(info, dict) else None
+    return address if isinstance(address, str) else ""
 
 
 def _answers(host: str, port: int) -> bool:

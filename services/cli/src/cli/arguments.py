@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import difflib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -15,36 +17,113 @@ from cli.timestamps import parse_duration_s
 _T = TypeVar("_T")
 
 
+# A right value for each kind of value, for messages about wrong ones.
+_EXAMPLES = {
+    "BOOL": "true",
+    "BYTES": "67108864",
+    "CEL": "'process_exec.process.pid > uint(1)'",
+    "CURSOR": "81234:17",
+    "DURATION": "10s",
+    "FILE": "tls.pem",
+    "FILE[,...]": "ca.pem",
+    "HOST:PORT[,...]": DEFAULT_ADDRESS,
+    "LEVEL": "debug",
+    "N": "10",
+    "NAME": "web-1",
+    "PATH": "process.pid",
+    "PID": "4711",
+    "REGEX": "'^/usr/bin/'",
+    "SELECTOR": "'app=web,tier in (a,b)'",
+    "TEMPLATE": "time,pid,binary",
+    "TIME": "10m",
+    "TYPE": "PROCESS_EXEC",
+    "URL": "nats://127.0.0.1:4222",
+    "[SET:[MODE:]]NAME": "CAP_SYS_ADMIN",
+}
+
+# What Tetragon's own client has and nothing here serves.
+_NOT_SERVED = {
+    **dict.fromkeys(
+        ("tracingpolicy", "tp", "policytest", "pt", "policyfilter", "sensors", "explain"),
+        "there are no tracing policies here, processes are told without one",
+    ),
+    **dict.fromkeys(("bugtool", "probe"), "tetra doctor looks a host over"),
+    **dict.fromkeys(
+        ("eventlog", "debug", "dump", "cri", "cgtracker", "rthooks"), "not served here"
+    ),
+}
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises `UsageError` instead of printing a usage text."""
+    """Raises `UsageError`, with an example of what is right, instead of printing a usage text."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise `UsageError` with ``message`` and the place where help is."""
-        raise UsageError(f"{self._better(message)} (see {self.prog} --help)")
-
-    def _better(self, message: str) -> str:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown == message:
-            return message.replace("argument ", "", 1)
-        import difflib
-
-        word = unknown.split()[0]
-        if not word.startswith("-"):
-            return f"unexpected argument {word!r}"
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        close = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
-        return f"unknown flag {word}" + (f", did you mean {close[0]}?" if close else "")
+        super().__init__(allow_abbrev=False, exit_on_error=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; report unknown flags here, where the sub-command's flags are known."""
-        parsed, unknown = super().parse_known_args(args, namespace)
+        """Parse; report what is wrong here, where the sub-command's flags are known."""
+        try:
+            parsed, unknown = super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            raise self._wrong_value(error) from None
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            raise self._unknown(unknown[0])
         return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError`: something is missing."""
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing != message:
+            message = f"{self._where}{missing} is missing"
+        raise UsageError(message, self._first_example())
+
+    @property
+    def _where(self) -> str:
+        return f"{self.prog.partition(' ')[2]}: " if " " in self.prog else ""
+
+    def _unknown(self, word: str) -> UsageError:
+        if not word.startswith("-"):
+            return UsageError(f"{self._where}unexpected argument {word!r}", self._first_example())
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
+        message = f"{self._where}unknown flag {word}{hint} (see {self.prog} --help)"
+        return UsageError(message, "" if close else self._first_example())
+
+    def _wrong_value(self, error: argparse.ArgumentError) -> UsageError:
+        name = error.argument_name or ""
+        action = next((a for a in self._actions if argparse._get_action_name(a) == name), None)
+        message = error.message
+        given = re.search(r"(?:choice|value): '(.*?)'(?: |$)", message)
+        if isinstance(action, argparse._SubParsersAction) and given:
+            return self._unknown_command(given[1], action)
+        if "for example: " in message or action is None:
+            return UsageError(f"{name}: {message}" if name else message)
+        flag = action.option_strings[-1] if action.option_strings else self.prog
+        metavar = action.metavar if isinstance(action.metavar, str) else ""
+        value = str(next(iter(action.choices))) if action.choices else _EXAMPLES.get(metavar, "")
+        if given and action.choices:
+            message = f"{given[1]!r} is not {one_of(map(str, action.choices))}"
+        elif given and action.type is int:
+            message = f"{given[1]!r} is not a whole number"
+        elif message.startswith("expected "):
+            message = "its value is missing"
+        return UsageError(f"{name}: {message}", f"{flag} {value}".rstrip())
+
+    def _unknown_command(self, word: str, action: argparse._SubParsersAction[Parser]) -> UsageError:
+        close = difflib.get_close_matches(word, [*action.choices], n=1)
+        if word in _NOT_SERVED:
+            hint = f": {_NOT_SERVED[word]}"
+        elif close:
+            hint = f", did you mean {close[0]}?"
+        else:
+            hint = f": it is {one_of(c.dest for c in action._choices_actions)}"
+        return UsageError(f"unknown command {word!r}{hint}", self._first_example())
+
+    def _first_example(self) -> str:
+        _, _, examples = (self.description or "").partition("examples:\n")
+        return re.split(r"\s{3,}|\n", examples.strip())[0]
 
 
 def checked(parse: Callable[[str], _T], name: str) -> Callable[[str], _T]:
@@ -121,7 +200,8 @@ def add_global_flags(parser: argparse.ArgumentParser, *, suppress: bool) -> None
         default=default(None),
         metavar="HOST:PORT[,...]",
         help="gateway or Tetragon to ask: host:port, unix:///path or dns:///name:port, several "
-        f"separated by commas [TETRA_SERVER_ADDRESS; {DEFAULT_ADDRESS}]",
+        "separated by commas [TETRA_SERVER_ADDRESS; what a Tetragon agent here says in its info "
+        f"file; {DEFAULT_ADDRESS}]",
     )
     group.add_argument(
         "--timeout",

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 from cli.address import Address, ServerOptions
 from cli.errors import ServerError, TetraError, UnreachableError, UnsupportedError, UsageError
+from cli.resume import Batch, Progress
 from tetra.v1.node_pb2 import NodeInfo
-from tetra.v1.stream_pb2 import (
-    Cursor,
-    GapNotice,
-    ListNodesRequest,
-    LossNotice,
-    StreamEventsRequest,
-)
+from tetra.v1.stream_pb2 import ListNodesRequest, StreamEventsRequest
 from tetra.v1.stream_pb2_grpc import EventStreamStub
-from tetragon.events_pb2 import GetEventsRequest, GetEventsResponse
+from tetragon.events_pb2 import GetEventsRequest
 from tetragon.sensors_pb2 import (
     GetDebugRequest,
     GetInfoRequest,
@@ -65,6 +60,8 @@ _CAUSES = {
     "WRONG_VERSION_NUMBER": "TLS: the server does not speak it; leave the --tls flags out",
     "SSL_ERROR": "TLS: the handshake failed; does the server want --tls-cert-file client.pem "
     "--tls-key-file client-key.pem?",
+    "No such file or directory": "there is no such socket; is the gateway running there?",
+    "Failed parsing HTTP/2": "what answers there does not speak gRPC; is it the gateway's port?",
     "Connection refused": "connection refused; is the gateway running there?",
     "Name or service not known": "the host name is not known",
     "Domain name not found": "the host name is not known",
@@ -72,13 +69,19 @@ _CAUSES = {
 }
 
 
-class Batch(NamedTuple):
-    """What one response of the stream brought."""
-
-    events: Sequence[GetEventsResponse]
-    cursor: Cursor | None = None  # the place behind these events; None from a plain Tetragon
-    losses: Sequence[LossNotice] = ()
-    gaps: Sequence[GapNotice] = ()
+# What is right instead of what a gateway refuses, by the field that it names.
+_EXAMPLES = {
+    "binary_regex": "--process '^/usr/bin/'",
+    "parent_binary_regex": "--parent-process 'sh$'",
+    "arguments_regex": "--arguments '^-l '",
+    "pod_regex": "--pod '^web-'",
+    "namespace_regex": "--namespace-regex '^shop'",
+    "container_name_regex": "--containers '^web'",
+    "container_id": "--container-id '^0123'",
+    "labels": "--labels 'app=web,tier in (a,b)'",
+    "cel_expression": "--cel-expression 'process_exec.process.pid > uint(1)'",
+    "field_filters": "--include-fields process.pid,parent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +183,7 @@ class Client:
         Raises `UnreachableError` when the server cannot be reached or stays away, and
         `UsageError` when it refuses the request.
         """
-        request = _copy(request)
-        ends = request.no_follow or request.HasField("until")
+        progress = Progress(request)
         connected = False  # this server answered once: from now on a failure is an interruption
         failing_since: float | None = None
         wait_s = _RESUME_FIRST_WAIT_S
@@ -189,15 +191,18 @@ class Client:
         while True:
             failure: TetraError | None = None
             try:
-                for batch in self._stream_once(request):
+                for batch in self._stream_once(progress.request):
                     if failing_since is not None and (connected or policy.always):
                         self.notice(f"connected to {self.address} again")
                     connected, failing_since, wait_s, tried = True, None, _RESUME_FIRST_WAIT_S, 0
-                    yield batch
-                    if batch.cursor is not None:
-                        request.after.CopyFrom(batch.cursor)
-                if ends or not (policy.always or request.HasField("after")):
+                    news = progress.news(batch)
+                    yield news
+                    progress.passed(news)
+                repeated = progress.repeats
+                if progress.ended() or not (policy.always or progress.resumable):
                     return
+                if repeated:
+                    continue  # the snapshot is whole; what followed it comes from the next call
             except grpc.RpcError as error:
                 if self._closed:
                     return
@@ -210,16 +215,15 @@ class Client:
                 if not connected and tried >= len(self.options.addresses):
                     raise failure or UnreachableError(f"stream: {self.address}: it ended")
                 lost_s = 0.0 if failing_since is None else now - failing_since
-                if connected and (not request.HasField("after") or lost_s >= policy.give_up_s):
+                if connected and (not progress.resumable or lost_s >= policy.give_up_s):
                     raise failure or UnreachableError(f"stream: {self.address}: it ended")
             if failing_since is None:
                 failing_since = now
                 if connected or policy.always:
-                    where = (
-                        "nothing is missed" if request.HasField("after") else "events may be missed"
-                    )
+                    where = "nothing is missed" if progress.resumable else "events may be missed"
                     cause = failure or f"stream: {self.address}: it ended"
                     self.notice(f"{cause}; connecting again, {where}")
+            progress.lost()
             self._drop()
             self._turn += 1
             if connected or policy.always:
@@ -290,7 +294,9 @@ class Client:
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return UnsupportedError(f"call: {address}: the server does not offer it")
         if code == grpc.StatusCode.INVALID_ARGUMENT:
-            return UsageError(f"request: {address}: {details}")
+            return UsageError(
+                f"request: {address}: {details}", _EXAMPLES.get(details.partition(":")[0], "")
+            )
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             return UsageError(f"receive: {address}: {details}", "--max-recv-size 67108864")
         if code in _LOST:
@@ -325,12 +331,6 @@ def open_channel(address: Address, options: ServerOptions) -> grpc.Channel:
         ),
         options=settings,
     )
-
-
-def _copy(request: StreamEventsRequest) -> StreamEventsRequest:
-    copy = StreamEventsRequest()
-    copy.CopyFrom(request)
-    return copy
 
 
 def _code(error: grpc.RpcError) -> grpc.StatusCode:

@@ -6,12 +6,14 @@ server, broken stream), 2 the command line is wrong.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from cli import commands
+from cli import __version__, commands
 from cli.arguments import Parser, add_global_flags
 from cli.errors import TetraError, UsageError
 from cli.terminal import visible
@@ -27,7 +29,7 @@ examples:
 """
 _EPILOG = """environment:
   TETRA_SERVER_ADDRESS   default of --server-address
-  NO_COLOR, TERM=dumb    no colours
+  NO_COLOR, TERM=dumb    no colours, except with --color always
 
 exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line
 help on a command: tetra COMMAND --help
@@ -39,7 +41,6 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="tetra", usage="tetra COMMAND [flags]", description=_DESCRIPTION, epilog=_EPILOG
     )
-    add_global_flags(parser, suppress=False)
     subparsers = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", parser_class=Parser
     )
@@ -47,19 +48,31 @@ def make_parser() -> Parser:
         command = commands.load(name)
         sub = subparsers.add_parser(
             name,
+            prog=f"tetra {name}",
             usage=f"tetra {name} {getattr(command, 'USAGE', '')}[flags]",
             help=command.HELP,
             description=command.DESCRIPTION,
+            aliases=getattr(command, "ALIASES", ()),
         )
         command.configure(sub)
         add_global_flags(sub, suppress=True)
         sub.set_defaults(run=command.run)
+    add_global_flags(parser, suppress=False)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"CLI version: {__version__}",
+        help="as tetra version",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``tetra`` and return its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the locale cannot write becomes an escape, not an exception.
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = False
     try:
         parser = make_parser()
@@ -71,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # gRPC's own log would stand between the lines; our errors say what it knows.
         os.environ.setdefault("GRPC_VERBOSITY", "DEBUG" if debug else "NONE")
         code: int = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return _quietly(0)
@@ -80,8 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TetraError as error:
         if debug and not isinstance(error, UsageError):
             raise
-        print(f"tetra: error: {visible(str(error))}", file=sys.stderr)
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        # A full disk behind stdout, a terminal that has gone. Files that are read are TetraErrors.
+        return _quietly(
+            _fail(f"write: standard output: {(error.strerror or str(error)).lower()}", 1)
+        )
+
+
+def _fail(message: str, code: int) -> int:
+    with suppress(OSError):
+        print(f"tetra: error: {visible(message)}", file=sys.stderr, flush=True)
+    return code
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -91,7 +117,8 @@ def _interrupt(signum: int, frame: object) -> None:
 def _quietly(code: int) -> int:
     # What is still buffered would raise again when the interpreter flushes at its end.
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -42,7 +42,8 @@ def reference() -> str:
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
+            names = [choice.dest for choice in action._choices_actions]  # without aliases
+            return {name: action.choices[name] for name in names}
     return {}
 
 

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from cli.client import Batch, Client, ResumePolicy
+from cli.client import Client, ResumePolicy
 from cli.errors import UsageError
+from cli.resume import Batch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

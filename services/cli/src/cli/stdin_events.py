@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from google.protobuf import json_format
 
-from cli.client import Batch
 from cli.errors import UsageError
 from cli.filters import apply_field_filters, local_predicate
+from cli.resume import Batch
 from cli.terminal import notice
 from tetra.v1.stream_pb2 import StreamEventsRequest
 from tetragon.events_pb2 import GetEventsResponse

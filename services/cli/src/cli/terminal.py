@@ -6,6 +6,8 @@ import re
 import sys
 from typing import BinaryIO, Literal, TextIO
 
+from cli.errors import TetraError
+
 ColourMode = Literal["auto", "always", "never"]
 
 _NAMED_ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
@@ -57,9 +59,16 @@ class Output:
         self.unicode = encoding.lower().replace("-", "").replace("_", "") == "utf8"
 
     @classmethod
-    def stdout(cls) -> "Output":
-        """Return the process's standard output in the locale's encoding."""
-        return cls(sys.stdout.buffer, sys.stdout.encoding or "utf-8")
+    def stdout(cls, *, exact: bool = False) -> "Output":
+        """Return standard output in the locale's encoding; raise `TetraError` if it is closed.
+
+        ``exact`` means UTF-8 in files and pipes whatever the locale: a terminal alone has to be
+        spoken to in its own encoding.
+        """
+        if sys.stdout is None:
+            raise TetraError("write: standard output: it is closed")
+        encoding = sys.stdout.encoding or "utf-8"
+        return cls(sys.stdout.buffer, encoding if sys.stdout.isatty() or not exact else "utf-8")
 
     def write(self, text: str | bytes) -> None:
         """Write and flush; raise `BrokenPipeError` when the reader has gone."""

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from cli.client import Batch
 from cli.processes import command_of, place_of, user_of
+from cli.resume import Batch
 from cli.terminal import visible
 
 GROUPS = ("binary", "user", "container", "node")

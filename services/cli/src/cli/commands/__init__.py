@@ -1,8 +1,9 @@
 """Sub-commands, one module each: ``HELP`` and ``DESCRIPTION``, ``configure`` and ``run``.
 
-``configure(parser)`` declares the flags, ``run(args)`` does the work and returns the exit code.
-Modules import what is slow (gRPC, messages, the terminal library) inside ``run``, so that
-``tetra version`` does not pay for ``tetra top``.
+``USAGE`` (words behind the name) and ``ALIASES`` are optional. ``configure(parser)`` declares the
+flags, ``run(args)`` does the work and returns the exit code. Modules import what is slow (gRPC,
+messages, the terminal library) inside ``run``, so that ``tetra version`` does not pay for
+``tetra top``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NAMES = (
     "loglevel",
     "doctor",
     "completion",
+    "help",
 )
 
 

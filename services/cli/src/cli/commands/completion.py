@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import dataclass
+from shlex import quote
 
 HELP = "print a completion script for a shell"
 DESCRIPTION = """Print a completion script for bash, zsh or fish.
@@ -23,115 +26,143 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
     make = {"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]
-    print(make(_words()), end="")
+    print(make(_commands()), end="")
     return 0
 
 
+@dataclass(frozen=True, slots=True)
 class _Flag:
-    def __init__(self, action: argparse.Action) -> None:
-        self.names = list(action.option_strings)
-        self.help = (action.help or "").replace("'", "").replace("[", "(").replace("]", ")")
-        self.values = [str(choice) for choice in action.choices or ()]
-        self.takes_value = action.nargs is None
+    names: list[str]
+    help: str
+    values: list[str]  # what it may be, where that is known
+    takes_value: bool
+    takes_file: bool
 
 
-def _words() -> dict[str, tuple[str, list[str], list[_Flag]]]:
-    """Return, for each command, its help, its own words and its flags."""
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    help: str
+    words: list[str]
+    flags: list[_Flag]
+
+
+def _commands() -> list[_Command]:
     from cli.main import make_parser
 
-    found = {}
     subparsers = next(
         a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)
     )
-    helps = {choice.dest: choice.help or "" for choice in subparsers._choices_actions}
-    for name, parser in subparsers.choices.items():
-        actions = parser._actions
+    names = [choice.dest for choice in subparsers._choices_actions]  # without aliases
+    found = []
+    for choice in subparsers._choices_actions:
+        actions = subparsers.choices[choice.dest]._actions
         words = [str(w) for a in actions if not a.option_strings for w in a.choices or ()]
-        found[name] = (helps[name], words, [_Flag(a) for a in actions if a.option_strings])
+        if choice.dest == "help":
+            words = names
+        flags = [_flag(action) for action in actions if action.option_strings]
+        found.append(_Command(choice.dest, choice.help or "", words, flags))
     return found
 
 
-def _bash(words: dict[str, tuple[str, list[str], list[_Flag]]]) -> str:
-    cases = []
-    for name, (_, own, flags) in words.items():
-        names = " ".join(n for flag in flags for n in flag.names)
-        valued = [
-            f"      {name}:{'|'.join(f'{name}:{n}' for n in flag.names).removeprefix(f'{name}:')}) "
-            f'COMPREPLY=($(compgen -W "{" ".join(flag.values)}" -- "$cur")); return;;'
-            for flag in flags
-            if flag.values
-        ]
-        cases += valued
-        cases.append(f'      {name}:*) words="{" ".join([*own, names])}";;')
-    return "\n".join(
-        [
-            "# bash completion for tetra",
-            "_tetra() {",
-            '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"',
-            f'  local commands="{" ".join(words)}" command="" word words',
-            '  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
-            '    case " $commands " in *" $word "*) command="$word"; break;; esac',
-            "  done",
-            '  if [ -z "$command" ]; then words="$commands --server-address --help"; else',
-            '    case "$command:$prev" in',
-            *cases,
-            "    esac",
-            "  fi",
-            '  COMPREPLY=($(compgen -W "$words" -- "$cur"))',
-            "}",
-            "complete -o default -F _tetra tetra",
-            "",
-        ]
+def _flag(action: argparse.Action) -> _Flag:
+    return _Flag(
+        names=list(action.option_strings),
+        help=action.help or "",
+        values=[str(choice) for choice in action.choices or ()],
+        takes_value=action.nargs is None,
+        takes_file=str(action.metavar).startswith("FILE"),
     )
 
 
-def _zsh(words: dict[str, tuple[str, list[str], list[_Flag]]]) -> str:
-    lines = ["#compdef tetra", "_tetra() {", "  local -a commands", "  commands=("]
-    lines += [f"    '{name}:{help}'" for name, (help, _, _) in words.items()]
-    lines += [
-        "  )",
-        "  if (( CURRENT == 2 )); then _describe command commands; return; fi",
-        '  case "$words[2]" in',
-    ]
-    for name, (_, own, flags) in words.items():
+def _bash(commands: list[_Command]) -> str:
+    cases = []
+    for command in commands:
+        for flag in command.flags:
+            if flag.takes_value:
+                pattern = "|".join(f"{command.name}:{name}" for name in flag.names)
+                answer = f'_tetra_words "{" ".join(flag.values)}"' if flag.values else ":"
+                cases.append(f"    {pattern}) {answer}; return;;")
+        names = [name for flag in command.flags for name in flag.names]
+        cases.append(f'    {command.name}:*) _tetra_words "{" ".join([*command.words, *names])}";;')
+    all_names = " ".join(command.name for command in commands)
+    return f"""# bash completion for tetra
+_tetra_words() {{
+  mapfile -t COMPREPLY < <(compgen -W "$1" -- "${{COMP_WORDS[COMP_CWORD]}}")
+}}
+_tetra() {{
+  local previous="${{COMP_WORDS[COMP_CWORD-1]}}" commands="{all_names}" command="" word
+  COMPREPLY=()
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case " $commands " in *" $word "*) command="$word"; break;; esac
+  done
+  case "$command:$previous" in
+    :*) _tetra_words "$commands --server-address --version --help";;
+{chr(10).join(cases)}
+  esac
+}}
+# Where there is no answer, such as behind --tls-cert-file, it is a file.
+complete -o default -F _tetra tetra
+"""
+
+
+def _zsh(commands: list[_Command]) -> str:
+    cases = []
+    for command in commands:
         specs = []
-        for flag in flags:
-            text = flag.help.replace(":", "\\:")
-            value = f":value:({' '.join(flag.values)})" if flag.values else ":value:_files"
-            end = value if flag.takes_value else ""
-            specs += [f"      '*{option}[{text}]{end}'" for option in flag.names]
-        if own:
-            specs.append(f"      '*:word:({' '.join(own)})'")
-        lines += [f"    {name}) _arguments \\", " \\\n".join(specs), "    ;;"]
-    lines += [
-        "  esac",
-        "}",
-        'if [ "$funcstack[1]" = _tetra ]; then _tetra "$@"; else',
-        "compdef _tetra tetra; fi",
-        "",
-    ]
-    return "\n".join(lines)
+        for flag in command.flags:
+            values = "_files" if flag.takes_file else f"({' '.join(flag.values)})"
+            end = f":value:{values}" if flag.takes_value else ""
+            specs += [quote(f"*{name}[{_zsh_text(flag.help)}]{end}") for name in flag.names]
+        if command.words:
+            specs.append(quote(f"*:word:({' '.join(command.words)})"))
+        lines = " \\\n".join(f"      {spec}" for spec in specs)
+        cases.append(f"    {command.name}) shift at words; (( CURRENT -= at ))")
+        cases.append(f"    _arguments \\\n{lines};;")
+    described = [f"    {quote(f'{c.name}:{_zsh_text(c.help)}')}" for c in commands]
+    return f"""#compdef tetra
+_tetra() {{
+  local -a commands
+  commands=(
+{chr(10).join(described)}
+  )
+  local at=1
+  while (( at < CURRENT - 1 )) && [[ -z ${{(M)commands:#${{words[at+1]}}:*}} ]]; do (( at++ )); done
+  if (( at >= CURRENT - 1 )); then _describe command commands; return; fi
+  case "${{words[at+1]}}" in
+{chr(10).join(cases)}
+  esac
+}}
+if [ "$funcstack[1]" = _tetra ]; then _tetra "$@"; else compdef _tetra tetra; fi
+"""
 
 
-def _fish(words: dict[str, tuple[str, list[str], list[_Flag]]]) -> str:
-    names = " ".join(words)
+def _zsh_text(text: str) -> str:
+    return re.sub(r"([\[\]:\\])", r"\\\1", text)
+
+
+def _fish(commands: list[_Command]) -> str:
+    names = " ".join(command.name for command in commands)
     lines = ["# fish completion for tetra", "complete -c tetra -f"]
-    for name, (help, own, flags) in words.items():
+    for command in commands:
         lines.append(
-            f"complete -c tetra -n 'not __fish_seen_subcommand_from {names}' -a {name} -d '{help}'"
+            f"complete -c tetra -n 'not __fish_seen_subcommand_from {names}' -a {command.name}"
+            f" -d {_fish_text(command.help)}"
         )
-        seen = f"complete -c tetra -n '__fish_seen_subcommand_from {name}'"
-        lines += [f"{seen} -a '{word}'" for word in own]
-        for flag in flags:
+        seen = f"complete -c tetra -n '__fish_seen_subcommand_from {command.name}'"
+        lines += [f"{seen} -a {word}" for word in command.words]
+        for flag in command.flags:
             options = " ".join(
-                f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in flag.names
+                f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
+                for name in flag.names
             )
-            value = (
-                f" -xa '{' '.join(flag.values)}'"
-                if flag.values
-                else " -r"
-                if flag.takes_value
-                else ""
-            )
-            lines.append(f"{seen} {options}{value} -d '{flag.help}'")
+            value = ""
+            if flag.takes_value:
+                value = " -rF" if flag.takes_file else f" -xa {_fish_text(' '.join(flag.values))}"
+            lines.append(f"{seen} {options}{value} -d {_fish_text(flag.help)}")
     return "\n".join([*lines, ""])
+
+
+def _fish_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

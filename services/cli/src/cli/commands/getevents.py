@@ -16,8 +16,8 @@ from cli.timestamps import parse_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cli.client import Batch
     from cli.renderers import Renderer
+    from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
 HELP = "print events as they happen, or as they happened"
@@ -67,6 +67,13 @@ def _output_flags(group: argparse._ActionsContainer) -> None:
     )
     add_list(group, "-f", "--include-fields", metavar="PATH", help="only these fields: process.pid")
     add_list(group, "-F", "--exclude-fields", metavar="PATH", help="not these fields: parent")
+    add_switch(
+        group,
+        "--quote",
+        default=True,
+        help="compact: quote texts that have spaces or unprintable characters; =false as in "
+        "Tetragon up to 1.7.0 [true]",
+    )
     add_switch(group, "--stack-traces", default=True, help="compact: stacks of kprobes [true]")
     add_switch(group, "--ima-hash", default=True, help="compact: IMA hashes of files [true]")
     group.add_argument(
@@ -140,7 +147,7 @@ def _time_flags(group: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print events until their end."""
-    output = Output.stdout()
+    output = Output.stdout(exact=args.output == "compact")
     request = _request(args)
     renderer = make_renderer(args, output)
     try:
@@ -171,12 +178,19 @@ def make_renderer(args: argparse.Namespace, output: Output) -> Renderer:
     if args.output == "json":
         from cli.renderers.json import JsonRenderer
 
-        return JsonRenderer(extensions=args.extensions)
+        return JsonRenderer(extensions=args.extensions, ascii=not output.unicode)
     if args.output == "compact":
         from cli.renderers.compact import CompactOptions, CompactRenderer
 
         return CompactRenderer(
-            CompactOptions(colour, args.timestamps, args.stack_traces, args.ima_hash)
+            CompactOptions(
+                colour=colour,
+                timestamps=args.timestamps,
+                stack_traces=args.stack_traces,
+                ima_hash=args.ima_hash,
+                quote=args.quote,
+                guard=sys.stdout.isatty(),
+            )
         )
     from cli.renderers.lifecycle import LifecycleRenderer
 
@@ -205,8 +219,8 @@ def _request(args: argparse.Namespace) -> StreamEventsRequest:
     ]
     if len(starts) > 1:
         raise UsageError(f"{' and '.join(starts)}: there is one beginning only", starts[0])
-    if args.last is not None and args.last < 1:
-        raise UsageError("--last: must be at least 1", "--last 100")
+    if args.last is not None and not 0 < args.last < 1 << 64:
+        raise UsageError("--last: must be at least 1, and a number that fits", "--last 100")
     if not args.follow and not starts:
         raise UsageError("--no-follow: shows nothing without a beginning", "--last 100 --no-follow")
     request = StreamEventsRequest(

@@ -14,6 +14,7 @@ examples:
   tetra loglevel set debug
 """
 USAGE = "get|set LEVEL "
+ALIASES = ("log",)  # the original's
 
 _LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 
@@ -22,7 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the two verbs."""
     verbs = parser.add_subparsers(dest="verb", metavar="get|set", required=True)
     for verb, help in (("get", "print the level"), ("set", "set the level")):
-        sub = verbs.add_parser(verb, help=help)
+        sub = verbs.add_parser(
+            verb, prog=f"tetra loglevel {verb}", help=help, description=DESCRIPTION
+        )
         if verb == "set":
             sub.add_argument("level", choices=_LEVELS, metavar="LEVEL", help=", ".join(_LEVELS))
         add_global_flags(sub, suppress=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-    from cli.client import Batch
+    from cli.resume import Batch
 
 HELP = "show what starts and ends most, live"
 DESCRIPTION = """Show processes started and ended a second, by binary, user, container or node (over

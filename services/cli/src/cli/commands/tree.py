@@ -13,7 +13,7 @@ from cli.terminal import Output, notice, wants_colour
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cli.client import Batch
+    from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
 HELP = "show the process tree of a node, live"

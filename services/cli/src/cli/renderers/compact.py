@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cli.errors import RenderError
 from cli.renderers import syscalls
+from cli.terminal import visible
 from cli.timestamps import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import (
@@ -44,7 +45,13 @@ _ESCAPES = {
 }
 _TO_ESCAPE = re.compile(r"[^ !#-\[\]-~]")
 
-Colour = Callable[[int, str], str]
+
+class _Style(NamedTuple):
+    """How parts of a line are written."""
+
+    colour: Callable[[int, str], str]
+    quote: Callable[[str], str]  # texts that processes choose
+    plain: Callable[[str], str]  # texts that the original never quotes
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -74,6 +81,10 @@ class CompactOptions:
     timestamps: bool = False
     stack_traces: bool = True
     ima_hash: bool = True
+    # As Tetragon does since July 2026; its releases up to 1.7.0 print texts as they are.
+    quote: bool = True
+    # Escape what a terminal obeys also where the original does not quote.
+    guard: bool = False
 
 
 class CompactRenderer:
@@ -81,7 +92,11 @@ class CompactRenderer:
 
     def __init__(self, options: CompactOptions) -> None:
         self._options = options
-        self._colour: Colour = _paint if options.colour else _plain
+        bare = visible if options.guard else str
+        self._style = _Style(
+            _paint if options.colour else _unpainted, quote if options.quote else bare, bare
+        )
+        self._colour, self._quote, self._plain = self._style
         self._kinds: dict[str | None, Callable[[GetEventsResponse], str]] = {
             "process_exec": self._exec,
             "process_exit": self._exit,
@@ -119,10 +134,11 @@ class CompactRenderer:
 
     def _source(self, event: GetEventsResponse, process: Process) -> str:
         if process.HasField("pod"):
-            source = f"{process.pod.namespace}/{process.pod.name}"
+            source = self._plain(f"{process.pod.namespace}/{process.pod.name}")
         else:
-            source = quote(event.node_name)
-        return f"{self._colour(_GREEN, source)} {self._colour(_MAGENTA, quote(process.binary))}"
+            source = self._quote(event.node_name)
+        binary = self._quote(process.binary)
+        return f"{self._colour(_GREEN, source)} {self._colour(_MAGENTA, binary)}"
 
     def _line(self, event: GetEventsResponse, body: Any, emoji: str, word: str, *parts: str) -> str:
         if not body.HasField("process"):
@@ -141,55 +157,57 @@ class CompactRenderer:
 
     def _exec(self, event: GetEventsResponse) -> str:
         body = event.process_exec
-        arguments = self._colour(_CYAN, quote(body.process.arguments))
+        arguments = self._colour(_CYAN, self._quote(body.process.arguments))
         return self._line(event, body, "🚀", "process", arguments)
 
     def _exit(self, event: GetEventsResponse) -> str:
         body = event.process_exit
-        arguments = self._colour(_CYAN, quote(body.process.arguments))
-        status = self._colour(_RED, body.signal or str(body.status))
+        arguments = self._colour(_CYAN, self._quote(body.process.arguments))
+        status = self._colour(_RED, self._plain(body.signal) or str(body.status))
         return self._line(event, body, "💥", "exit", arguments, status)
 
     def _throttle(self, event: GetEventsResponse) -> str:
         body = event.process_throttle
         action = {1: self._colour(_RED, "START"), 2: self._colour(_GREEN, "STOP ")}
         label = self._label("🧬", "throttle", _RED)
-        return f"{label} {action.get(body.type, '')} {quote(body.cgroup)}\n"
+        return f"{label} {action.get(body.type, '')} {self._quote(body.cgroup)}\n"
 
     def _loader(self, event: GetEventsResponse) -> str:
         body = event.process_loader
         build_id = f"{body.buildid.hex()} " if body.buildid else ""
-        path = build_id + self._colour(_YELLOW, quote(body.path))
+        path = build_id + self._colour(_YELLOW, self._quote(body.path))
         return self._line(event, body, "🧬", "loader", path)
 
     def _uprobe(self, event: GetEventsResponse) -> str:
         body = event.process_uprobe
-        return self._line(event, body, "🕵️", "uprobe", quote(body.path), quote(body.symbol))
+        parts = (self._quote(body.path), self._quote(body.symbol))
+        return self._line(event, body, "🕵️", "uprobe", *parts)
 
     def _usdt(self, event: GetEventsResponse) -> str:
         body = event.process_usdt
-        parts = (quote(body.path), quote(body.provider), quote(body.name))
+        parts = (self._quote(body.path), self._quote(body.provider), self._quote(body.name))
         return self._line(event, body, "🕵️", "usdt", *parts)
 
     def _lsm(self, event: GetEventsResponse) -> str:
         body = event.process_lsm
-        line = self._line(event, body, "🔒", "LSM", body.function_name)
+        line = self._line(event, body, "🔒", "LSM", self._plain(body.function_name))
         return line + self._ima_hash(body) if self._options.ima_hash else line
 
     def _tracepoint(self, event: GetEventsResponse) -> str:
         body = event.process_tracepoint
         if (body.subsys, body.event) == ("raw_syscalls", "sys_enter"):
             return self._line(event, body, "☎ ", "syscall", _raw_syscall(body))
-        return self._line(event, body, "⁉️", "tracepoint", body.subsys, body.event)
+        parts = (self._plain(body.subsys), self._plain(body.event))
+        return self._line(event, body, "⁉️", "tracepoint", *parts)
 
     def _kprobe(self, event: GetEventsResponse) -> str:
         body = event.process_kprobe
         function = _ABI_PREFIX.sub("", body.function_name)
         row = _KPROBES.get(function)
         if row is None:
-            line = self._line(event, body, "❓", "syscall", body.function_name)
+            line = self._line(event, body, "❓", "syscall", self._plain(body.function_name))
         else:
-            emoji, word, parts = row(body, self._colour)
+            emoji, word, parts = row(body, self._style)
             line = self._line(event, body, emoji, word, *parts)
         return line + self._stacks(body) if self._options.stack_traces else line
 
@@ -207,7 +225,7 @@ class CompactRenderer:
         colour = self._colour
         return (
             colour(_GREEN, f"   0x{frame.address:x}:")
-            + colour(_BLUE, f" {quote(frame.symbol)}")
+            + colour(_BLUE, f" {self._quote(frame.symbol)}")
             + "+"
             + colour(_YELLOW, f"0x{frame.offset:x}\n")
         )
@@ -216,8 +234,8 @@ class CompactRenderer:
         colour = self._colour
         return (
             colour(_GREEN, f"   0x{frame.address:x}:")
-            + (colour(_BLUE, f" {quote(frame.symbol)}") if frame.symbol else "")
-            + colour(_YELLOW, f" ({quote(frame.module)}+0x{frame.offset:x})\n")
+            + (colour(_BLUE, f" {self._quote(frame.symbol)}") if frame.symbol else "")
+            + colour(_YELLOW, f" ({self._quote(frame.module)}+0x{frame.offset:x})\n")
         )
 
     def _ima_hash(self, body: ProcessLsm) -> str:
@@ -230,8 +248,8 @@ class CompactRenderer:
             path = body.args[0].file_arg.path
         if not path:
             return ""
-        return self._colour(_GREEN, f"   {quote(path)}") + self._colour(
-            _BLUE, f" {body.ima_hash}\n"
+        return self._colour(_GREEN, f"   {self._quote(path)}") + self._colour(
+            _BLUE, f" {self._plain(body.ima_hash)}\n"
         )
 
 
@@ -259,7 +277,7 @@ def _paint(code: int, text: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def _plain(code: int, text: str) -> str:
+def _unpainted(code: int, text: str) -> str:
     return text
 
 
@@ -294,55 +312,66 @@ def _raw_syscall(body: ProcessTracepoint) -> str:
 _ABI_PREFIX = re.compile(r"^__(?:x64|arm64|ia32)_")
 
 _Row = tuple[str, str, Sequence[str]]
-_Kprobe = Callable[[ProcessKprobe, Colour], _Row]
-_Part = Callable[[KprobeArgument], str]
+_Kprobe = Callable[[ProcessKprobe, _Style], _Row]
+_Part = Callable[[KprobeArgument, _Style], str | None]  # None: not there
 
 
-def _part(body: ProcessKprobe, index: int, text: _Part, colour: Colour) -> str:
-    return colour(_CYAN, text(body.args[index])) if index < len(body.args) else ""
+def _part(body: ProcessKprobe, index: int, part: _Part, style: _Style) -> str:
+    text = part(body.args[index], style) if index < len(body.args) else None
+    return "" if text is None else style.colour(_CYAN, text)
 
 
 def _row(emoji: str, word: str, *parts: tuple[int, _Part]) -> _Kprobe:
     """Return a row whose parts are texts of arguments, by their position."""
 
-    def render(body: ProcessKprobe, colour: Colour) -> _Row:
-        return emoji, word, [_part(body, index, text, colour) for index, text in parts]
+    def render(body: ProcessKprobe, style: _Style) -> _Row:
+        return emoji, word, [_part(body, index, part, style) for index, part in parts]
 
     return render
 
 
-def _file(arg: KprobeArgument) -> str:
-    return quote(arg.file_arg.path)
+def _file(arg: KprobeArgument, style: _Style) -> str | None:
+    return style.quote(arg.file_arg.path) if arg.HasField("file_arg") else None
 
 
-def _text(arg: KprobeArgument) -> str:
-    return quote(arg.string_arg)
+def _text(arg: KprobeArgument, style: _Style) -> str:
+    return style.quote(arg.string_arg)
 
 
-def _bytes_count(arg: KprobeArgument) -> str:
+def _integer(arg: KprobeArgument, style: _Style) -> str:
+    return str(arg.int_arg)
+
+
+def _bytes_count(arg: KprobeArgument, style: _Style) -> str:
     return f"{arg.size_arg} bytes"
 
 
-def _flow(arg: KprobeArgument) -> str:
+def _flow(arg: KprobeArgument, style: _Style) -> str:
     sock: KprobeSock = arg.sock_arg
-    return f"tcp {sock.saddr}:{sock.sport} -> {sock.daddr}:{sock.dport}"
+    saddr, daddr = style.plain(sock.saddr), style.plain(sock.daddr)
+    return f"tcp {saddr}:{sock.sport} -> {daddr}:{sock.dport}"
 
 
-def _bpf_program(arg: KprobeArgument) -> str:
+def _bpf_program(arg: KprobeArgument, style: _Style) -> str:
     program = arg.bpf_attr_arg
-    return f"{program.ProgType} {program.ProgName} instruction count {program.InsnCnt}"
+    kind, name = style.plain(program.ProgType), style.plain(program.ProgName)
+    return f"{kind} {name} instruction count {program.InsnCnt}"
 
 
-def _perf_event(arg: KprobeArgument) -> str:
-    return f"{arg.perf_event_arg.Type} {arg.perf_event_arg.KprobeFunc}"
+def _perf_event(arg: KprobeArgument, style: _Style) -> str:
+    return style.plain(f"{arg.perf_event_arg.Type} {arg.perf_event_arg.KprobeFunc}")
 
 
-def _bpf_map(arg: KprobeArgument) -> str:
+def _bpf_map(arg: KprobeArgument, style: _Style) -> str:
     bpf_map = arg.bpf_map_arg
     return (
-        f"{bpf_map.MapType} {bpf_map.MapName} key size {bpf_map.KeySize} "
+        f"{style.plain(bpf_map.MapType)} {style.plain(bpf_map.MapName)} key size {bpf_map.KeySize} "
         f"value size {bpf_map.ValueSize} max entries {bpf_map.MaxEntries}"
     )
+
+
+def _path(arg: KprobeArgument, style: _Style) -> str:
+    return style.quote(arg.path_arg.path)
 
 
 _NAMESPACES = {
@@ -358,38 +387,38 @@ _NAMESPACES = {
 }
 
 
-def _setns(body: ProcessKprobe, colour: Colour) -> _Row:
+def _setns(body: ProcessKprobe, style: _Style) -> _Row:
     kind = _NAMESPACES.get(body.args[1].int_arg, "") if len(body.args) > 1 else ""
     return "🔧", "setns", [kind]
 
 
-def _tcp_sendmsg(body: ProcessKprobe, colour: Colour) -> _Row:
+def _tcp_sendmsg(body: ProcessKprobe, style: _Style) -> _Row:
     count = body.args[1].int_arg if len(body.args) > 1 else 0
-    return "📤", "sendmsg", [_part(body, 0, _flow, colour), f"bytes {count}"]
+    return "📤", "sendmsg", [_part(body, 0, _flow, style), f"bytes {count}"]
 
 
-def _file_permission(body: ProcessKprobe, colour: Colour) -> _Row:
+def _file_permission(body: ProcessKprobe, style: _Style) -> _Row:
     if len(body.args) < 2:
         return "❓", "security_file_permission", [""]
     may_write, may_read = 2, 4
     labels = {may_write: ("📝", "write"), may_read: ("📚", "read")}
     label = labels.get(body.args[1].int_arg, ("❓", "security_file_permission"))
-    return *label, [_part(body, 0, _file, colour)]
+    return *label, [_part(body, 0, _file, style)]
 
 
-def _mmap_file(body: ProcessKprobe, colour: Colour) -> _Row:
+def _mmap_file(body: ProcessKprobe, style: _Style) -> _Row:
     if len(body.args) < 2:
         return "❓", "security_mmap_file", [""]
     protection = body.args[1].uint_arg
     letters = "".join(letter for bit, letter in ((1, "r"), (2, "w"), (4, "x")) if protection & bit)
-    return "📝", f"mmap-{letters}", [_part(body, 0, _file, colour)]
+    return "📝", f"mmap-{letters}", [_part(body, 0, _file, style)]
 
 
-def _truncate(function: str, text: _Part) -> _Kprobe:
-    def render(body: ProcessKprobe, colour: Colour) -> _Row:
+def _truncate(function: str, path: _Part) -> _Kprobe:
+    def render(body: ProcessKprobe, style: _Style) -> _Row:
         if not body.args:
             return "❓", function, [""]
-        return "📝", "truncate", [_part(body, 0, text, colour)]
+        return "📝", "truncate", [_part(body, 0, path, style)]
 
     return render
 
@@ -402,7 +431,7 @@ _KPROBES: dict[str, _Kprobe] = {
     "sys_open": _row("📬\ufe0f", "open", (1, _text)),  # quirk: the path is argument 0
     "sys_close": _row("📪", "close", (0, _file)),
     "sys_mount": _row("💾", "mount", (0, _text), (1, _text)),
-    "sys_setuid": _row("🔑", "setuid", (0, lambda arg: str(arg.int_arg))),
+    "sys_setuid": _row("🔑", "setuid", (0, _integer)),
     "sys_clock_settime": _row("⏰", "clock_settime"),
     "sys_pivot_root": _row("💾", "pivot_root", (0, _text), (1, _text)),
     "proc_exec_connector": _row("🔧", "proc_exec_connector"),
@@ -416,8 +445,6 @@ _KPROBES: dict[str, _Kprobe] = {
     "security_bpf_map_create": _row("🗺", "bpf_map_create", (0, _bpf_map)),
     "security_file_permission": _file_permission,
     "security_mmap_file": _mmap_file,
-    "security_path_truncate": _truncate(
-        "security_path_truncate", lambda arg: quote(arg.path_arg.path)
-    ),
+    "security_path_truncate": _truncate("security_path_truncate", _path),
     "security_file_truncate": _truncate("security_file_truncate", _file),
 }

@@ -49,6 +49,7 @@ _INTEGERS_64 = frozenset(
     }
 )
 _UNPRINTABLE = re.compile(r"[^ -~]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def _string(value: str) -> str:
@@ -235,14 +236,16 @@ def _well_known(message: Message) -> str:
 class JsonRenderer:
     """``-o json``: one event a line."""
 
-    def __init__(self, *, extensions: bool = False) -> None:
+    def __init__(self, *, extensions: bool = False, ascii: bool = False) -> None:
         encoder = JsonEncoder(extensions=extensions)
         self._encode = encoder.compiled(GetEventsResponse)
+        self._ascii = ascii  # for a locale that is not UTF-8, which JSON always is
 
     def render(self, events: Iterable[GetEventsResponse]) -> str:
         """Return a line for each event."""
         encode = self._encode
-        return "".join([encode(event) + "\n" for event in events])
+        text = "".join([encode(event) + "\n" for event in events])
+        return _NOT_ASCII.sub(lambda m: json.dumps(m.group())[1:-1], text) if self._ascii else text
 
     def finish(self) -> str:
         """Return nothing: each line stands alone."""

@@ -1,0 +1,106 @@
+"""Where a stream stands, and what to ask for after a lost connection.
+
+Behind a cursor that is simple. Two beginnings need more care:
+
+- A snapshot comes as events of processes that run, and while they come the cursor stays where it
+  was when the snapshot was taken. Lost in the middle, it is asked for again and told only as far
+  as it was not told; what has happened since the first one then follows from its cursor.
+- Behind a cursor the gateway no longer knows of ``since``, and its cursors begin a little earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cli.processes import process_of
+from tetra.v1.stream_pb2 import Cursor, GapNotice, LossNotice, StreamEventsRequest
+from tetragon.events_pb2 import GetEventsResponse
+
+
+class Batch(NamedTuple):
+    """What one response of the stream brought."""
+
+    events: Sequence[GetEventsResponse]
+    cursor: Cursor | None = None  # the place behind these events; None from a plain Tetragon
+    losses: Sequence[LossNotice] = ()
+    gaps: Sequence[GapNotice] = ()
+
+
+class Progress:
+    """How far one stream has come; ``request`` asks for the rest of it."""
+
+    def __init__(self, request: StreamEventsRequest) -> None:
+        self.request = StreamEventsRequest()
+        self.request.CopyFrom(request)
+        self._no_follow = request.no_follow
+        self._since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
+        self._snapshot_at: Cursor | None = None
+        self._told: set[str] = set()  # exec_ids of snapshots
+        self.repeats = False  # the snapshot is being asked for again, without what follows
+        self._again_at: Cursor | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the rest can be asked for without missing anything."""
+        return self.request.HasField("after") or self._snapshot_at is not None
+
+    def news(self, batch: Batch) -> Batch:
+        """Return ``batch`` without what was told before; remember what it tells."""
+        if self.repeats:
+            self._again_at = self._again_at or batch.cursor
+            # Its cursor moves: the snapshot is over, the rest follows from the first one.
+            fresh = (
+                [event for event in batch.events if self._is_new(event)]
+                if batch.cursor == self._again_at
+                else []
+            )
+            self._tell(fresh)
+            return batch._replace(events=fresh, cursor=None)
+        if self.request.snapshot and batch.cursor is not None:
+            if self._snapshot_at is None:
+                self._snapshot_at = batch.cursor
+            if batch.cursor == self._snapshot_at:
+                self._tell(batch.events)
+        elif self._resumed and (self._told or self._since_ns):
+            return batch._replace(events=[e for e in batch.events if self._is_new(e)])
+        return batch
+
+    def passed(self, batch: Batch) -> None:
+        """Note that ``batch`` was handed on: the rest begins behind it."""
+        if batch.cursor is not None and batch.cursor != self._snapshot_at:
+            self.request.after.CopyFrom(batch.cursor)
+
+    def lost(self) -> None:
+        """Ask for the rest: the connection is gone."""
+        if self.request.snapshot and self._snapshot_at is not None:
+            self.repeats, self._again_at = True, None
+            self.request.no_follow = True
+
+    def ended(self) -> bool:
+        """Tell whether the clean end of the call is the end of the stream."""
+        if not self.repeats:
+            return self._no_follow or self.request.HasField("until")
+        assert self._snapshot_at is not None
+        self.request.after.CopyFrom(self._snapshot_at)
+        self.request.no_follow = self._no_follow
+        self.repeats, self._snapshot_at = False, None
+        return False
+
+    @property
+    def _resumed(self) -> bool:
+        return self.request.HasField("after")
+
+    def _tell(self, events: Iterable[GetEventsResponse]) -> None:
+        for event in events:
+            process = process_of(event)
+            if process is not None:
+                self._told.add(process.exec_id)
+
+    def _is_new(self, event: GetEventsResponse) -> bool:
+        if self._since_ns and event.time.ToNanoseconds() < self._since_ns:
+            return False
+        if event.WhichOneof("event") != "process_exec":
+            return True
+        exec_id = event.process_exec.process.exec_id
+        return not exec_id or exec_id not in self._told
