@@ -161,6 +161,18 @@ COMMAND = [sys.executable, "-m", "cli.main"]
 
 
 @pytest.fixture
+def tetra_command():
+    """How ``tetra`` is called."""
+    return COMMAND
+
+
+@pytest.fixture
+def tetra_environment():
+    """Make an environment in which nothing speaks to tetra but what is given."""
+    return environment
+
+
+@pytest.fixture
 def tetra():
     """Run ``tetra`` to its end; returns the completed process."""
 

@@ -36,8 +36,8 @@ def test_nodes(serve, gateway_of, tetra):
     node.loss.spool = 3
     done = tetra("nodes", "--server-address", serve(gateway_of([], nodes=[node])))
     assert done.stdout == (
-        "NODE        STATE   SEEN   KERNEL   COLLECTOR   PROCESSES   EVENTS   EVENTS/S   LOST\n"
-        "web-1\\x1b   alive   -      6.1      -           7           9        0.0        3\n"
+        "NODE       STATE  SEEN  PROCS  EVENTS  RATE   LOST  VERSION  KERNEL\n"
+        "web-1\\x1b  alive  -     7      9       0.0/s  3     -        6.1\n"
     )
     done = tetra("nodes", "-o", "json", "--server-address", serve(gateway_of([], nodes=[node])))
     assert json.loads(done.stdout)["events_total"] == "9"

@@ -1,138 +1,205 @@
 """On a real pseudo-terminal: colours, keys, resizing, Ctrl-C, and a terminal left as it was."""
 
-import fcntl
-import os
-import pty
-import select
-import struct
 import subprocess
-import termios
-import time
 
 import pytest
 
+from pseudo_terminal import Terminal
 
-class Terminal:
-    """The other side of a pseudo-terminal that a command runs on."""
-
-    def __init__(self, start, *args, rows=24, columns=80, **env):
-        self.fd, slave = pty.openpty()
-        self.resize(rows, columns)
-        self.before = termios.tcgetattr(slave)
-        self.slave = slave
-        self.text = ""
-        self.process = start(
-            *args,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env=env,
-        )
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def wait_for(self, wanted, timeout_s=10):
-        """Read until ``wanted`` was shown since the last call."""
-        deadline = time.monotonic() + timeout_s
-        while wanted not in self.text:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{wanted!r} is not in {self.text!r}"
-            if select.select([self.fd], [], [], left)[0]:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-        seen, self.text = self.text, ""
-        return seen
-
-    def press(self, keys):
-        os.write(self.fd, keys)
-
-    def close(self):
-        os.close(self.fd)
-        os.close(self.slave)
+ADDRESS = "--server-address"
 
 
 @pytest.fixture
-def terminal(start_tetra):
+def terminal(tetra_command, tetra_environment):
     """Run ``tetra`` on a pseudo-terminal."""
     opened = []
 
-    def start(*args, **options):
-        opened.append(Terminal(start_tetra, *args, **options))
+    def start(*args, rows=24, columns=80, command=(), **env):
+        command = command or [*tetra_command, *args]
+        opened.append(Terminal(command, tetra_environment(**env), rows, columns))
         return opened[-1]
 
     yield start
     for each in opened:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait(5)
         each.close()
 
 
 @pytest.fixture
 def address(serve, gateway_of, make_event):
-    """A gateway with a process or two."""
+    """A gateway with a process or two, of which the second is awkward."""
     events = [make_event(pid) for pid in (1, 2)]
     for event in events:
         event.process_exec.process.exec_id = f"id{event.process_exec.process.pid.value}"
         event.process_exec.process.start_time.seconds = 1_767_225_600
+    events[1].process_exec.process.arguments = f"\x1b[2J{'世界' * 60}"
     return serve(gateway_of([events]))
 
 
 def test_colours_on_a_terminal_and_ctrl_c(terminal, address):
-    screen = terminal("getevents", "--last", "2", "--server-address", address)
-    seen = screen.wait_for("/usr/bin/true\x1b[0m 2")
-    assert "\x1b[32m🚀 process\x1b[0m 1: \x1b[36mroot\x1b[0m" in seen
-    screen.press(b"\x03")
-    assert screen.process.wait(10) == 0
+    screen = terminal("getevents", "--last", "2", ADDRESS, address)
+    screen.wait_for("\\x1b[2J世界")
+    assert "\x1b[32m🚀 process\x1b[0m 1: \x1b[36mroot\x1b[0m" in screen.raw
+    assert "\x1b[2J" not in screen.raw
+    screen.press("\x03")
+    assert screen.process.wait(20) == 0
 
 
-def test_no_colour_where_it_is_not_wanted(terminal, address):
-    screen = terminal("getevents", "--last", "2", "--server-address", address, NO_COLOR="1")
-    assert "🚀 process 1: root: /usr/bin/true 1" in screen.wait_for("true 2")
+def test_compact_on_a_terminal(terminal, address):
+    screen = terminal("getevents", "-o", "compact", "--last", "2", ADDRESS, address)
+    screen.wait_for("process node1 /usr/bin/true 1")
+    screen.wait_for("2J世界")
+    assert "\x1b[34m🚀 process\x1b[0m \x1b[32mnode1\x1b[0m \x1b[35m/usr/bin/true" in screen.raw
+    assert "\x1b[2J" not in screen.raw
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colour_where_it_is_not_wanted(terminal, address, env):
+    screen = terminal("getevents", "--last", "2", ADDRESS, address, **env)
+    lines = screen.wait_for("\\x1b[2J世界")
+    assert lines[0].endswith("process 1: root: /usr/bin/true 1")
+    assert "\x1b" not in screen.raw
 
 
 def test_terminal_is_not_read_as_events(terminal, address):
     screen = terminal("getevents", "--last", "2", TETRA_SERVER_ADDRESS=address)
-    screen.wait_for("/usr/bin/true\x1b[0m 2")
+    screen.wait_for("process 1: root: /usr/bin/true 1")
+
+
+def test_tree_of_events_fits_the_terminal(terminal, address):
+    args = ("getevents", "--last", "2", "--no-follow", "-o", "tree", ADDRESS, address)
+    lines = terminal(*args, columns=40).wait_for("2: root")
+    assert lines[0] == "1: root: /usr/bin/true 1 (running)"
+    assert lines[1] == "2: root: /usr/bin/true \\x1b[2… (running)"
+
+
+def top_is_laid_out(rows, columns):
+    """Return a test for a `top` of this size: every line in its place, nothing wrapped."""
+
+    def test(lines):
+        return (
+            len(lines) == rows
+            and lines[0].startswith("tetra top   127.0.0.1:")
+            and lines[1].startswith("starts ")
+            and lines[2].startswith("BINARY")
+            and lines[2].endswith("STARTED")
+            and len(lines[2]) == columns
+            and lines[3].startswith("/usr/bin/true")
+            and lines[3].endswith(" 2")
+            and len(lines[3]) == columns
+            and lines[5].split() == ["PID", "USER", "RUNNING", "LONGEST", "RUNNING"]
+            and lines[7].startswith("       2  root        ")
+            and lines[7].endswith("…")
+            and not any(lines[8 : rows - 1])
+            and lines[rows - 1].startswith("q quit   b binary")
+        )
+
+    return test
+
+
+def tree_is_laid_out(rows, columns):
+    """Return a test for a `tree` of this size: every line in its place, nothing wrapped."""
+
+    def test(lines):
+        return (
+            len(lines) == rows
+            and lines[0].startswith("tetra tree   127.0.0.1:")
+            and lines[1].startswith("1: root: /usr/bin/true 1   ")
+            and lines[1][-1] in "hms"
+            and len(lines[1]) == columns
+            and lines[2].startswith("2: root: /usr/bin/true \\x1b[2J世")
+            and "…" in lines[2]
+            and lines[2].split()[-1] == lines[1].split()[-1]
+            and not any(lines[3 : rows - 1])
+            and lines[rows - 1].startswith("q quit   ↑↓")
+        )
+
+    return test
+
+
+@pytest.mark.parametrize(
+    ("command", "is_laid_out"), [("top", top_is_laid_out), ("tree", tree_is_laid_out)]
+)
+def test_full_screen_follows_keys_and_size_and_leaves_the_terminal_as_it_was(
+    terminal, address, command, is_laid_out
+):
+    screen = terminal(command, ADDRESS, address, COLUMNS="50", LINES="10")
+    screen.wait_until(is_laid_out(24, 80))
+    screen.resize(14, 60)
+    screen.wait_until(is_laid_out(14, 60))
+    screen.resize(30, 100)
+    screen.wait_until(is_laid_out(30, 100))
+    screen.press("u" if command == "top" else "p")
+    screen.wait_for("USER   " if command == "top" else "tetra tree paused")
+    assert "\x1b[2J" not in screen.raw.replace("\x1b[H\x1b[2J", "")
+    screen.press("q")
+    screen.wait_for_raw("\x1b[?1049l")  # back from the alternate screen
+    assert screen.process.wait(20) == 0
+    assert screen.modes == screen.before
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
-def test_full_screen_follows_keys_and_size_and_leaves_the_terminal_as_it_was(
-    terminal, address, command
-):
-    screen = terminal(command, "--server-address", address)
+def test_tiny_terminal_is_no_error(terminal, address, command):
+    screen = terminal(command, ADDRESS, address, rows=3, columns=8)
     screen.wait_for("q quit")
-    screen.wait_for("/usr/bin/true")
-    screen.resize(12, 60)
-    screen.wait_for(" " * 5)
-    screen.press(b"u" if command == "top" else b"p")
-    screen.wait_for("USER" if command == "top" else "paused")
-    screen.press(b"q")
-    screen.wait_for("\x1b[?1049l")  # back from the alternate screen
-    assert screen.process.wait(10) == 0
-    assert termios.tcgetattr(screen.slave) == screen.before
+    screen.press("q")
+    screen.wait_for_raw("\x1b[?1049l")
+    assert screen.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
 def test_ctrl_c_leaves_the_terminal_as_it_was(terminal, address, command):
-    screen = terminal(command, "--server-address", address)
+    screen = terminal(command, ADDRESS, address)
     screen.wait_for("q quit")
-    screen.press(b"\x03")
-    screen.wait_for("\x1b[?1049l")
-    assert screen.process.wait(10) == 0
-    assert termios.tcgetattr(screen.slave) == screen.before
+    screen.press("\x03")
+    screen.wait_for_raw("\x1b[?1049l")
+    assert screen.process.wait(20) == 0
+    assert screen.modes == screen.before
+
+
+@pytest.mark.parametrize("command", ["top", "tree"])
+def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(
+    terminal, address, command, tetra_command
+):
+    screen = terminal(command=["bash", "--norc", "-i"], PS1="$ ")
+    screen.wait_for("$")
+    screen.press(" ".join([*tetra_command, command, ADDRESS, address]) + "\n")
+    screen.wait_for("q quit")
+    screen.press("\x1a")
+    screen.wait_for("Stopped")
+    assert "\x1b[?1049l" in screen.raw
+    written = len(screen.raw)
+    screen.press("fg\n")
+    screen.wait_until(lambda lines: "q quit" in screen.raw[written:])
+    screen.press("q")
+    screen.wait_until(lambda lines: "\x1b[?1049l" in screen.raw[written:])
 
 
 def test_full_screen_without_a_server_is_one_line(terminal):
-    screen = terminal("top", "--server-address", "127.0.0.1:1")
+    screen = terminal("top", ADDRESS, "127.0.0.1:1")
     screen.wait_for("tetra: error: connect: 127.0.0.1:1: connection refused")
-    assert screen.process.wait(10) == 1
-    assert termios.tcgetattr(screen.slave) == screen.before
+    assert screen.process.wait(20) == 1
+    assert screen.modes == screen.before
+
+
+def test_full_screen_on_a_dumb_terminal_is_refused(terminal):
+    screen = terminal("top", ADDRESS, "127.0.0.1:1", TERM="dumb")
+    screen.wait_until(
+        lambda lines: "more than TERM=dumb; for example: --once" in "".join(line for line in lines)
+    )
+    assert screen.process.wait(20) == 2
+
+
+def test_full_screen_without_unicode(terminal, address):
+    screen = terminal("tree", ADDRESS, address, PYTHONIOENCODING="iso-8859-1")
+    lines = screen.wait_for(r"2: root: /usr/bin/true \x1b[2J\u4e16\u754c")
+    assert lines[0].startswith("tetra tree   ")
+    assert lines[2].split()[-1] == lines[1].split()[-1]
+    assert lines[-1].startswith("q quit   arrows")
+    screen.press("q")
+    screen.wait_for_raw("\x1b[?1049l")
 
 
 def test_pipe_through_head(start_tetra, address):
-    first = start_tetra("getevents", "--last", "2", "--server-address", address)
-    done = subprocess.run(["head", "-n", "1"], stdin=first.stdout, capture_output=True, timeout=10)
+    first = start_tetra("getevents", "--last", "2", ADDRESS, address)
+    done = subprocess.run(["head", "-n", "1"], stdin=first.stdout, capture_output=True, timeout=30)
     assert done.stdout.decode() == "🚀 process 1: root: /usr/bin/true 1\n"

@@ -63,7 +63,7 @@ def test_golden_tree():
         "1: root: /bin/sh (running)\n"
         "├─ 2: root: /bin/ls (3ms)\n"
         "├─ 3: root: /bin/make (running)\n"
-        "│  ├─ 4: root: /usr/bin/cc (1, 1.5s)\n"
+        "│  ├─ 4: root: /usr/bin/cc (exit 1, 1.5s)\n"
         "│  └─ 5: root: /bin/sleep (running)\n"
         "└─ 6: root: /bin/yes (SIGKILL, 40ms)\n"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from cli.processes import command_of, end_of, place_of, user_of
+from cli.processes import command_of, end_of, is_kernel_thread, place_of, user_of
 from cli.terminal import visible
 from cli.timestamps import duration_text
 from tetragon.events_pb2 import GetEventsResponse
@@ -24,17 +25,26 @@ class Entry:
     pid: int
     text: str  # who and what, printable
     start_s: float  # 0 where it is not known
+    kernel: bool = False  # a thread of the kernel's own
     end_s: float | None = None
-    how: str = ""  # printable: exit status, signal or "exec"
+    how: str = ""  # printable: "exit 1", a signal or "exec"
     children: list[Entry] = field(default_factory=list)
 
-    def state(self, now_s: float | None = None) -> str:
-        """Return how long it ran and how it ended, such as ``SIGKILL, 3ms``."""
+    @property
+    def age(self) -> tuple[float, int]:
+        """Return a key that puts older processes first."""
+        return self.start_s, self.pid
+
+    def ran(self, now_s: float | None = None) -> str:
+        """Return how long it ran, or has run so far; nothing where that is not known."""
         until = self.end_s if self.end_s is not None else now_s
-        ran = duration_text(until - self.start_s) if until is not None and self.start_s else ""
+        return duration_text(until - self.start_s) if until is not None and self.start_s else ""
+
+    def state(self) -> str:
+        """Return ``running``, or how it ended and how long it ran, such as ``SIGKILL, 3ms``."""
         if self.end_s is None:
-            return f"running {ran}".rstrip()
-        return ", ".join(part for part in (self.how, ran) if part) or "ended"
+            return "running"
+        return ", ".join(part for part in (self.how, self.ran()) if part) or "ended"
 
 
 class ProcessTree:
@@ -57,7 +67,8 @@ class ProcessTree:
             return
         moment_s = event.time.ToNanoseconds() / 1e9
         if kind == "process_exit":
-            self._end(entry, moment_s, visible(end_of(event.process_exit)))
+            how = end_of(event.process_exit)
+            self._end(entry, moment_s, f"exit {how}" if how.isdecimal() else visible(how))
         elif parent is not None and parent is not entry and parent.pid == entry.pid:
             self._end(parent, moment_s, "exec")  # the same process, now running another file
 
@@ -82,9 +93,10 @@ class ProcessTree:
             self.running += 1
             above = self.entries.get(entry.parent_id)
             if above is None or above is entry:
-                self.roots.append(entry)
+                insort(self.roots, entry, key=lambda root: (root.node, *root.age))
             else:
-                above.children.append(entry)
+                entry.kernel = is_kernel_thread(process, above.pid)
+                insort(above.children, entry, key=lambda child: child.age)
             if len(self.entries) - self.running > _KEPT_ENDED:
                 self.forget_ended()
         return entry
@@ -115,15 +127,20 @@ class ProcessTree:
                 entry.children = pruned(entry.children)
         self.roots = pruned(self.roots)
 
-    def walk(self) -> Iterator[tuple[Entry, tuple[bool, ...]]]:
-        """Yield each entry with, for each of its ancestors and itself, whether it is the last."""
+    def walk(
+        self, shows: Callable[[Entry], bool] = lambda entry: True
+    ) -> Iterator[tuple[Entry, tuple[bool, ...]]]:
+        """Yield each entry with, for each of its ancestors and itself, whether it is the last.
+
+        What ``shows`` is false for is left out with all that descends from it.
+        """
         stack: list[tuple[Entry, tuple[bool, ...]]] = []
 
         def push(entries: list[Entry], above: tuple[bool, ...]) -> None:
-            for place, entry in enumerate(reversed(entries)):
+            for place, entry in enumerate(filter(shows, reversed(entries))):
                 stack.append((entry, (*above, place == 0)))
 
-        push(sorted(self.roots, key=lambda root: root.node), ())
+        push(self.roots, ())
         while stack:
             entry, lasts = stack.pop()
             yield entry, lasts

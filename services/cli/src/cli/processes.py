@@ -31,6 +31,11 @@ def command_of(process: Process) -> str:
     return f"{binary} {arguments}" if arguments else binary
 
 
+def is_kernel_thread(process: Process, parent_pid: int) -> bool:
+    """Tell whether the kernel runs this for itself: kthreadd, process 2, and its children."""
+    return 2 in (process.pid.value, parent_pid) and process.binary.startswith("[")
+
+
 def end_of(ended: ProcessExit) -> str:
     """Return the signal's name or the exit status; nothing for a plain 0."""
     return ended.signal or (str(ended.status) if ended.status else "")

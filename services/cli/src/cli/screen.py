@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import signal
 import sys
 import termios
 import threading
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
+_NOTICE_S = 5.0
 _QUEUE_BATCHES = 64  # a full queue holds the stream up: the gateway then catches up for us
 _POLL_S = 0.1
+_DRAIN_S = 0.1  # under a flood of events keys are followed at least this often
 
 _KEYS = {
     b"\x1b[A": "up",
@@ -51,14 +54,11 @@ class View(Protocol):
     def take(self, batch: Batch) -> None:
         """Take events in."""
 
-    def say(self, text: str) -> None:
-        """Show a notice about the connection."""
-
     def press(self, key: str) -> None:
         """Follow a key."""
 
-    def draw(self, width: int, height: int) -> RenderableType:
-        """Return the whole screen."""
+    def draw(self, width: int, height: int, said: str) -> RenderableType:
+        """Return the whole screen; ``said`` is a notice, shown instead of the keys."""
 
 
 class Feed:
@@ -93,48 +93,110 @@ class Feed:
         return True
 
 
+class _Notice:
+    """What was last said about the connection; it goes after a while."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._until_s = 0.0
+
+    def say(self, text: str, for_s: float = _NOTICE_S) -> None:
+        self._text, self._until_s = text, time.monotonic() + for_s
+
+    def __str__(self) -> str:
+        return self._text if time.monotonic() < self._until_s else ""
+
+
 def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: float) -> None:
     """Show ``view`` until q or Ctrl-C; raise `UsageError` without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("this needs a terminal on stdin and stdout", "--once")
+    if os.environ.get("TERM", "dumb") == "dumb":
+        raise UsageError("this needs a terminal that can do more than TERM=dumb", "--once")
     from rich.console import Console
     from rich.live import Live
 
-    client.notice = view.say
-    console = Console()
+    notice = _Notice()
+    client.notice = notice.say
+    # The terminal's size is the terminal's: an exported COLUMNS would not follow its resizing.
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    console = Console(_environ=environment)
+    live = Live(console=console, screen=True, auto_refresh=False)
     feed = Feed(client, request)
-    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-        next_draw = 0.0
+    with _suspension() as suspended, _keys() as pressed, live:
+        next_draw_s = 0.0
         size = console.size
         while True:
-            if not feed.drain(view, time.monotonic() + interval_s):
-                view.say("the stream has ended   q quit")
+            if not feed.drain(view, time.monotonic() + min(interval_s, _DRAIN_S)):
+                notice.say("the stream has ended   q quit", float("inf"))
             for key in pressed():
                 if key == "q":
                     return
                 view.press(key)
-                next_draw = 0.0
-            if time.monotonic() >= next_draw or console.size != size:
+                next_draw_s = 0.0
+            if suspended:
+                live.stop()
+                pressed.release()
+                suspended.clear()  # stands still here, until fg
+                pressed.take()
+                live.start()
+                next_draw_s = 0.0
+            if time.monotonic() >= next_draw_s or console.size != size:
                 size = console.size
-                live.update(view.draw(size.width, size.height), refresh=True)
-                next_draw = time.monotonic() + interval_s
+                live.update(view.draw(size.width, size.height, str(notice)), refresh=True)
+                next_draw_s = time.monotonic() + interval_s
+
+
+class _Suspended:
+    """Whether Ctrl-Z was pressed; the shell must not get a terminal that is still ours."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def ask(self, signum: int, frame: object) -> None:
+        self._asked = True
+
+    def clear(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self.ask)
+
+
+@contextmanager
+def _suspension() -> Iterator[_Suspended]:
+    suspended = _Suspended()
+    before = signal.signal(signal.SIGTSTP, suspended.ask)
+    try:
+        yield suspended
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 @contextmanager
 def _keys() -> Iterator[_Pressed]:
     """Switch the terminal to single keys without echo, and back whatever happens."""
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
+    pressed = _Pressed(sys.stdin.fileno())
     try:
-        tty.setcbreak(fd)
-        yield _Pressed(fd)
+        pressed.take()
+        yield pressed
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        pressed.release()
 
 
 class _Pressed:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._before = termios.tcgetattr(fd)
+
+    def take(self) -> None:
+        tty.setcbreak(self._fd)
+
+    def release(self) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
     def __call__(self) -> list[str]:
         """Return the keys pressed; wait a moment for the first."""

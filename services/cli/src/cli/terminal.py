@@ -50,6 +50,43 @@ def visible(text: str) -> str:
     return text if text.isprintable() else _SUSPECT.sub(_escape, text)
 
 
+def terminal_width() -> int | None:
+    """Return the columns of the terminal behind stdout; None where there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+class Fit:
+    """Cuts printable texts to columns of a terminal, in what its locale can write."""
+
+    def __init__(self, *, unicode: bool) -> None:
+        self._unicode = unicode
+        self._mark = "…" if unicode else "..."
+
+    def __call__(self, text: str, width: int) -> str:
+        """Return ``text`` if it fits, else as much as does, with a mark at the end."""
+        if not self._unicode:
+            text = text.encode("ascii", "backslashreplace").decode()
+        if text.isascii():  # one column each
+            if len(text) <= width:
+                return text
+            return (text[: max(0, width - len(self._mark))] + self._mark)[: max(0, width)]
+        from rich.cells import cell_len, set_cell_size
+
+        if cell_len(text) <= width:
+            return text
+        room = max(0, width - len(self._mark))
+        return (set_cell_size(text, room).rstrip(" ") + self._mark)[: max(0, width)]
+
+    def padded(self, text: str, width: int) -> str:
+        """Return what fits of ``text``, with blanks up to ``width``."""
+        from rich.cells import set_cell_size
+
+        return set_cell_size(self(text, width), max(0, width))
+
+
 class Output:
     """Standard output as bytes: one write and one flush for each batch."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from operator import attrgetter
 
-from cli.processes import command_of, place_of, user_of
+from cli.processes import command_of, is_kernel_thread, place_of, user_of
 from cli.resume import Batch
 from cli.terminal import visible
 
 GROUPS = ("binary", "user", "container", "node")
 _WINDOW_S = 10
+_KEPT_TOTALS = 5_000  # groups whose totals are remembered; beyond twice that the rarest go
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class TopModel:
             process = getattr(event, kind).process
             self.nodes.add(event.node_name)
             if kind == "process_exec":
+                if is_kernel_thread(process, event.process_exec.parent.pid.value):
+                    continue  # nobody started it, and it runs for ever
                 self.running[process.exec_id] = Running(
                     process.pid.value,
                     visible(user_of(process)),
@@ -95,10 +99,16 @@ class TopModel:
             for group, name in zip(GROUPS, names, strict=True):
                 counters[group][name] += 1
                 if kind == "process_exec":
-                    self._totals[group][name] += 1
+                    self._count(group, name)
         for loss in batch.losses:
             self.lost += sum(count for _, count in loss.lost.ListFields())
         self.gaps += len(batch.gaps)
+
+    def _count(self, group: str, name: str) -> None:
+        totals = self._totals[group]
+        totals[name] += 1
+        if len(totals) > 2 * _KEPT_TOTALS:
+            self._totals[group] = Counter(dict(totals.most_common(_KEPT_TOTALS)))
 
     def rows(self, group: str, now_s: float) -> list[Row]:
         """Return the groups, those with most starts and ends a second first."""
@@ -116,8 +126,8 @@ class TopModel:
 
     def longest(self, count: int) -> list[Running]:
         """Return the processes that have run longest; those of unknown start are left out."""
-        known = [process for process in self.running.values() if process.start_s]
-        return sorted(known, key=attrgetter("start_s"))[:count]
+        known = (process for process in self.running.values() if process.start_s)
+        return nsmallest(count, known, key=attrgetter("start_s"))
 
     def _second(self, now: int) -> _Second:
         if self._begin is None:

@@ -9,13 +9,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from cli.arguments import add_list, add_switch, checked, duration_s, server_options
-from cli.errors import UsageError
-from cli.terminal import Output, notice, wants_colour
+from cli.errors import TetraError, UsageError
+from cli.terminal import Output, notice, terminal_width, wants_colour
 from cli.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from cli.client import Client
     from cli.renderers import Renderer
     from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
@@ -47,9 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _output_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "-o", "--output", choices=OUTPUTS, default="lifecycle", help="form [lifecycle]"
-    )
+    group.add_argument("-o", "--output", choices=OUTPUTS, help="form [lifecycle]")
     group.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="colours [auto]"
     )
@@ -147,8 +146,12 @@ def _time_flags(group: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print events until their end."""
+    if args.format and args.output:
+        raise UsageError("--format and --output: each says how lines look", "--format pid,binary")
     output = Output.stdout(exact=args.output == "compact")
     request = _request(args)
+    if not args.quiet:
+        _doubt_fields([*args.include_fields, *args.exclude_fields])
     renderer = make_renderer(args, output)
     try:
         for batch in _batches(args, request):
@@ -174,7 +177,7 @@ def make_renderer(args: argparse.Namespace, output: Output) -> Renderer:
     if args.output == "tree":
         from cli.renderers.tree import TreeRenderer
 
-        return TreeRenderer(colour=colour, unicode=output.unicode)
+        return TreeRenderer(colour=colour, unicode=output.unicode, width=terminal_width())
     if args.output == "json":
         from cli.renderers.json import JsonRenderer
 
@@ -255,6 +258,8 @@ def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator
     policy = ResumePolicy(always=args.reconnect, wait_s=args.reconnect_wait)
     cursor = None
     with Client(server_options(args), notice=_ignore if args.quiet else notice) as client:
+        if args.node and not args.quiet:
+            _doubt_nodes(client, args.node)
         try:
             for batch in client.stream(request, policy):
                 yield batch
@@ -266,6 +271,26 @@ def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator
 
 def _ignore(text: str) -> None:
     pass
+
+
+def _doubt_fields(paths: Sequence[str]) -> None:
+    """Tell of fields that no event has: the original takes them too, and shows nothing."""
+    from cli.renderers.template import did_you_mean, is_field
+
+    for path in paths:
+        if not is_field(path):
+            notice(f"no event has a field {path!r}{did_you_mean(path)}")
+
+
+def _doubt_nodes(client: Client, names: Sequence[str]) -> None:
+    """Tell of nodes that the gateway never heard of: they may come yet, or be misspelt."""
+    try:
+        known = {node.node_name for node in client.nodes()}
+    except TetraError:  # a plain Tetragon; where nobody answers, the stream says so
+        return
+    for name in names:
+        if name not in known:
+            notice(f"node {name!r} was never heard of; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def _reads_stdin(args: argparse.Namespace) -> bool:

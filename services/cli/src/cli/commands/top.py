@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from cli.arguments import add_list, duration_s, server_options
 from cli.errors import UsageError
+from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
-    from rich.table import Table
+    from rich.console import RenderableType
+    from rich.text import Text
 
     from cli.resume import Batch
+    from cli.top_model import Row
 
 HELP = "show what starts and ends most, live"
 DESCRIPTION = """Show processes started and ended a second, by binary, user, container or node (over
@@ -29,9 +30,14 @@ examples:
   tetra top --once --interval 10s        one table after ten seconds, for scripts
 """
 
-_KEYS = "b binary   u user   c container   n node   q quit"
+_KEYS = "q quit   b binary   u user   c container   n node"
 _BY_KEY = {"b": "binary", "u": "user", "c": "container", "n": "node"}
-_FRAME_LINES = 7  # two of header, two titles, one blank, keys and a spare one
+_FRAME_LINES = 6  # two of header, two titles, one blank, keys
+_ONCE_LINES = 50
+_NUMBER_COLUMNS = 11
+_USER_COLUMNS = 10
+_RATE_TITLES = ("STARTS/S", "ENDS/S", "STARTED")
+_RUNNING_TITLES = f"{'PID':>8}  {'USER':<{_USER_COLUMNS}}  {'RUNNING':>7}  LONGEST RUNNING"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     from cli.commands.tree import lifecycle_request
     from cli.screen import Feed, watch
 
+    output = Output.stdout()
     request = lifecycle_request(args.node)
     with Client(server_options(args)) as client:
-        view = TopView(args.by, str(client.address))
+        view = TopView(args.by, str(client.address), unicode=output.unicode)
         if not args.once:
             watch(client, request, view, args.interval)
             return 0
@@ -68,43 +75,37 @@ def run(args: argparse.Namespace) -> int:
         end_s = time.monotonic() + args.interval
         while time.monotonic() < end_s and feed.drain(view, end_s):
             time.sleep(min(0.05, max(0.0, end_s - time.monotonic())))
-    from rich.console import Console
-
-    console = Console(soft_wrap=False)
-    console.print(view.draw(console.width if sys.stdout.isatty() else 80, 50))
+    picture = view.picture(terminal_width() or 80, _ONCE_LINES, time.time())
+    # The bars at top and bottom are for a screen.
+    output.write("\n".join(line.rstrip() for line in picture.plain.splitlines()[:-1]) + "\n")
     return 0
 
 
 class TopView:
     """The tables of `TopModel`."""
 
-    def __init__(self, group: str, address: str) -> None:
+    def __init__(self, group: str, address: str, *, unicode: bool = True) -> None:
         from cli.top_model import TopModel
 
         self.model = TopModel()
         self._group = group
         self._address = address
-        self._said = ""
+        self._fit = Fit(unicode=unicode)
 
     def take(self, batch: Batch) -> None:
         """Count a batch."""
         self.model.take(batch, time.time())
 
-    def say(self, text: str) -> None:
-        """Show a notice instead of the keys."""
-        self._said = text
-
     def press(self, key: str) -> None:
         """Choose a group."""
         self._group = _BY_KEY.get(key, self._group)
 
-    def draw(self, width: int, height: int) -> RenderableType:
-        """Return header, rates, longest running and keys."""
-        return self.picture(width, height, time.time())
+    def draw(self, width: int, height: int, said: str) -> RenderableType:
+        """Return header, rates, longest running, and the keys or what was said."""
+        return self.picture(width, height, time.time(), said)
 
-    def picture(self, width: int, height: int, now_s: float) -> Group:
+    def picture(self, width: int, height: int, now_s: float, said: str = "") -> Text:
         """Return what `draw` does, for a given time."""
-        from rich.console import Group
         from rich.text import Text
 
         model = self.model
@@ -114,51 +115,44 @@ class TopView:
         clock = time.strftime("%H:%M:%S", time.localtime(now_s))
         head = f"tetra top   {self._address}   nodes {len(model.nodes)}   {clock}"
         lost = f"lost {model.lost}" + (f", gaps {model.gaps}" if model.gaps else "")
+        sums = f"starts {starts:.1f}/s   ends {ends:.1f}/s   running {len(model.running)}   {lost}"
         room = max(4, height - _FRAME_LINES)
-        upper = room // 2
-        return Group(
-            Text(head.ljust(width)[:width], style="reverse"),
-            Text(
-                f"starts {starts:.1f}/s   ends {ends:.1f}/s   running {len(model.running)}   {lost}"
-            ),
-            self._rates(width, [*rows[:upper]]),
+        rates = [self._rate(row, width) for row in rows[: room // 2]]
+        running = self._longest(room - max(len(rates), 1), width, now_s)
+        lines = [
+            Text(self._fit.padded(head, width), style="reverse"),
+            Text(self._fit(sums, width), style="bold red" if model.lost or model.gaps else ""),
+            Text(self._columns(self._group.upper(), _RATE_TITLES, width), style="bold"),
+            *(rates or [Text("(nothing has started or ended yet)", style="dim")]),
             Text(),
-            self._longest(width, room - min(upper, len(rows)), now_s),
-            Text((self._said or _KEYS).ljust(width)[:width], style="reverse"),
-        )
+            Text(self._fit(_RUNNING_TITLES, width), style="bold"),
+            *running,
+        ]
+        lines = [*lines, *[Text()] * height][: max(0, height - 1)]
+        foot = Text(self._fit.padded(visible(said) or _KEYS, width), style="reverse")
+        text = Text("\n").join([*lines, foot])
+        text.no_wrap, text.overflow = True, "crop"
+        return text
 
-    def _rates(self, width: int, rows: list) -> Table:  # type: ignore[type-arg]  # Row, lazily imported
-        table = _table(width)
-        table.add_column(self._group.upper(), ratio=1, no_wrap=True, overflow="ellipsis")
-        for title in ("STARTS/S", "ENDS/S", "STARTED"):
-            table.add_column(title, justify="right", width=9)
-        for row in rows:
-            table.add_row(
-                _text(row.name), f"{row.starts_per_s:.1f}", f"{row.ends_per_s:.1f}", str(row.total)
-            )
-        return table
+    def _columns(self, name: str, numbers: tuple[str, ...], width: int) -> str:
+        right = "".join(f"{number:>{_NUMBER_COLUMNS}}" for number in numbers)
+        return self._fit(self._fit.padded(name, width - len(right)) + right, width)
 
-    def _longest(self, width: int, count: int, now_s: float) -> Table:
-        table = _table(width)
-        table.add_column("PID", justify="right", width=8)
-        table.add_column("USER", width=10, no_wrap=True, overflow="ellipsis")
-        table.add_column("RUNNING", justify="right", width=8)
-        table.add_column("LONGEST RUNNING", ratio=1, no_wrap=True, overflow="ellipsis")
+    def _rate(self, row: Row, width: int) -> Text:
+        from rich.text import Text
+
+        numbers = (f"{row.starts_per_s:.1f}", f"{row.ends_per_s:.1f}", str(row.total))
+        return Text(self._columns(row.name, numbers, width))
+
+    def _longest(self, count: int, width: int, now_s: float) -> list[Text]:
+        from rich.text import Text
+
         several = len(self.model.nodes) > 1
+        lines = []
         for process in self.model.longest(count):
             command = f"{process.command} @{process.node}" if several else process.command
             ran = duration_text(now_s - process.start_s)
-            table.add_row(str(process.pid), _text(process.user), ran, _text(command))
-        return table
-
-
-def _table(width: int) -> Table:
-    from rich.table import Table
-
-    return Table(box=None, width=width, pad_edge=False, header_style="bold")
-
-
-def _text(text: str) -> RenderableType:
-    from rich.text import Text
-
-    return Text(text)  # never markup: names are the processes' own
+            user = self._fit.padded(process.user, _USER_COLUMNS)
+            line = f"{process.pid:>8}  {user}  {ran:>7}  {command}"
+            lines.append(Text(self._fit(line, width)))
+        return lines

@@ -8,20 +8,27 @@ import time
 from typing import TYPE_CHECKING
 
 from cli.arguments import add_list, duration_s, server_options
-from cli.terminal import Output, notice, wants_colour
+from cli.terminal import Fit, Output, notice, terminal_width, visible, wants_colour
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Iterator
 
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from cli.process_tree import Entry
     from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
+
+    Rows = list[tuple[Entry, tuple[bool, ...]]]
 
 HELP = "show the process tree of a node, live"
 DESCRIPTION = """Show every process under its parent: those that run already, and what starts and
 ends from now on. Ended processes stay for a while, with how they ended and how long they ran.
 When the output is no terminal, or with --once, the tree of now is printed.
 
-keys: arrows, page up and down, g, G: move   e: ended ones   p: pause   q: quit
+keys: arrows, page up and down, g, G: move   e: show ended ones   t: show kernel threads
+      p: pause   q: quit
 
 examples:
   tetra tree
@@ -29,7 +36,7 @@ examples:
   tetra tree --once > tree.txt
 """
 
-_KEYS = "↑↓ PgUp PgDn g G move   e ended   p pause   q quit"
+_KEYS = "q quit   ↑↓ PgUp PgDn g G move   e ended   t kernel threads   p pause"
 _INTERVAL_S = 0.25
 
 
@@ -53,17 +60,22 @@ def run(args: argparse.Namespace) -> int:
     """Show or print the tree."""
     from cli.client import Client, ResumePolicy
 
+    output = Output.stdout()
     request = lifecycle_request(args.node)
     if not args.once and sys.stdout.isatty():
         from cli.screen import watch
 
         with Client(server_options(args)) as client:
-            watch(client, request, TreeView(args.keep), _INTERVAL_S)
+            view = TreeView(args.keep, str(client.address), unicode=output.unicode)
+            watch(client, request, view, _INTERVAL_S)
         return 0
     from cli.renderers.tree import TreeRenderer
 
-    output = Output.stdout()
-    renderer = TreeRenderer(colour=wants_colour(args.color, sys.stdout), unicode=output.unicode)
+    renderer = TreeRenderer(
+        colour=wants_colour(args.color, sys.stdout),
+        unicode=output.unicode,
+        width=terminal_width(),
+    )
     request.no_follow = True
     with Client(server_options(args), notice=notice) as client:
         for batch in client.stream(request, ResumePolicy()):
@@ -85,16 +97,20 @@ def lifecycle_request(nodes: list[str]) -> StreamEventsRequest:
 class TreeView:
     """The tree with a place to look from."""
 
-    def __init__(self, keep_s: float) -> None:
-        from cli.process_tree import ProcessTree
+    def __init__(self, keep_s: float, address: str, *, unicode: bool = True) -> None:
+        from cli.process_tree import Branches, ProcessTree
 
         self._tree = ProcessTree()
         self._keep_s = keep_s
+        self._address = address
+        self._branches = Branches.of(unicode=unicode)
+        self._keys = _KEYS if unicode else _KEYS.replace("↑↓", "arrows")
+        self._fit = Fit(unicode=unicode)
         self._top = 0
         self._page = 1
         self._show_ended = True
+        self._show_kernel = False
         self._paused: list[Batch] | None = None
-        self._said = ""
 
     def take(self, batch: Batch) -> None:
         """Take events in, or keep them for later while paused."""
@@ -104,12 +120,8 @@ class TreeView:
         for event in batch.events:
             self._tree.add(event)
 
-    def say(self, text: str) -> None:
-        """Show a notice instead of the keys."""
-        self._said = text
-
     def press(self, key: str) -> None:
-        """Move, pause, show or hide ended processes."""
+        """Move, pause, show or hide ended processes and kernel threads."""
         moves = {"up": -1, "down": 1, "page up": -self._page, "page down": self._page}
         if key in moves:
             self._top += moves[key]
@@ -119,39 +131,65 @@ class TreeView:
             self._top = sys.maxsize
         elif key == "e":
             self._show_ended = not self._show_ended
+        elif key == "t":
+            self._show_kernel = not self._show_kernel
         elif key == "p":
             waiting, self._paused = self._paused, [] if self._paused is None else None
             for batch in waiting or ():
                 self.take(batch)
 
-    def draw(self, width: int, height: int) -> RenderableType:
-        """Return header, the visible part of the tree, and the keys."""
+    def draw(self, width: int, height: int, said: str) -> RenderableType:
+        """Return header, the visible part of the tree, and the keys or what was said."""
+        return self.picture(width, height, time.time(), said)
+
+    def picture(self, width: int, height: int, now_s: float, said: str = "") -> Text:
+        """Return what `draw` does, for a given time."""
         from rich.text import Text
 
-        from cli.process_tree import Branches
-
-        now_s = time.time()
         if self._paused is None:
             self._tree.forget_ended(now_s - self._keep_s if self._show_ended else None)
-        branches = Branches()
-        rows = list(self._tree.walk())
+        rows = list(self._tree.walk(lambda entry: self._show_kernel or not entry.kernel))
         self._page = max(1, height - 2)
         self._top = max(0, min(self._top, len(rows) - self._page))
-        several = len({root.node for root in self._tree.roots}) > 1
-        head = f"tetra tree   {self._tree.running} running   {time.strftime('%H:%M:%S')}"
-        text = Text(head + ("   paused" if self._paused is not None else ""), style="reverse")
-        text.pad_right(max(0, width - len(text)))
-        for entry, lasts in rows[self._top : self._top + self._page]:
-            stem = branches.before(lasts)
-            state = f" ({entry.state(now_s)})"
-            where = f"@{entry.node} " if several and len(lasts) == 1 else ""
-            room = max(8, width - len(stem) - len(where) - len(state))
-            line = entry.text if len(entry.text) <= room else entry.text[: room - 1] + "…"
-            text.append("\n")
-            text.append(where + stem, style="dim")
-            text.append(line, style="" if entry.end_s is None else "dim")
-            text.append(state, style="dim" if entry.end_s is None else "yellow")
-        text.append("\n" * max(1, self._page - len(rows[self._top :]) + 1))
-        text.append((self._said or _KEYS)[:width], style="reverse")
-        text.no_wrap, text.overflow = True, "crop"
+        shown = rows[self._top : self._top + self._page]
+        clock = time.strftime("%H:%M:%S", time.localtime(now_s))
+        paused = " paused" if self._paused is not None else ""
+        running = sum(entry.end_s is None for entry, _ in rows)
+        nodes = self._nodes()
+        where = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes"
+        head = f"tetra tree{paused}   {self._address}   {where}   running {running}   {clock}"
+        text = Text(no_wrap=True, overflow="crop")
+        text.append(self._fit.padded(head, width), style="reverse")
+        for line in self._lines(shown, width, now_s, several=len(nodes) > 1):
+            text.append("\n").append_text(line)
+        text.append("\n" * (self._page - len(shown) + 1))
+        text.append(self._fit.padded(visible(said) or self._keys, width), style="reverse")
         return text
+
+    def _nodes(self) -> list[str]:
+        return sorted({visible(root.node) for root in self._tree.roots})
+
+    def _lines(self, rows: Rows, width: int, now_s: float, *, several: bool) -> Iterator[Text]:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        states = [_state(entry, now_s) for entry, _ in rows]
+        column = max(map(len, states), default=0)
+        for (entry, lasts), state in zip(rows, states, strict=True):
+            ended = entry.end_s is not None
+            where = f"@{visible(entry.node)} " if several and len(lasts) == 1 else ""
+            stem = self._fit(where + self._branches.before(lasts), width // 2)
+            room = width - len(stem) - column - 2
+            line = self._fit(entry.text, max(room, 1))
+            text = Text()
+            text.append(stem, style="dim")
+            text.append(line, style="dim" if ended else "")
+            text.append(" " * max(1, width - len(stem) - cell_len(line) - len(state)))
+            text.append(state, style="yellow" if ended else "dim")
+            yield text
+
+
+def _state(entry: Entry, now_s: float) -> str:
+    if entry.end_s is None:
+        return entry.ran(now_s)
+    return entry.state() if entry.how else f"ended, {entry.ran()}".removesuffix(", ")

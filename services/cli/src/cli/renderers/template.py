@@ -92,23 +92,36 @@ class TemplateRenderer:
         return ""
 
 
+def is_field(name: str) -> bool:
+    """Tell whether any kind of event has a field at this path."""
+    return bool(_kinds_with(name.split("."), through_lists=True))
+
+
+def did_you_mean(name: str, words: Iterable[str] = ()) -> str:
+    """Return a question with the field that looks most like ``name``, if one does."""
+    import difflib
+
+    known = [*words, *(f"process.{field}" for field in Process.DESCRIPTOR.fields_by_name)]
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _kinds_with(path: list[str], *, through_lists: bool = False) -> set[str]:
+    return {
+        kind.name
+        for kind in GetEventsResponse.DESCRIPTOR.oneofs_by_name["event"].fields
+        if _leads_somewhere(kind.message_type, path, through_lists=through_lists)
+    }
+
+
 def _field(name: str) -> _Field:
     if name in WORDS:
         return WORDS[name]
     path = name.split(".")
-    envelope = GetEventsResponse.DESCRIPTOR
-    kinds = {
-        kind.name
-        for kind in envelope.oneofs_by_name["event"].fields
-        if _leads_somewhere(kind.message_type, path)
-    }
-    whole = _leads_somewhere(envelope, path)
+    kinds = _kinds_with(path)
+    whole = _leads_somewhere(GetEventsResponse.DESCRIPTOR, path)
     if not kinds and not whole:
-        import difflib
-
-        known = [*WORDS, *(f"process.{f}" for f in Process.DESCRIPTOR.fields_by_name)]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, WORDS)
         raise UsageError(f"--format: no event has a field {name!r}{hint}", _EXAMPLE)
     encoder = JsonEncoder(extensions=True)
 
@@ -121,12 +134,14 @@ def _field(name: str) -> _Field:
     return field
 
 
-def _leads_somewhere(descriptor: Descriptor | None, path: list[str]) -> bool:
+def _leads_somewhere(
+    descriptor: Descriptor | None, path: list[str], *, through_lists: bool = False
+) -> bool:
     for name in path:
         if descriptor is None or name not in descriptor.fields_by_name:
             return False
         field = descriptor.fields_by_name[name]
-        descriptor = None if field.is_repeated else field.message_type
+        descriptor = None if field.is_repeated and not through_lists else field.message_type
     return True
 
 

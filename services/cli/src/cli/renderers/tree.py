@@ -2,7 +2,7 @@
 
 812: root: /usr/sbin/sshd -D (running)
 └─ 900: alice: /bin/bash -l (running)
-   ├─ 901: alice: /usr/bin/ls -l (3ms)
+   ├─ 901: alice: /usr/bin/ls -l (exit 2, 3ms)
    └─ 902: alice: /usr/bin/sleep 1000 (SIGKILL, 1.2s)
 """
 
@@ -11,16 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cli.process_tree import Branches, ProcessTree
-from cli.terminal import visible
+from cli.terminal import Fit, visible
 from tetragon.events_pb2 import GetEventsResponse
+
+_LEAST_COLUMNS = 16  # that a process gets however deep it is
 
 
 class TreeRenderer:
     """Collects, and shows the tree at the end."""
 
-    def __init__(self, *, colour: bool = False, unicode: bool = True) -> None:
+    def __init__(
+        self, *, colour: bool = False, unicode: bool = True, width: int | None = None
+    ) -> None:
         self._tree = ProcessTree()
         self._branches = Branches.of(unicode=unicode)
+        self._fit = Fit(unicode=unicode)
+        self._width = width  # None: as long as they are
         self._dim, self._reset = ("\x1b[2m", "\x1b[0m") if colour else ("", "")
 
     def render(self, events: Iterable[GetEventsResponse]) -> str:
@@ -39,6 +45,11 @@ class TreeRenderer:
                 node = entry.node
                 lines.append(f"@{visible(node)}\n")
             stem = self._branches.before(lasts)
-            state = f"{self._dim}({entry.state()}){self._reset}"
-            lines.append(f"{self._dim}{stem}{self._reset}{entry.text} {state}\n")
+            state = f"({entry.state()})"
+            text = entry.text
+            if self._width is not None:
+                room = self._width - len(stem) - len(state) - 1
+                text = self._fit(text, max(room, _LEAST_COLUMNS))
+            dim, reset = self._dim, self._reset
+            lines.append(f"{dim}{stem}{reset}{text} {dim}{state}{reset}\n")
         return "".join(lines)
