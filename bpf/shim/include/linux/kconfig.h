@@ -14,6 +14,7 @@
 #define _UAPI__LINUX_BPF_H__
 
 #include "vmlinux.h"
+#include <linux/helper_ids.h>
 
 /* BTF carries types and enums, but no macros: the few that we and BCC use. */
 #ifndef NULL

@@ -121,7 +121,7 @@ async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Pro
     log = output.decode(errors="replace")
     answer: dict[str, Any] = json.loads(data) if data else {"error": f"ended early: {_last(log)}"}
     if "error" in answer:
-        raise ProbeError(f"probes: {answer['error']}", log)
+        raise ProbeError(f"probes: {answer['error']}{_cause(log)}", log)
     by_name = dict(zip(answer["names"], fds, strict=True))
     return Probes(
         ring=Ring(by_name.pop("events"), answer["ring_size_bytes"]),
@@ -130,6 +130,14 @@ async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Pro
         hooks=tuple(answer["hooks"]),
         _fds=list(by_name.values()),
     )
+
+
+def _cause(log: str) -> str:
+    """Return what the compiler complained of first, or how the verifier ended."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    complaints = [line for line in lines if ": error: " in line]
+    said = complaints[:1] or [line for line in lines if not line.startswith("processed ")][-1:]
+    return "".join(f": {line}" for line in said)
 
 
 def _last(log: str) -> str:
