@@ -63,7 +63,8 @@ def programs():
 class Stack:
     """The services of one or several Compose files, under a project name of their own."""
 
-    def __init__(self, *files, **environment):
+    def __init__(self, *files, project=PROJECT, **environment):
+        self._project = project
         self._files = [argument for file in files for argument in ("--file", file)]
         self._environment = os.environ | environment
 
@@ -73,7 +74,7 @@ class Stack:
             "compose",
             "--ansi=never",
             "--project-name",
-            PROJECT,
+            self._project,
             *self._files,
             *arguments,
         ]

@@ -182,6 +182,14 @@ def test_image_has_labels_and_no_build_tools(image):
     assert printed == ""
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_program_of_an_image_runs_as_somebody_else(image):
+    find = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+    run = ("run", "--rm", "--user", "0", "--entrypoint", find[0], image)
+    assert docker(*run, *find[1:]) == ""
+    assert "/usr/bin/true" in docker(*run, "/usr/bin/true", "-perm", "/0111")  # find works
+
+
 @contextmanager
 def neighbour():
     """Yield a command prefix that runs in a network namespace wired to this host, and our address.
