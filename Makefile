@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-kernel test-containers check lint types \
+.PHONY: help setup run test test-unit test-kernel test-kernels test-containers check lint types \
   proto requirements bench audit clean
 
 help:
@@ -31,6 +31,9 @@ test-unit: $(STAMP) ## the tests that need no network, no root and a few seconds
 
 test-kernel: $(STAMP) ## the tests that load BPF programs: kernel and end to end (root)
 	@$(PYTEST) -m kernel
+
+test-kernels: $(STAMP) ## all of it on other kernels, in QEMU (root; KERNELS='6.1 6.12-arm64': only these)
+	@scripts/test-kernels
 
 test-containers: $(STAMP) ## build the images and test them on a real Docker engine
 	@scripts/test-containers

@@ -1,0 +1,274 @@
+"""Run on a kernel under test, and on the host for comparison: the whole product, then its tests.
+
+Standard library only, and no knowledge of virtual machines: what it finds out lies in a folder,
+``result.json`` and logs. A line that begins with ``##`` is progress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+SESSION = Path("/tmp/tetra-session")  # the same everywhere: it is in the events
+CONTAINER = "cd" * 32
+USER = 61234  # whom nobody has a name for
+READY_S = 400
+WORKLOAD_S = 120
+
+
+class Stack:
+    """``tetra-embedded``: NATS, collector, gateway and a client in one terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._address = f"localhost:{free_port()}"
+        self._log = folder / "stack.log"
+        self._env = os.environ | {
+            "TETRA_STATE_DIR": str(folder / "state"),
+            "TETRA_CACHE_DIR": str(folder / "cache"),
+            "TETRA_NATS_PORT": str(free_port()),
+            "TETRA_LISTEN_ADDRESS": self._address,
+            "TETRA_ENABLE_PROCESS_CRED": "true",
+            "NODE_NAME": f"prove-{os.getpid()}",
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [BIN / "tetra-embedded"],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, phrase: str, timeout_s: float) -> None:
+        def found() -> bool:
+            if self._process.poll() is not None:
+                raise Failure(f"tetra-embedded ended: {self.text()[-2000:]}")
+            return phrase in self.text()
+
+        wait_until(found, timeout_s, lambda: f"no {phrase!r} in:\n{self.text()[-2000:]}")
+
+    def tetra(self, *arguments: str) -> str:
+        return subprocess.run(
+            [BIN / "tetra", *arguments, "--server-address", self._address],
+            stdout=subprocess.PIPE, text=True, check=True, timeout=WORKLOAD_S,
+        ).stdout  # fmt: skip
+
+    def render(self, events: Path, lines: Path) -> None:
+        """Write what a person sees of saved events."""
+        with events.open("rb") as source, lines.open("wb") as target:
+            subprocess.run(
+                [BIN / "tetra", "getevents"], stdin=source, stdout=target, check=True, timeout=60
+            )
+
+    def stop(self) -> None:
+        """Press Ctrl-C; raise `Failure` if that is not a clean end."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        if code := self._process.wait(60):
+            raise Failure(f"tetra-embedded ended with {code}: {self.text()[-1000:]}")
+
+
+class Failure(Exception):
+    """A step of the proof did not hold."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: Callable[[], str]) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise Failure(f"not within {timeout_s:.0f} s: {what()}")
+        time.sleep(0.1)
+    return value
+
+
+def cgroups() -> tuple[Path, Path]:
+    """Return a cgroup of no container and one as a container engine makes it, for this host."""
+    v1 = Path("/sys/fs/cgroup/memory")
+    if v1.is_dir():
+        return v1 / "tetra-session", v1 / "docker" / CONTAINER
+    v2 = Path("/sys/fs/cgroup/system.slice")  # the engine lets systemd make it
+    return v2 / "tetra-session.service", v2 / f"docker-{CONTAINER}.scope"
+
+
+def run_session(stack: Stack) -> list[dict[str, Any]]:
+    """Run the workload; return its events once its end is told."""
+    shutil.rmtree(SESSION, ignore_errors=True)
+    SESSION.mkdir(mode=0o777)
+    os.chown(SESSION, USER, USER)
+    script = SESSION / "script.sh"
+    script.write_text("#!/bin/sh\n/usr/bin/true in-a-script\n")
+    script.chmod(0o755)
+    (SESSION / "long").write_text("a" * 70_000)
+    (SESSION / "medium").write_text("a" * 6_000)
+    session = (Path(__file__).parent / "session.sh").read_text()
+    pids = [
+        run_in(cgroup, commands)
+        for cgroup, commands in zip(
+            cgroups(), (session, "/usr/bin/true in-a-container"), strict=True
+        )
+    ]
+    events: list[dict[str, Any]] = []
+
+    def told() -> bool:
+        nonlocal events
+        output = stack.tetra("getevents", "--since", "10m", "--no-follow", "-o", "json")
+        events = [json.loads(line) for line in output.splitlines()]
+        ended = {process_of(e)["pid"] for e in events if "process_exit" in e}
+        return ended >= set(pids)
+
+    wait_until(told, WORKLOAD_S, lambda: f"no exits of {pids}")
+    shutil.rmtree(SESSION)
+    return below(pids, events)
+
+
+def run_in(cgroup: Path, commands: str) -> int:
+    """Run commands in a shell in a shell, as a user without a name; return the outer one's pid.
+
+    The outer one's parent differs from host to host; what is below it must not.
+    """
+    cgroup.mkdir(parents=True, exist_ok=True)
+    prepare = f"echo $$ > {cgroup}/cgroup.procs"
+    drop = f"setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all --"
+    with subprocess.Popen(
+        [
+            "sh", "-c", f'{prepare} && exec {drop} "$@"', "sh",
+            "sh", "-c", 'sh -c "$1" session; exit 0', "outer", commands,
+        ],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        if code := process.wait(WORKLOAD_S):
+            raise Failure(f"session in {cgroup}: exit code {code}")
+    cgroup.rmdir()
+    return process.pid
+
+
+def process_of(event: dict[str, Any]) -> dict[str, Any]:
+    [body] = (event[name] for name in ("process_exec", "process_exit") if name in event)
+    found: dict[str, Any] = body["process"]
+    return found
+
+
+def below(pids: list[int], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events of all descendants of ``pids``, in the order of events."""
+    inside = {process_of(e)["exec_id"] for e in events if process_of(e)["pid"] in pids}
+    kept = []
+    for event in events:
+        process = process_of(event)
+        if process["pid"] not in pids and process.get("parent_exec_id") in inside:
+            inside.add(process["exec_id"])
+            kept.append(event)
+    return kept
+
+
+def run_tests(folder: Path, selection: list[str]) -> str:
+    """Run the kernel tests; return pytest's last line."""
+    log = folder / "pytest.log"
+    env = os.environ | {"TETRA_REQUIRE_KERNEL": "1"}
+    command = [
+        str(BIN / "python"), "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=10",
+        "-o", "timeout=300", *selection,
+    ]  # fmt: skip
+    with (
+        log.open("wb") as kept,
+        subprocess.Popen(
+            command,
+            cwd=SOURCE,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:  # to the console too: it is all there is if the kernel hangs
+            kept.write(line)
+            print(line.decode(errors="replace").rstrip(), flush=True)
+    lines = log.read_text(errors="replace").splitlines()
+    last = lines[-1].strip("= ") if lines else "no output"
+    if process.returncode:
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        raise Failure("\n".join([last, *failed[:10]]))
+    return last
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--results", type=Path, required=True)
+    options.add_argument(
+        "--no-tests", action="store_true", help="only the product and the workload"
+    )
+    arguments = options.parse_args()
+    folder: Path = arguments.results
+    result: dict[str, Any] = {
+        "release": os.uname().release,
+        "machine": os.uname().machine,
+        "python": platform.python_version(),
+        "steps": {},
+    }
+
+    def step(name: str, action: Callable[[], Any]) -> Any:
+        print(f"## {name}", flush=True)
+        began = time.monotonic()
+        outcome: dict[str, Any] = {"ok": True}
+        value = None
+        try:
+            value = action()
+        except Exception as error:
+            outcome = {"ok": False, "why": f"{type(error).__name__}: {error}"}
+            print(f"## {name}: failed: {error}", flush=True)
+        outcome["seconds"] = round(time.monotonic() - began, 1)
+        if isinstance(value, str):
+            outcome["says"] = value
+        result["steps"][name] = outcome
+        (folder / "result.json").write_text(json.dumps(result, indent=1))
+        return value if outcome["ok"] else None
+
+    stack = Stack(folder)
+    step("start", lambda: stack.wait_for("Ctrl-C", READY_S))
+    if result["steps"]["start"]["ok"]:
+        events = step("workload", lambda: run_session(stack))
+        (folder / "events.json").write_text("".join(map(_line, events or [])))
+        step("client", lambda: stack.render(folder / "events.json", folder / "lines.txt"))
+        step("stop", stack.stop)
+    for log in (folder / "state").glob("*.log"):
+        shutil.copy(log, folder)
+    if not arguments.no_tests:
+        step("kernel tests", lambda: run_tests(folder, ["tests/kernel"]))
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    return int(not all(outcome["ok"] for outcome in result["steps"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Which kernels are tested, and in what each of them runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Machine(NamedTuple):
+    """One kernel in one distribution on one architecture."""
+
+    name: str  # what KERNELS selects by, whole or as a word of it
+    suite: str  # Debian suite that the kernel is from
+    root: str  # Debian suite of user space: bookworm or trixie, they have Python 3.11 and 3.13
+    arch: str  # Debian's word for the architecture
+    cgroup: str  # v1 or v2
+    needs_btf: bool = True
+
+    @property
+    def python(self) -> str:
+        """Return the version of the root's Python."""
+        return {"bookworm": "3.11", "trixie": "3.13"}[self.root]
+
+
+MACHINES = (
+    Machine("5.10", "bullseye", "bookworm", "amd64", "v1"),
+    Machine("6.1", "bookworm", "bookworm", "amd64", "v2"),
+    Machine("6.12", "trixie", "trixie", "amd64", "v2"),
+    Machine("newest", "trixie-backports", "trixie", "amd64", "v2"),
+    Machine("6.1-arm64", "bookworm", "bookworm", "arm64", "v2"),
+    Machine("6.12-arm64", "trixie", "trixie", "arm64", "v2"),
+)
+
+
+def select(wanted: str) -> list[Machine]:
+    """Return the machines that ``wanted`` names, separated by spaces or commas; empty: all."""
+    names = wanted.replace(",", " ").split()
+    known = {machine.name for machine in MACHINES}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"KERNELS: no kernel {unknown[0]!r}: there are {', '.join(sorted(known))}")
+    return [machine for machine in MACHINES if not names or machine.name in names]

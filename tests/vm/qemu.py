@@ -1,0 +1,95 @@
+"""Boot a machine in QEMU and follow it to its end."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vm.images import ImageError, Kernel, run
+from vm.kernels import Machine
+
+TIMEOUT_S = 600
+_RESULTS_BYTES = 64 << 20
+# By architecture: emulator, console. Emulated, whatever the host's own: /dev/kvm need not work.
+_EMULATORS = {
+    "amd64": (("qemu-system-x86_64", "-machine", "q35", "-cpu", "max"), "ttyS0"),
+    "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0"),
+}
+_PROGRESS = re.compile(rb"^## (.*?)\r?$")
+
+
+class VmError(Exception):
+    """The guest did not come to its end: the text has the console's last lines."""
+
+
+def boot(
+    machine: Machine,
+    kernel: Kernel,
+    root: Path,
+    source: Path,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> Path:
+    """Run the guest until it powers off; return the folder with its results.
+
+    Raise `VmError` if it does not within `TIMEOUT_S`, or panics.
+    """
+    answer = folder / "results.tar"
+    with answer.open("wb") as file:
+        file.truncate(_RESULTS_BYTES)
+    emulator, console = _EMULATORS[machine.arch]
+    command = [
+        *emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
+        "-kernel", str(kernel.image), "-initrd", str(kernel.initramfs),
+        "-append", f"console={console} panic=-1 quiet tetra.cgroup={machine.cgroup}",
+        "-drive", f"if=virtio,format=raw,snapshot=on,file={root}",
+        "-drive", f"if=virtio,format=raw,readonly=on,file={source}",
+        "-drive", f"if=virtio,format=raw,file={answer}",
+        "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot",
+    ]  # fmt: skip
+    log = folder / "console.log"
+    with log.open("wb") as console_log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        try:
+            _follow(process, console_log.write, progress)
+        finally:
+            process.kill()
+            process.wait()
+    results = folder / "results"
+    results.mkdir()
+    try:
+        run("results", "tar", "-x", "--no-same-owner", "-f", answer, "-C", results)
+    except ImageError:
+        last = log.read_text(errors="replace").splitlines()[-8:]
+        raise VmError("the guest ended without results:\n    " + "\n    ".join(last)) from None
+    answer.unlink()
+    return results
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    write: Callable[[bytes], object],
+    progress: Callable[[str], None],
+) -> None:
+    assert process.stdout
+    deadline = time.monotonic() + TIMEOUT_S
+    rest = b""
+    with process.stdout as output, selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise VmError(f"not finished within {TIMEOUT_S} s")
+            data = output.read1(65536)  # type: ignore[attr-defined]  # a BufferedReader
+            if not data:
+                return
+            write(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if match := _PROGRESS.match(line):
+                    progress(match[1].decode(errors="replace"))
