@@ -47,6 +47,7 @@ _UNUSED = (
 )  # fmt: skip
 _UV = (ROOT / ".venv" / "bin" / "uv", "pip", "install", "--quiet")
 _DISK_BYTES = 16 << 30  # sparse
+OTHER_BTF = Path("/sys/kernel/btf/vmlinux")  # this host's: wrong for every guest
 SITE = "opt/tetra"  # the environment inside the root, shaped like .venv
 
 
@@ -333,6 +334,8 @@ def checkout(machine: Machine, target: Path) -> None:
             for path in filter(None, listed.split("\0")):
                 if (ROOT / path).is_file():
                     tar.add(ROOT / path, f"src/{path}")
+            if OTHER_BTF.exists():
+                tar.add(OTHER_BTF, "other-kernel.btf")
             link = tarfile.TarInfo("src/.venv")
             link.type, link.linkname = tarfile.SYMTYPE, f"/{SITE}"
             tar.addfile(link)

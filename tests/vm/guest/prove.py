@@ -23,6 +23,7 @@ from typing import Any
 SOURCE = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 SESSION = Path("/tmp/tetra-session")  # the same everywhere: it is in the events
+OTHER_BTF = Path("/other-kernel.btf")  # the host's types
 CONTAINER = "cd" * 32
 USER = 61234  # whom nobody has a name for
 READY_S = 400
@@ -190,7 +191,7 @@ def below(pids: list[int], events: list[dict[str, Any]]) -> list[dict[str, Any]]
 def run_tests(folder: Path, selection: list[str]) -> str:
     """Run the kernel tests; return pytest's last line."""
     log = folder / "pytest.log"
-    env = os.environ | {"TETRA_REQUIRE_KERNEL": "1"}
+    env = os.environ | {"TETRA_REQUIRE_KERNEL": "1", "TETRA_OTHER_BTF": str(OTHER_BTF)}
     command = [
         str(BIN / "python"), "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=10",
         "-o", "timeout=300", *selection,

@@ -35,6 +35,7 @@ class KernelInfo(NamedTuple):
     headers: Path  # the folder of vmlinux.h
     features: tuple[str, ...]  # HAVE_... names for the compiler
     cgroup: str  # "v2", or "v1:<controller>"
+    proven: bool  # the types are the kernel's own, not from a file that somebody chose
 
 
 def boot_id() -> str:
@@ -68,7 +69,16 @@ def detect(cache: Path, btf: Path = BTF, procfs: Path = Path("/proc")) -> Kernel
     if not btf.exists():
         raise KernelError(
             f"kernel {uname.release}: no type information ({btf}): needs Linux 5.8 or newer built "
-            "with CONFIG_DEBUG_INFO_BTF; in a container, /sys must be the host's"
+            "with CONFIG_DEBUG_INFO_BTF, or a BTF file of exactly this kernel (--btf FILE); in a "
+            "container, /sys must be the host's"
+            if btf == BTF
+            else f"btf: {btf}: no such file"
+        )
+    own = btf != BTF and BTF.exists()
+    if own and btf.read_bytes() != BTF.read_bytes():
+        raise KernelError(
+            f"btf: {btf}: not the types of this kernel ({uname.release}), which has its own "
+            f"({BTF}): leave the setting away"
         )
     headers = _generate(cache, btf, uname.release)
     text = (headers / "vmlinux.h").read_text()
@@ -80,6 +90,7 @@ def detect(cache: Path, btf: Path = BTF, procfs: Path = Path("/proc")) -> Kernel
         headers,
         tuple(_features(text)),
         _cgroup(procfs, text),
+        proven=own or btf == BTF,
     )
 
 
@@ -138,7 +149,8 @@ def _generate(cache: Path, btf: Path, release: str) -> Path:
                 check=False,
             )
         if done.returncode:
-            raise KernelError(f"vmlinux.h: bpftool: {done.stderr.decode().strip()}")
+            [*_, said] = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
+            raise KernelError(f"vmlinux.h: bpftool: {said}")
         partial.write_text(_plain_padding(partial.read_text()))
         partial.rename(header)
     except OSError as error:

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from bus import connection
 from chassis import lifetime
 from chassis.settings import load
-from collector import kernel, probes, state
+from collector import kernel, probes, selfcheck, state
 from collector.control import Control
 from collector.docker import Docker
 from collector.enricher import Enricher
@@ -81,6 +81,7 @@ async def run(settings: Settings) -> None:
     )
     boot_id = kernel.boot_id()
     opened = await probes.open_probes(info, flags, folder)
+    early = [] if info.proven else selfcheck.verify(opened.ring, settings.btf, settings.cache_dir)
     published = PublisherStatistics()
     losses = Losses(opened.lost, cache, published)
     publisher = Publisher(
@@ -108,6 +109,7 @@ async def run(settings: Settings) -> None:
             )
             saved = state.load(settings.state_dir, settings.node_name, boot_id, settings.procfs)
             pipeline.add_older(found, opened.processes, settings.procfs, saved)
+            pipeline.handle(early)
             tasks.create_task(RingReader(opened.ring, pipeline.handle).run())
             tasks.create_task(publisher.run(connected))
             tasks.create_task(_tend(settings.state_dir, cache, losses, control, connected))

@@ -49,7 +49,11 @@ class Settings(ServiceSettings, BusSettings):
         Path("/var/cache/tetra"), description="folder for headers made from the kernel's BTF"
     )
     procfs: Path = Field(Path("/proc"), description="the host's proc file system")
-    btf: Path = Field(Path("/sys/kernel/btf/vmlinux"), description="the kernel's type information")
+    btf: Path = Field(
+        Path("/sys/kernel/btf/vmlinux"),
+        description="the kernel's type information; a file of exactly this kernel build where the "
+        "kernel has none itself",
+    )
     ring_size_bytes: int = Field(
         8 << 20, ge=1 << 16, description="BPF ring buffer, rounded up to a power of two"
     )
