@@ -79,6 +79,7 @@ class Gateway(EventStreamServicer):
     def __init__(self, batches, nodes=()):
         self.batches = batches
         self.nodes = nodes
+        self.snapshot = []  # events of processes that run
         self.requests = []
         self.break_after = None  # responses until the connection is cut
         self.notices = StreamEventsResponse()
@@ -90,7 +91,13 @@ class Gateway(EventStreamServicer):
         if self.refuse:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refuse)
         at, index = request.after.stream_sequence, request.after.index
+        if request.snapshot and self.snapshot:
+            at, index = len(self.batches) + 1, 0
         yield StreamEventsResponse(cursor=Cursor(stream_sequence=at, index=index))
+        for sent, event in enumerate(self.snapshot if request.snapshot else (), start=1):
+            here = Cursor(stream_sequence=at, index=index)
+            yield StreamEventsResponse(events=[event], cursor=here)
+            self._may_break(context, sent)
         for sent, number in enumerate(range(max(at, 1), len(self.batches) + 1), start=1):
             batch = self.batches[number - 1]
             skip = index if number == at else 0
@@ -102,11 +109,14 @@ class Gateway(EventStreamServicer):
                 losses=self.notices.losses,
                 gaps=self.notices.gaps,
             )
-            if self.break_after is not None and sent >= self.break_after:
-                self.break_after = None
-                context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+            self._may_break(context, sent)
         if not request.no_follow:
             self.released.wait(20)
+
+    def _may_break(self, context, sent):
+        if self.break_after is not None and sent >= self.break_after:
+            self.break_after = None
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
 
     def ListNodes(self, request, context):
         return ListNodesResponse(nodes=self.nodes)

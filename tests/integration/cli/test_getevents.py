@@ -3,8 +3,9 @@
 import json
 import signal
 import subprocess
+from pathlib import Path
 
-from tetra.v1.node_pb2 import LossCounters
+from tetra.v1.node_pb2 import LossCounters, NodeInfo
 from tetra.v1.stream_pb2 import GapNotice, LossNotice
 
 
@@ -118,6 +119,25 @@ def test_next_gateway_goes_on_where_the_first_was_lost(serve, gateway_of, make_e
     assert len(second.requests) == 1
 
 
+def test_snapshot_that_breaks_in_the_middle_is_told_whole_and_once(
+    serve, gateway_of, make_event, tetra
+):
+    running = [make_event(pid) for pid in range(1, 8)]
+    for event in running:
+        event.process_exec.process.exec_id = str(event.process_exec.process.pid.value)
+    first, second = gateway_of([]), gateway_of([])
+    first.snapshot, first.break_after = running[:5], 3
+    # Meanwhile 2 has ended and 7 has started: it is in the snapshot as well as in the stream.
+    second.snapshot = [event for event in running if event is not running[1]]
+    second.batches = [[make_event(2, status=0), running[6]]]
+    addresses = f"{serve(first)},{serve(second)}"
+    done = tetra("getevents", "--snapshot", "--no-follow", "--server-address", addresses)
+    told = "".join(f"🚀 process {pid}: root: /usr/bin/true {pid}\n" for pid in range(1, 8))
+    assert done.stdout == told + "💥 exit 2: root: /usr/bin/true 2\n"
+    assert "nothing is missed" in done.stderr
+    assert [bool(request.snapshot) for request in second.requests] == [True, False]
+
+
 def test_address_where_nobody_answers_is_passed_over(serve, gateway_of, make_event, tetra):
     addresses = f"127.0.0.1:1,{serve(gateway_of([[make_event(1)]]))}"
     done = tetra("getevents", "--last", "9", "--no-follow", "--server-address", addresses)
@@ -138,12 +158,31 @@ def test_losses_and_gaps_are_told_on_stderr(serve, gateway_of, make_event, tetra
     assert tetra(*flags, "--quiet").stderr == ""
 
 
+def test_node_that_nobody_heard_of_is_noticed(serve, gateway_of, make_event, tetra):
+    gateway = gateway_of([[make_event(1)]], nodes=[NodeInfo(node_name="node1")])
+    flags = ("getevents", "--last", "1", "--no-follow", "--server-address", serve(gateway))
+    done = tetra(*flags, "--node", "node1", "--node", "nod2")
+    assert done.stderr == "tetra: node 'nod2' was never heard of; known: node1\n"
+    assert tetra(*flags, "--node", "nod2", "--quiet").stderr == ""
+
+
+def test_field_that_no_event_has_is_noticed(serve, plain_tetragon_of, make_event, tetra):
+    address = serve(plain_tetragon_of([make_event(1)]))
+    flags = ("getevents", "-o", "json", "--server-address", address)
+    done = tetra(*flags, "-f", "proces.pid,parent", "-F", "process.pod.name,args.int_arg")
+    assert done.returncode == 0
+    assert done.stderr == ("tetra: no event has a field 'proces.pid', did you mean process.pid?\n")
+
+
 def test_what_the_server_refuses_is_a_wrong_command_line(serve, gateway_of, tetra):
     gateway = gateway_of([])
     gateway.refuse = "filter: binary_regex: missing )"
     done = tetra("getevents", "--server-address", serve(gateway))
     assert done.returncode == 2
     assert "filter: binary_regex: missing )" in done.stderr
+    gateway.refuse = "labels: selector 'a in b': malformed at 0"
+    done = tetra("getevents", "--server-address", serve(gateway))
+    assert done.stderr.endswith("malformed at 0; for example: --labels 'app=web,tier in (a,b)'\n")
 
 
 def test_events_are_shown_at_once_and_ctrl_c_ends_quietly(
@@ -166,6 +205,40 @@ def test_sigterm_ends_quietly(serve, gateway_of, make_event, start_tetra):
     process.terminate()
     assert process.wait(10) == 0
     assert process.stderr.read() == b""
+
+
+def test_output_that_cannot_be_written_is_one_line(
+    serve, plain_tetragon_of, make_event, start_tetra
+):
+    address = serve(plain_tetragon_of([make_event(1)]))
+    with Path("/dev/full").open("wb") as full:
+        process = start_tetra("getevents", "--server-address", address, stdout=full)
+        assert process.wait(20) == 1
+    assert process.stderr.read() == (
+        b"tetra: error: write: standard output: no space left on device\n"
+    )
+
+
+def test_output_that_is_closed_is_one_line(tetra_command, tetra_environment):
+    command = " ".join([*tetra_command, "getevents", "--server-address", "127.0.0.1:1", ">&-"])
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=tetra_environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr == b"tetra: error: write: standard output: it is closed\n"
+
+
+def test_output_goes_to_a_file_without_colours(
+    serve, plain_tetragon_of, make_event, start_tetra, tmp_path
+):
+    address = serve(plain_tetragon_of([make_event(1)]))
+    with (tmp_path / "events").open("wb") as file:
+        assert start_tetra("getevents", "--server-address", address, stdout=file).wait(20) == 0
+    assert (tmp_path / "events").read_text() == lines(1)
 
 
 def test_reader_that_has_gone_is_no_error(serve, plain_tetragon_of, make_event, start_tetra):
@@ -211,6 +284,26 @@ def test_output_that_cannot_have_emoji_has_words(serve, plain_tetragon_of, make_
     address = serve(plain_tetragon_of([make_event(1)]))
     done = tetra("getevents", "--server-address", address, PYTHONIOENCODING="iso-8859-1")
     assert done.stdout == "process 1: root: /usr/bin/true 1\n"
+
+
+def test_json_is_json_and_compact_is_exact_in_every_locale(
+    serve, plain_tetragon_of, make_event, tetra_command, tetra_environment
+):
+    event = make_event(1)
+    event.process_exec.process.arguments = "ü世😀"
+    flags = ["getevents", "--server-address", serve(plain_tetragon_of([event])), "-o"]
+    env = tetra_environment(PYTHONIOENCODING="iso-8859-1")
+
+    def written(form):
+        return subprocess.run(
+            [*tetra_command, *flags, form], env=env, stdin=subprocess.DEVNULL, capture_output=True
+        ).stdout
+
+    assert json.loads(written("json").decode("ascii"))["process_exec"]["process"]["arguments"] == (
+        "ü世😀"
+    )
+    assert written("compact").decode() == "🚀 process node1 /usr/bin/true ü世😀\n"
+    assert written("lifecycle") == b"process 1: root: /usr/bin/true \xfc\\u4e16\\U0001f600\n"
 
 
 def test_colour_can_be_asked_for(serve, plain_tetragon_of, make_event, tetra):

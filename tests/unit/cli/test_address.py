@@ -48,3 +48,22 @@ def test_search_takes_the_first_that_answers(monkeypatch):
         assert default_address() == f"localhost:{address.DEFAULT_PORT}"
         monkeypatch.delenv("TETRA_DISCOVER")
         assert default_address() == "localhost:54321"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"server_address":"unix:///var/run/tetragon/t.sock","pid":7}', "unix:///var/run/tet"),
+        ('{"server_address":""}', "localhost:54321"),
+        ('{"server_address":7}', "localhost:54321"),
+        ("[]", "localhost:54321"),
+        ("half of it {", "localhost:54321"),
+        (None, "localhost:54321"),
+    ],
+)
+def test_agent_on_this_host_says_where_it_serves(monkeypatch, tmp_path, text, expected):
+    monkeypatch.delenv("TETRA_DISCOVER", raising=False)
+    monkeypatch.setattr(address, "AGENT_INFO_FILE", str(tmp_path / "info.json"))
+    if text is not None:
+        (tmp_path / "info.json").write_text(text)
+    assert default_address().startswith(expected)

@@ -3,7 +3,7 @@
 import pytest
 
 from cli.errors import RenderError
-from cli.renderers.compact import CompactOptions, CompactRenderer, TtyRenderer, quote
+from cli.renderers.compact import _KPROBES, CompactOptions, CompactRenderer, TtyRenderer, quote
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import (
     KprobeArgument,
@@ -165,6 +165,16 @@ def test_kinds(event_of, kind, fields, expected):
             "🐝 perf_event_alloc P T f",
         ),
         (
+            "security_bpf_map_alloc",
+            [KprobeArgument(bpf_map_arg=KprobeBpfMap(MapType="T", MapName="m"))],
+            "🗺 bpf_map_create P T m key size 0 value size 0 max entries 0",
+        ),
+        (
+            "security_file_permission",
+            [FILE, integer(1)],
+            "❓ security_file_permission P /etc/passwd",
+        ),
+        (
             "security_bpf_map_create",
             [
                 KprobeArgument(
@@ -196,6 +206,213 @@ def test_kinds(event_of, kind, fields, expected):
 def test_kprobe_rows(event_of, function, args, expected):
     event = event_of("process_kprobe", function_name=function, args=args)
     assert line(event) == f"{expected.replace(' P', f' {PROCESS}', 1)}\n"
+
+
+ROWS_WITHOUT_ARGUMENTS = {
+    "__x64_sys_write": "📝 write   P  ",
+    "__x64_sys_read": "📚 read    P  ",
+    "fd_install": "📬 open    P ",
+    "__x64_sys_openat": "📬\ufe0f openat  P ",
+    "__x64_sys_open": "📬\ufe0f open    P ",
+    "__x64_sys_close": "📪 close   P ",
+    "__x64_sys_mount": "💾 mount   P  ",
+    "__x64_sys_setuid": "🔑 setuid  P ",
+    "__x64_sys_clock_settime": "⏰ clock_settime P",
+    "__x64_sys_pivot_root": "💾 pivot_root P  ",
+    "proc_exec_connector": "🔧 proc_exec_connector P",
+    "__x64_sys_setns": "🔧 setns   P ",
+    "tcp_connect": "🔌 connect P ",
+    "tcp_close": "🧹 close   P ",
+    "tcp_sendmsg": "📤 sendmsg P  bytes 0",
+    "bpf_check": "🐝 bpf_load P ",
+    "security_perf_event_alloc": "🐝 perf_event_alloc P ",
+    "security_bpf_map_alloc": "🗺 bpf_map_create P ",
+    "security_bpf_map_create": "🗺 bpf_map_create P ",
+    "security_file_permission": "❓ security_file_permission P ",
+    "security_mmap_file": "❓ security_mmap_file P ",
+    "security_path_truncate": "❓ security_path_truncate P ",
+    "security_file_truncate": "❓ security_file_truncate P ",
+}
+
+
+@pytest.mark.parametrize("function", ROWS_WITHOUT_ARGUMENTS)
+@pytest.mark.parametrize("colour", [False, True])
+def test_rows_without_arguments_keep_their_separators(event_of, function, colour):
+    event = event_of("process_kprobe", function_name=function)
+    expected = ROWS_WITHOUT_ARGUMENTS[function]
+    if not colour:
+        assert line(event) == f"{expected.replace(' P', f' {PROCESS}', 1)}\n"
+        return
+    label, _, rest = expected.partition(" P")
+    painted = f"\x1b[34m{label}\x1b[0m \x1b[32mnode1\x1b[0m \x1b[35m/usr/bin/cat\x1b[0m{rest} "
+    assert line(event, colour=True).startswith(painted)
+    assert "\x1b[36m" not in line(event, colour=True)
+
+
+def test_every_row_of_the_table_is_tested():
+    functions = {name.removeprefix("__x64_") for name in ROWS_WITHOUT_ARGUMENTS}
+    assert functions == set(_KPROBES)
+
+
+def test_file_rows_with_an_argument_of_another_kind_have_an_absent_part(event_of):
+    event = event_of(
+        "process_kprobe", function_name="__x64_sys_write", args=[text("x"), FILE, FILE]
+    )
+    assert line(event) == f"📝 write   {PROCESS}  0 bytes\n"
+    assert line(event, colour=True).count("\x1b[36m") == 1
+
+
+@pytest.mark.parametrize(
+    ("protection", "label"),
+    [(0, "mmap-  "), (1, "mmap-r "), (2, "mmap-w "), (4, "mmap-x "), (7, "mmap-rwx")],
+)
+def test_mmap_label_tells_the_protection(event_of, protection, label):
+    args = [FILE, KprobeArgument(uint_arg=protection)]
+    event = event_of("process_kprobe", function_name="security_mmap_file", args=args)
+    assert line(event) == f"📝 {label} {PROCESS} /etc/passwd\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (0, "any"),
+        (0x2000000, "cgroup"),
+        (0x8000000, "ipc"),
+        (0x40000000, "net"),
+        (0x20000, "mnt"),
+        (0x20000000, "pid"),
+        (0x80, "time"),
+        (0x10000000, "user"),
+        (0x4000000, "uts"),
+        (1, ""),
+    ],
+)
+def test_setns_names_the_namespace_without_colour(event_of, number, word):
+    args = [integer(3), integer(number)]
+    event = event_of("process_kprobe", function_name="__arm64_sys_setns", args=args)
+    assert line(event) == f"🔧 setns   {PROCESS} {word}\n"
+    assert f"cat\x1b[0m {word} " in line(event, colour=True)
+
+
+def test_count_of_sendmsg_is_not_coloured(event_of):
+    event = event_of("process_kprobe", function_name="tcp_sendmsg", args=[SOCK, integer(5)])
+    flow = "\x1b[36mtcp 10.0.0.1:40000 -> 1.1.1.1:443\x1b[0m bytes 5 "
+    assert flow in line(event, colour=True)
+
+
+def syscall_event(event_of, *args):
+    return event_of("process_tracepoint", subsys="raw_syscalls", event="sys_enter", args=args)
+
+
+OPENAT = [size(4294967196), size(0x7F00DEAD), size(0), size(0)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "args", "expected"),
+    [
+        (
+            "x86_64",
+            [KprobeArgument(long_arg=257), *OPENAT],
+            "openat(int dfd=4294967196, const char *filename=0x7f00dead, int flags=0, "
+            "umode_t mode=0)",
+        ),
+        (
+            "aarch64",
+            [KprobeArgument(syscall_id={"id": 56, "abi": "arm64"}), *OPENAT[:2]],
+            "openat(int dfd=4294967196, const char *filename=0x7f00dead, int flags=?, "
+            "umode_t mode=?)",
+        ),
+        (
+            "x86_64",
+            [KprobeArgument(long_arg=0), text("x"), text("y")],
+            "read(unsigned int fd=?, char * buf=?, size_t count=?)",
+        ),
+        (
+            "x86_64",
+            [KprobeArgument(syscall_id={"id": 11, "abi": "i386"}), size(1)],
+            "i386/execve",
+        ),
+        ("x86_64", [KprobeArgument(syscall_id={"id": 56, "abi": "arm64"})], "arm64/openat"),
+        ("aarch64", [KprobeArgument(syscall_id={"id": 59, "abi": "x64"})], "x64/execve"),
+        ("x86_64", [KprobeArgument(syscall_id={"id": 322, "abi": "arm32"})], "arm32/openat"),
+        ("x86_64", [KprobeArgument(long_arg=39)], "getpid()"),
+        ("x86_64", [KprobeArgument(long_arg=184)], "tuxcall"),
+        ("x86_64", [KprobeArgument(long_arg=5000)], "unknown"),
+        ("x86_64", [KprobeArgument(long_arg=-1)], "unknown"),
+        ("x86_64", [KprobeArgument(syscall_id={"id": 1, "abi": "s390"})], "unknown"),
+        ("x86_64", [size(1)], "unknown"),
+        ("x86_64", [], "unknown"),
+        ("riscv64", [KprobeArgument(long_arg=1)], "unknown"),
+    ],
+)
+def test_system_calls(monkeypatch, event_of, machine, args, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert line(syscall_event(event_of, *args)) == f"☎  syscall {PROCESS} {expected}\n"
+
+
+def test_texts_of_releases_up_to_1_7_0_are_not_quoted(exec_event, exit_event, event_of):
+    words = {"binary": "/usr/bin/my ls", "arguments": "-l /srv"}
+    assert line(exec_event(**words), quote=False) == "🚀 process node1 /usr/bin/my ls -l /srv\n"
+    assert line(exit_event(**words), quote=False) == "💥 exit    node1 /usr/bin/my ls -l /srv 0\n"
+    loader = event_of("process_loader", path="/a b\x1b")
+    assert line(loader, quote=False) == f"🧬 loader  {PROCESS} /a b\x1b\n"
+    assert line(loader, quote=False, guard=True) == f"🧬 loader  {PROCESS} /a b\\x1b\n"
+
+
+def test_terminals_are_guarded_where_the_original_does_not_quote(event_of):
+    event = event_of("process_lsm", function_name="file_open\x1b[2J")
+    assert line(event) == f"🔒 LSM     {PROCESS} file_open\x1b[2J\n"
+    assert line(event, guard=True) == f"🔒 LSM     {PROCESS} file_open\\x1b[2J\n"
+
+
+def test_colours_of_every_kind(event_of):
+    source = "\x1b[32mnode1\x1b[0m \x1b[35m/usr/bin/cat\x1b[0m"
+
+    def label(text, code=34):
+        return f"\x1b[{code}m{text}\x1b[0m"
+
+    for kind, fields, expected in (
+        (
+            "process_exit",
+            {"status": 3},
+            f"{label('💥 exit   ')} {source} \x1b[36m-L\x1b[0m \x1b[31m3\x1b[0m",
+        ),
+        (
+            "process_loader",
+            {"path": "/l", "buildid": b"\1"},
+            f"{label('🧬 loader ')} {source} 01 \x1b[33m/l\x1b[0m",
+        ),
+        ("process_uprobe", {"path": "/b", "symbol": "f"}, f"{label('🕵️ uprobe ')} {source} /b f"),
+        (
+            "process_usdt",
+            {"path": "/b", "provider": "p", "name": "n"},
+            f"{label('🕵️ usdt   ')} {source} /b p n",
+        ),
+        ("process_lsm", {"function_name": "f"}, f"{label('🔒 LSM    ')} {source} f"),
+        (
+            "process_tracepoint",
+            {"subsys": "s", "event": "e"},
+            f"{label('⁉️ tracepoint')} {source} s e",
+        ),
+        ("process_kprobe", {"function_name": "f"}, f"{label('❓ syscall')} {source} f"),
+        (
+            "process_throttle",
+            {"type": 1, "cgroup": "c"},
+            f"{label('🧬 throttle', 31)} \x1b[31mSTART\x1b[0m c\n",
+        ),
+        (
+            "process_throttle",
+            {"type": 2, "cgroup": "c"},
+            f"{label('🧬 throttle', 31)} \x1b[32mSTOP \x1b[0m c\n",
+        ),
+    ):
+        got = line(event_of(kind, **fields), colour=True)
+        if expected.endswith("\n"):  # no trailer
+            assert got == expected
+        else:
+            width = max(0, 120 - len(expected.encode()))
+            trailer = "\x1b[35m\x1b[0m"
+            assert got == f"{expected} {trailer:>{width}}\n"
 
 
 def test_parts_of_a_kprobe_are_cyan_and_absent_ones_have_no_escapes(event_of):

@@ -2,12 +2,13 @@
 
 import json
 
+import pytest
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.renderers.json import JsonEncoder, JsonRenderer
+from random_messages import fill
 from tetra.v1.stream_pb2 import StreamEventsResponse
 from tetragon.events_pb2 import Filter, GetEventsRequest, GetEventsResponse
 from tetragon.sensors_pb2 import GetDebugResponse, GetInfoResponse, ListTracingPoliciesResponse
@@ -25,70 +26,11 @@ MESSAGES = (
     StreamEventsResponse,
 )
 
-INTEGERS = {
-    FieldDescriptor.CPPTYPE_INT32: st.integers(-(1 << 31), (1 << 31) - 1),
-    FieldDescriptor.CPPTYPE_UINT32: st.integers(0, (1 << 32) - 1),
-    FieldDescriptor.CPPTYPE_INT64: st.integers(-(1 << 63), (1 << 63) - 1),
-    FieldDescriptor.CPPTYPE_UINT64: st.integers(0, (1 << 64) - 1),
-}
-
-
-def fill(draw, message, depth):
-    """Set some fields of ``message`` to anything their types allow."""
-    if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
-        message.seconds = draw(st.integers(-62135596800, 253402300799))
-        digits = draw(st.sampled_from([0, 3, 6, 9]))
-        message.nanos = draw(st.integers(0, 10**digits - 1)) * 10 ** (9 - digits)
-        return
-    if message.DESCRIPTOR.full_name == "google.protobuf.Duration":
-        message.FromNanoseconds(draw(st.integers(0, 10**15)))
-        return
-    if message.DESCRIPTOR.full_name == "google.protobuf.FieldMask":
-        message.paths.extend(["process.exec_id", "parent"])
-        return
-    fields = list(message.DESCRIPTOR.fields)
-    for place in draw(st.sets(st.integers(0, len(fields) - 1), max_size=4)) if fields else ():
-        set_field(draw, message, fields[place], depth)
-
-
-def set_field(draw, message, field, depth):
-    target = getattr(message, field.name)
-    if field.message_type and field.message_type.GetOptions().map_entry:
-        value = scalar(field.message_type.fields_by_name["value"])
-        target.update(draw(st.dictionaries(st.text(max_size=4), value, max_size=3)))
-    elif field.message_type:
-        if depth == 0:
-            return
-        if field.is_repeated:
-            for _ in range(draw(st.integers(0, 2))):
-                fill(draw, target.add(), depth - 1)
-        else:
-            target.SetInParent()
-            fill(draw, target, depth - 1)
-    elif field.is_repeated:
-        target.extend(draw(st.lists(scalar(field), max_size=3)))
-    else:
-        setattr(message, field.name, draw(scalar(field)))
-
-
-def scalar(field):
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return st.text(max_size=12)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return st.binary(max_size=12)
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return st.booleans()
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        return st.sampled_from([*field.enum_type.values_by_number, 77777])
-    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
-        return st.floats(allow_nan=True, width=32)
-    return INTEGERS[field.cpp_type]
-
 
 @st.composite
 def messages(draw):
     message = draw(st.sampled_from(MESSAGES))()
-    fill(draw, message, depth=4)
+    fill(draw, message, 4, st.text(max_size=12))
     return message
 
 
@@ -110,6 +52,126 @@ def test_golden_line(exec_event):
         '{"process_exec":{"process":{"exec_id":"bm9kZTE6MTox","pid":101708,"uid":0,'
         '"binary":"/usr/sbin/iptables","arguments":"-L","flags":"execve clone"}},'
         '"node_name":"node1","time":"2026-01-01T00:00:00.123456789Z"}\n'
+    )
+
+
+PROCESS = '{"pid":101708,"uid":0,"binary":"/usr/bin/cat","arguments":"-L"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "body"),
+    [
+        (
+            "process_exit",
+            {"signal": "SIGKILL", "time": {"seconds": 1, "nanos": 5_000_000}},
+            '"process":P,"signal":"SIGKILL","time":"1970-01-01T00:00:01.005Z"',
+        ),
+        ("process_exit", {"status": 3}, '"process":P,"status":3'),
+        (
+            "process_kprobe",
+            {
+                "function_name": "__x64_sys_write",
+                "args": [
+                    {"file_arg": {"path": "/etc/passwd", "flags": "rw"}},
+                    {"bytes_arg": b"\xff\x00"},
+                    {"size_arg": 7},
+                    {"int_arg": -1, "label": "l"},
+                    {"sock_arg": {"saddr": "::1", "sport": 1, "cookie": 1 << 63}},
+                ],
+                "action": 1,
+                "kernel_stack_trace": [{"symbol": "f", "offset": 16}],
+                "policy_name": "p",
+                "return": {"int_arg": 0},
+            },
+            '"process":P,"function_name":"__x64_sys_write","args":['
+            '{"file_arg":{"path":"/etc/passwd","flags":"rw"}},{"bytes_arg":"/wA="},'
+            '{"size_arg":"7"},{"int_arg":-1,"label":"l"},'
+            '{"sock_arg":{"saddr":"::1","sport":1,"cookie":"9223372036854775808"}}],'
+            '"return":{"int_arg":0},"action":"KPROBE_ACTION_POST",'
+            '"kernel_stack_trace":[{"offset":"16","symbol":"f"}],"policy_name":"p"',
+        ),
+        (
+            "process_tracepoint",
+            {"subsys": "s", "event": "e", "args": [{"syscall_id": {"id": 1, "abi": "x64"}}]},
+            '"process":P,"subsys":"s","event":"e","args":[{"syscall_id":{"id":1,"abi":"x64"}}]',
+        ),
+        (
+            "process_loader",
+            {"path": "/l.so", "buildid": b"\x01\x02"},
+            '"process":P,"path":"/l.so","buildid":"AQI="',
+        ),
+        (
+            "process_uprobe",
+            {"path": "/b", "symbol": "main", "tags": ["t", "<&>"]},
+            '"process":P,"path":"/b","symbol":"main","tags":["t","<&>"]',
+        ),
+        (
+            "process_usdt",
+            {"path": "/b", "provider": "p", "name": "n"},
+            '"process":P,"path":"/b","provider":"p","name":"n"',
+        ),
+        (
+            "process_lsm",
+            {"function_name": "file_open", "ima_hash": "sha256:ab"},
+            '"process":P,"function_name":"file_open","ima_hash":"sha256:ab"',
+        ),
+        (
+            "process_throttle",
+            {"type": 1, "cgroup": "a.scope"},
+            '"type":"THROTTLE_START","cgroup":"a.scope"',
+        ),
+        ("test", {"arg0": 1, "arg3": 4}, '"arg0":"1","arg3":"4"'),
+        (
+            "rate_limit_info",
+            {"number_of_dropped_process_events": 3},
+            '"number_of_dropped_process_events":"3"',
+        ),
+    ],
+)
+def test_golden_line_of_every_kind(event_of, kind, fields, body):
+    assert JsonRenderer().render([event_of(kind, **fields)]) == (
+        f'{{"{kind}":{{{body.replace("P,", PROCESS + ",", 1) if ":P," in body else body}}},'
+        '"node_name":"node1","time":"2026-01-01T00:00:00.123456789Z"}\n'
+    )
+
+
+def test_golden_line_of_a_whole_process(exec_event):
+    event = exec_event(
+        exec_id="aWQ=",
+        cwd="/",
+        flags="execve rootcwd",
+        start_time={"seconds": 1_767_225_600, "nanos": 120_000_000},
+        auid={"value": 4294967295},
+        pod={
+            "namespace": "shop",
+            "name": "web-0",
+            "container": {"id": "docker://1", "pid": {"value": 0}},
+            "pod_labels": {"tier": "front", "app": "web"},
+        },
+        docker="0123456789abcde",
+        parent_exec_id="cGFyZW50",
+        refcnt=1,
+        cap={"effective": [21, 0]},
+        ns={"uts": {"inum": 4026531838, "is_host": True}},
+        tid={"value": 7},
+        environment_variables=[{"Key": "A", "Value": "b"}],
+    )
+    event.process_exec.parent.pid.value = 0
+    event.cluster_name = "c"
+    event.node_labels["z"] = "1"
+    event.node_labels["a"] = "2"
+    assert JsonRenderer().render([event]) == (
+        '{"process_exec":{"process":{"exec_id":"aWQ=","pid":101708,"uid":0,"cwd":"/",'
+        '"binary":"/usr/sbin/iptables","arguments":"-L","flags":"execve rootcwd",'
+        '"start_time":"2026-01-01T00:00:00.120Z","auid":4294967295,'
+        '"pod":{"namespace":"shop","name":"web-0","container":{"id":"docker://1","pid":0},'
+        '"pod_labels":{"app":"web","tier":"front"}},"docker":"0123456789abcde",'
+        '"parent_exec_id":"cGFyZW50","refcnt":1,'
+        '"cap":{"effective":["CAP_SYS_ADMIN","CAP_CHOWN"]},'
+        '"ns":{"uts":{"inum":4026531838,"is_host":true}},"tid":7,'
+        '"environment_variables":[{"Key":"A","Value":"b"}]},"parent":{"pid":0}},'
+        '"node_name":"node1","time":"2026-01-01T00:00:00.123456789Z","cluster_name":"c",'
+        '"node_labels":{"a":"2","z":"1"}}\n'
     )
 
 

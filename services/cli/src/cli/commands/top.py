@@ -76,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
         while time.monotonic() < end_s and feed.drain(view, end_s):
             time.sleep(min(0.05, max(0.0, end_s - time.monotonic())))
     picture = view.picture(terminal_width() or 80, _ONCE_LINES, time.time())
-    # The bars at top and bottom are for a screen.
-    output.write("\n".join(line.rstrip() for line in picture.plain.splitlines()[:-1]) + "\n")
+    # The keys at the bottom, and blank lines before them, are for a screen.
+    lines = [line.rstrip() for line in picture.plain.splitlines()[:-1]]
+    output.write("\n".join(lines).rstrip("\n") + "\n")
     return 0
 
 
