@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway import auth, filters, wire
 from gateway.batch import Batch, Event
-from gateway.errors import BusError
+from gateway.errors import BusError, RequestError
 from gateway.feed import Feed
 from gateway.fleet import Fleet, Snapshot
 from gateway.history import CHUNK_BATCHES, History
@@ -43,12 +44,10 @@ class EventStream:
         """Return what a server needs; responses are made as bytes."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "StreamEvents": grpc.unary_stream_rpc_method_handler(
-                refusing(self.stream_events),
-                request_deserializer=stream_pb2.StreamEventsRequest.FromString,
+                refusing(self.stream_events, stream_pb2.StreamEventsRequest)
             ),
             "ListNodes": grpc.unary_unary_rpc_method_handler(
-                refusing(self.list_nodes),
-                request_deserializer=stream_pb2.ListNodesRequest.FromString,
+                refusing(self.list_nodes, stream_pb2.ListNodesRequest),
                 response_serializer=wire.serialize,
             ),
         }
@@ -91,7 +90,7 @@ class EventStream:
         elif start == "last":
             plan = await self._plan_last(request.last, selection)
         elif start == "since":
-            plan = await self._plan_since(request.since.ToNanoseconds())
+            plan = await self._plan_since(_time_ns("since", request.since))
         elif start == "after":
             plan = await self._plan_after(request.after)
         else:
@@ -101,7 +100,7 @@ class EventStream:
         if request.no_follow:
             plan.end = max((await history.bounds()).last, self._streams.broadcaster.head)
         if request.HasField("until"):
-            plan.until_ns = request.until.ToNanoseconds()
+            plan.until_ns = _time_ns("until", request.until)
         return plan
 
     async def _plan_after(self, cursor: stream_pb2.Cursor) -> _Plan:
@@ -138,6 +137,15 @@ class _Plan:
     until_ns: int | None = None
     end: int | None = None  # last message, where the stream is not followed
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
+
+
+def _time_ns(name: str, time: Timestamp) -> int:
+    try:
+        return time.ToNanoseconds()
+    except ValueError:
+        raise RequestError(
+            f"{name}: {time.seconds} s and {time.nanos} ns are no time between the years 1 and 9999"
+        ) from None
 
 
 async def find_last(history: History, count: int, selection: filters.Selection) -> tuple[int, int]:

@@ -62,8 +62,7 @@ class Sensors:
         """Return what a server needs; events pass as bytes, so nothing is parsed or serialized."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "GetEvents": grpc.unary_stream_rpc_method_handler(
-                refusing(self.get_events),
-                request_deserializer=events_pb2.GetEventsRequest.FromString,
+                refusing(self.get_events, events_pb2.GetEventsRequest)
             )
         }
         served: dict[str, tuple[Handler, type[Message]]] = {
@@ -80,8 +79,7 @@ class Sensors:
         }
         for name, (method, request) in served.items():
             methods[name] = grpc.unary_unary_rpc_method_handler(
-                refusing(method),
-                request_deserializer=request.FromString,
+                refusing(method, request),
                 response_serializer=wire.serialize,
             )
         log_methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from gateway.broadcaster import Broadcaster
 from gateway.errors import BusError, RequestError
@@ -88,12 +89,16 @@ class Streams:
         return len(self._open)
 
 
-def refusing(handler: Handler) -> Handler:
-    """Return ``handler`` with `RequestError` turned into its gRPC status."""
+def refusing(handler: Handler, kind: type[Message]) -> Handler:
+    """Return ``handler`` for a request's bytes, with `RequestError` turned into its gRPC status."""
 
-    async def handle(request: Any, context: Context) -> Any:
+    async def handle(request: bytes, context: Context) -> Any:
         try:
-            return await handler(request, context)
+            try:
+                parsed = kind.FromString(request)
+            except DecodeError:
+                raise RequestError(f"request: not a {kind.DESCRIPTOR.full_name}") from None
+            return await handler(parsed, context)
         except RequestError as error:
             refusal = error
         await context.abort(refusal.code, str(refusal))

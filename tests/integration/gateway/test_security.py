@@ -1,0 +1,236 @@
+"""Who gets in: certificates, tokens and their rights, on a real gateway."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from conftest import eventually, read_numbers
+from feeder import Feeder
+from gateway.errors import SecurityError
+from gateway.main import Gateway
+from gateway.settings import Settings
+from tetra.v1 import stream_pb2, stream_pb2_grpc
+from tetragon import events_pb2, sensors_pb2, sensors_pb2_grpc, tetragon_pb2
+
+MAKE = Path(__file__).parents[3] / "deploy/tls/make"
+TOKENS = """
+# token rights nodes
+all read,control
+looker read
+one read n1      # of one node
+tuner control
+"""
+
+
+def make_certificates(folder, *names):
+    """Make certificates as docs/deploy.md does; return their folders."""
+    shutil.copy(MAKE, folder)
+    for name in names:
+        subprocess.run([folder / "make", name, "127.0.0.1"], check=True, capture_output=True)
+    return [folder / name for name in names]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return make_certificates(tmp_path_factory.mktemp("tls"), "localhost", "client")
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text(TOKENS)
+    return file
+
+
+def bearer(token):
+    return (("authorization", f"Bearer {token}"),)
+
+
+async def code_of(call):
+    """Return the status code that a call ends with."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details()
+    return grpc.StatusCode.OK, ""
+
+
+VERSION = sensors_pb2.GetVersionRequest()
+LEVEL = sensors_pb2.SetDebugRequest(
+    flag=sensors_pb2.CONFIG_FLAG_LOG_LEVEL, level=sensors_pb2.LOG_LEVEL_INFO
+)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "code", "text"),
+    [
+        ((), grpc.StatusCode.UNAUTHENTICATED, "bearer token is needed"),
+        (bearer("wrong"), grpc.StatusCode.UNAUTHENTICATED, "not known"),
+        ((("authorization", "Basic looker"),), grpc.StatusCode.UNAUTHENTICATED, "not known"),
+        (bearer("tuner"), grpc.StatusCode.PERMISSION_DENIED, "'read'"),
+        (bearer("looker"), grpc.StatusCode.OK, ""),
+        (bearer("all"), grpc.StatusCode.OK, ""),
+    ],
+)
+async def test_reading_needs_the_right_to_read(start_gateway, tokens, metadata, code, text):
+    gateway = await start_gateway(token_file=tokens)
+    got, details = await code_of(gateway.sensors.GetVersion(VERSION, metadata=metadata))
+    assert got == code
+    assert text in details
+    for stub, request in (
+        (gateway.sensors.GetEvents, events_pb2.GetEventsRequest()),
+        (gateway.events.StreamEvents, stream_pb2.StreamEventsRequest()),
+    ):
+        call = stub(request, metadata=metadata)
+        if code == grpc.StatusCode.OK:
+            await call.initial_metadata()
+            call.cancel()
+        else:
+            assert await call.code() == code
+
+
+@pytest.mark.parametrize(("token", "may"), [("looker", False), ("tuner", True), ("all", True)])
+async def test_changing_something_needs_the_right_to_control(start_gateway, tokens, token, may):
+    gateway = await start_gateway(token_file=tokens)
+    got, _ = await code_of(gateway.sensors.SetDebug(LEVEL, metadata=bearer(token)))
+    assert got == (grpc.StatusCode.OK if may else grpc.StatusCode.PERMISSION_DENIED)
+
+
+async def test_a_token_of_one_node_shows_nothing_of_others(start_gateway, nc, tokens):
+    gateway = await start_gateway(token_file=tokens)
+    mine, other = Feeder(nc, "n1"), Feeder(nc, "n2")
+    mine.alive = other.alive = []
+    await mine.answer()
+    await other.answer()
+    old = gateway.sensors.GetEvents(events_pb2.GetEventsRequest(), metadata=bearer("one"))
+    own = gateway.events.StreamEvents(stream_pb2.StreamEventsRequest(), metadata=bearer("one"))
+    await old.initial_metadata()
+    await own.read()
+    await other.publish(20)
+    numbers = await mine.publish(20)
+    for call in (old, own):
+        seen = await read_numbers(call, 20)
+        assert seen == numbers
+    nodes = await gateway.events.ListNodes(stream_pb2.ListNodesRequest(), metadata=bearer("one"))
+    assert [node.node_name for node in nodes.nodes] == ["n1"]
+    asked = stream_pb2.StreamEventsRequest(nodes=["n2"])
+    call = gateway.events.StreamEvents(asked, metadata=bearer("one"))
+    assert await call.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert await call.details() == "node n2: not yours"
+    asked = sensors_pb2.GetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_LOG_LEVEL)
+    got, _ = await code_of(
+        gateway.sensors.GetDebug(asked, metadata=(*bearer("one"), ("tetra-node", "n2")))
+    )
+    assert got == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_tokens_are_read_again_and_health_needs_none(start_gateway, tokens):
+    gateway = await start_gateway(token_file=tokens)
+    tokens.write_text("fresh read\n")
+
+    async def accepts(token):
+        got, _ = await code_of(gateway.sensors.GetVersion(VERSION, metadata=bearer(token)))
+        return got == grpc.StatusCode.OK
+
+    await eventually(lambda: accepts("fresh"))
+    assert not await accepts("looker")
+    tokens.write_text("broken\n")  # stays as it was
+    assert await accepts("fresh")
+    health = gateway.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert await health(b"")
+
+
+async def test_tls_lets_clients_in_that_know_the_authority(start_gateway, nc, certificates):
+    server, _ = certificates
+    gateway = await start_gateway(
+        tls_cert_file=server / "server.pem", tls_key_file=server / "server.key",
+        listen_address="127.0.0.1:0",
+    )  # fmt: skip
+    trusted = grpc.ssl_channel_credentials((server / "ca.pem").read_bytes())
+    async with grpc.aio.secure_channel(gateway.address, trusted) as channel:
+        stub = sensors_pb2_grpc.FineGuidanceSensorsStub(channel)
+        assert (await stub.GetVersion(VERSION)).version
+        health = await stub.GetHealth(tetragon_pb2.GetHealthStatusRequest())
+        assert health.health_status[0].status == tetragon_pb2.HEALTH_STATUS_RUNNING
+    got, details = await code_of(gateway.sensors.GetVersion(VERSION))  # a plaintext client
+    assert got == grpc.StatusCode.UNAVAILABLE
+    assert details
+
+
+async def test_mutual_tls_refuses_a_client_without_a_certificate(start_gateway, certificates):
+    server, client = certificates
+    gateway = await start_gateway(
+        tls_cert_file=server / "server.pem", tls_key_file=server / "server.key",
+        tls_client_ca_file=server / "ca.pem",
+    )  # fmt: skip
+    authority = (server / "ca.pem").read_bytes()
+    pair = ((client / "server.key").read_bytes(), (client / "server.pem").read_bytes())
+    for credentials, expected in (
+        (grpc.ssl_channel_credentials(authority), grpc.StatusCode.UNAVAILABLE),
+        (grpc.ssl_channel_credentials(authority, *pair), grpc.StatusCode.OK),
+    ):
+        async with grpc.aio.secure_channel(gateway.address, credentials) as channel:
+            stub = stream_pb2_grpc.EventStreamStub(channel)
+            got, _ = await code_of(stub.ListNodes(stream_pb2.ListNodesRequest(), timeout=10))
+            assert got == expected
+
+
+async def test_a_new_certificate_is_used_without_a_restart(start_gateway, tmp_path):
+    old, new = make_certificates(tmp_path, "localhost", "new.example")
+    gateway = await start_gateway(tls_cert_file=old / "server.pem", tls_key_file=old / "server.key")
+
+    async def shown_name():
+        authority = grpc.ssl_channel_credentials((old / "ca.pem").read_bytes())
+        options = [("grpc.ssl_target_name_override", "new.example")]
+        async with grpc.aio.secure_channel(gateway.address, authority, options) as channel:
+            stub = sensors_pb2_grpc.FineGuidanceSensorsStub(channel)
+            got, _ = await code_of(stub.GetVersion(VERSION, timeout=5))
+            return got == grpc.StatusCode.OK
+
+    assert not await shown_name()
+    for name in ("server.key", "server.pem"):
+        shutil.copy(new / name, old / name)
+        os.utime(old / name, ns=(time.time_ns(), time.time_ns()))
+    await eventually(shown_name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"listen_address": "0.0.0.0:0"}, "other hosts can reach it"),
+        ({"listen_address": "[::]:0"}, "other hosts can reach it"),
+        ({"tls_cert_file": "/nowhere"}, "are both needed"),
+        ({"tls_client_ca_file": "/nowhere"}, "are both needed"),
+        ({"tls_cert_file": "/nowhere", "tls_key_file": "/x"}, "/nowhere: no such file"),
+        ({"tls_cert_file": "/etc/hostname", "tls_key_file": "/etc/hostname"}, "no PEM"),
+        ({"token_file": "/nowhere"}, "tokens: /nowhere: No such file"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_at_the_start(changes, text):
+    with pytest.raises(SecurityError, match=text):
+        gateway_with(**changes)
+
+
+def gateway_with(**changes: Any) -> Gateway:
+    """Make a gateway, which binds its address."""
+    return Gateway(Settings(**{"listen_address": "127.0.0.1:0", **changes}))
+
+
+async def test_listening_for_all_works_when_told_so_in_plain_words():
+    gateway = gateway_with(listen_address="0.0.0.0:0", insecure_listen=True)
+    assert gateway.server.address.startswith("0.0.0.0:")
+
+
+@pytest.mark.parametrize("line", ["token", "token write", "token read n1 more", "token read,"])
+async def test_a_bad_line_of_tokens_is_named_without_the_token(tokens, line):
+    tokens.write_text(f"good read\n{line.replace('token', 's3cret')}\n")
+    with pytest.raises(SecurityError) as caught:
+        gateway_with(token_file=tokens)
+    assert "line 2: expected TOKEN RIGHT" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
