@@ -34,6 +34,7 @@ class Row:
     release: str = "-"
     start: str = "-"
     workload: str = "-"
+    container: str = "-"
     tests: str = "-"
     seconds: float = 0.0
     why: list[str] = field(default_factory=list)  # nothing: passed
@@ -43,12 +44,15 @@ class Row:
         outcome = "FAILED" if self.why else "passed"
         time_s = f"{self.seconds:.0f} s"
         return (
-            self.name, self.release, self.user_space, self.start, self.workload, self.tests,
-            time_s, outcome,
+            self.name, self.release, self.user_space, self.start, self.workload, self.container,
+            self.tests, time_s, outcome,
         )  # fmt: skip
 
 
-_HEAD = ("KERNEL", "RELEASE", "USER SPACE", "START", "EVENTS", "KERNEL TESTS", "TIME", "RESULT")
+_HEAD = (
+    "KERNEL", "RELEASE", "USER SPACE", "START", "EVENTS", "CONTAINER", "KERNEL TESTS", "TIME",
+    "RESULT",
+)  # fmt: skip
 
 
 def say(name: str, text: str) -> None:
@@ -108,6 +112,8 @@ def _judge(row: Row, results: Path, reference: Path) -> None:
         return
     row.start = "ok" if steps["start"]["ok"] else "failed"
     row.tests = steps["kernel tests"].get("says", "failed").partition(" in ")[0]
+    if "container" in steps:
+        row.container = steps["container"].get("says", "failed")
     if "client" in steps and steps["client"]["ok"]:
         differences = compare.difference(reference, results)
         count = len((results / "events.json").read_text().splitlines())

@@ -33,8 +33,11 @@ PACKAGES = (
     "login", "make", "mawk", "mount", "passwd", "procps", "python3", "python3-bpfcc", "sed",
     "strace", "tar", "util-linux",
 )  # fmt: skip
-# Modules that find the disks, by the order in which they load; each brings what it depends on.
-MODULES = ("virtio_pci", "virtio_blk", "ext4")
+# And of a container host, where the suite's engine knows the capabilities that we need.
+ENGINE = ("apparmor", "containerd", "docker-cli", "docker.io", "runc")
+# Modules that find the disks, and overlay for the engine, by the order in which they load; each
+# brings what it depends on.
+MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
 _MEMBERS = (
     "proto", "libs/bus", "libs/chassis", "services/collector", "services/gateway", "services/cli",
     "embedded",
@@ -222,14 +225,15 @@ def _lay_out_initramfs(unpacked: Path, tree: Path, release: str) -> None:
 def root(machine: Machine) -> Path:
     """Return the disk with the machine's user space: packages and Python packages."""
     pins = _pins()
-    key = _digest(Path(__file__), extra=(pins, *PACKAGES))
+    wanted = [*PACKAGES, *(ENGINE if machine.engine else ())]
+    key = _digest(Path(__file__), extra=(pins, *wanted))
     disk = CACHE / "roots" / f"{machine.root}-{machine.arch}-{key}.ext4"
     if disk.exists():
         return disk
     disk.parent.mkdir(parents=True, exist_ok=True)
     archive = Archive(machine.root, machine.arch)
     archive.update()
-    packages = archive.fetch_all(PACKAGES)
+    packages = archive.fetch_all(wanted)
     with TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
         folder.chmod(0o755)

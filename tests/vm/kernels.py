@@ -13,12 +13,16 @@ class Machine(NamedTuple):
     root: str  # Debian suite of user space: bookworm or trixie, they have Python 3.11 and 3.13
     arch: str  # Debian's word for the architecture
     cgroup: str  # v1 or v2
-    needs_btf: bool = True
 
     @property
     def python(self) -> str:
         """Return the version of the root's Python."""
         return {"bookworm": "3.11", "trixie": "3.13"}[self.root]
+
+    @property
+    def engine(self) -> bool:
+        """Tell whether the root has a container engine that knows the capabilities we need."""
+        return self.root != "bookworm"  # Docker 20.10 does not
 
 
 MACHINES = (

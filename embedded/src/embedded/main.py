@@ -24,7 +24,8 @@ from embedded.settings import Settings, load
 # What the collector needs, by its bit in CapEff (include/uapi/linux/capability.h).
 _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
-_READY_WITHIN_S = 60.0  # the first start compiles the probes, maybe on a slow machine
+_READY_WITHIN_S = 60.0
+_COMPILED_WITHIN_S = 180.0  # the collector compiles the probes, maybe on an emulated machine
 _BIN = Path(sys.executable).parent
 _CLIENT_STARTS_S = 0.1
 
@@ -63,7 +64,8 @@ class Stack:
         began = time.monotonic()
         try:
             await child.start(self._env, self._settings.state_dir / f"{child.name}.log")
-            line = await child.wait_for_line(phrase, _READY_WITHIN_S)
+            within_s = _COMPILED_WITHIN_S if child is self.collector else _READY_WITHIN_S
+            line = await child.wait_for_line(phrase, within_s)
         except BaseException:
             print(flush=True)
             raise

@@ -219,6 +219,110 @@ def run_tests(folder: Path, selection: list[str]) -> str:
     return last
 
 
+class Engine:
+    """A Docker engine of our own, and an image whose files are this host's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = (folder / "dockerd.log").open("wb")
+        self._process = subprocess.Popen(
+            ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none"],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+        def answers() -> bool:
+            if self._process.poll() is not None:
+                raise Failure(f"dockerd: {(folder / 'dockerd.log').read_text()[-1000:]}")
+            return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+        wait_until(answers, READY_S, lambda: "dockerd does not answer")
+        script = "tar -C / -c bin lib lib64 sbin etc/passwd | docker import - tetra-host"
+        subprocess.run(["sh", "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+    def run(self, *arguments: str | Path) -> str:
+        """Run a container to its end, or with --detach; return its output."""
+        shared = [
+            word for folder in ("/usr", "/opt", "/src") for word in ("-v", f"{folder}:{folder}")
+        ]
+        command = ["docker", "run", *shared, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WORKLOAD_S)
+        if done.returncode:
+            raise Failure(f"docker run {arguments}: {done.stderr}")
+        return done.stdout.strip()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+        self._log.close()
+
+
+def run_contained(folder: Path) -> str:
+    """Run the collector in a container with the rights that compose.yaml gives it.
+
+    A second container's processes must be told, with its id, also where AppArmor confines it.
+    """
+    engine = Engine(folder)
+    address, port = f"localhost:{free_port()}", str(free_port())
+    url = f"nats://127.0.0.1:{port}"
+    services = [
+        ("nats-server", "-a", "127.0.0.1", "-p", port, "-js", "-sd", str(folder / "state" / "js")),
+        ("tetra-gateway", "--nats-url", url, "--listen-address", address),
+    ]
+    running = []
+    try:
+        for name, *flags in services:
+            with (folder / f"contained-{name}.log").open("wb") as log:
+                running.append(subprocess.Popen([BIN / name, *flags], stdout=log, stderr=log))
+        collector = engine.run(
+            "--detach", "--network=host", "--pid=host", "--cgroupns=host", "--uts=host",
+            "--cap-drop=ALL", "--cap-add=BPF", "--cap-add=PERFMON", "--cap-add=SYS_PTRACE",
+            "--cap-add=DAC_READ_SEARCH", "--security-opt=no-new-privileges:true",
+            "--security-opt=apparmor=unconfined", "-v", "/tmp:/tmp", "tetra-host",
+            BIN / "tetra-collector", "--nats-url", url, "--state-dir", "/tmp/contained/state",
+            "--cache-dir", "/tmp/contained/cache", "--docker-socket", "",
+        )  # fmt: skip
+
+        def said() -> str:
+            logs = subprocess.run(["docker", "logs", collector], capture_output=True, text=True)
+            (folder / "contained-collector.log").write_text(logs.stdout + logs.stderr)
+            return logs.stdout + logs.stderr
+
+        wait_until(lambda: "nats connected" in said(), READY_S, said)
+        profile = engine.run(
+            "--name=seen", "--network=none", "tetra-host", "/usr/bin/cat", "/proc/self/attr/current"
+        )
+        [seen] = subprocess.run(
+            ["docker", "inspect", "--format={{.Id}}", "seen"],
+            check=True, capture_output=True, text=True,
+        ).stdout.split()  # fmt: skip
+
+        def told() -> bool:
+            output = subprocess.run(
+                [BIN / "tetra", "getevents", "--since", "10m", "--no-follow", "-o", "json",
+                 "--server-address", address],
+                capture_output=True, text=True, timeout=WORKLOAD_S,
+            ).stdout  # fmt: skip
+            lives = [process_of(json.loads(line)) for line in output.splitlines()]
+            return any(
+                life["binary"] == "/usr/bin/cat" and life.get("docker") == seen[:31]
+                for life in lives
+            )
+
+        wait_until(told, WORKLOAD_S, said)
+    finally:
+        subprocess.run(["sh", "-c", "docker kill $(docker ps -q)"], capture_output=True)
+        for process in running:
+            process.terminate()
+            process.wait(60)
+        engine.stop()
+    if Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y":
+        if profile != "docker-default (enforce)":
+            raise Failure(f"AppArmor is on, and the container ran as {profile!r}")
+        return "AppArmor enforces"
+    return "no AppArmor"
+
+
 def _line(event: dict[str, Any]) -> str:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
 
@@ -264,6 +368,8 @@ def main() -> int:
         step("stop", stack.stop)
     for log in (folder / "state").glob("*.log"):
         shutil.copy(log, folder)
+    if not arguments.no_tests and shutil.which("dockerd"):
+        step("container", lambda: run_contained(folder))
     if not arguments.no_tests:
         step("kernel tests", lambda: run_tests(folder, ["tests/kernel"]))
     shutil.rmtree(folder / "state", ignore_errors=True)
