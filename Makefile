@@ -7,7 +7,7 @@ SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchma
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-kernel test-kernels test-containers check lint types \
-  proto requirements bench audit clean
+  proto requirements bench screenshots audit clean
 
 help:
 	@echo 'usage: make TARGET'
@@ -55,6 +55,9 @@ requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRA
 
 bench: $(STAMP) ## run the benchmarks
 	@$(BIN)/python -m benchmarks
+
+screenshots: $(STAMP) ## make the pictures in docs/screenshots again
+	@$(BIN)/python scripts/screenshots
 
 audit: $(STAMP) ## look the pinned packages up in the database of known vulnerabilities
 	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.txt

@@ -151,7 +151,7 @@ class TopView:
         several = len(self.model.nodes) > 1
         lines = []
         for process in self.model.longest(count):
-            command = f"{process.command} @{process.node}" if several else process.command
+            command = f"@{process.node} {process.command}" if several else process.command
             ran = duration_text(now_s - process.start_s)
             user = self._fit.padded(process.user, _USER_COLUMNS)
             line = f"{process.pid:>8}  {user}  {ran:>7}  {command}"

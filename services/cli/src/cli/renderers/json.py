@@ -32,6 +32,7 @@ _OUR_FIELDS = range(10000, 20000)
 # of a parent that many have in common.
 _REPEATING = frozenset({"tetragon.Process"})
 _MEMORY_ENTRIES = 2048  # about 1.5 kB each
+_MEMORY_KEY_BYTES = 4096  # messages beyond are not remembered: arguments may have 2 MB
 
 _Encode = Callable[[Any], str]
 
@@ -200,9 +201,11 @@ def _remembered(encode: _Encode) -> _Encode:
         key = message.SerializeToString()
         text = memory.get(key)
         if text is None:
-            if len(memory) >= _MEMORY_ENTRIES:
-                memory.clear()
-            text = memory[key] = encode(message)
+            text = encode(message)
+            if len(key) <= _MEMORY_KEY_BYTES:
+                if len(memory) >= _MEMORY_ENTRIES:
+                    memory.clear()
+                memory[key] = text
         return text
 
     return recall
