@@ -64,9 +64,38 @@ class Tls:
         certificate = _pem(self.cert_file, "--tls-cert-file") if self.cert_file else None
         key = _pem(self.key_file, "--tls-key-file") if self.key_file else None
         override = self.server_name
+        self._check(roots)
         if self.skip_verify:
             roots, override = _served_certificate(address)
         return Credentials(roots, certificate, key), override
+
+    def _check(self, roots: bytes | None) -> None:
+        # gRPC tells no more than that it failed.
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if roots is not None:
+            try:
+                context.load_verify_locations(cadata=roots.decode())
+            except (ssl.SSLError, ValueError):
+                names = ",".join(self.ca_cert_files)
+                raise UsageError(
+                    f"--tls-ca-cert-files: {names}: no certificate in it that can be read",
+                    "--tls-ca-cert-files ca.pem",
+                ) from None
+        if self.cert_file:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file, password=_no_password)
+            except (ssl.SSLError, ValueError) as error:
+                why = (
+                    "they do not belong together"
+                    if "KEY_VALUES_MISMATCH" in str(error)
+                    else "they cannot be read as a certificate and its key (without a password)"
+                )
+                raise UsageError(
+                    f"--tls-cert-file {self.cert_file}, --tls-key-file {self.key_file}: {why}",
+                    "--tls-cert-file client.pem --tls-key-file client-key.pem",
+                ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +193,10 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
 def _served_certificate(address: Address) -> tuple[bytes, str]:
     """Return the certificate the server shows, and a name in it: it is then its own root."""
     import ssl
@@ -188,7 +221,10 @@ def _served_certificate(address: Address) -> tuple[bytes, str]:
         ):
             parsed = secure.getpeercert() or {}
     except OSError as error:
-        raise UnreachableError(f"read certificate: {address}: {_reason(error)}") from None
+        cause = _reason(error)
+        if "wrong version number" in cause.replace("_", " "):
+            cause = "TLS: the server does not speak it; leave the --tls flags out"
+        raise UnreachableError(f"read certificate: {address}: {cause}") from None
     names = [str(entry[1]) for entry in parsed.get("subjectAltName", ()) if len(entry) == 2]
     return pem.encode(), names[0].replace("*", "any") if names else ""
 

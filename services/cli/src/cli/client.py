@@ -53,6 +53,9 @@ _LOST = frozenset(
 
 # What gRPC's accounts contain, and what it means to the one who called.
 _CAUSES = {
+    "certificate has expired": "TLS: the server's certificate has expired; it needs a new one",
+    "certificate is not yet valid": "TLS: the server's certificate is not valid yet; are the "
+    "clocks right?",
     "Hostname Verification": "TLS: the certificate is for another name; give it with "
     "--tls-server-name gateway.example",
     "CERTIFICATE_VERIFY_FAILED": "TLS: the certificate is from an unknown authority; give it with "
@@ -105,6 +108,7 @@ class Client:
     _channel: grpc.Channel | None = field(default=None, init=False)
     _turn: int = field(default=0, init=False)  # which of the addresses is in use
     _closed: bool = field(default=False, init=False)
+    _channel_is_new: bool = field(default=True, init=False)  # nothing has come over it yet
 
     def __enter__(self) -> Client:
         return self
@@ -235,6 +239,7 @@ class Client:
         call = EventStreamStub(self._open()).StreamEvents(request)
         try:
             for response in call:
+                self._channel_is_new = False
                 yield Batch(response.events, response.cursor, response.losses, response.gaps)
             return
         except grpc.RpcError as error:
@@ -267,6 +272,7 @@ class Client:
         call = FineGuidanceSensorsStub(self._open()).GetEvents(plain)
         try:
             for event in call:
+                self._channel_is_new = False
                 if not nodes or event.node_name in nodes:
                     yield Batch((event,))
         finally:
@@ -277,6 +283,7 @@ class Client:
     def _open(self) -> grpc.Channel:
         if self._channel is None:
             self._channel = open_channel(self.address, self.options)
+            self._channel_is_new = True
         return self._channel
 
     def _drop(self) -> None:
@@ -300,7 +307,10 @@ class Client:
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             return UsageError(f"receive: {address}: {details}", "--max-recv-size 67108864")
         if code in _LOST:
-            return UnreachableError(f"connect: {address}: {_cause(details)}")
+            cause = _cause(details)
+            if "Socket closed" in cause and self._channel_is_new:
+                cause = _refused(self.options)
+            return UnreachableError(f"connect: {address}: {cause}")
         return ServerError(f"call: {address}: {code.name.lower()}: {details}")
 
 
@@ -340,6 +350,18 @@ def _code(error: grpc.RpcError) -> grpc.StatusCode:
 def _details(error: grpc.RpcError) -> str:
     text = error.details() if isinstance(error, grpc.Call) else str(error)
     return " ".join((text or "").split()).rstrip(".")
+
+
+def _refused(options: ServerOptions) -> str:
+    """Return what may be wrong where the server hangs up before it has answered."""
+    if options.tls is None:
+        return "the server hangs up; does it want TLS? --tls-ca-cert-files ca.pem"
+    if options.tls.cert_file:
+        return "the server hangs up; does it know the authority of --tls-cert-file?"
+    return (
+        "the server hangs up; does it want a certificate of ours? "
+        "--tls-cert-file client.pem --tls-key-file client-key.pem"
+    )
 
 
 def _cause(details: str) -> str:
