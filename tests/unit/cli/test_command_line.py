@@ -14,6 +14,7 @@ from cli.reference import MARKER, reference
 def run_here(capsys, monkeypatch):
     """Run ``tetra`` in this process; returns exit code, stdout and stderr."""
     monkeypatch.delenv("TETRA_SERVER_ADDRESS", raising=False)
+    monkeypatch.delenv("TETRA_TOKEN", raising=False)
     before = signal.getsignal(signal.SIGTERM)
 
     def run(*args):
@@ -70,6 +71,9 @@ def run_here(capsys, monkeypatch):
         (("status", "--tls-ca-cert-files", "/nonexistent"), "/nonexistent: no such file"),
         (("status", "--tls-ca-cert-files", "/etc/passwd"), "/etc/passwd: not a PEM file"),
         (("status", "--tls-cert-file", "x"), "one needs the other; for example"),
+        (("status", "--token-file", "/nonexistent"), "--token-file: /nonexistent: no such file"),
+        (("status", "--token-file", "/dev/null"), "--token-file: /dev/null: not one token"),
+        (("status", "--token-file", "/etc/passwd"), "--token-file: /etc/passwd: not one token"),
     ],
 )
 def test_wrong_command_line_is_one_line_and_exit_code_2(run_here, args, message):

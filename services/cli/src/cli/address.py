@@ -34,6 +34,14 @@ class Address:
         return self.target
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server is on this host: a socket file, or a loopback address."""
+        if self.endpoint is None:
+            return self.target.startswith("unix")
+        host = self.endpoint[0]
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    @property
     def endpoint(self) -> tuple[str, int] | None:
         """Host and port; None for a socket file."""
         found = re.fullmatch(r"(?:dns:///)?\[?([^\]/]+?)\]?:(\d+)", self.target)
@@ -107,6 +115,14 @@ class ServerOptions:
     retries: int = 1
     max_recv_size_bytes: int = 10 * 1024 * 1024
     tls: Tls | None = None
+    token: str = ""  # for gateways that ask for one
+
+    @property
+    def shows_token(self) -> bool:
+        """Whether the token would cross a network where others can read it."""
+        return bool(self.token and self.tls is None) and not all(
+            address.is_local for address in self.addresses
+        )
 
 
 def parse_addresses(text: str) -> tuple[Address, ...]:

@@ -8,10 +8,12 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from cli.address import DEFAULT_ADDRESS, ServerOptions, Tls, default_address, parse_addresses
 from cli.errors import UsageError
+from cli.terminal import notice
 from cli.timestamps import parse_duration_s
 
 _T = TypeVar("_T")
@@ -40,6 +42,8 @@ _EXAMPLES = {
     "URL": "nats://127.0.0.1:4222",
     "[SET:[MODE:]]NAME": "CAP_SYS_ADMIN",
 }
+
+_TOKEN_EXAMPLE = "--token-file token.txt"
 
 # What Tetragon's own client has and nothing here serves.
 _NOT_SERVED = {
@@ -250,6 +254,12 @@ def add_global_flags(parser: argparse.ArgumentParser, *, suppress: bool) -> None
         help="encrypt, but believe whoever answers",
     )
     group.add_argument(
+        "--token-file",
+        default=default(""),
+        metavar="FILE",
+        help="file with the token that the gateway asks for [the token itself: TETRA_TOKEN]",
+    )
+    group.add_argument(
         "-d",
         "--debug",
         action="store_true",
@@ -267,13 +277,35 @@ def server_options(args: argparse.Namespace) -> ServerOptions:
         raise UsageError("--retries: must not be negative", "--retries 1")
     if args.max_recv_size < 1:
         raise UsageError("--max-recv-size: must be at least 1", "--max-recv-size 10485760")
-    return ServerOptions(
+    options = ServerOptions(
         addresses=parse_addresses(text),
         timeout_s=args.timeout,
         retries=args.retries,
         max_recv_size_bytes=args.max_recv_size,
         tls=_tls(args),
+        token=_token(args),
     )
+    if options.shows_token:
+        notice(f"the token goes to {text} unencrypted; --tls-ca-cert-files ca.pem encrypts")
+    return options
+
+
+def _token(args: argparse.Namespace) -> str:
+    if args.token_file:
+        where = f"--token-file: {args.token_file}"
+        try:
+            text = Path(args.token_file).read_text()
+        except (OSError, ValueError) as error:
+            cause = getattr(error, "strerror", None) or "not a text file"
+            raise UsageError(f"{where}: {cause.lower()}", _TOKEN_EXAMPLE) from None
+    else:
+        where, text = "TETRA_TOKEN", os.environ.get("TETRA_TOKEN", "")
+    words = text.split()
+    if not words and not args.token_file:
+        return ""
+    if len(words) != 1 or not re.fullmatch(r"[!-~]+", words[0]):
+        raise UsageError(f"{where}: not one token of printable ASCII characters", _TOKEN_EXAMPLE)
+    return words[0]
 
 
 def _tls(args: argparse.Namespace) -> Tls | None:

@@ -126,41 +126,47 @@ class Client:
 
     def version(self) -> str:
         """Return the server's version."""
-        return self._call(lambda stub, t: stub.GetVersion(GetVersionRequest(), timeout=t).version)
+        return self._call(lambda stub, with_: stub.GetVersion(GetVersionRequest(), **with_).version)
 
     def health(self) -> list[HealthStatus]:
         """Return what the server says about itself."""
         return self._call(
-            lambda stub, t: list(stub.GetHealth(GetHealthStatusRequest(), timeout=t).health_status)
+            lambda stub, with_: list(
+                stub.GetHealth(GetHealthStatusRequest(), **with_).health_status
+            )
         )
 
     def info(self) -> GetInfoResponse:
         """Return the server's build, probes and settings."""
-        return self._call(lambda stub, t: stub.GetInfo(GetInfoRequest(), timeout=t))
+        return self._call(lambda stub, with_: stub.GetInfo(GetInfoRequest(), **with_))
 
     def log_level(self) -> LogLevel.ValueType:
         """Return the server's log level."""
-        return self._call(lambda stub, t: stub.GetDebug(GetDebugRequest(), timeout=t).level)
+        return self._call(lambda stub, with_: stub.GetDebug(GetDebugRequest(), **with_).level)
 
     def set_log_level(self, level: LogLevel.ValueType) -> LogLevel.ValueType:
         """Set the server's log level and return what it answered."""
         request = SetDebugRequest(level=level)
-        return self._call(lambda stub, t: stub.SetDebug(request, timeout=t).level)
+        return self._call(lambda stub, with_: stub.SetDebug(request, **with_).level)
 
     def nodes(self) -> list[NodeInfo]:
         """Return every node that the gateway heard of."""
         return self._attempt(
             lambda: list(
-                EventStreamStub(self._open())
-                .ListNodes(ListNodesRequest(), timeout=self.options.timeout_s)
-                .nodes
+                EventStreamStub(self._open()).ListNodes(ListNodesRequest(), **self._with()).nodes
             )
         )
 
-    def _call(self, call: Callable[[FineGuidanceSensorsStub, float], _T]) -> _T:
-        return self._attempt(
-            lambda: call(FineGuidanceSensorsStub(self._open()), self.options.timeout_s)
-        )
+    def _call(self, call: Callable[[FineGuidanceSensorsStub, dict[str, Any]], _T]) -> _T:
+        return self._attempt(lambda: call(FineGuidanceSensorsStub(self._open()), self._with()))
+
+    def _with(self) -> dict[str, Any]:
+        return {"timeout": self.options.timeout_s, "metadata": self._metadata}
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        token = self.options.token
+        return (("authorization", f"Bearer {token}"),) if token else ()
 
     def _attempt(self, call: Callable[[], _T]) -> _T:
         wait_s = 1.0
@@ -236,7 +242,7 @@ class Client:
                 wait_s *= 2
 
     def _stream_once(self, request: StreamEventsRequest) -> Iterator[Batch]:
-        call = EventStreamStub(self._open()).StreamEvents(request)
+        call = EventStreamStub(self._open()).StreamEvents(request, metadata=self._metadata)
         try:
             for response in call:
                 self._channel_is_new = False
@@ -269,7 +275,7 @@ class Client:
             field_filters=request.field_filters,
         )
         nodes = frozenset(request.nodes)
-        call = FineGuidanceSensorsStub(self._open()).GetEvents(plain)
+        call = FineGuidanceSensorsStub(self._open()).GetEvents(plain, metadata=self._metadata)
         try:
             for event in call:
                 self._channel_is_new = False
@@ -300,6 +306,8 @@ class Client:
             )
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return UnsupportedError(f"call: {address}: the server does not offer it")
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            return ServerError(f"call: {address}: {details}; for example: --token-file token.txt")
         if code == grpc.StatusCode.INVALID_ARGUMENT:
             return UsageError(
                 f"request: {address}: {details}", _EXAMPLES.get(details.partition(":")[0], "")

@@ -29,6 +29,7 @@ examples:
 """
 _EPILOG = """environment:
   TETRA_SERVER_ADDRESS   default of --server-address
+  TETRA_TOKEN            token that the gateway asks for, instead of --token-file
   NO_COLOR, TERM=dumb    no colours, except with --color always
 
 exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line
