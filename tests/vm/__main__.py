@@ -94,7 +94,7 @@ def prove_there(machine: Machine, reference: Path) -> Row:
         )  # fmt: skip
         row.seconds = time.monotonic() - began
         _judge(row, results, reference)
-    except (images.ImageError, qemu.VmError) as error:
+    except (images.ImageError, qemu.VmError, OSError) as error:
         row.why.append(str(error))
     (folder / "checkout.tar").unlink(missing_ok=True)
     for reason in row.why:
@@ -159,7 +159,10 @@ def main() -> int:
     except (ValueError, qemu.VmError) as error:
         print(f"test-kernels: error: {error}", file=sys.stderr)
         return 2
-    rows = [prove_there(machine, reference) for machine in machines]
+    rows = []
+    for machine in machines:
+        rows.append(prove_there(machine, reference))
+        say(machine.name, "FAILED" if rows[-1].why else f"passed in {rows[-1].seconds:.0f} s")
     failed = sum(bool(row.why) for row in rows)
     print(f"\n{_table(rows)}\n\nlogs: {LOGS.relative_to(images.ROOT)}/")
     print(f"kernels: {len(rows) - failed} passed, {failed} failed")

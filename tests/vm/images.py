@@ -119,9 +119,9 @@ Debug::NoLocking "true";
         return next(word for word in depends if word.startswith("linux-image-"))
 
     def kernel_packages(self, image: str) -> list[str]:
-        """Return the packages with the kernel's image and modules: since 7.3 they are two."""
-        modules = image.replace("linux-image-", "linux-modules-")
-        return [image, *(word for word in self._depends(image) if word == modules)]
+        """Return the packages with the kernel's image and modules: since 7.3 they are three."""
+        parts = [image.replace("-image-", f"-{part}-") for part in ("binary", "modules")]
+        return [image, *(word for word in self._depends(image) if word in parts)]
 
     def _depends(self, package: str) -> list[str]:
         shown = run(f"{package} of {self._name}", "apt-cache", "show", package, env=self._env)
@@ -190,7 +190,9 @@ def kernel(machine: Machine) -> Kernel:
         unpack([*files, busybox.fetch("busybox-static")], unpacked)
         _lay_out_initramfs(unpacked, tree, release)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(unpacked / "boot" / f"vmlinuz-{release}", made.image)
+        places = (f"boot/vmlinuz-{release}", f"lib/modules/{release}/vmlinuz")  # until 7.2; since
+        [image] = (unpacked / place for place in places if (unpacked / place).exists())
+        shutil.copy(image, made.image)
         script = 'cd "$1" && find . | cpio --quiet --create --format=newc > "$2"'
         run("initramfs", "sh", "-c", script, "sh", tree, folder / "partial")
         (folder / "partial").rename(made.initramfs)

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error
@@ -24,6 +25,7 @@ RETRY_MAX_S = 5.0
 TELL_MIN_S = 10.0  # second notice that NATS is unreachable; doubles from there
 TELL_MAX_S = 600.0
 CONNECT_TIMEOUT_S = 2
+_CANCEL_AGAIN_S = 0.1
 PING_INTERVAL_S = 10  # a host that vanished without a word is noticed after two of these
 
 _log = logging.getLogger(__name__)
@@ -118,7 +120,7 @@ async def connect(
         nc = client()
     watch = _Watch(nc, settings, on_change)
     settings.read_nats_password()  # unreadable: raise now, not in a retry
-    await nc.connect(
+    connecting = nc.connect(
         settings.nats_servers(),
         name=name,
         inbox_prefix=_inbox_prefix(settings),
@@ -134,8 +136,22 @@ async def connect(
         password=(lambda: settings.read_nats_password() or "") if settings.nats_user else None,
         user_credentials=str(settings.nats_creds_file) if settings.nats_creds_file else None,
     )
+    await _until_cancelled(connecting)
     await watch.on_connect()
     return nc
+
+
+async def _until_cancelled(connecting: Coroutine[Any, Any, None]) -> None:
+    """Await it; a cancellation holds, though nats-py can lose one between two attempts."""
+    task = asyncio.create_task(connecting)
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_CANCEL_AGAIN_S)
+        raise
+    task.result()
 
 
 # Of the user's own, so that a server can forbid to listen to what is sent to another.
