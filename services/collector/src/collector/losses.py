@@ -10,6 +10,7 @@ import structlog
 from collector.maps import BpfMap
 from collector.process_cache import ProcessCache
 from collector.publisher import PublisherStatistics
+from collector.spool import SpoolStatistics
 from tetra.v1.node_pb2 import LossCounters
 
 # enum loss of maps.h
@@ -26,6 +27,7 @@ class Losses:
     lost: BpfMap
     cache: ProcessCache
     publisher: PublisherStatistics
+    spool: SpoolStatistics
     _counters: LossCounters = field(default_factory=LossCounters)
     _told: LossCounters = field(default_factory=LossCounters)
 
@@ -41,7 +43,7 @@ class Losses:
             kernel_exit=self._kernel(_EXIT),
             kernel_map=self._kernel(_PROCESS),
             table_evictions=self.cache.statistics.evictions,
-            spool=self.publisher.dropped,
+            spool=self.publisher.dropped + self.spool.dropped,
         )
         if self._counters != self._told:
             facts = {name.name: value for name, value in self._counters.ListFields()}

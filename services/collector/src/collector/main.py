@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 
 from bus import connection
 from chassis import lifetime
+from chassis.http import HttpServer
 from chassis.settings import load
 from collector import kernel, probes, selfcheck, state
 from collector.control import Control
@@ -24,6 +26,7 @@ from collector.enricher import Enricher
 from collector.errors import SecondCollector
 from collector.events import Encoder
 from collector.losses import Losses
+from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.process_cache import ProcessCache
 from collector.procfs import host_namespaces, read_all
@@ -31,9 +34,10 @@ from collector.publisher import Publisher, PublisherStatistics
 from collector.reader import RingReader
 from collector.redaction import Redactor
 from collector.settings import Settings, adopt_environment
+from collector.spool import Run, Spool
 from collector.users import Users
 
-FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then is lost with the memory
+FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then goes to disk
 TEND_EVERY_S = 2.0
 HEALTH_FILE = "health"
 HEALTH_STALE_S = 20.0
@@ -82,16 +86,12 @@ async def run(settings: Settings) -> None:
     boot_id = kernel.boot_id()
     opened = await probes.open_probes(info, flags, folder)
     early = [] if info.proven else selfcheck.verify(opened.ring, settings.btf, settings.cache_dir)
+    own = Run(settings.node_name, boot_id, start_time_ns=time.time_ns())
+    spool = Spool(settings.state_dir / "spool", own, settings.spool_disk_bytes, settings.spool_sync)
+    spool.open()
     published = PublisherStatistics()
-    losses = Losses(opened.lost, cache, published)
-    publisher = Publisher(
-        node_name=settings.node_name,
-        boot_id=boot_id,
-        start_time_ns=time.time_ns(),
-        memory_bytes=settings.spool_memory_bytes,
-        loss=losses.counters,
-        statistics=published,
-    )
+    losses = Losses(opened.lost, cache, published, spool.statistics)
+    publisher = Publisher(own, settings.spool_memory_bytes, losses.counters, spool, published)
     encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
     pipeline = Pipeline(
         cache=cache,
@@ -101,7 +101,13 @@ async def run(settings: Settings) -> None:
     )
     control = Control(boot_id, info, publisher, pipeline, losses)
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    http = None
     try:
+        if settings.metrics_address:
+            reached = partial(_reached, connected)
+            metrics = Metrics(pipeline, publisher, losses, reached)
+            server = HttpServer(metrics, lambda: "" if reached() else "nats unreachable")
+            http = await server.start(settings.metrics_address)
         async with asyncio.TaskGroup() as tasks:
             docker.start()
             found = read_all(
@@ -127,6 +133,8 @@ async def run(settings: Settings) -> None:
             await control.serve(nc)
             connected.set_result(nc)
     finally:
+        if http:
+            http.close()
         opened.close()
         pipeline.handle(opened.ring.drain(1 << 30))
         losses.refresh()
@@ -140,14 +148,14 @@ async def run(settings: Settings) -> None:
 
 
 async def _publish_rest(publisher: Publisher, connected: asyncio.Future[Client]) -> None:
-    if not connected.done():
-        if publisher.waiting:
-            log.warning("events not published: nats unreachable", events=publisher.waiting)
-        return
-    task = asyncio.create_task(publisher.run(connected))
-    await publisher.flush(FLUSH_TIMEOUT_S)
-    task.cancel()
-    await connection.drain(connected.result())
+    if connected.done():
+        task = asyncio.create_task(publisher.run(connected))
+        await publisher.flush(FLUSH_TIMEOUT_S)
+        task.cancel()
+        await asyncio.wait({task})
+    publisher.close()
+    if connected.done():
+        await connection.drain(connected.result())
 
 
 async def _tend(
@@ -164,11 +172,14 @@ async def _tend(
         losses.refresh()
         control.sample()
         cache.collect(time.monotonic())
-        reached = connected.done() and connected.result().is_connected
-        if reached and (error := _touch(health)) and not warned:
+        if _reached(connected) and (error := _touch(health)) and not warned:
             warned = True
             log.warning("state folder unusable", folder=str(folder), error=error)
         await asyncio.sleep(TEND_EVERY_S)
+
+
+def _reached(connected: asyncio.Future[Client]) -> bool:
+    return connected.done() and connected.result().is_connected
 
 
 def _touch(file: Path) -> str:

@@ -46,6 +46,7 @@ class PipelineStatistics:
     forks: int = 0
     exits: int = 0
     malformed: int = 0
+    older: int = 0  # told at start: processes that were there before
 
 
 @dataclass(slots=True)
@@ -197,6 +198,7 @@ class Pipeline:
             parent = self.cache.parent_of(process)
             ancestors = self.cache.told_ancestors(process)
             self.publish(self.encoder.exec_event(process, parent, ancestors))
+            self.statistics.older += 1
 
     def snapshot(self) -> list[bytes]:
         """Return a process_exec event with the flag procFS for each process alive, oldest first."""

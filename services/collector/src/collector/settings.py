@@ -67,6 +67,13 @@ class Settings(ServiceSettings, BusSettings):
     spool_memory_bytes: int = Field(
         64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"
     )
+    spool_disk_bytes: int = Field(
+        1 << 30, ge=0, description="and on disk, in the state folder; 0: nothing on disk"
+    )
+    spool_sync: Literal["always", "never"] = Field(
+        "always",
+        description="always: what is on disk outlives a power failure; never: the kernel decides",
+    )
     enable_process_cred: bool = Field(
         False, description="tell capabilities, ids and set-id binaries"
     )
@@ -87,6 +94,9 @@ class Settings(ServiceSettings, BusSettings):
         "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
     )
     enable_argv: bool = Field(False, description="tell arguments as an exact list too")
+    metrics_address: str = Field(
+        "", description="HTTP address of /metrics, /healthz and /readyz, host:port; empty: none"
+    )
     docker_socket: str = Field(
         "/var/run/docker.sock",
         description="container engine to ask for names and images; empty: none",
@@ -99,6 +109,10 @@ def adopt_environment(environment: MutableMapping[str, str]) -> None:
         theirs, ours = f"TETRAGON_{name.upper()}", f"{ENV_PREFIX}{name.upper()}"
         if theirs in environment:
             environment.setdefault(ours, environment[theirs])
+    if "TETRAGON_METRICS_SERVER" in environment:
+        environment.setdefault(
+            f"{ENV_PREFIX}METRICS_ADDRESS", environment["TETRAGON_METRICS_SERVER"]
+        )
     for name in ("HUBBLE_NODE_NAME", "NODE_NAME"):
         if environment.get(name):
             environment.setdefault(f"{ENV_PREFIX}NODE_NAME", environment[name])

@@ -10,14 +10,16 @@ import structlog
 
 from bus import connection
 from chassis import lifetime
+from chassis.http import HttpServer
 from chassis.settings import load
+from gateway import listen
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
 from gateway.errors import ListenError
 from gateway.fleet import Fleet
 from gateway.history import History
-from gateway.metrics import HttpServer, Metrics
+from gateway.metrics import Metrics
 from gateway.server import Server
 from gateway.settings import Settings
 from gateway.streams import Streams
@@ -43,13 +45,21 @@ class Gateway:
         self.metrics = Metrics(self.streams, self.fleet)
         self.server = Server(settings, self.streams, self.fleet)
 
+    async def _serve_metrics(self) -> asyncio.Server:
+        address = self._settings.metrics_address
+        listen.check(address)
+
+        def why_not() -> str:
+            return "" if self.streams.live else "nats unreachable or stream not there"
+
+        return await HttpServer(self.metrics, why_not).start(address)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(connection.drain, self._nc, _DRAIN_S)
             if self._settings.metrics_address:
-                http = HttpServer(self.metrics, self.streams)
-                stack.callback((await http.start(self._settings.metrics_address)).close)
+                stack.callback((await self._serve_metrics()).close)
             await self.server.start()
             stack.push_async_callback(self.server.stop)
             async with asyncio.TaskGroup() as tasks:

@@ -1,31 +1,24 @@
-"""What the gateway tells Prometheus, and the small HTTP server that tells it.
+"""What the gateway tells Prometheus.
 
 Names are Tetragon's where the meaning is the same, else begin with ``tetra_gateway_``.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from gateway import listen, wire
+from gateway import wire
 from gateway.batch import Batch
-from gateway.errors import ListenError
 from gateway.fleet import Fleet
 from gateway.streams import Streams
 from gateway.version import VERSION
 from tetra.v1 import node_pb2
 from tetragon import events_pb2
 
-_REQUEST_BYTES = 8192
-_REQUEST_S = 5.0
 _TYPES = events_pb2.EventType.DESCRIPTOR.values_by_number
 
 
@@ -37,10 +30,6 @@ class Metrics(Collector):
         self._fleet = fleet
         self._events: Counter[int] = Counter()  # by first byte of the event: its type's tag
         self._rare: Counter[int] = Counter()  # by type, where the tag has more than a byte
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
-        PlatformCollector(self.registry)
-        ProcessCollector(registry=self.registry)
 
     def on_batch(self, batch: Batch) -> None:
         """Count the batch's events by type."""
@@ -108,49 +97,3 @@ class Metrics(Collector):
                 lost.add_metric([node.node_name, cause.name], getattr(node.loss, cause.name))
         yield alive
         yield lost
-
-
-class HttpServer:
-    """/metrics, /healthz (this process runs) and /readyz (events come in)."""
-
-    def __init__(self, metrics: Metrics, streams: Streams) -> None:
-        self._metrics = metrics
-        self._streams = streams
-
-    async def start(self, address: str) -> asyncio.Server:
-        """Listen on ``address``; raise `ListenError` where that fails."""
-        listen.check(address)
-        host, port = listen.parse(address)
-        try:
-            return await asyncio.start_server(self._serve, host or None, port)
-        except OSError as error:
-            raise ListenError(f"listen: {address}: {error.strerror or error}") from None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-            words = head[:_REQUEST_BYTES].split(b" ", 2)
-            path = words[1].partition(b"?")[0].decode("latin-1") if len(words) > 2 else ""
-            status, body = self._answer(path)
-            writer.write(
-                f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-                + body
-            )
-            await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
-
-    def _answer(self, path: str) -> tuple[str, bytes]:
-        if path == "/metrics":
-            return "200 OK", generate_latest(self._metrics.registry)
-        if path == "/healthz":
-            return "200 OK", b"ok\n"
-        if path == "/readyz":
-            if self._streams.live:
-                return "200 OK", b"ok\n"
-            return "503 Service Unavailable", b"nats unreachable or stream not there\n"
-        return "404 Not Found", b"not found\n"

@@ -1,0 +1,350 @@
+"""Events that NATS has not taken, on disk: what survives an outage survives a crash too.
+
+    spool/<start of the collector, ns>/      one folder a run, oldest first
+        run.json                             which node, boot and start the numbers belong to
+        base                                 number of event 0, from when it is known
+        00000001.seg ...                     records, one after the other
+
+A record is a header with a checksum and a serialized EventBatch that has only `loss` and `events`.
+Nothing is written while NATS takes what comes. How far an old run got needs no file: the stream
+knows the last number that it has. A torn tail (the machine lost power, the disk was full) ends its
+segment and is counted; what comes behind it in the next segment is good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, NamedTuple
+
+import structlog
+
+SEGMENT_BYTES = 4 << 20
+
+_MAGIC = 0x54535031  # "TSP1"
+_HEADER = Struct("<IIIIQ")  # magic, crc32 of all that follows, payload bytes, events, first index
+_CHECKED = Struct("<IIQ")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Run:
+    """One collector's life: its events are numbered ``base`` + their index, counted from 0."""
+
+    node_name: str
+    boot_id: str
+    start_time_ns: int
+    base: int | None = None
+
+
+class Record(NamedTuple):
+    """Some events of a run, in order."""
+
+    run: Run
+    first: int  # index of the first event
+    events: int
+    payload: bytes  # serialized tetra.v1.EventBatch with loss and events
+    segment: _Segment
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    run: Run
+    size_bytes: int = 0
+    events: int = 0  # not popped yet
+    read_at: int = 0
+    records: deque[tuple[int, int]] = field(default_factory=deque)  # offset, events; to be read
+
+
+@dataclass(slots=True)
+class SpoolStatistics:
+    """Totals since this collector started."""
+
+    written: int = 0
+    dropped: int = 0  # events that had to go: the oldest of a full spool, and in torn records
+    torn: int = 0  # places where a segment could not be read on
+
+
+@dataclass(slots=True)
+class Spool:
+    """Records of this run and of those before it, at most ``limit_bytes``; 0: no disk at all.
+
+    ``sync``: "always" makes each record durable before `append` returns, "never" leaves it to the
+    kernel, which a crash of the collector does not harm.
+    """
+
+    folder: Path
+    run: Run
+    limit_bytes: int
+    sync: str = "always"
+    statistics: SpoolStatistics = field(default_factory=SpoolStatistics)
+    _segments: deque[_Segment] = field(default_factory=deque)
+    _file: BinaryIO | None = None  # the newest segment, being written
+    _next_number: int = 1
+    _peeked: Record | None = None
+    _complained: bool = False
+
+    def open(self) -> None:
+        """Find what earlier runs left."""
+        if not self.limit_bytes:
+            return
+        try:
+            found = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._complain(error)
+            return
+        for folder in found:
+            run = _read_run(folder)
+            if run is None or run.node_name != self.run.node_name:
+                continue  # of another node, or never finished being made
+            for path in sorted(folder.glob("*.seg")):
+                self._segments.append(self._scan(path, run))
+        self._remove_empty()
+        if self._segments:
+            log.info("spool found", events=self.events, bytes=self.size_bytes)
+
+    @property
+    def events(self) -> int:
+        """Events that wait here."""
+        return sum(segment.events for segment in self._segments)
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take on disk."""
+        return sum(segment.size_bytes for segment in self._segments)
+
+    @property
+    def works(self) -> bool:
+        """Whether events can be written, as far as is known."""
+        return self.limit_bytes > 0 and not self._complained
+
+    def append(self, first: int, count: int, payload: bytes) -> bool:
+        """Write ``count`` events from index ``first`` on; False where the disk takes nothing.
+
+        Where the spool is full the oldest segment goes, and is counted.
+        """
+        if not self.limit_bytes:
+            return False
+        checked = _CHECKED.pack(len(payload), count, first) + payload
+        data = _HEADER.pack(_MAGIC, zlib.crc32(checked), len(payload), count, first) + payload
+        try:
+            segment = self._writable()
+            assert self._file is not None
+            offset = segment.size_bytes
+            self._file.write(data)
+            self._file.flush()
+            if self.sync == "always":
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            self._complain(error)
+            self._close_file()
+            return False
+        segment.size_bytes += len(data)
+        segment.events += count
+        segment.records.append((offset, count))
+        self.statistics.written += count
+        if self._complained:
+            self._complained = False
+            log.info("spool works again", folder=str(self.folder))
+        while self.size_bytes > self.limit_bytes and len(self._segments) > 1:
+            self._drop_oldest()
+        return True
+
+    def peek(self) -> Record | None:
+        """Return the oldest record, the same until `pop`; None where there is none."""
+        while self._peeked is None and self._segments:
+            segment = self._segments[0]
+            if not segment.records:
+                self._finish(segment)
+                continue
+            offset, count = segment.records[0]
+            record = self._read(segment, offset, count)
+            if record is None:
+                continue
+            self._peeked = record
+        return self._peeked
+
+    def pop(self) -> None:
+        """Remove the record that `peek` returned."""
+        record, self._peeked = self._peeked, None
+        if record is None:
+            return
+        segment = record.segment
+        if segment.records and segment in self._segments:
+            segment.records.popleft()
+            segment.events -= record.events
+            if not segment.records:
+                self._finish(segment)
+
+    def number(self, run: Run, base: int) -> None:
+        """Note that event 0 of ``run`` has number ``base``, before any of it is published.
+
+        Else a crash in the middle of it would number, and so tell, the rest anew.
+        """
+        run.base = base
+        folder = self.folder / str(run.start_time_ns)
+        if folder.is_dir():
+            try:
+                _write_durably(folder / "base", str(base).encode())
+            except OSError as error:
+                self._complain(error)
+
+    def close(self) -> None:
+        """Close the files; what is in them stays."""
+        self._close_file()
+
+    def _writable(self) -> _Segment:
+        newest = self._segments[-1] if self._segments else None
+        if self._file is not None and newest and newest.size_bytes < SEGMENT_BYTES:
+            return newest
+        self._close_file()
+        folder = self.folder / str(self.run.start_time_ns)
+        if not (folder / "run.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            about = {
+                "node_name": self.run.node_name,
+                "boot_id": self.run.boot_id,
+                "start_time_ns": self.run.start_time_ns,
+            }
+            if self.run.base is not None:
+                _write_durably(folder / "base", str(self.run.base).encode())
+            _write_durably(folder / "run.json", json.dumps(about).encode())
+        path = folder / f"{self._next_number:08d}.seg"
+        self._file = path.open("xb")
+        self._next_number += 1
+        segment = _Segment(path, self.run)
+        self._segments.append(segment)
+        return segment
+
+    def _scan(self, path: Path, run: Run) -> _Segment:
+        segment = _Segment(path, run)
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                for offset, length, count in _headers(file, size):
+                    segment.records.append((offset, count))
+                    segment.events += count
+                    segment.size_bytes = offset + _HEADER.size + length
+        except OSError as error:
+            self._complain(error)
+            return segment
+        if segment.size_bytes < size:
+            self._torn(segment, segment.size_bytes)
+        return segment
+
+    def _read(self, segment: _Segment, offset: int, count: int) -> Record | None:
+        try:
+            with segment.path.open("rb") as file:
+                file.seek(offset)
+                magic, crc, length, _, first = _HEADER.unpack(file.read(_HEADER.size))
+                payload = file.read(length)
+        except (OSError, ValueError) as error:
+            self._complain(error if isinstance(error, OSError) else OSError(str(error)))
+            payload, magic, crc, first = b"", 0, 0, 0
+        checked = _CHECKED.pack(len(payload), count, first) + payload
+        if magic != _MAGIC or zlib.crc32(checked) != crc:
+            self._torn(segment, offset)
+            # What is behind it in this segment cannot be trusted to begin where it should.
+            self.statistics.dropped += segment.events
+            segment.events = 0
+            segment.records.clear()
+            return None
+        return Record(segment.run, first, count, payload, segment)
+
+    def _torn(self, segment: _Segment, offset: int) -> None:
+        self.statistics.torn += 1
+        log.warning("spool torn", file=str(segment.path), offset=offset)
+
+    def _drop_oldest(self) -> None:
+        segment = self._segments.popleft()
+        under_way = self._peeked.events if self._peeked and self._peeked.segment is segment else 0
+        self.statistics.dropped += segment.events - under_way
+        self._unlink(segment)
+
+    def _finish(self, segment: _Segment) -> None:
+        if self._segments and self._segments[0] is segment:
+            self._segments.popleft()
+        self._unlink(segment)
+
+    def _unlink(self, segment: _Segment) -> None:
+        if not self._segments:  # it was the one being written
+            self._close_file()
+        try:
+            segment.path.unlink(missing_ok=True)
+            if not any(other.run is segment.run for other in self._segments):
+                for name in ("run.json", "base"):
+                    (segment.path.parent / name).unlink(missing_ok=True)
+                segment.path.parent.rmdir()
+        except OSError as error:
+            self._complain(error)
+
+    def _remove_empty(self) -> None:
+        for segment in [s for s in self._segments if not s.records]:
+            self._segments.remove(segment)
+            self._unlink(segment)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                self._complain(error)
+            self._file = None
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            log.warning(
+                "spool unusable: events wait in memory only",
+                folder=str(self.folder),
+                error=error.strerror or str(error),
+            )
+        self._complained = True
+
+
+def _headers(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (offset, payload bytes, events) of the records that are whole by their lengths."""
+    offset = 0
+    while offset + _HEADER.size <= size:
+        file.seek(offset)
+        magic, _, length, count, _ = _HEADER.unpack(file.read(_HEADER.size))
+        if magic != _MAGIC or offset + _HEADER.size + length > size:
+            return
+        yield offset, length, count
+        offset += _HEADER.size + length
+
+
+def _read_run(folder: Path) -> Run | None:
+    try:
+        about = json.loads((folder / "run.json").read_bytes())
+        run = Run(str(about["node_name"]), str(about["boot_id"]), int(about["start_time_ns"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    try:
+        run.base = int((folder / "base").read_bytes())
+    except (OSError, ValueError):
+        run.base = None
+    return run
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".new")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,292 @@
+"""The publisher on a real NATS: outages, crashes, full disks; every event once, in order."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import nats
+import pytest
+
+from collector import publisher as module
+from collector.publisher import Publisher
+from collector.spool import Run, Spool
+from conftest import eventually, numbers_in, read_numbers
+from feeder import exec_event
+from tetra.v1.node_pb2 import LossCounters
+
+BOOT = "c0000000-0000-4000-8000-000000000001"
+
+
+class Collector:
+    """The end of a collector: publisher and spool; it can be stopped, or killed."""
+
+    starts = 1_800_000_000_000_000_000
+
+    def __init__(self, folder, url, **options):
+        Collector.starts += 1_000_000_000
+        own = Run("n1", options.get("boot", BOOT), Collector.starts)
+        spool = Spool(folder, own, options.get("disk", 64 << 20), options.get("sync", "never"))
+        spool.open()
+        memory = options.get("memory", 64 << 20)
+        self.publisher = Publisher(own, memory, LossCounters, spool)
+        self._url = url
+        self._nc = None
+        self._tasks = []
+
+    async def start(self):
+        loop = asyncio.get_running_loop()
+        self.connected = loop.create_future()
+        self._tasks = [loop.create_task(self.publisher.run(self.connected))]
+        self._tasks.append(loop.create_task(self._connect()))
+        return self
+
+    async def _connect(self):
+        nc = nats.aio.client.Client()
+        while True:
+            with suppress(Exception):
+                await nc.connect(
+                    self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05,
+                    connect_timeout=1, allow_reconnect=True, error_cb=_ignore,
+                )  # fmt: skip
+                break
+            await asyncio.sleep(0.05)
+        self._nc = nc
+        self.connected.set_result(nc)
+
+    def publish(self, numbers, size=0):
+        for number in numbers:
+            self.publisher.publish(exec_event(number, argument_bytes=size))
+
+    async def kill(self):
+        """Leave everything as it is, as kill -9 does: what was only in memory is gone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._nc is not None:
+            with suppress(Exception):
+                await self._nc.close()
+        self.publisher.spool.close()  # as the kernel does
+
+    async def stop(self):
+        """Stop cleanly: what cannot be published is put on disk."""
+        await self.kill()
+        self.publisher.close()
+
+    async def done(self, timeout_s=30):
+        await eventually(lambda: not self.publisher.waiting, timeout_s)
+
+
+async def _ignore(_error):
+    pass
+
+
+@pytest.fixture
+async def collector(tmp_path, nats_server, gateway):
+    """Make collectors of node n1 with one state folder."""
+    made = []
+
+    async def make(**options):
+        made.append(await Collector(tmp_path / "spool", nats_server.url, **options).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.kill()
+
+
+@asynccontextmanager
+async def outage(server):
+    """NATS is away."""
+    server.stop()
+    yield
+    server.start()
+
+
+async def stored(gateway):
+    """Return the numbers of all events in the stream, in order."""
+    await eventually(lambda: gateway.gateway.streams.live, 20)
+    return numbers_in(*await gateway.read_all(last=1_000_000))
+
+
+def on_disk(one):
+    return one.publisher.spool.events
+
+
+async def test_an_outage_goes_through_the_disk_and_comes_back_in_order(
+    collector, gateway, nats_server
+):
+    call = await gateway.stream()
+    one = await collector()
+    one.publish(range(1, 101))
+    await one.done()
+    async with outage(nats_server):
+        one.publish(range(101, 2001))
+        await eventually(lambda: on_disk(one) >= 1900)
+        assert one.publisher._bytes == 0
+        one.publish(range(2001, 3001))  # newer than what is on disk
+        await eventually(lambda: on_disk(one) >= 2900)
+    one.publish(range(3001, 3101))
+    await one.done()
+    assert await read_numbers(call, 3100, 30) == list(range(1, 3101))
+    assert await stored(gateway) == list(range(1, 3101))
+    assert one.publisher.spool.size_bytes == 0
+    assert one.publisher.statistics.published == 3100
+    assert one.publisher.statistics.dropped == 0
+
+
+async def test_a_collector_that_never_reached_nats_keeps_events_for_the_next(
+    collector, gateway, nats_server
+):
+    async with outage(nats_server):
+        first = await collector()
+        first.publish(range(1, 501))
+        await eventually(lambda: on_disk(first) == 500)
+        await first.kill()
+        second = await collector()
+        second.publish(range(501, 601))
+        await eventually(lambda: on_disk(second) == 600)
+        await second.kill()
+    third = await collector()
+    third.publish(range(601, 701))
+    await third.done()
+    assert await stored(gateway) == list(range(1, 701))
+
+
+async def test_a_clean_stop_during_an_outage_loses_nothing(collector, gateway, nats_server):
+    first = await collector()
+    first.publish(range(1, 11))
+    await first.done()
+    async with outage(nats_server):
+        first.publish(range(11, 21))
+        await first.stop()
+        assert on_disk(first) == 10
+    second = await collector()
+    second.publish(range(21, 31))
+    await second.done()
+    assert await stored(gateway) == list(range(1, 31))
+
+
+async def test_killed_in_the_middle_of_the_replay_nothing_comes_twice(
+    collector, gateway, nats_server, monkeypatch
+):
+    monkeypatch.setattr(module, "RECORD_BYTES", 2000)  # many records
+    one = await collector()
+    one.publish(range(1, 51))
+    await one.done()
+    async with outage(nats_server):
+        one.publish(range(51, 3001))
+        await eventually(lambda: on_disk(one) == 2950)
+    for _ in range(6):  # each gets some of it done
+        before = on_disk(one)
+        await eventually(lambda one=one, before=before: on_disk(one) < before or not before)
+        await one.kill()
+        one = await collector()
+    one.publish(range(3001, 3011))
+    await one.done()
+    assert await stored(gateway) == list(range(1, 3011))
+
+
+async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
+    collector, gateway, nats_server
+):
+    one = await collector()
+    one.publish(range(1, 101))
+    await one.done()
+    # All of it is in the stream, and yet it is on disk as if nobody had said so.
+    one.publisher.spool.append(0, 100, _body_of(range(1, 101)))
+    await one.kill()
+    two = await collector()
+    two.publish(range(101, 111))
+    await two.done()
+    assert await stored(gateway) == list(range(1, 111))
+
+
+def _body_of(numbers):
+    return module._body(b"", [exec_event(n) for n in numbers])
+
+
+async def test_events_of_an_earlier_boot_keep_their_own_numbers(collector, gateway, nats_server):
+    old = await collector()
+    old.publish(range(1, 21))
+    await old.done()
+    async with outage(nats_server):
+        old.publish(range(21, 41))
+        await eventually(lambda: on_disk(old) == 20)
+        await old.kill()
+    new = await collector(boot="another-boot")
+    new.publish(range(41, 51))
+    await new.done()
+    assert await stored(gateway) == list(range(1, 51))
+    assert new.publisher.own.base == 1
+    assert new.publisher.last_sequence == 10
+
+
+async def test_a_full_spool_drops_the_oldest_and_the_client_is_told_how_many(
+    collector, gateway, nats_server
+):
+    call = await gateway.stream()
+    one = await collector(disk=8 << 20, memory=1 << 20)
+    one.publish(range(1, 11))
+    await one.done()
+    assert await read_numbers(call, 10) == list(range(1, 11))
+    async with outage(nats_server):
+        for start in range(11, 20_011, 500):
+            one.publish(range(start, start + 500), size=1000)
+            await asyncio.sleep(0.02)
+        await eventually(lambda: not one.publisher._events)
+        assert one.publisher.spool.size_bytes <= 8 << 20
+    await one.done()
+    dropped = one.publisher.spool.statistics.dropped
+    assert dropped > 5000
+    got, missing = [], 0
+    while len(got) < 20_000 - dropped:
+        message = await asyncio.wait_for(call.read(), 20)
+        got += numbers_in(message)
+        missing += sum(gap.count for gap in message.gaps)
+    # What was under way when memory filled is still the oldest; behind it is the one hole.
+    hole = [n for n in range(11, 20_011) if n not in set(got)]
+    assert hole == list(range(hole[0], hole[0] + dropped))
+    assert got == sorted(got)
+    assert missing == dropped
+
+
+async def test_without_a_disk_memory_holds_what_it_may(collector, gateway, nats_server):
+    one = await collector(disk=0, memory=1 << 20)
+    async with outage(nats_server):
+        one.publish(range(1, 3001), size=1000)
+        assert one.publisher._bytes <= 1 << 20
+    await one.done()
+    dropped = one.publisher.statistics.dropped
+    assert await stored(gateway) == list(range(1 + dropped, 3001))
+    assert 1500 < dropped < 2500
+
+
+async def test_an_outage_longer_than_the_duplicate_window_doubles_nothing(
+    collector, gateway, nats_server, nc
+):
+    """The stream forgets after two minutes which batches it had; our numbers do not."""
+    config = (await nc.jetstream().stream_info("TETRA_EVENTS")).config
+    config.duplicate_window = 0.1
+    await nc.jetstream().update_stream(config)
+    one = await collector()
+    for round_ in range(5):
+        one.publish(range(round_ * 100 + 1, round_ * 100 + 51))
+        await asyncio.sleep(0.01)  # some of it may be under way
+        async with outage(nats_server):
+            one.publish(range(round_ * 100 + 51, round_ * 100 + 101))
+            await asyncio.sleep(0.3)
+        await one.done()
+    assert await stored(gateway) == list(range(1, 501))
+
+
+async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gateway, monkeypatch):
+    monkeypatch.setattr(module, "RECORD_BYTES", 4 << 20)
+    one = await collector()
+    one.publisher.spool.append(0, 3000, _body_of_size(range(1, 3001), 1000))
+    one.publisher.statistics.made = 3000
+    one.publish(range(3001, 3002))
+    await one.done()
+    assert await stored(gateway) == list(range(1, 3002))
+
+
+def _body_of_size(numbers, size):
+    return module._body(b"", [exec_event(n, argument_bytes=size) for n in numbers])
