@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,8 @@ from collector.users import Users
 
 FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then goes to disk
 TEND_EVERY_S = 2.0
+SAVE_EVERY_S = 5.0
+SAVE_SHARE = 200  # a large table less often: at most this part of the time
 HEALTH_FILE = "health"
 HEALTH_STALE_S = 20.0
 
@@ -119,6 +122,7 @@ async def run(settings: Settings) -> None:
             tasks.create_task(RingReader(opened.ring, pipeline.handle).run())
             tasks.create_task(publisher.run(connected))
             tasks.create_task(_tend(settings.state_dir, cache, losses, control, connected))
+            tasks.create_task(_save_often(partial(_save, settings, boot_id, cache, encoder)))
             log.info(
                 "ready",
                 node=settings.node_name,
@@ -128,7 +132,11 @@ async def run(settings: Settings) -> None:
                 kept=len(saved),
                 version=version("tetra-collector"),
             )
-            nc = await connection.connect(settings, f"tetra-collector {settings.node_name}")
+            nc = await connection.connect(
+                settings,
+                f"tetra-collector {settings.node_name}",
+                on_change=publisher.on_connection,
+            )
             await control.refuse_second(nc)
             await control.serve(nc)
             connected.set_result(nc)
@@ -138,7 +146,7 @@ async def run(settings: Settings) -> None:
         opened.close()
         pipeline.handle(opened.ring.drain(1 << 30))
         losses.refresh()
-        state.save(settings.state_dir, settings.node_name, boot_id, cache, encoder)
+        _save(settings, boot_id, cache, encoder)
         opened.free()
         lock.close()
         await _publish_rest(publisher, connected)
@@ -176,6 +184,20 @@ async def _tend(
             warned = True
             log.warning("state folder unusable", folder=str(folder), error=error)
         await asyncio.sleep(TEND_EVERY_S)
+
+
+def _save(settings: Settings, boot_id: str, cache: ProcessCache, encoder: Encoder) -> None:
+    state.save(settings.state_dir, settings.node_name, boot_id, cache, encoder)
+
+
+async def _save_often(save: Callable[[], None]) -> None:
+    """Save the process table now and then: a collector that is killed cannot."""
+    pause_s = SAVE_EVERY_S
+    while True:
+        await asyncio.sleep(pause_s)
+        start = time.monotonic()
+        save()
+        pause_s = max(SAVE_EVERY_S, (time.monotonic() - start) * SAVE_SHARE)
 
 
 def _reached(connected: asyncio.Future[Client]) -> bool:

@@ -95,6 +95,8 @@ class Publisher:
     _sure: bool = False  # what is under way is certainly not in the stream yet
     _asked: Run | None = None  # whose last number in the stream was asked for
     _failing_since: float | None = None
+    _scope: asyncio.Timeout | None = None  # of the request under way
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)  # connected again
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,6 +109,16 @@ class Publisher:
             self._make_room()
         self._idle.clear()
         self._wake.set()
+
+    def on_connection(self, connected: bool) -> None:
+        """Do not wait for what a lost connection cannot bring, nor longer than needed after it."""
+        if connected:
+            self._changed.set()
+            return
+        self._changed.clear()
+        self._failing_since = self._failing_since or time.monotonic()
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
 
     @property
     def waiting(self) -> int:
@@ -230,12 +242,18 @@ class Publisher:
                 self._spill_batch()
                 self._spill()
                 batch = self._batch  # None if it is on disk now
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            await self._pause(delay * random.uniform(0.8, 1.2))
             delay = min(RETRY_MAX_S, delay * 2)
         if batch is not None:
             if batch.record is not None:
                 self.spool.pop()
             self._batch = None
+
+    async def _pause(self, most_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._changed.wait()
+        self._changed.clear()
 
     def _tell(self, error: Exception, delay: float) -> None:
         self.statistics.retries += 1
@@ -264,7 +282,11 @@ class Publisher:
         assert run.base is not None
         self._sure = False
         start = time.monotonic()
-        await self._send(nc, run, run.base + batch.first, batch.loss, part)
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                await self._send(nc, run, run.base + batch.first, batch.loss, part)
+        finally:
+            self._scope = None
         took_s = time.monotonic() - start
         self._sure = True
         self.statistics.latency[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
