@@ -32,7 +32,8 @@ _EPILOG = """environment:
   TETRA_TOKEN            token that the gateway asks for, instead of --token-file
   NO_COLOR, TERM=dumb    no colours, except with --color always
 
-exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line
+exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line,
+3 verify: the stream is not whole
 help on a command: tetra COMMAND --help
 """
 

@@ -17,6 +17,7 @@ NAMES = (
     "tree",
     "top",
     "nodes",
+    "verify",
     "status",
     "info",
     "version",
