@@ -62,3 +62,26 @@ def test_nats(greeting, level):
 def test_nats_that_does_not_answer():
     finding = doctor.nats("nats://127.0.0.1:1")
     assert (finding.level, finding.fact) == ("bad", "127.0.0.1:1: connection refused")
+
+
+@pytest.mark.parametrize(
+    ("mounts", "fact"),
+    [
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n", "v2"),
+        (
+            "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"
+            "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+            "v1 (memory)",
+        ),
+        (
+            "cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,name=systemd 0 0\n"
+            "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+            "v2",
+        ),
+        ("proc /proc proc rw 0 0\n", "not mounted"),
+    ],
+)
+def test_cgroups_are_those_that_the_collector_will_use(tmp_path, mounts, fact):
+    file = tmp_path / "mounts"
+    file.write_text(mounts)
+    assert doctor.cgroup_mount(str(file)).fact == fact

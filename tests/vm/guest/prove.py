@@ -65,6 +65,16 @@ class Stack:
 
         wait_until(found, timeout_s, lambda: f"no {phrase!r} in:\n{self.text()[-2000:]}")
 
+    def doctor(self) -> None:
+        """Raise `Failure` unless ``tetra doctor`` finds nothing that must be done."""
+        nats = f"nats://127.0.0.1:{self._env['TETRA_NATS_PORT']}"
+        done = subprocess.run(
+            [BIN / "tetra", "doctor", "--server-address", self._address, "--nats-url", nats],
+            capture_output=True, text=True, check=False, timeout=WORKLOAD_S,
+        )  # fmt: skip
+        if done.returncode:
+            raise Failure(f"tetra doctor: {done.stdout}{done.stderr}")
+
     def tetra(self, *arguments: str) -> str:
         return subprocess.run(
             [BIN / "tetra", *arguments, "--server-address", self._address],
@@ -365,6 +375,7 @@ def main() -> int:
         events = step("workload", lambda: run_session(stack))
         (folder / "events.json").write_text("".join(map(_line, events or [])))
         step("client", lambda: stack.render(folder / "events.json", folder / "lines.txt"))
+        step("doctor", stack.doctor)
         step("stop", stack.stop)
     for log in (folder / "state").glob("*.log"):
         shutil.copy(log, folder)

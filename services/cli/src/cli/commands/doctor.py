@@ -158,11 +158,16 @@ def proc_mount(path: str = "/proc") -> Finding:
 def cgroup_mount(mounts: str = "/proc/self/mounts") -> Finding:
     """Look which version of cgroups names the containers."""
     try:
-        kinds = {line.split()[2] for line in Path(mounts).read_text().splitlines()}
-    except (OSError, IndexError):
-        kinds = set()
-    if "cgroup2" in kinds or "cgroup" in kinds:
-        return Finding("ok", "cgroups", "v2" if "cgroup2" in kinds else "v1")
+        rows = [line.split()[2:4] for line in Path(mounts).read_text().splitlines()]
+    except OSError:
+        rows = []
+    # Where both are mounted, container engines use v1, if it has one of these.
+    v1 = {name for kind, options in rows if kind == "cgroup" for name in options.split(",")}
+    for controller in ("memory", "pids", "cpuset"):
+        if controller in v1:
+            return Finding("ok", "cgroups", f"v1 ({controller})")
+    if any(kind == "cgroup2" for kind, _ in rows):
+        return Finding("ok", "cgroups", "v2")
     return Finding(
         "warn", "cgroups", "not mounted", "containers will not be named: mount /sys/fs/cgroup"
     )
