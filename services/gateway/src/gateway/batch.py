@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -67,6 +68,8 @@ class Batch:
     loss: node_pb2.LossCounters
     payloads: list[bytes]  # serialized GetEventsResponse
     size_bytes: int
+    # Whether what is made from the events is kept for the next who asks; see Broadcaster.
+    warm: bool = False
     _events: list[Event] | None = field(default=None, repr=False)
     _spliced: bytes | None = field(default=None, repr=False)
 
@@ -91,18 +94,23 @@ class Batch:
         """Number of the last event."""
         return self.first_sequence + len(self.payloads) - 1
 
-    def events(self) -> list[Event]:
-        """Return the events with their parsed forms, shared by all who ask."""
-        if self._events is None:
-            self._events = [Event(payload) for payload in self.payloads]
+    def events(self) -> Iterable[Event]:
+        """Return the events with their parsed forms, shared by all who ask while it is warm."""
+        if self._events is not None:
+            return self._events
+        if not self.warm:
+            return map(Event, self.payloads)
+        self._events = [Event(payload) for payload in self.payloads]
         return self._events
 
     def spliced(self) -> bytes:
-        """Return all events as StreamEventsResponse.events, made once for all clients."""
-        if self._spliced is None:
-            self._spliced = wire.splice_events(self.payloads)
-        return self._spliced
+        """Return all events as StreamEventsResponse.events, made once for all while it is warm."""
+        spliced = self._spliced or wire.splice_events(self.payloads)
+        if self.warm:
+            self._spliced = spliced
+        return spliced
 
-    def forget(self) -> None:
+    def cool(self) -> None:
         """Drop what was made from the events; it is made again when asked."""
+        self.warm = False
         self._events = self._spliced = None

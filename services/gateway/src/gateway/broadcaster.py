@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from gateway.batch import Batch
 
-WARM_BATCHES = 32  # newest batches that keep their parsed events
+# The newest batches keep what was parsed from them: it is several times as large as they are.
+WARM_BATCHES = 32
+WARM_BYTES = 2 << 20
 
 
 class Behind(Exception):
@@ -35,6 +37,7 @@ class Broadcaster:
         self._max_bytes = max_bytes
         self._batches: dict[int, Batch] = {}  # by stream sequence, ascending
         self._warm: deque[Batch] = deque()
+        self._warm_bytes = 0
         self._size_bytes = 0
         self._events_total = 0
         self._arrived = asyncio.Event()
@@ -46,7 +49,7 @@ class Broadcaster:
         """Forget all: the next batch is the one behind ``head`` of a new stream."""
         self._batches.clear()
         self._warm.clear()
-        self._size_bytes = 0
+        self._size_bytes = self._warm_bytes = 0
         self.head, self._first = head, head + 1
         self.generation += 1
         self._wake()
@@ -57,9 +60,7 @@ class Broadcaster:
         self._size_bytes += batch.size_bytes
         self._events_total += len(batch.payloads)
         self.head = batch.stream_sequence
-        self._warm.append(batch)
-        if len(self._warm) > WARM_BATCHES:
-            self._warm.popleft().forget()
+        self._keep_warm(batch)
         while self._size_bytes > self._max_bytes and len(self._batches) > 1:
             oldest = self._batches.pop(next(iter(self._batches)))
             self._size_bytes -= oldest.size_bytes
@@ -89,6 +90,17 @@ class Broadcaster:
     def statistics(self) -> Statistics:
         """Return sizes and totals."""
         return Statistics(len(self._batches), self._size_bytes, self._events_total)
+
+    def _keep_warm(self, batch: Batch) -> None:
+        batch.warm = True
+        self._warm.append(batch)
+        self._warm_bytes += batch.size_bytes
+        while len(self._warm) > 1 and (
+            len(self._warm) > WARM_BATCHES or self._warm_bytes > WARM_BYTES
+        ):
+            cooled = self._warm.popleft()
+            self._warm_bytes -= cooled.size_bytes
+            cooled.cool()
 
     def _wake(self) -> None:
         self._arrived.set()

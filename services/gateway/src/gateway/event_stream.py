@@ -214,6 +214,7 @@ class _Sender:
                 await self._take(batch, self._skip(batch, twice))
                 if self._at_end() or self._size_bytes > MAX_RESPONSE_BYTES // 2:
                     break
+                await self._feed.rest()
             await self._flush()
 
     # False: the end is here. Anything in memory counts as there at once.

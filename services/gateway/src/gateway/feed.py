@@ -13,6 +13,8 @@ from gateway.history import History
 from tetra.v1 import stream_pb2
 
 _RETRY_S = 0.5  # between attempts while NATS cannot answer
+# Looked at in one go; then others have their turn, whether anything was sent or not.
+TURN_EVENTS = 2000
 
 
 class Feed:
@@ -28,6 +30,7 @@ class Feed:
         self._continuity = Continuity()
         self.position = broadcaster.head + 1 if start is None else start  # wanted next
         self.catching_up = False
+        self._turn = 0  # events since the last rest
 
     @property
     def lag(self) -> int:
@@ -36,9 +39,19 @@ class Feed:
 
     async def next(self) -> tuple[Batch, int]:
         """Wait for the next batch; return it and how many of its events came already."""
+        await self.rest()
         while (found := self.next_nowait()) is None:
             await self.wait()
         return found
+
+    async def rest(self) -> None:
+        """Let the other tasks run if this one had its turn.
+
+        A filter that matches nothing would go through all there is without ever waiting.
+        """
+        if self._turn >= TURN_EVENTS:
+            self._turn = 0
+            await asyncio.sleep(0)
 
     async def wait(self) -> None:
         """Return when the next batch may be in memory."""
@@ -68,6 +81,7 @@ class Feed:
         else:
             batch = self._fetched.popleft()
         self.position = batch.stream_sequence + 1
+        self._turn += len(batch.payloads) + 1
         return batch, self._continuity.check(batch)
 
     @property

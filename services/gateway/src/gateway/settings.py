@@ -48,7 +48,7 @@ class Settings(ServiceSettings, BusSettings):
         16, ge=1, description="streams that read from the past at once; others wait their turn"
     )
     window_bytes: int = Field(
-        64 * _MIB,
+        8 * _MIB,
         ge=_MIB,
         description="newest events kept in memory; a stream further behind reads from NATS",
     )

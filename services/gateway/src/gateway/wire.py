@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, cast
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
+
+from tetra.v1 import stream_pb2
 
 _TIME = 1001  # tetragon.GetEventsResponse.time
 _EVENT_TAG = b"\x0a"  # tetra.v1.StreamEventsResponse.events: field 1, length-delimited
+
+
+# ``repeated bytes elements = 1``: on the wire the same as StreamEventsResponse.events, and made in
+# C in a tenth of the time that joining the parts in Python takes.
+def _elements_type() -> type[Any]:
+    file = descriptor_pb2.FileDescriptorProto(name="gateway/wire", package="gateway.wire")
+    file.message_type.add(name="Elements").field.add(
+        name="elements",
+        number=stream_pb2.StreamEventsResponse.EVENTS_FIELD_NUMBER,
+        type=descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+        label=descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("gateway.wire.Elements"))
+
+
+_Elements = _elements_type()
 
 
 def serialize(message: Message) -> bytes:
@@ -64,10 +86,7 @@ def splice_event(event: bytes) -> bytes:
 
 def splice_events(events: Iterable[bytes]) -> bytes:
     """Return ``events`` as StreamEventsResponse.events."""
-    parts: list[bytes] = []
-    for event in events:
-        parts += (_EVENT_TAG, encode_varint(len(event)), event)
-    return b"".join(parts)
+    return cast(bytes, _Elements(elements=events).SerializeToString())
 
 
 def values(data: bytes, number: int) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from gateway.batch import Batch, Event
 from gateway.filters import (
@@ -88,7 +89,7 @@ class Selection:
         if self.whole:
             yield from enumerate(batch.payloads[skip:], skip)
             return
-        for index, event in enumerate(batch.events()[skip:], skip):
+        for index, event in enumerate(islice(batch.events(), skip, None), skip):
             if self.match is None or self.match(event):
                 yield index, event.data if self.rewrite is None else self.rewrite(event)
 
