@@ -119,5 +119,6 @@ class Feeder:
         response.node.node_name = self.node
         response.node.boot_id = self.boot_id
         response.node.log_level = self.log_level
+        response.node.last_sequence = self.sequence
         response.node.kernel = "6.1.0"
         await message.respond(response.SerializeToString())

@@ -21,6 +21,9 @@ from tetra.v1 import bus_pb2, node_pb2
 POLL_S = 4.0
 GONE_AFTER_S = 11.0  # two unanswered polls and some
 ANSWER_S = 1.0
+# A collector that has events and brings none into the stream for this long is stalled: beyond its
+# own timeout and pause between attempts.
+STALLED_AFTER_S = 15.0
 SNAPSHOT_S = 10.0
 
 _log = structlog.get_logger()
@@ -30,6 +33,11 @@ _log = structlog.get_logger()
 class _Node:
     info: node_pb2.NodeInfo
     heard_at: float | None  # monotonic; None: known from the stream only
+    # Of this boot: the last event seen in the stream, or that it had made when we first asked.
+    boot_id: str = ""
+    stored_sequence: int = 0
+    waiting: int = 0  # events made that are not in the stream, by its last answer
+    waiting_since: float | None = None  # monotonic: nothing came into the stream from then on
 
 
 @dataclass(slots=True)
@@ -47,6 +55,7 @@ class Fleet:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._nodes: dict[str, _Node] = {}
+        self._batch_at = time.monotonic()
 
     async def run(self) -> None:
         """Ask all collectors how they are, again and again."""
@@ -65,7 +74,11 @@ class Fleet:
         """Note that the batch's node lives."""
         if not batch.node_name:
             return
-        info = self._heard(batch.node_name).info
+        node = self._heard(batch.node_name)
+        node.boot_id, node.stored_sequence = batch.boot_id, batch.last_sequence
+        node.waiting, node.waiting_since = 0, None
+        self._batch_at = time.monotonic()
+        info = node.info
         if info.boot_id != batch.boot_id:
             info.boot_id = batch.boot_id
         info.collector_start.FromNanoseconds(batch.collector_start_ns)
@@ -79,6 +92,30 @@ class Fleet:
         for node in self._nodes.values():
             node.info.alive = node.heard_at is not None and now - node.heard_at < GONE_AFTER_S
         return [self._nodes[name].info for name in sorted(self._nodes)]
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many events each node has made that are not in the stream."""
+        return {name: node.waiting for name, node in self._nodes.items()}
+
+    def stalled(self) -> list[str]:
+        """Return the nodes that live, have events, and bring none into the stream."""
+        before = time.monotonic() - STALLED_AFTER_S
+        alive = {info.node_name for info in self.nodes() if info.alive}
+        return [
+            name
+            for name, node in sorted(self._nodes.items())
+            if name in alive and node.waiting_since is not None and node.waiting_since < before
+        ]
+
+    @property
+    def stream_is_stuck(self) -> bool:
+        """Whether the stream takes nothing from anybody though there is something to take.
+
+        A nats-server can bring a stream into a state in which it is there and acknowledges
+        nothing, for ever; only those who publish could tell, and they answer what waits.
+        """
+        quiet = time.monotonic() - self._batch_at > STALLED_AFTER_S
+        return quiet and bool(self.stalled())
 
     async def describe(self) -> list[node_pb2.NodeInfo]:
         """Ask every collector about itself; return what is then known of every node."""
@@ -152,6 +189,14 @@ class Fleet:
         node = self._heard(answer.node.node_name)
         node.info.CopyFrom(answer.node)
         node.info.last_seen.GetCurrentTime()
+        made = answer.node.last_sequence
+        if node.boot_id != answer.node.boot_id:  # what the stream had of it may have aged out
+            node.boot_id, node.stored_sequence = answer.node.boot_id, made
+        node.waiting = max(0, made - node.stored_sequence)
+        if not node.waiting:
+            node.waiting_since = None
+        elif node.waiting_since is None:
+            node.waiting_since = time.monotonic()
 
     def _heard(self, name: str) -> _Node:
         node = self._nodes.get(name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
-from gateway import auth, event_stream, listen, service, tls
+from gateway import auth, event_stream, listen, service, tls, trouble
 from gateway.errors import ListenError, SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
@@ -21,6 +22,7 @@ from gateway.subscriber import Subscriber
 from tetra.v1 import stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
+_LOOK_EVERY_S = 1.0
 STOP_S = 0.2  # for requests that are being answered; streams end by themselves
 _KEEPALIVE_ANSWER_MS = 10_000
 _PING_MIN_MS = 5_000  # clients may ask whether we live this often
@@ -36,6 +38,8 @@ class Server:
         """Check certificates, tokens and address; raise `ServiceError` where they do not fit."""
         self._settings = settings
         self._streams = streams
+        self._fleet = fleet
+        self._serving: bool | None = None
         credentials = tls.load(settings)
         interceptors = (
             [auth.Interceptor(auth.Tokens(settings.token_file))] if settings.token_file else []
@@ -75,10 +79,10 @@ class Server:
     async def follow(self, subscriber: Subscriber) -> None:
         """Answer health by whether events come in, for ever."""
         while True:
-            await subscriber.wait_live()
-            await self._set_health(True)
-            await subscriber.wait_live(False)
-            await self._set_health(False)
+            await self._set_health(not trouble.find(self._streams, self._fleet))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await subscriber.wait_live(not subscriber.live)
 
     async def stop(self) -> None:
         """Send clients elsewhere and stop."""
@@ -87,6 +91,9 @@ class Server:
         await self._server.stop(STOP_S)
 
     async def _set_health(self, serving: bool) -> None:
+        if serving == self._serving:
+            return
+        self._serving = serving
         answer = health_pb2.HealthCheckResponse
         status = answer.SERVING if serving else answer.NOT_SERVING
         await asyncio.gather(*(self._health.set(name, status) for name in _HEALTH_NAMES))

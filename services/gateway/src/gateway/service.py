@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from chassis import logging
-from gateway import auth, filters, wire
+from gateway import auth, filters, trouble, wire
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
@@ -115,12 +115,22 @@ class Sensors:
     ) -> tetragon_pb2.GetHealthStatusResponse:
         """Answer for the gateway, then for each node that is silent."""
         response = tetragon_pb2.GetHealthStatusResponse()
-        live = self._streams.live
+        found = trouble.find(self._streams, self._fleet)
         response.health_status.add(
             event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
-            status=tetragon_pb2.HEALTH_STATUS_RUNNING if live else tetragon_pb2.HEALTH_STATUS_ERROR,
-            details="running" if live else "nats unreachable or stream not there",
+            status=tetragon_pb2.HEALTH_STATUS_ERROR
+            if found
+            else tetragon_pb2.HEALTH_STATUS_RUNNING,
+            details=found or "running",
         )
+        for name in self._fleet.stalled():
+            if auth.may_see(name):
+                response.health_status.add(
+                    event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
+                    status=tetragon_pb2.HEALTH_STATUS_ERROR,
+                    details=f"node {name}: {self._fleet.waiting()[name]} events wait at its "
+                    "collector: it answers, but the stream takes nothing from it",
+                )
         for node in self._fleet.nodes():
             if not node.alive and auth.may_see(node.node_name):
                 response.health_status.add(

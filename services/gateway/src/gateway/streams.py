@@ -42,6 +42,11 @@ class Streams:
         """Whether events come in."""
         return self._subscriber.live
 
+    @property
+    def stream_is_dead(self) -> bool:
+        """Whether the stream is there and will never take an event."""
+        return self._subscriber.stream_is_dead
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold one of the places; raise `RequestError` where there is none."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 from nats.aio.client import Client
@@ -25,6 +26,7 @@ from gateway.history import decode
 from gateway.settings import Settings
 
 PULL_BATCHES = 512
+PULL_BYTES = 2 << 20  # besides room for the largest messages
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
 EXPIRES_S = 30
@@ -56,6 +58,8 @@ class Subscriber:
         self._odd = asyncio.Event()
         self._started = False
         self._told = False
+        # Made by us on top of a deleted one's state (see REMAKE_AFTER_S): acknowledges nothing.
+        self.stream_is_dead = False
         self._live = {True: asyncio.Event(), False: asyncio.Event()}
         self._live[False].set()
 
@@ -118,7 +122,11 @@ class Subscriber:
             if self._started:  # it was there, and somebody deletes it
                 await asyncio.sleep(REMAKE_AFTER_S)
             await self._js.add_stream(wanted)
-            _log.info("stream made", stream=EVENTS_STREAM)
+            self.stream_is_dead = await self._took_over()
+            if self.stream_is_dead:
+                _log.error("stream took over the state of a deleted one", stream=EVENTS_STREAM)
+            else:
+                _log.info("stream made", stream=EVENTS_STREAM)
             return
         ours = ("subjects", "max_age", "max_bytes", "num_replicas", "allow_direct")
         if any(getattr(found, name) != getattr(wanted, name) for name in ours):
@@ -127,6 +135,15 @@ class Subscriber:
                 _log.info("stream updated", stream=EVENTS_STREAM)
             except Error as error:
                 _log.warning("stream not updated", stream=EVENTS_STREAM, error=str(error))
+
+    # Whether the stream that was just made has nothing but messages older than itself.
+    async def _took_over(self) -> bool:
+        reply = await self._nc.request(f"$JS.API.STREAM.INFO.{EVENTS_STREAM}", b"", timeout=2.0)
+        info = json.loads(reply.data)
+        state = info.get("state", {})
+        return state.get("messages", 0) > 0 and _time_of(state["last_ts"]) < _time_of(
+            info["created"]
+        )
 
     async def _subscribe(self) -> None:
         last = (await self._js.stream_info(EVENTS_STREAM)).state.last_seq
@@ -160,11 +177,17 @@ class Subscriber:
             await pull.stop()
 
     def _receive(self, message: Msg, sequence: int, stored_ns: int) -> None:
+        self.stream_is_dead = False
         batch = decode(message.data, sequence, stored_ns)
         if not batch.node_name:
             _log.warning("message is no batch", subject=message.subject, sequence=sequence)
         self._on_batch(batch)
         self._broadcaster.publish(batch)
+
+
+# Microseconds are as fine as datetime has it; the server tells nanoseconds, without final zeros.
+def _time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text[:19] + text[19:].rstrip("Z")[:7] + "+00:00")
 
 
 class _Pull:
@@ -214,7 +237,7 @@ class _Pull:
         self._wanted = PULL_BATCHES
         request = {
             "batch": PULL_BATCHES,
-            "max_bytes": 2 * self._nc.max_payload + (8 << 20),
+            "max_bytes": 2 * self._nc.max_payload + PULL_BYTES,
             "expires": EXPIRES_S * 1_000_000_000,
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
