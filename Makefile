@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-kernel test-kernels test-containers check lint types \
+.PHONY: help setup run test test-unit test-kernel test-kernels test-containers chaos check lint types \
   proto requirements bench screenshots audit clean
 
 help:
@@ -37,6 +37,9 @@ test-kernels: $(STAMP) ## all of it on other kernels, in QEMU (root; KERNELS='6.
 
 test-containers: $(STAMP) ## build the images and test them on a real Docker engine
 	@scripts/test-containers
+
+chaos: $(STAMP) ## kill, pause, cut off and fill everything while marked processes run (root; CHAOS=--help)
+	@cd tests && ../$(BIN)/python -m chaos $(CHAOS)
 
 check: lint types test ## what has to pass before a commit
 

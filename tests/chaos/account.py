@@ -1,0 +1,66 @@
+"""What became of every mark: told once, excused, missing or told twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# What a killed collector held in memory: events of an outage go to disk after a second, and one
+# batch may be under way.
+MEMORY_NS = 2_500_000_000
+
+
+@dataclass
+class Account:
+    """Counts of one run."""
+
+    marks: int = 0
+    missing: list[int] = field(default_factory=list)  # and nothing excuses it
+    twice: list[int] = field(default_factory=list)
+    unseen: int = 0  # started and ended while no collector ran
+    poorer: int = 0  # only one of exec and exit: the other was while no collector ran
+
+    @property
+    def passed(self) -> bool:
+        """Whether the promise holds."""
+        return self.marks > 0 and not self.missing and not self.twice
+
+
+def account(
+    marks_file: Path, events_file: Path, mark: str, away: list[tuple[int, int, bool]]
+) -> Account:
+    """Compare what ran with what was printed.
+
+    ``away``: times of the boot clock without a collector, and whether it was killed (else it
+    stopped cleanly, and kept what it had).
+    """
+    execs, exits = Counter[int](), Counter[int]()
+    with events_file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if mark not in line or not line.endswith("\n"):
+                continue
+            event = json.loads(line)
+            kind = "process_exec" if "process_exec" in event else "process_exit"
+            words = event[kind]["process"].get("arguments", "").split()
+            if len(words) == 2 and words[0] == mark:
+                (execs if kind == "process_exec" else exits)[int(words[1])] += 1
+    result = Account()
+    for row in marks_file.read_text().splitlines():
+        number, start, end = map(int, row.split())
+        result.marks += 1
+        told = execs[number], exits[number]
+        if max(told) > 1:
+            result.twice.append(number)
+        elif told == (1, 1):
+            continue
+        elif any(start < to and end > gone - (MEMORY_NS if killed else 0)
+                 for gone, to, killed in away):  # fmt: skip
+            if told == (0, 0):
+                result.unseen += 1
+            else:
+                result.poorer += 1
+        else:
+            result.missing.append(number)
+    return result

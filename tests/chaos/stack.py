@@ -1,0 +1,268 @@
+"""The services as processes of this machine, each of which can be killed, paused, cut off."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+READY_S = 60.0
+
+
+def boot_ns() -> int:
+    """Return the boot clock, which the marks and the kernel use."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = READY_S) -> None:
+    """Wait until ``condition`` holds; raise `TimeoutError` naming ``what``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(0.02)
+
+
+@dataclass
+class Service:
+    """A process with a log, which can come and go."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    is_ready: Callable[[Service], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    # Times of the boot clock between which it did not serve, as far as one can tell from outside.
+    away: list[tuple[int, int]] = field(default_factory=list)
+    _gone_ns: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What it wrote, over all its lives."""
+        return self.folder / f"{self.name}.log"
+
+    def spawn(self) -> None:
+        """Start it; it is not ready yet."""
+        self.starts += 1
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                env=os.environ | self.environment, start_new_session=True,
+            )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        self.spawn()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it serves; note how long it was away."""
+
+        def ready() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                tail = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n{tail}")
+            return self.is_ready(self)
+
+        wait_for(ready, f"{self.name} ready")
+        if self._gone_ns:
+            self.away.append((self._gone_ns, boot_ns()))
+            self._gone_ns = 0
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        """Kill it, or ask it to stop; return when it is gone."""
+        if self.process is None:
+            return
+        self._gone_ns = boot_ns()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self.process = None
+
+    def pause(self, going: bool) -> None:
+        """Stop it in its tracks, or let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT if going else signal.SIGSTOP)
+
+
+def answers(url: str) -> bool:
+    """Return whether an HTTP server says 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+class Network:
+    """A network namespace, wired to this host, in which NATS runs; the wire can be cut."""
+
+    def __init__(self, name: str, subnet: str) -> None:
+        self.name = name
+        self.inside, self.outside = f"{subnet}.2", f"{subnet}.1"
+        self.close()
+        for command in (
+            f"ip netns add {name}",
+            f"ip link add {name} type veth peer name eth0 netns {name}",
+            f"ip address add {self.outside}/24 dev {name}",
+            f"ip link set {name} up",
+            f"ip -netns {name} address add {self.inside}/24 dev eth0",
+            f"ip -netns {name} link set eth0 up",
+            f"ip -netns {name} link set lo up",
+        ):
+            subprocess.run(command.split(), check=True)
+
+    def connect(self, connected: bool) -> None:
+        """Plug the wire in, or pull it out."""
+        state = "up" if connected else "down"
+        subprocess.run(["ip", "link", "set", self.name, state], check=True)
+
+    def restore_route(self) -> None:
+        """Send what is for others through this host; nothing changes where that is so."""
+        route = f"ip -netns {self.name} route replace default via {self.outside}"
+        subprocess.run(route.split(), check=False, capture_output=True)
+
+    def close(self) -> None:
+        """Remove it."""
+        for command in (f"ip netns delete {self.name}", f"ip link delete {self.name}"):
+            subprocess.run(command.split(), check=False, capture_output=True)
+
+
+class Stack:
+    """NATS (one node, or a cluster of three), two gateways, a collector, a client."""
+
+    def __init__(self, folder: Path, nodes: int, state: Path) -> None:
+        self.folder = folder
+        self.networks: list[Network] = []
+        self.nats: list[Service] = []
+        ports = [free_port() for _ in range(nodes)]
+        urls = []
+        routes = [f"nats://198.51.{100 + n}.2:6222" for n in range(nodes)]
+        for n in range(nodes):
+            network = Network(f"tetra-chaos{n}", f"198.51.{100 + n}")
+            self.networks.append(network)
+            urls.append(f"nats://{network.inside}:{ports[n]}")
+            self.nats.append(self._nats(n, network, ports[n], routes if nodes > 1 else []))
+        if nodes > 1:  # they reach each other through this host
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            for network in self.networks:
+                network.restore_route()
+        self.url = ",".join(urls)
+        common = {"TETRA_NATS_URL": self.url, "TETRA_LOG_FORMAT": "json"}
+        self.gateways = [self._gateway(n, common, nodes) for n in range(2)]
+        self.addresses = ",".join(g.environment["TETRA_LISTEN_ADDRESS"] for g in self.gateways)
+        metrics = free_port()
+        self.collector = Service(
+            "collector", [str(BIN / "tetra-collector")], folder,
+            lambda s: s.log.read_text().count('"event": "ready"') >= s.starts,
+            common | {
+                "NODE_NAME": "chaos", "TETRA_STATE_DIR": str(state), "TETRA_DOCKER_SOCKET": "",
+                "TETRA_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
+                "TETRA_CACHE_DIR": str(folder / "cache"),
+            },
+        )  # fmt: skip
+        self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+        (folder / "events.json").touch()
+        self.client = Service(
+            "client", ["/bin/sh", "-c", 'exec "$0" "$@" >> events.json 2>> client.err',
+                       str(BIN / "tetra"), "getevents", "-o", "json", "--node", "chaos",
+                       "--server-address", self.addresses],
+            folder, lambda s: (folder / "events.json").stat().st_size > 0,
+        )  # fmt: skip
+
+    @property
+    def services(self) -> list[Service]:
+        """All of them, in the order of starting."""
+        return [*self.nats, *self.gateways, self.collector, self.client]
+
+    def start(self) -> None:
+        """Start all and wait until the client sees events."""
+        for service in self.nats:
+            service.spawn()
+        for service in (*self.nats, *self.gateways, self.collector):
+            (service.wait_ready if service.process else service.start)()
+        self.client.spawn()
+
+        def seen() -> bool:
+            subprocess.run(["/usr/bin/true"], check=True)
+            return self.client.is_ready(self.client)
+
+        wait_for(seen, "client sees events")
+
+    def stop(self) -> None:
+        """End all and remove the networks."""
+        for service in reversed(self.services):
+            try:
+                service.end(signal.SIGTERM)
+            except subprocess.TimeoutExpired:
+                service.end()
+        for network in self.networks:
+            network.close()
+
+    def events_published(self) -> tuple[int, int]:
+        """Return how many events the collector holds back, and how many it dropped."""
+        with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
+            text = answer.read().decode()
+
+        def value(name: str) -> int:
+            found = re.search(rf"^{name} (\S+)$", text, re.M)
+            return int(float(found[1])) if found else 0
+
+        return (
+            value("tetra_collector_spool_events"),
+            value("tetra_collector_dropped_events_total"),
+        )
+
+    def _nats(self, n: int, network: Network, port: int, routes: list[str]) -> Service:
+        config = self.folder / f"nats{n}.conf"
+        cluster = (
+            f"cluster {{ name: chaos, listen: '{network.inside}:6222', routes: {routes} }}\n"
+            if routes else ""
+        )  # fmt: skip
+        config.write_text(
+            f"server_name: nats{n}\nlisten: '{network.inside}:{port}'\nhttp: '127.0.0.1:8222'\n"
+            f"max_payload: 8MB\nmax_pending: 64MB\n"
+            f"jetstream {{ store_dir: '{self.folder}/jetstream{n}', sync_interval: always }}\n"
+            + cluster
+        )
+        inside = ["ip", "netns", "exec", network.name]
+        probe = ["/usr/bin/python3", "-c", "import urllib.request as u; u.urlopen("
+                 "'http://127.0.0.1:8222/healthz?js-server-only=true', timeout=1)"]  # fmt: skip
+
+        def ready(_: Service) -> bool:
+            done = subprocess.run([*inside, *probe], capture_output=True, check=False)
+            return done.returncode == 0
+
+        command = [*inside, str(BIN / "nats-server"), "--config", str(config)]
+        return Service(f"nats{n}", command, self.folder, ready)
+
+    def _gateway(self, n: int, common: dict[str, str], nodes: int) -> Service:
+        metrics = free_port()
+        return Service(
+            f"gateway{n}", [str(BIN / "tetra-gateway")], self.folder,
+            lambda _: answers(f"http://127.0.0.1:{metrics}/readyz"),
+            common | {
+                "TETRA_LISTEN_ADDRESS": f"127.0.0.1:{free_port()}",
+                "TETRA_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
+                "TETRA_STREAM_REPLICAS": str(nodes),
+            },
+        )  # fmt: skip
