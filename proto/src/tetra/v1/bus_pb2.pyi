@@ -109,10 +109,13 @@ class ControlResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     """One line; empty where the request was carried out."""
     sequence: _builtins.int
     """For snapshot: the last sequence number that the snapshot includes."""
+    more: _builtins.bool
+    """More responses to the same request follow: a snapshot can be larger than a message."""
     @_builtins.property
     def node(self) -> _node_pb2.NodeInfo: ...
     @_builtins.property
@@ -126,10 +129,11 @@ class ControlResponse(_message.Message):
         error: _builtins.str = ...,
         events: _abc.Iterable[_builtins.bytes] | None = ...,
         sequence: _builtins.int = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "node", b"node", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,7 @@ from tetra.v1.node_pb2 import NodeInfo
 
 _ASK_TIMEOUT_S = 0.5
 _RATE_OVER_S = 10.0
+_PART_BYTES = 512 << 10  # of a snapshot, in one message
 _LEVELS = ("debug", "info", "warning", "error")
 
 log = structlog.get_logger()
@@ -110,12 +111,27 @@ class Control:
                             f"log level {request.set_log_level!r}: one of " + ", ".join(_LEVELS)
                         )
                 case "snapshot":
-                    response.events.extend(self.pipeline.snapshot())
                     response.sequence = self.publisher.last_sequence
+                    await self._answer_parts(message, response, self.pipeline.snapshot())
                 case None:
                     response.error = "request not known to this collector"
         except ValueError as error:
             response.error = f"request malformed: {error}"
+        await self._respond(message, response)
+
+    async def _answer_parts(self, message: Msg, last: ControlResponse, events: list[bytes]) -> None:
+        """Send all events but those that fit into ``last``, which is the caller's to send."""
+        size = 0
+        for event in events:
+            size += len(event)
+            if size > _PART_BYTES:
+                part = ControlResponse(sequence=last.sequence, events=last.events, more=True)
+                await self._respond(message, part)
+                del last.events[:]
+                size = len(event)
+            last.events.append(event)
+
+    async def _respond(self, message: Msg, response: ControlResponse) -> None:
         response.node.CopyFrom(self.describe())
         try:
             await message.respond(response.SerializeToString())

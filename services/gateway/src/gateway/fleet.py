@@ -162,6 +162,8 @@ class Fleet:
             answer = bus_pb2.ControlResponse.FromString(message.data)
             answers.append(answer)
             self._on_answer(answer)
+            if answer.more:
+                return
             wanted.discard(answer.node.node_name)
             # Without anybody known, wait for who may be there.
             if not wanted and (alive or node):
