@@ -85,3 +85,39 @@ def test_cgroups_are_those_that_the_collector_will_use(tmp_path, mounts, fact):
     file = tmp_path / "mounts"
     file.write_text(mounts)
     assert doctor.cgroup_mount(str(file)).fact == fact
+
+
+def proc_of(folder, namespace, *, first=True):
+    """Make a folder that looks like /proc."""
+    (folder / "self/ns").mkdir(parents=True)
+    (folder / "self/ns/pid").symlink_to(f"pid:[{namespace}]")
+    if first:
+        (folder / "1").mkdir()
+        (folder / "1/stat").write_text("1 (init) S")
+    return str(folder)
+
+
+def test_proc(tmp_path):
+    assert doctor.proc_mount(proc_of(tmp_path / "host", 4026531836)).level == "ok"
+    inside = doctor.proc_mount(proc_of(tmp_path / "inside", 4026532201))
+    assert (inside.level, "--pid=host" in inside.advice) == ("warn", True)
+    hidden = doctor.proc_mount(proc_of(tmp_path / "hidden", 4026531836, first=False))
+    assert (hidden.level, "hidepid" in hidden.advice) == ("bad", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("none [integrity] confidentiality", "ok"), ("none integrity [confidentiality]", "bad")],
+)
+def test_lockdown(tmp_path, text, level):
+    (tmp_path / "lockdown").write_text(text)
+    assert doctor.lockdown(str(tmp_path / "lockdown")).level == level
+    assert doctor.lockdown(str(tmp_path / "none")).level == "ok"
+
+
+def test_lines_say_what_and_then_what_to_do():
+    finding = doctor.Finding("bad", "BTF", "missing\x1b", "build it in")
+    assert doctor._line(finding, colour=False, unicode=True) == (
+        "✘ BTF           missing\\x1b\n                → build it in\n"
+    )
+    assert doctor._line(finding, colour=True, unicode=False).startswith("\x1b[31mbad \x1b[0m BTF")

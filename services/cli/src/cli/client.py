@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -156,6 +156,19 @@ class Client:
                 EventStreamStub(self._open()).ListNodes(ListNodesRequest(), **self._with()).nodes
             )
         )
+
+    def doubt_nodes(self, names: Iterable[str]) -> None:
+        """Notice nodes that the gateway never heard of: they may come yet, or be misspelt."""
+        wanted = set(names)
+        if not wanted:
+            return
+        try:
+            known = {node.node_name for node in self.nodes()}
+        except TetraError:  # a plain Tetragon; where nobody answers, the stream says so
+            return
+        for name in sorted(wanted - known):
+            told = ", ".join(sorted(known)) or "none"
+            self.notice(f"node {name!r} was never heard of; known: {told}")
 
     def _call(self, call: Callable[[FineGuidanceSensorsStub, dict[str, Any]], _T]) -> _T:
         return self._attempt(lambda: call(FineGuidanceSensorsStub(self._open()), self._with()))

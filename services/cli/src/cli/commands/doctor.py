@@ -30,6 +30,7 @@ examples:
 _LEAST_KERNEL = (5, 8)  # BPF ring buffer
 _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _CAP_SYS_ADMIN = 21  # held, it stands for CAP_BPF and CAP_PERFMON
+_HOST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NATS_TIMEOUT_S = 2.0
 
 
@@ -82,10 +83,14 @@ def run(args: argparse.Namespace) -> int:
 def _line(finding: Finding, *, colour: bool, unicode: bool) -> str:
     signs = {"ok": ("✔", 32), "warn": ("!", 33), "bad": ("✘", 31)}
     sign, code = signs[finding.level]
-    sign = sign if unicode else finding.level
+    sign = sign if unicode else f"{finding.level:<4}"
+    indent = " " * (len(sign) + 15)
     sign = f"\x1b[{code}m{sign}\x1b[0m" if colour else sign
-    text = f"{sign} {finding.what:<13} {visible(finding.fact)}"
-    return f"{text}: {visible(finding.advice)}\n" if finding.advice else f"{text}\n"
+    text = f"{sign} {finding.what:<13} {visible(finding.fact)}\n"
+    if not finding.advice:
+        return text
+    arrow = "→" if unicode else "->"
+    return f"{text}{indent}{arrow} {visible(finding.advice)}\n"
 
 
 def kernel(release: str | None = None) -> Finding:
@@ -143,16 +148,20 @@ def proc_mount(path: str = "/proc") -> Finding:
     """Look whether all processes of the host can be seen."""
     try:
         Path(path, "1", "stat").read_text()
-        first = os.readlink(f"{path}/1/ns/pid") == os.readlink(f"{path}/self/ns/pid")
+        namespace = os.readlink(f"{path}/self/ns/pid")
     except FileNotFoundError:
         return Finding("bad", "/proc", "process 1 is hidden", "mount /proc without hidepid=2")
-    except OSError:
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        return Finding("bad", "/proc", f"cannot be read: {cause}", "run as root")
+    if namespace != f"pid:[{_HOST_PID_NAMESPACE}]":
         return Finding(
-            "warn", "/proc", "process 1 cannot be looked into", "run as the host's root to check"
+            "warn",
+            "/proc",
+            "of a container's pid namespace",
+            "for the collector: --pid=host (Docker), hostPID: true (Kubernetes)",
         )
-    if not first:
-        return Finding("warn", "/proc", "of another pid namespace", "run with --pid=host")
-    return Finding("ok", "/proc", "all processes can be seen")
+    return Finding("ok", "/proc", "all processes of the host can be seen")
 
 
 def cgroup_mount(mounts: str = "/proc/self/mounts") -> Finding:

@@ -9,14 +9,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from cli.arguments import add_list, add_switch, checked, duration_s, server_options
-from cli.errors import TetraError, UsageError
+from cli.errors import UsageError
 from cli.terminal import Output, notice, terminal_width, wants_colour
 from cli.timestamps import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cli.client import Client
     from cli.renderers import Renderer
     from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
@@ -258,8 +257,8 @@ def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator
     policy = ResumePolicy(always=args.reconnect, wait_s=args.reconnect_wait)
     cursor = None
     with Client(server_options(args), notice=_ignore if args.quiet else notice) as client:
-        if args.node and not args.quiet:
-            _doubt_nodes(client, args.node)
+        if not args.quiet:
+            client.doubt_nodes(args.node)
         try:
             for batch in client.stream(request, policy):
                 yield batch
@@ -280,17 +279,6 @@ def _doubt_fields(paths: Sequence[str]) -> None:
     for path in paths:
         if not is_field(path):
             notice(f"no event has a field {path!r}{did_you_mean(path)}")
-
-
-def _doubt_nodes(client: Client, names: Sequence[str]) -> None:
-    """Tell of nodes that the gateway never heard of: they may come yet, or be misspelt."""
-    try:
-        known = {node.node_name for node in client.nodes()}
-    except TetraError:  # a plain Tetragon; where nobody answers, the stream says so
-        return
-    for name in names:
-        if name not in known:
-            notice(f"node {name!r} was never heard of; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def _reads_stdin(args: argparse.Namespace) -> bool:
