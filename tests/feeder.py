@@ -120,5 +120,6 @@ class Feeder:
         response.node.boot_id = self.boot_id
         response.node.log_level = self.log_level
         response.node.last_sequence = self.sequence
+        response.node.loss.CopyFrom(self.loss)
         response.node.kernel = "6.1.0"
         await message.respond(response.SerializeToString())

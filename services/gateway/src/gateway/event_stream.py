@@ -66,7 +66,7 @@ class EventStream:
         async with self._streams.open():
             plan = await self._plan(request, selection)
             await context.send_initial_metadata(())
-            await _Sender(request, selection, plan, context).run()
+            await _Sender(request, selection, plan, context, self._streams).run()
 
     async def list_nodes(
         self, request: stream_pb2.ListNodesRequest, context: Context
@@ -182,7 +182,9 @@ class _Sender:
         selection: filters.Selection,
         plan: _Plan,
         context: Context,
+        streams: Streams,
     ) -> None:
+        self._streams = streams
         self._selection = selection
         self._plan = plan
         self._feed = plan.feed
@@ -312,7 +314,9 @@ class _Sender:
         rest.gaps.extend(n for n in gaps if not n.node_name or self._selection.chooses(n.node_name))
         self._parts.append(rest.SerializeToString())
         message = b"".join(self._parts)
+        count = self._count
         self._parts.clear()
         self._size_bytes = self._count = 0
         self._sent_at = time.monotonic()
         await self._context.write(message)
+        self._streams.sent_events_total += count

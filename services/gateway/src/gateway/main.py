@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -12,7 +13,7 @@ from bus import connection
 from chassis import lifetime
 from chassis.http import HttpServer
 from chassis.settings import load
-from gateway import listen
+from gateway import listen, trouble
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
@@ -48,10 +49,7 @@ class Gateway:
     async def _serve_metrics(self) -> asyncio.Server:
         address = self._settings.metrics_address
         listen.check(address)
-
-        def why_not() -> str:
-            return "" if self.streams.live else "nats unreachable or stream not there"
-
+        why_not = partial(trouble.find, self.streams, self.fleet)
         return await HttpServer(self.metrics, why_not).start(address)
 
     async def run(self) -> None:

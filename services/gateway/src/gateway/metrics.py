@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway import wire
+from gateway import trouble, wire
 from gateway.batch import Batch
 from gateway.fleet import Fleet
 from gateway.streams import Streams
@@ -60,7 +60,10 @@ class Metrics(Collector):
         feeds = self._streams.feeds()
         window = self._streams.broadcaster.statistics()
         gauges = {
-            "live": ("Whether events come in", self._streams.live),
+            "live": (
+                "Whether events come in, or would if there were any",
+                not trouble.find(self._streams, self._fleet),
+            ),
             "clients": ("Event streams that are open", len(self._streams)),
             "clients_catching_up": (
                 "Event streams that read from the past",
@@ -77,6 +80,11 @@ class Metrics(Collector):
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"tetra_gateway_{name}", text, value)
         yield CounterMetricFamily(
+            "tetra_gateway_sent_events",
+            "Events sent to clients, each client's counted",
+            self._streams.sent_events_total,
+        )
+        yield CounterMetricFamily(
             "tetra_gateway_history_fetches",
             "Reads from the past",
             self._streams.history.fetches_total,
@@ -91,9 +99,22 @@ class Metrics(Collector):
             "Events the node's collector lost since its start",
             labels=["node", "cause"],
         )
+        gauges = [
+            GaugeMetricFamily(f"tetra_gateway_node_{name}", text, labels=["node"])
+            for name, text in (
+                ("waiting_events", "Events the node's collector has that are not in the stream"),
+                ("events_per_second", "Events the node's collector makes, by its own account"),
+                ("processes", "Processes alive on the node"),
+            )
+        ]
+        waiting = self._fleet.waiting()
         for node in self._fleet.nodes():
+            values = (waiting[node.node_name], node.events_per_second, node.processes)
+            for gauge, value in zip(gauges, values, strict=True):
+                gauge.add_metric([node.node_name], value)
             alive.add_metric([node.node_name], node.alive)
             for cause in node_pb2.LossCounters.DESCRIPTOR.fields:
                 lost.add_metric([node.node_name, cause.name], getattr(node.loss, cause.name))
         yield alive
         yield lost
+        yield from gauges

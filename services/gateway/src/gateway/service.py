@@ -109,6 +109,7 @@ class Sensors:
                 batch, twice = await feed.next()
                 for payload in selection.select(batch, twice):
                     await context.write(payload)
+                    self._streams.sent_events_total += 1
 
     async def get_health(
         self, request: tetragon_pb2.GetHealthStatusRequest, context: Context

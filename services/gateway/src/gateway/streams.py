@@ -36,6 +36,7 @@ class Streams:
         self._max_clients = max_clients
         self._open: dict[asyncio.Task[Any], Feed | None] = {}
         self._stopping = False
+        self.sent_events_total = 0
 
     @property
     def live(self) -> bool:

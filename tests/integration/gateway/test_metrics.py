@@ -1,0 +1,178 @@
+"""What Prometheus is told by both services, and a dashboard that asks for nothing else."""
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chassis.http import HttpServer
+from collector.enricher import Enricher
+from collector.events import Encoder
+from collector.losses import Losses
+from collector.metrics import Metrics
+from collector.pipeline import Pipeline
+from collector.process_cache import ProcessCache
+from collector.procfs import host_namespaces
+from collector.publisher import Publisher
+from collector.spool import Run, Spool
+from conftest import eventually, free_port, read_numbers
+from feeder import Feeder
+from tetra.v1 import node_pb2
+
+ROOT = Path(__file__).parents[3]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/tetra.json").read_text())
+QUERIES = [
+    (target["expr"], target["legendFormat"])
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+FUNCTIONS = {
+    "by", "histogram_quantile", "increase", "le", "max", "rate", "sum", "instance", "job",
+    "rate_interval",
+}  # fmt: skip
+
+
+class Lost:
+    """The kernel's map of lost records, which no kernel fills here."""
+
+    def lookup(self, key):
+        return int(key[0] == 0).to_bytes(8, "little") * 3
+
+
+async def get(port, path):
+    """Return status code and body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def scrape(port):
+    """Return each sample's labels and value by its name."""
+    code, body = await get(port, "/metrics")
+    assert code == 200
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(body):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def value(samples, name, **labels):
+    [found] = [v for had, v in samples[name] if had.items() >= labels.items()]
+    return found
+
+
+@pytest.fixture
+async def gateway_port(start_gateway, nc):
+    """A gateway that has seen two nodes and serves one client."""
+    port = free_port()
+    gateway = await start_gateway(metrics_address=f"127.0.0.1:{port}")
+    one, two = Feeder(nc, "one"), Feeder(nc, "two")
+    one.loss.kernel_exec = 4
+    await one.answer()
+    call = await gateway.stream()
+    await one.publish(30)
+    await two.publish(12)
+    await read_numbers(call, 42)
+    one.sequence += 5
+    await gateway.gateway.fleet.describe()
+    yield port
+    call.cancel()
+
+
+@pytest.fixture
+async def collector_port(tmp_path):
+    """The collector's own metrics, of stages that have handled nothing."""
+    own = Run("n1", "boot", time.time_ns())
+    spool = Spool(tmp_path / "spool", own, 1 << 20, "never")
+    cache = ProcessCache()
+    publisher = Publisher(own, 1 << 20, node_pb2.LossCounters, spool)
+    namespaces = host_namespaces(Path("/proc"))
+    pipeline = Pipeline(
+        cache, Enricher(namespaces), Encoder("n1", "", namespaces), publisher.publish
+    )
+    lost: Any = Lost()
+    losses = Losses(lost, cache, publisher.statistics, spool.statistics)
+    losses.refresh()
+    port = free_port()
+    metrics = Metrics(pipeline, publisher, losses, lambda: False)
+    server = await HttpServer(metrics, lambda: "nats unreachable").start(f"127.0.0.1:{port}")
+    yield port
+    server.close()
+
+
+async def test_the_gateway_counts_what_came_and_who_is_there(gateway_port):
+    samples = await scrape(gateway_port)
+    assert value(samples, "tetragon_events_total", type="PROCESS_EXEC") == 42
+    assert value(samples, "tetra_gateway_sent_events_total") == 42
+    assert value(samples, "tetra_gateway_clients") == 1
+    assert value(samples, "tetra_gateway_live") == 1
+    assert value(samples, "tetra_gateway_node_alive", node="one") == 1
+    assert value(samples, "tetra_gateway_node_waiting_events", node="one") == 5
+    assert (
+        value(samples, "tetra_gateway_node_lost_events_total", node="one", cause="kernel_exec") == 4
+    )
+    assert value(samples, "process_resident_memory_bytes") > 1 << 20
+
+
+async def test_both_services_answer_health(gateway_port, collector_port, nats_server):
+    assert await get(gateway_port, "/healthz") == (200, "ok\n")
+    assert await get(gateway_port, "/readyz") == (200, "ok\n")
+    assert (await get(gateway_port, "/nothing"))[0] == 404
+    assert await get(collector_port, "/healthz") == (200, "ok\n")
+    assert await get(collector_port, "/readyz") == (503, "nats unreachable\n")
+    nats_server.stop()
+    unready = (503, "nats unreachable or stream not there\n")
+
+    async def told():
+        return await get(gateway_port, "/readyz") == unready
+
+    await eventually(told)
+    assert await get(gateway_port, "/healthz") == (200, "ok\n")
+
+
+async def test_every_query_of_the_dashboard_asks_for_what_there_is(gateway_port, collector_port):
+    samples = await scrape(gateway_port)
+    for name, found in (await scrape(collector_port)).items():
+        samples.setdefault(name, []).extend(found)
+    asked = set()
+    for query, legend in QUERIES:
+        assert query.count("(") == query.count(")"), query
+        words = set(re.findall(r"[a-z_][a-z0-9_]*", re.sub(r'"[^"]*"|\[[^]]*\]', "", query)))
+        names = {word for word in words if word in samples}
+        labels = {label for name in names for had, _ in samples[name] for label in had}
+        assert names, query
+        assert words - names - labels - FUNCTIONS == set(), query
+        assert set(re.findall(r"{{(\w+)}}", legend)) <= labels | {"instance", "job"}, legend
+        asked |= names
+    assert len(asked) > 20
+
+
+async def test_names_that_tetragon_has_are_used_by_both(gateway_port, collector_port):
+    theirs = {"tetragon_build_info", "tetragon_events_total"}
+    assert theirs <= set(await scrape(gateway_port))
+    assert theirs | {
+        "tetragon_msg_op_total", "tetragon_bpf_missed_events_total",
+        "tetragon_observer_ringbuf_events_received_total",
+        "tetragon_observer_ringbuf_events_lost_total", "tetragon_process_cache_size",
+        "tetragon_process_cache_capacity", "tetragon_process_cache_evictions_total",
+    } <= set(await scrape(collector_port))  # fmt: skip
+
+
+def test_compose_mounts_what_is_there():
+    text = (ROOT / "compose.metrics.yaml").read_text()
+    mounted = re.findall(r"- \./(deploy/\S+?):", text)
+    assert len(mounted) == 3
+    assert all((ROOT / path).is_dir() for path in mounted)
+    scraped = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    ports = set(re.findall(r"port: (\d+)", scraped))
+    assert ports == set(re.findall(r'TETRA_METRICS_ADDRESS: ":(\d+)"', text)) == {"9090"}
