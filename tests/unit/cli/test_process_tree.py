@@ -89,7 +89,7 @@ def test_nodes_are_told_when_there_are_several():
 
 
 def test_ended_processes_stay_while_a_descendant_runs():
-    tree = ProcessTree()
+    tree = ProcessTree(keeps_ended=100)
     tree.add(started(2, "/a", at=0, parent=SH))
     tree.add(started(3, "/b", at=1, parent=("2:/a",)))
     tree.add(ended(2, "/a", at=2))
@@ -104,9 +104,39 @@ def test_ended_processes_stay_while_a_descendant_runs():
 
 @pytest.mark.timeout(20)
 def test_long_chains_of_execs_are_no_problem():
-    tree = ProcessTree()
+    tree = ProcessTree(keeps_ended=100)
     tree.add(started(1, "/0"))
     for step in range(1, 3000):
         tree.add(started(1, f"/{step}", at=step, parent=(f"1:/{step - 1}",)))
-    assert sum(1 for _ in tree.walk()) == 3000
     assert tree.running == 1
+    assert len(tree.entries) < 300
+    tree.forget_ended()
+    assert [entry.exec_id for entry, _ in tree.walk()] == ["1:/2999"]
+
+
+def test_following_image_takes_the_place_and_the_children_of_a_forgotten_one():
+    tree = ProcessTree(keeps_ended=100)
+    tree.add(started(2, "/a", parent=SH))
+    tree.add(started(3, "/child", at=1, parent=("2:/a",)))
+    tree.add(started(2, "/b", at=2, parent=("2:/a",)))
+    tree.add(started(4, "/child", at=3, parent=("2:/b",)))
+    tree.forget_ended()
+    assert [(entry.exec_id, len(lasts)) for entry, lasts in tree.walk()] == [
+        ("1:/bin/sh", 1),
+        ("2:/b", 2),
+        ("3:/child", 3),
+        ("4:/child", 3),
+    ]
+
+
+def test_what_had_no_room_is_told(monkeypatch):
+    monkeypatch.setattr("cli.renderers.tree._KEPT_ENDED", 4)
+    renderer = TreeRenderer()
+    for pid in range(2, 9):
+        renderer.render([started(pid, "/a", parent=SH), ended(pid, "/a", at=1)])
+    assert renderer.finish() == (
+        "1: root: /bin/sh (running)\n"
+        "├─ 7: root: /a (1ms)\n"
+        "└─ 8: root: /a (1ms)\n"
+        "and 5 more that ended\n"
+    )

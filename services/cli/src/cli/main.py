@@ -1,7 +1,7 @@
 """``tetra``: parse, run a sub-command, turn errors into one line and an exit code.
 
 Exit codes: 0 done (also after Ctrl-C or when the reader of a pipe has gone), 1 it failed (no
-server, broken stream), 2 the command line is wrong.
+server, broken stream), 2 the command line is wrong, 3 ``verify`` found a hole.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ examples:
   tetra getevents --process '^/usr/bin/ssh'    only binaries that match
   tetra getevents --last 100 --no-follow       look back
   tetra getevents -o json | jq .process_exec   for scripts
+  tetra top                                    what starts and ends most
+  tetra tree                                   who runs under whom
+  sudo tetra doctor                            is this host fit?
   tetra --server-address gw.example:54321 status
 """
 _EPILOG = """environment:

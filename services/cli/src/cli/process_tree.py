@@ -12,8 +12,6 @@ from cli.timestamps import duration_text
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
-_KEPT_ENDED = 20_000  # ended processes without living descendants are forgotten beyond this
-
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -50,10 +48,13 @@ class Entry:
 class ProcessTree:
     """The processes of one or more nodes, each under its parent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_ended: int) -> None:
+        """Make an empty tree; beyond ``keeps_ended``, those without living descendants go."""
         self.entries: dict[str, Entry] = {}
         self.roots: list[Entry] = []
         self.running = 0
+        self.forgotten = 0
+        self._keeps_ended = self._full_at = keeps_ended
 
     def add(self, event: GetEventsResponse) -> None:
         """Take in an exec or an exit; ignore other events."""
@@ -97,8 +98,10 @@ class ProcessTree:
             else:
                 entry.kernel = is_kernel_thread(process, above.pid)
                 insort(above.children, entry, key=lambda child: child.age)
-            if len(self.entries) - self.running > _KEPT_ENDED:
+            if len(self.entries) - self.running > self._full_at:
                 self.forget_ended()
+                # What is left has living descendants: looking again soon would find the same.
+                self._full_at = max(self._keeps_ended, 2 * (len(self.entries) - self.running))
         return entry
 
     def _end(self, entry: Entry, moment_s: float, how: str) -> None:
@@ -107,22 +110,36 @@ class ProcessTree:
         entry.end_s, entry.how = moment_s, how
 
     def forget_ended(self, before_s: float | None = None) -> None:
-        """Forget processes that ended (before a time), with no running descendant."""
+        """Forget processes that ended (before a time), with no running descendant.
 
-        def gone(entry: Entry) -> bool:
-            return entry.end_s is not None and (before_s is None or entry.end_s < before_s)
+        Where a process went on with another file, that image takes the forgotten one's place.
+        """
 
         def pruned(entries: list[Entry]) -> list[Entry]:
             kept = []
             for entry in entries:
-                if entry.children or not gone(entry):
+                if entry.end_s is None or (before_s is not None and entry.end_s >= before_s):
                     kept.append(entry)
-                else:
-                    del self.entries[entry.exec_id]
+                    continue
+                following = _following_image(entry)
+                if following is not None:
+                    entry.children.remove(following)
+                    following.children = sorted(
+                        [*entry.children, *following.children], key=lambda child: child.age
+                    )
+                    kept.append(following)
+                elif entry.children:
+                    kept.append(entry)
+                    continue
+                del self.entries[entry.exec_id]
+                self.forgotten += 1
             return kept
 
         # From the leaves up, without recursion: chains of thousands of execs exist.
-        for entry, _ in reversed(list(self.walk())):
+        downwards = [*self.roots]
+        for entry in downwards:
+            downwards.extend(entry.children)
+        for entry in reversed(downwards):
             if entry.children:
                 entry.children = pruned(entry.children)
         self.roots = pruned(self.roots)
@@ -145,6 +162,13 @@ class ProcessTree:
             entry, lasts = stack.pop()
             yield entry, lasts
             push(entry.children, lasts)
+
+
+def _following_image(entry: Entry) -> Entry | None:
+    """Return what the process of ``entry`` runs since it ended by an exec."""
+    if entry.how != "exec":
+        return None
+    return next((child for child in entry.children if child.pid == entry.pid), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
 _NOTICE_S = 5.0
-_QUEUE_BATCHES = 64  # a full queue holds the stream up: the gateway then catches up for us
+_QUEUE_BATCHES = 8  # a full queue holds the stream up: the gateway then catches up for us
 _POLL_S = 0.1
 _DRAIN_S = 0.1  # under a flood of events keys are followed at least this often
 

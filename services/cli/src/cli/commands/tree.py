@@ -38,6 +38,7 @@ examples:
 
 _KEYS = "q quit   ↑↓ PgUp PgDn g G move   e ended   t kernel threads   p pause"
 _INTERVAL_S = 0.25
+_KEPT_ENDED = 5_000  # for as long as --keep says, but no more than this
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +101,7 @@ class TreeView:
     def __init__(self, keep_s: float, address: str, *, unicode: bool = True) -> None:
         from cli.process_tree import Branches, ProcessTree
 
-        self._tree = ProcessTree()
+        self._tree = ProcessTree(keeps_ended=_KEPT_ENDED)
         self._keep_s = keep_s
         self._address = address
         self._branches = Branches.of(unicode=unicode)

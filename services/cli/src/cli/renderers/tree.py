@@ -14,6 +14,7 @@ from cli.process_tree import Branches, ProcessTree
 from cli.terminal import Fit, visible
 from tetragon.events_pb2 import GetEventsResponse
 
+_KEPT_ENDED = 100_000  # about 1 kB each
 _LEAST_COLUMNS = 16  # that a process gets however deep it is
 
 
@@ -23,7 +24,7 @@ class TreeRenderer:
     def __init__(
         self, *, colour: bool = False, unicode: bool = True, width: int | None = None
     ) -> None:
-        self._tree = ProcessTree()
+        self._tree = ProcessTree(keeps_ended=_KEPT_ENDED)
         self._branches = Branches.of(unicode=unicode)
         self._fit = Fit(unicode=unicode)
         self._width = width  # None: as long as they are
@@ -52,4 +53,6 @@ class TreeRenderer:
                 text = self._fit(text, max(room, _LEAST_COLUMNS))
             dim, reset = self._dim, self._reset
             lines.append(f"{dim}{stem}{reset}{text} {dim}{state}{reset}\n")
+        if self._tree.forgotten:
+            lines.append(f"and {self._tree.forgotten} more that ended\n")
         return "".join(lines)
