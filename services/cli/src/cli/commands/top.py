@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 HELP = "show what starts and ends most, live"
 DESCRIPTION = """Show processes started and ended a second, by binary, user, container or node (over
-the last ten seconds), the longest running, and what was lost.
+the last ten seconds), the longest running, and what was lost. When the output is no terminal, or
+with --once, one picture is printed after an interval.
 
 keys: b binary   u user   c container   n node   q quit
 
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     request = lifecycle_request(args.node)
     with Client(server_options(args)) as client:
         view = TopView(args.by, str(client.address), unicode=output.unicode)
-        if not args.once:
+        if not args.once and sys.stdout.isatty():
             watch(client, request, view, args.interval)
             return 0
         feed = Feed(client, request)
