@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]  # compiles, maybe emulated
 
 COLLECTOR = Path(sys.executable).parent / "tetra-collector"
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -40,7 +40,7 @@ def refusal(tmp_path, *flags, prefix=()):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert answer.returncode == 2, answer.stderr
     [line] = [line for line in answer.stderr.splitlines() if not line.startswith("{")]  # the log
@@ -139,7 +139,7 @@ def test_a_file_with_this_kernels_types(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    stop = threading.Timer(100, process.kill)
+    stop = threading.Timer(250, process.kill)
     stop.start()
     try:
         lines = []

@@ -45,14 +45,16 @@ def boot(
     command = [
         *emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
         "-kernel", str(kernel.image), "-initrd", str(kernel.initramfs),
-        "-append", f"console={console} panic=-1 quiet tetra.cgroup={machine.cgroup}",
+        "-append",
+        f"console={console} panic=-1 quiet tetra.cgroup={machine.cgroup} "
+        f"tetra.left_out={','.join(machine.left_out)}",
         "-drive", f"if=virtio,format=raw,snapshot=on,file={root}",
         "-drive", f"if=virtio,format=raw,readonly=on,file={source}",
         "-drive", f"if=virtio,format=raw,file={answer}",
         "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot",
     ]  # fmt: skip
     log = folder / "console.log"
-    with log.open("wb") as console_log:
+    with log.open("wb", buffering=0) as console_log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
