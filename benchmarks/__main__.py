@@ -1,7 +1,8 @@
-"""``make bench``: what a life costs the collector, and whether its memory stays flat.
+"""``make bench``: what a life costs the collector, whether its memory stays flat, and the CLI.
 
 Records of short lives (fork, exec, exit) go through decoder, process table, enricher and encoder,
-without a kernel or a bus. More sections follow with the performance work.
+without a kernel or a bus. What is measured of the CLI stands in ``cli_speed.py``. More sections
+follow with the performance work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from struct import pack
 
+from benchmarks import cli_speed
 from collector.enricher import Enricher
 from collector.events import Encoder
 from collector.pipeline import Pipeline
@@ -88,8 +90,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result = million(arguments.lives)
+    client = cli_speed.results(events=200_000, runs=5)
+    result |= {f"cli_{name}": value for name, value in client.items()}
     for name, value in result.items():
-        print(f"{name:26} {value:>12,.1f}")
+        print(f"{name:26} {value:>12,.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
