@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import subprocess
 import sys
@@ -110,16 +109,23 @@ def measure(arguments: Sequence[str]) -> Run:
     assert process.stdout
     chunk = process.stdout.read(1 << 20)
     first_s = time.monotonic()
-    lines = 0
+    lines, peak_mb = 0, 0.0
     while chunk:
         lines += chunk.count(b"\n")
+        peak_mb = max(peak_mb, resident_peak_mb(process.pid))
         chunk = process.stdout.read(1 << 20)
     end_s = time.monotonic()
-    _, status, usage = os.wait4(process.pid, 0)
     process.stdout.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, f"tetra {' '.join(arguments)}: {process.returncode}"
-    return Run(first_s - began_s, end_s - first_s, usage.ru_maxrss / 1024, lines)
+    assert process.wait() == 0, f"tetra {' '.join(arguments)}: {process.returncode}"
+    return Run(first_s - began_s, end_s - first_s, peak_mb, lines)
+
+
+def resident_peak_mb(pid: int) -> float:
+    """Return a running process's peak; what wait() tells of it includes ours before the exec."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0  # it is just ending
 
 
 def results(events: int, runs: int) -> dict[str, float]:
