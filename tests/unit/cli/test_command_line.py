@@ -59,6 +59,8 @@ def run_here(capsys, monkeypatch):
         (("getevents", "--after", "x"), "--after: 'x' is not a cursor; for example: --after 8"),
         (("getevents", "--last", "0"), "--last: must be at least 1, and a number that fits; for"),
         (("getevents", "--format", "pid", "-o", "json"), "--format and --output: each says how"),
+        (("getevents", "-f", "process..pid"), "'process..pid': empty name in it; for example: --"),
+        (("getevents", "-F", "process,"), "'': empty name in it; for example: --include-fields"),
         (("getevents", "--no-follow"), "--no-follow: shows nothing without a beginning"),
         (("getevents", "--since", "1m", "--last", "3"), "--since and --last: there is one"),
         (("getevents", "-e", "FOO"), "--event-types: 'FOO' is not an event type; for example"),

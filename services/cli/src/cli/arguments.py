@@ -147,7 +147,9 @@ duration_s = checked(parse_duration_s, "duration")
 
 
 def comma_list(text: str) -> list[str]:
-    """Return the values of one CSV record: ``a,b`` or ``"x,y",z``."""
+    """Return the values of one CSV record: ``a,b`` or ``"x,y",z``; none for an empty text."""
+    if not text:
+        return []
     return next(csv.reader([text])) if '"' in text else text.split(",")
 
 

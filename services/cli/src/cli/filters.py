@@ -68,6 +68,12 @@ def field_filters_from(args: argparse.Namespace) -> list[FieldFilter]:
     """Return what ``--include-fields`` and ``--exclude-fields`` ask, in this order."""
     filters = []
     for action, paths in ((INCLUDE, args.include_fields), (EXCLUDE, args.exclude_fields)):
+        for path in paths:
+            if not all(path.split(".")):
+                raise UsageError(
+                    f"--include-fields, --exclude-fields: {path!r}: empty name in it",
+                    "--include-fields process.pid,parent",
+                )
         if paths:
             made = FieldFilter(action=action)
             made.fields.paths.extend(paths)
