@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -142,6 +143,17 @@ def test_address_where_nobody_answers_is_passed_over(serve, gateway_of, make_eve
     addresses = f"127.0.0.1:1,{serve(gateway_of([[make_event(1)]]))}"
     done = tetra("getevents", "--last", "9", "--no-follow", "--server-address", addresses)
     assert (done.stdout, done.stderr) == (lines(1), "")
+
+
+def test_port_where_nobody_speaks_is_one_line(tetra):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = tetra("getevents", "--server-address", address)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tetra: error: connect: {address}: what answers there says nothing; "
+        "is it the gateway's port?\n"
+    )
 
 
 def test_losses_and_gaps_are_told_on_stderr(serve, gateway_of, make_event, tetra):

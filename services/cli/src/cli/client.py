@@ -8,6 +8,7 @@ A plain Tetragon has no cursors: there, what happens while nobody is connected i
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ _CAUSES = {
     "--tls-key-file client-key.pem?",
     "No such file or directory": "there is no such socket; is the gateway running there?",
     "Failed parsing HTTP/2": "what answers there does not speak gRPC; is it the gateway's port?",
+    "before receiving SETTINGS": "what answers there says nothing; is it the gateway's port?",
     "Connection refused": "connection refused; is the gateway running there?",
     "Name or service not known": "the host name is not known",
     "Domain name not found": "the host name is not known",
@@ -390,4 +392,5 @@ def _cause(details: str) -> str:
     for sign, cause in _CAUSES.items():
         if sign in details:
             return cause
-    return details.rpartition("last error: ")[2] or "connection lost"
+    last = details.rpartition("last error: ")[2] or "connection lost"
+    return re.sub(r"^[A-Z_]+: (?:ipv[46]:\S+: |unix:\S+: )?", "", last)
