@@ -70,6 +70,8 @@ class Parser(argparse.ArgumentParser):
         try:
             parsed, unknown = super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:
+            if error.argument_name is None:  # Python 3.13 says so what is missing
+                self.error(error.message)
             raise self._wrong_value(error) from None
         if unknown:
             raise self._unknown(unknown[0])
