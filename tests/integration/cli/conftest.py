@@ -170,13 +170,13 @@ def environment(**changes):
 COMMAND = [sys.executable, "-m", "cli.main"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tetra_command():
     """How ``tetra`` is called."""
     return COMMAND
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tetra_environment():
     """Make an environment in which nothing speaks to tetra but what is given."""
     return environment

@@ -30,13 +30,16 @@ def needs(shell):
         pytest.skip(f"needs {shell}; TETRA_REQUIRE_SHELLS=1 makes that a failure")
 
 
-@pytest.fixture
-def folder(tetra, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tetra_command, tetra_environment, tmp_path_factory):
     """A folder with the three scripts, and a file to be completed."""
+    folder = tmp_path_factory.mktemp("completion")
     for shell in ("bash", "zsh", "fish"):
-        (tmp_path / f"tetra.{shell}").write_text(tetra("completion", shell).stdout)
-    (tmp_path / "one-certificate.pem").touch()
-    return tmp_path
+        with (folder / f"tetra.{shell}").open("wb") as script:
+            command = [*tetra_command, "completion", shell]
+            subprocess.run(command, env=tetra_environment(), stdout=script, check=True, timeout=60)
+    (folder / "one-certificate.pem").touch()
+    return folder
 
 
 @pytest.fixture
