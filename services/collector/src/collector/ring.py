@@ -12,8 +12,7 @@ import os
 from struct import Struct
 from threading import Lock
 
-_POSITION = Struct("<Q")
-_LENGTH = Struct("<I")
+_LENGTH = Struct("@I")
 _BUSY = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet written
 _DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
@@ -32,14 +31,19 @@ class Ring:
         self._producer = mmap.mmap(
             fd, self._page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._page
         )
-        self._position: int = _POSITION.unpack_from(self._consumer)[0]
+        # The kernel reads and writes these at the same time: they must be loaded and stored whole.
+        # A view of native integers does that; the struct module's "<Q" goes byte by byte, and a
+        # half-written position looks like a full ring.
+        self._consumer_position = memoryview(self._consumer)[:8].cast("Q")
+        self._producer_position = memoryview(self._producer)[:8].cast("Q")
+        self._position: int = self._consumer_position[0]
         self._barrier = Lock()
         self._barrier.acquire()
 
     def drain(self, limit: int = 4096) -> list[bytes]:
         """Return the records that are there, at most ``limit``, and free their room."""
         position, mask = self._position, self._size - 1
-        (end,) = _POSITION.unpack_from(self._producer)
+        end = self._producer_position[0]
         if position == end:
             return []
         self._fence()
@@ -57,7 +61,7 @@ class Ring:
         self._fence()
         records = [memory[start:stop] for start, stop in spans]
         self._fence()
-        _POSITION.pack_into(self._consumer, 0, position)
+        self._consumer_position[0] = position
         self._position = position
         return records
 
@@ -69,6 +73,8 @@ class Ring:
 
     def close(self) -> None:
         """Unmap and close."""
+        self._consumer_position.release()
+        self._producer_position.release()
         self._consumer.close()
         self._producer.close()
         os.close(self.fd)
