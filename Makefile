@@ -56,8 +56,8 @@ proto: $(STAMP) ## regenerate the Python code of proto/
 requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
 
-bench: $(STAMP) ## run the benchmarks
-	@$(BIN)/python -m benchmarks
+bench: $(STAMP) ## measure everything beside its peers (root; BENCH=--help)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 screenshots: $(STAMP) ## make the pictures in docs/screenshots again
 	@$(BIN)/python scripts/screenshots

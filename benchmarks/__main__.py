@@ -1,102 +1,68 @@
-"""``make bench``: what a life costs the collector, whether its memory stays flat, and the CLI.
+"""Measure the event path, side by side with what others use for the same.
 
-Records of short lives (fork, exec, exit) go through decoder, process table, enricher and encoder,
-without a kernel or a bus. What is measured of the CLI stands in ``cli_speed.py``. More sections
-follow with the performance work.
+Each section can run alone. What needs root, a tool or a source that is not there says so and how
+to get it, and the exit code is 1 then. Figures are medians; behind them the least and the most.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from struct import pack
 
-from benchmarks import cli_speed
-from collector.enricher import Enricher
-from collector.events import Encoder
-from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.procfs import host_namespaces, read_process
-from collector.records import FLAG_CLONE, FLAG_EXECVE
+from benchmarks import build, cli, fleet, footprint, gateway, latency, path, storm
+from benchmarks.harness import CACHE, Report, Unavailable
 
-FILENAME, ARGS, CWD = b"/usr/bin/true", b"true\0%d\0", b"/srv/work"
-
-
-def resident_mb() -> float:
-    """Return this process's resident size."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+SECTIONS: dict[str, Callable[[Report, bool], None]] = {
+    "build": build.run,  # overhead on a real build, beside bpftrace and libbpf-tools
+    "storm": storm.run,  # the same for short lives at the highest rate; probe costs
+    "path": path.run,  # CPU of each step
+    "latency": latency.run,
+    "gateway": gateway.run,
+    "fleet": fleet.run,
+    "cli": cli.run,
+    "footprint": footprint.run,
+}
 
 
-def life(number: int, parent: tuple[int, int], namespaces: tuple[int, ...]) -> list[bytes]:
-    """Return the records of one short life, as bpf/events.h lays them out."""
-    pid, ktime = 1000 + number % 32000, 10**12 + number * 1_000_000
-    args = ARGS % number
-    fork = pack("<IIQIIQII", 2, FLAG_CLONE, ktime, pid, pid, parent[1], parent[0], 0)
-    exec_ = pack(
-        "<IIQIIQIIQQQQQQ8I8I10IQQ",
-        1, FLAG_EXECVE | FLAG_CLONE, ktime + 1000, pid, pid, parent[1], parent[0], 0xFFFFFFFF,
-        ktime, 1, 1, 0, 0, 0, *(0,) * 8, 0, 0, 1, len(FILENAME), 0, len(args), 0, len(CWD),
-        *namespaces, ktime, 0x7FFF0000,
-    )  # fmt: skip
-    end = pack("<IIQQII", 3, 0, ktime + 2000, ktime + 1000, pid, pid)
-    return [fork + pack("<Q", ktime), exec_ + FILENAME + args + CWD, end]
-
-
-def million(lives: int) -> dict[str, float]:
-    """Run ``lives`` through the collector's stages; return costs and sizes."""
-    namespaces = host_namespaces(Path("/proc"))
-    told = 0
-
-    def publish(_event: bytes) -> None:
-        nonlocal told
-        told += 1
-
-    cache = ProcessCache()
-    pipeline = Pipeline(
-        cache=cache, enricher=Enricher(namespaces), encoder=Encoder("bench"), publish=publish
+def main() -> int:
+    """Run the sections; return 1 where one could not run."""
+    parser = argparse.ArgumentParser(
+        prog="make bench BENCH='...'",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found = read_process(Path("/proc"), 1)
-    assert found
-    parent = pipeline._from_procfs(found, {}, False)
-    cache.add(parent, 0.0)
-    early = 0.0
-    spent = 0.0
-    for start in range(0, lives, 1000):
-        records = [r for n in range(start, start + 1000) for r in life(n, parent.key, namespaces)]
-        begin = time.process_time()
-        pipeline.handle(records)
-        spent += time.process_time() - begin
-        if start == 50_000:
-            early = resident_mb()
-    assert told == 2 * lives
-    return {
-        "lives": lives,
-        "us_per_life": spent / lives * 1e6,
-        "resident_mb_after_50000": early,
-        "resident_mb_at_end": resident_mb(),
-        "images_in_table": len(cache),
-    }
-
-
-def main() -> None:
-    """Print a table, and JSON with --json FILE."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--lives", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    result = million(arguments.lives)
-    client = cli_speed.results(events=200_000, runs=5)
-    result |= {f"cli_{name}": value for name, value in client.items()}
-    for name, value in result.items():
-        print(f"{name:26} {value:>12,.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)} [all]")
+    parser.add_argument("--quick", action="store_true", help="small numbers: does it work at all?")
+    parser.add_argument(
+        "--json", type=Path, default=CACHE / "results.json", help=f"[{CACHE / 'results.json'}]"
+    )
+    args = parser.parse_args()
+    unknown = set(args.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    report, failed = Report(), {}
+    start = time.monotonic()
+    for name in args.sections or SECTIONS:
+        try:
+            SECTIONS[name](report, args.quick)
+        except Unavailable as error:
+            failed[name] = str(error)
+            print(f"   NOT RUN: {error}", flush=True)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    report.write(args.json, failed)
+    missed = [f for f in report.figures if f.met is False]
+    targets = sum(f.wanted is not None for f in report.figures)
+    print(f"\n{len(report.figures)} figures in {time.monotonic() - start:.0f} s; "
+          f"{targets - len(missed)} of {targets} targets met; written to {args.json}")  # fmt: skip
+    for figure in missed:
+        print(f"  missed: {figure.section}: {figure.name}")
+    for name, why in failed.items():
+        print(f"  not run: {name}: {why}")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""CPU microseconds an event of each step, on records of this kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from benchmarks.harness import CACHE, TRUE, Report, need_root
+from cli.renderers.json import JsonRenderer
+from cli.renderers.lifecycle import LifecycleRenderer
+from collector import kernel, probes
+from collector.enricher import Enricher
+from collector.events import Encoder
+from collector.pipeline import Pipeline
+from collector.process_cache import ProcessCache
+from collector.procfs import host_namespaces, read_all
+from collector.publisher import _body
+from collector.records import Decoder
+from gateway import filters
+from gateway.batch import Batch
+from tetra.v1.bus_pb2 import EventBatch
+from tetragon.events_pb2 import EventType, Filter, GetEventsResponse
+
+ROUNDS = 7
+PROCFS = Path("/proc")
+BATCH_EVENTS = 500
+
+
+def record(lives: int) -> list[bytes]:
+    """Return the records of real short lives, as the ring has them."""
+
+    info, folder = kernel.detect(CACHE / "headers"), probes.bpf_folder()
+    flags = probes.compiler_flags(info, folder, ring_size_bytes=64 << 20, process_map_entries=65536)
+    opened = asyncio.run(probes.open_probes(info, flags, folder))
+    try:
+        script = f"for i in $(seq {lives}); do {TRUE} $i; done"
+        load = subprocess.Popen(["/bin/bash", "-c", script])
+        records: list[bytes] = []
+        while load.poll() is None:
+            records += opened.ring.drain(1 << 20)
+            time.sleep(0.05)
+        return records + opened.ring.drain(1 << 20)
+    finally:
+        opened.close()
+        opened.free()
+
+
+class _NoMap:
+    """In place of the kernel's process map: nothing is in it."""
+
+    def insert(self, _key: bytes, _value: bytes) -> bool:
+        return True
+
+    def delete(self, _key: bytes) -> bool:
+        return False
+
+
+def pipeline(publish: Callable[[bytes], None]) -> Pipeline:
+    """Return the collector's stages with the processes of now."""
+    namespaces = host_namespaces(PROCFS)
+    made = Pipeline(
+        cache=ProcessCache(), enricher=Enricher(namespaces),
+        encoder=Encoder("bench", "", namespaces), publish=publish,
+    )  # fmt: skip
+    made.add_older(read_all(PROCFS), _NoMap(), PROCFS)  # type: ignore[arg-type]
+    return made
+
+
+def per_event(step: Callable[[], object], events: int) -> list[float]:
+    """Return the CPU microseconds an event, of several rounds."""
+    step()
+    found = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        step()
+        found.append((time.process_time() - start) / events * 1e6)
+    return found
+
+
+def batches(events: list[bytes], node: str = "bench") -> list[Batch]:
+    """Return the events as a gateway gets them."""
+    found = []
+    for at in range(0, len(events), BATCH_EVENTS):
+        part = events[at : at + BATCH_EVENTS]
+        message = EventBatch(node_name=node, boot_id="b", first_sequence=at + 1, events=part)
+        found.append(Batch.decode(message.SerializeToString(), at // BATCH_EVENTS + 1, 1))
+    return found
+
+
+def run(report: Report, quick: bool) -> None:
+    """Time each step by itself."""
+    lives = 2000 if quick else 10_000
+    report.begin("path", f"CPU an event, from the records of {lives:,} real lives; {ROUNDS} rounds")
+    need_root()
+    records = record(lives)
+    events: list[bytes] = []
+    pipeline(events.append).handle(records)
+    count = len(events)
+
+    def decode() -> None:
+        decoder = Decoder()
+        for data in records:
+            decoder.decode(data)
+
+    def whole() -> None:
+        staged = pipeline(lambda _event: None)
+        for at in range(0, len(records), 100):
+            staged.handle(records[at : at + 100])
+
+    report.add("collector: decode", per_event(decode, count), "us")
+    report.add("collector: decode to event", per_event(whole, count), "us")
+    report.add(
+        "collector: batch",
+        per_event(
+            lambda: [
+                _body(b"", events[at : at + BATCH_EVENTS]) for at in range(0, count, BATCH_EVENTS)
+            ],
+            count,
+        ),
+        "us",
+    )
+    raw = [
+        EventBatch(events=events[at : at + BATCH_EVENTS]).SerializeToString()
+        for at in range(0, count, BATCH_EVENTS)
+    ]
+    report.add(
+        "gateway: pass-through",
+        per_event(lambda: [Batch.decode(data, 1, 1).spliced() for data in raw], count),
+        "us",
+    )
+    for name, wanted in {
+        "event_set": Filter(event_set=[EventType.PROCESS_EXIT]),
+        "pid": Filter(pid=[1]),
+        "namespace": Filter(namespace=[""]),
+        "binary_regex": Filter(binary_regex=["^/usr/bin/true$"]),
+        "arguments_regex": Filter(arguments_regex=["^4.*2$"]),
+        "parent_binary_regex": Filter(parent_binary_regex=["bash$"]),
+        "pid_set": Filter(pid_set=[1]),
+        "in_init_tree": Filter(in_init_tree=BoolValue(value=False)),
+        "cel_expression": Filter(cel_expression=["process_exec.process.pid > uint(5)"]),
+    }.items():
+        selection = filters.compile([wanted], (), ())
+
+        def match(selection: filters.Selection = selection) -> None:
+            for data in raw:  # decoded anew: else the parsed events would be there already
+                for _ in selection.select(Batch.decode(data, 1, 1)):
+                    pass
+
+        report.add(f"gateway: filter {name}", per_event(match, count), "us")
+    told = [GetEventsResponse.FromString(event) for event in events]
+    out = io.StringIO()
+
+    def render(renderer: LifecycleRenderer | JsonRenderer) -> None:
+        out.seek(0)
+        out.write(renderer.render(told))
+
+    for name, renderer in (("lifecycle", LifecycleRenderer()), ("json", JsonRenderer())):
+        report.add(f"cli: {name}", per_event(partial(render, renderer), count), "us")
