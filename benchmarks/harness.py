@@ -320,6 +320,7 @@ def _answers(url: str) -> bool:
 def peers(which: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run what others use for the same: "libbpf-tools" (execsnoop, exitsnoop) or "bpftrace"."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    _mount_tracefs()
     if which == "libbpf-tools":
         # Their wrappers of the same names in Python are another package's.
         commands = [[need(tool, "libbpf-tools")] for tool in ("execsnoop", "exitsnoop")]
@@ -357,6 +358,15 @@ def peers(which: str) -> Iterator[list[subprocess.Popen[bytes]]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _mount_tracefs() -> None:
+    """Both find tracepoints there; we need no tracefs."""
+    if not Path("/sys/kernel/tracing/events").exists():
+        command = ["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"tracefs, which the others need: {done.stderr.strip()}")
 
 
 def build_static(name: str, text: str) -> Path:
