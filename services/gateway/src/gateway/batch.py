@@ -77,6 +77,8 @@ class Batch:
     def decode(cls, data: bytes, stream_sequence: int, stored_ns: int) -> Batch:
         """Return the batch in ``data``; raise `DecodeError` if it is none."""
         message = bus_pb2.EventBatch.FromString(data)
+        loss = node_pb2.LossCounters()
+        loss.CopyFrom(message.loss)  # a part of the message would keep all of it in memory
         return cls(
             stream_sequence=stream_sequence,
             stored_ns=stored_ns,
@@ -84,7 +86,7 @@ class Batch:
             boot_id=message.boot_id,
             first_sequence=message.first_sequence,
             collector_start_ns=message.collector_start.ToNanoseconds(),
-            loss=message.loss,
+            loss=loss,
             payloads=list(message.events),
             size_bytes=len(data),
         )
