@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -147,6 +148,13 @@ class Network:
             subprocess.run(command.split(), check=False, capture_output=True)
 
 
+def forward(change: str) -> None:
+    """Let our networks reach each other where a container engine forbids forwarding."""
+    if shutil.which("iptables"):
+        rule = f"iptables {change} FORWARD -i tetra-chaos+ -o tetra-chaos+ -j ACCEPT"
+        subprocess.run(rule.split(), check=False, capture_output=True)
+
+
 class Stack:
     """NATS (one node, or a cluster of three), two gateways, a collector, a client."""
 
@@ -166,6 +174,7 @@ class Stack:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             for network in self.networks:
                 network.restore_route()
+            forward("-I")
         self.url = ",".join(urls)
         common = {"TETRA_NATS_URL": self.url, "TETRA_LOG_FORMAT": "json"}
         self.gateways = [self._gateway(n, common, nodes) for n in range(2)]
@@ -217,6 +226,8 @@ class Stack:
                 service.end()
         for network in self.networks:
             network.close()
+        if len(self.networks) > 1:
+            forward("-D")
 
     def events_published(self) -> tuple[int, int]:
         """Return how many events the collector holds back, and how many it dropped."""

@@ -219,6 +219,21 @@ int main(int argc, char **argv)
 			return 1;
 		execl("/true", "true", "jailed", NULL);
 		return 1;
+	} else if (!strcmp(life, "bomb")) { /* many, all alive together until the last is there */
+		int count = atoi(argv[2]), made = 0, held[2];
+		char byte;
+
+		if (pipe(held))
+			return 1;
+		for (; made < count && (pid = fork()) >= 0; made++) {
+			if (pid == 0) {
+				close(held[1]);
+				_exit(read(held[0], &byte, 1) == 0 ? 7 : 1);
+			}
+		}
+		printf("%d\n", made);
+		close(held[1]);
+		wait_all();
 	} else if (!strcmp(life, "setuid")) { /* the told uid is the one at exec */
 		if (setuid(1))
 			return 1;
