@@ -61,7 +61,8 @@ def source(report: Report) -> Path:
         return unpacked / "src"
     report.say(f"fetching the source of {PACKAGE}")
     lists = CACHE / "apt"
-    (lists / "sources").mkdir(parents=True, exist_ok=True)
+    for folder in ("sources", "lists/partial"):
+        (lists / folder).mkdir(parents=True, exist_ok=True)
     codename = next(
         line.partition("=")[2].strip('"')
         for line in Path("/etc/os-release").read_text().splitlines()

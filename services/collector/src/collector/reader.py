@@ -1,4 +1,10 @@
-"""Wakes when the ring has records and hands them on."""
+"""Wakes when the ring has records and hands them on.
+
+The first record after a rest is read at once. Then the ring is left alone for some milliseconds,
+the longer the more there was. What comes meanwhile wakes nobody, not in the kernel either, which
+wakes a reader for the first record only that is new to him; and it is published together. A wake-up
+for each record cost ten times as much: in the probes, here, in NATS and behind it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,10 @@ from collector.ring import Ring
 
 # At once, so that a storm leaves the event loop time to publish.
 DRAIN_RECORDS = 2048
+# How long the ring is left alone after some records: at 500 lives a second 4 ms, in a storm 40.
+PAUSE_S = 0.003
+PAUSE_PER_RECORD_S = 0.0001
+PAUSE_MAX_S = 0.040
 
 
 class RingReader:
@@ -18,6 +28,7 @@ class RingReader:
         self._ring = ring
         self._handle = handle
         self._failed: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Read until cancelled; raise what the handler raised."""
@@ -28,12 +39,35 @@ class RingReader:
             await self._failed
         finally:
             loop.remove_reader(self._ring.fd)
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _on_readable(self) -> None:
+        """After a rest."""
         assert self._failed
-        if self._failed.done():
-            return
+        if not self._failed.done() and self._read():
+            self._failed.get_loop().remove_reader(self._ring.fd)
+
+    def _on_time(self) -> None:
+        """After a pause; where nothing came, wait for the kernel's word again."""
+        assert self._failed
+        self._timer = None
+        if not self._failed.done() and not self._read():
+            self._failed.get_loop().add_reader(self._ring.fd, self._on_readable)
+
+    def _read(self) -> bool:
+        """Hand on what is there; return whether the next look is by time."""
+        assert self._failed
         try:
-            self._handle(self._ring.drain(DRAIN_RECORDS))
+            records = self._ring.drain(DRAIN_RECORDS)
+            if not records:
+                return False
+            self._handle(records)
         except Exception as error:
             self._failed.set_exception(error)
+            return False
+        pause_s = min(PAUSE_MAX_S, PAUSE_S + PAUSE_PER_RECORD_S * len(records))
+        if len(records) == DRAIN_RECORDS:
+            pause_s = 0.0  # there is more
+        self._timer = self._failed.get_loop().call_later(pause_s, self._on_time)
+        return True

@@ -1,0 +1,143 @@
+"""The shipped NATS configuration on a real server: each user can do its work and nothing else."""
+
+import asyncio
+import os
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.errors import Error
+
+from conftest import NATS_SERVER, eventually, free_port
+from feeder import Feeder
+from gateway.main import Gateway
+from gateway.settings import Settings
+
+CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
+USERS = ("collector", "gateway", "operator")
+
+
+@pytest.fixture
+async def server(tmp_path):
+    """The server as the container starts it, on ports of its own."""
+    port = free_port()
+    command = [
+        NATS_SERVER, "--config", CONFIG, "-p", str(port), "-m", str(free_port()),
+        "-sd", str(tmp_path),
+    ]  # fmt: skip
+    passwords = {f"{user.upper()}_PASSWORD": f'"{user}-secret"' for user in USERS}
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | passwords, stdout=quiet, stderr=quiet
+    )
+    url = f"nats://127.0.0.1:{port}"
+
+    async def answers():
+        with suppress(Exception):
+            async with user_of(url, "operator") as (nc, _):
+                return nc.is_connected
+
+    await eventually(answers)
+    yield url
+    process.terminate()
+    await process.wait()
+
+
+@pytest.fixture
+async def gateway(server):
+    """A gateway with its own rights: it makes the stream."""
+    settings: dict[str, Any] = {
+        "nats_url": server, "nats_user": "gateway", "nats_password": "gateway-secret",
+        "listen_address": "127.0.0.1:0",
+    }  # fmt: skip
+    running = Gateway(Settings(**settings))
+    task = asyncio.create_task(running.run())
+    await eventually(lambda: running.subscriber.live)
+    yield running
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def user_of(url, name):
+    """Connect as a user; yield the connection and the errors that the server sends it."""
+    refused = []
+
+    async def note(error):
+        refused.append(str(error).lower())
+
+    nc = await nats.connect(
+        url, user=name, password=f"{name}-secret", inbox_prefix=f"_INBOX.{name}", error_cb=note,
+        allow_reconnect=False, connect_timeout=5,
+    )  # fmt: skip
+    try:
+        yield nc, refused
+    finally:
+        await nc.close()
+
+
+async def is_refused(url, name, *, publish="", subscribe="", body=b""):
+    """Return whether the server forbids it."""
+    async with user_of(url, name) as (nc, refused):
+        if publish:
+            await nc.publish(publish, body)
+        if subscribe:
+            await nc.subscribe(subscribe)
+        with suppress(Error):
+            await nc.flush()
+        await asyncio.sleep(0)
+        await nc.flush()
+        return any("permissions violation" in text for text in refused)
+
+
+async def test_each_does_its_work(server, gateway):
+    async with user_of(server, "collector") as (nc, refused):
+        feeder = Feeder(nc, "one")
+        await feeder.publish(20)
+        await feeder.answer()
+        nodes = await gateway.fleet.describe()
+        assert [n.node_name for n in nodes if n.alive] == ["one"]
+        await eventually(lambda: gateway.streams.broadcaster.statistics().events_total == 20)
+        assert refused == []
+
+
+@pytest.mark.parametrize(
+    ("user", "action"),
+    [
+        ("collector", {"subscribe": "tetra.events.>"}),
+        ("collector", {"subscribe": "_INBOX.gateway.>"}),
+        ("collector", {"subscribe": ">"}),
+        ("collector", {"publish": "anything.else"}),
+        ("collector", {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"}),
+        ("collector", {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"}),
+        ("collector", {"publish": "$JS.API.STREAM.UPDATE.TETRA_EVENTS"}),
+        ("collector", {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"}),
+        ("collector", {"publish": "$JS.API.CONSUMER.CREATE.TETRA_EVENTS"}),
+        ("gateway", {"publish": "tetra.events.one"}),
+        ("gateway", {"subscribe": "_INBOX.collector.>"}),
+        ("gateway", {"subscribe": ">"}),
+        ("gateway", {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"}),
+        ("gateway", {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"}),
+        ("gateway", {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"}),
+        ("gateway", {"publish": "$JS.API.STREAM.CREATE.OTHER"}),
+        ("gateway", {"publish": "$SYS.REQ.SERVER.PING"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, *value.items())),
+)
+async def test_nobody_does_more(server, user, action):
+    assert await is_refused(server, user, **action)
+
+
+async def test_nobody_gets_in_without_the_password(server):
+    for name, password in (("collector", "wrong"), ("nobody", ""), ("gateway", "")):
+        with pytest.raises(Error):
+            await nats.connect(
+                server,
+                user=name,
+                password=password,
+                allow_reconnect=False,
+                max_reconnect_attempts=0,
+            )
