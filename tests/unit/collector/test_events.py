@@ -2,14 +2,18 @@
 
 import base64
 
-from google.protobuf.internal.encoder import _VarintBytes
+from google.protobuf.wrappers_pb2 import UInt64Value
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.events import Encoder, binary_properties, varint
 from collector.process_cache import ContainerInfo, Image, Process
 from collector.records import NAMESPACES, ExitRecord
-from tetragon.capabilities_pb2 import CapabilitiesType, SecureBitsType
+from tetragon.capabilities_pb2 import (
+    CapabilitiesType,
+    ProcessPrivilegesChanged,
+    SecureBitsType,
+)
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import BinaryProperties
 from tetragon.tetragon_pb2 import Process as Told
@@ -100,7 +104,8 @@ def naive(process: Process) -> Told:
 
 @given(U64)
 def test_varints_are_protobufs(value):
-    assert varint(value) == _VarintBytes(value)
+    assert UInt64Value.FromString(b"\x08" + varint(value)).value == value
+    assert value == 0 or b"\x08" + varint(value) == UInt64Value(value=value).SerializeToString()
 
 
 @given(PROCESSES, st.none() | PROCESSES, st.lists(PROCESSES, max_size=2))
@@ -152,9 +157,9 @@ def test_properties_of_a_binary_come_on_a_copy(process, how, euid, egid, inode):
         wanted.setuid.value = euid
     if how & 2:
         wanted.setgid.value = egid
-    wanted.privileges_changed.extend(
-        reason for bit, reason in ((4, 1), (8, 2), (16, 3)) if how & bit
-    )
+    for bit, reason in zip((4, 8, 16), ProcessPrivilegesChanged.values()[1:], strict=True):
+        if how & bit:
+            wanted.privileges_changed.append(reason)
     if inode is not None:
         wanted.file.inode.number = inode
         wanted.file.inode.links.value = 0
