@@ -110,8 +110,12 @@ Debug::NoLocking "true";
         )
 
     def update(self) -> None:
-        """Fetch the package lists."""
-        run(f"package lists of {self._name}", "apt-get", "-q", "update", env=self._env)
+        """Fetch the package lists; without a network those of the last time serve."""
+        try:
+            run(f"package lists of {self._name}", "apt-get", "-q", "update", env=self._env)
+        except ImageError:
+            if not any((self._folder / "lists").glob("*_Packages*")):
+                raise
 
     def kernel_package(self, arch: str) -> str:
         """Return the name of the newest kernel's package, of the small kind made for guests."""
@@ -124,7 +128,14 @@ Debug::NoLocking "true";
         return [image, *(word for word in self._depends(image) if word in parts)]
 
     def _depends(self, package: str) -> list[str]:
-        shown = run(f"{package} of {self._name}", "apt-cache", "show", package, env=self._env)
+        shown = run(
+            f"{package} of {self._name}",
+            "apt-cache",
+            "show",
+            "--no-all-versions",
+            package,
+            env=self._env,
+        )
         match = re.search(r"^Depends: (.*)", shown, re.MULTILINE)
         return re.findall(r"[a-z][a-z0-9.+-]+", match[1]) if match else []
 
