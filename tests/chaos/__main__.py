@@ -13,22 +13,39 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos.account import Account, account
+from chaos import outage
+from chaos.account import Account, account, read_printed
 from chaos.faults import Faults
-from chaos.stack import BIN, Stack, wait_for
+from chaos.report import say, say_rows, verify
+from chaos.stack import Stack, run_marks, wait_for
 
-TRUE = "/usr/bin/true"
 DISK_BYTES = "96m"
+EXAMPLES = """
+examples (as CHAOS="..."):
+  --marks 200000 --per-second 500 --faults 44 --seed 2026
+  --nats 3 --faults 18                        a cluster of three
+  --only 'collector killed' --faults 5        one kind of fault
+  --outage 300 --per-second 500               NATS away for five minutes, nothing else
+  --outage 300 --per-second 500 --spool-bytes 67108864 --kill
+                                              a spool that fills, its collector killed
+"""
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make chaos", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--marks", type=int, default=20_000, help="processes to run [20000]")
     parser.add_argument("--per-second", type=int, default=250, help="how many a second [250]")
     parser.add_argument("--faults", type=int, default=12, help="how many faults [12]")
     parser.add_argument("--nats", type=int, choices=(1, 3), default=1, help="nodes of NATS [1]")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule [by the clock]")
     parser.add_argument("--only", action="append", help="this kind of fault; may repeat")
+    long = parser.add_argument_group("instead of faults: one long outage")
+    long.add_argument("--outage", type=int, default=0, metavar="S", help="NATS away for S seconds")
+    long.add_argument("--spool-bytes", type=int, help="SPOOL_DISK_BYTES of the collector [1 GiB]")
+    long.add_argument("--kill", action="store_true", help="kill the collector in the outage")
     parser.add_argument("--keep", action="store_true", help="keep logs and events")
     parser.add_argument("--json", type=Path, help="write the result there, too")
     return parser.parse_args()
@@ -42,21 +59,13 @@ def main() -> int:
         return 2
     seed = args.seed if args.seed is not None else time.time_ns() % 1_000_000
     folder = Path(tempfile.mkdtemp(prefix="tetra-chaos-"))
-    disk = folder / "disk"
-    disk.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tetra-chaos", disk], check=True
-    )
-    stack = Stack(folder, args.nats, disk / "state")
     passed = False
     try:
-        result = run(args, seed, folder, stack, Faults(stack, random.Random(seed), disk))
+        result = (run_outage if args.outage else run_faults)(args, seed, folder)
         passed = bool(result.pop("passed"))
         if args.json:
             args.json.write_text(json.dumps(result, indent=2) + "\n")
     finally:
-        stack.stop()
-        subprocess.run(["umount", "-l", disk], check=False)
         if passed and not args.keep:
             shutil.rmtree(folder)
         else:
@@ -66,30 +75,43 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+def run_outage(args: argparse.Namespace, seed: int, folder: Path) -> dict[str, object]:
+    """Take NATS away for long; return the figures."""
+    plan = outage.Plan(args.outage, args.per_second, kill=args.kill)
+    settings = {"spool_memory_bytes": plan.memory_bytes}
+    if args.spool_bytes is not None:
+        settings["spool_disk_bytes"] = args.spool_bytes
+    stack = Stack(folder, args.nats, folder / "state", **settings)
+    try:
+        return outage.run(stack, folder, f"chaos-{seed}", plan)
+    finally:
+        stack.stop()
 
 
-def build(folder: Path) -> Path:
-    source = Path(__file__).parents[1] / "workloads" / "marks.c"
-    program = folder / "marks"
-    subprocess.run(["gcc", "-O1", "-o", program, source], check=True)
-    return program
+def run_faults(args: argparse.Namespace, seed: int, folder: Path) -> dict[str, object]:
+    """Break things by a schedule; return the figures."""
+    disk = folder / "disk"
+    disk.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tetra-chaos", disk], check=True
+    )
+    stack = Stack(folder, args.nats, disk / "state")
+    try:
+        return _run_faults(args, seed, folder, stack, Faults(stack, random.Random(seed), disk))
+    finally:
+        stack.stop()
+        subprocess.run(["umount", "-l", disk], check=False)
 
 
-def run(
+def _run_faults(
     args: argparse.Namespace, seed: int, folder: Path, stack: Stack, faults: Faults
 ) -> dict[str, object]:
-    """Carry out one run; return its figures."""
     mark = f"chaos-{seed}"
     say(f"seed {seed}: {args.marks} marks at {args.per_second} a second, {args.faults} faults, "
         f"NATS on {args.nats}")  # fmt: skip
     stack.start()
     marks = folder / "marks.txt"
-    with marks.open("wb") as out:
-        load = subprocess.Popen(
-            [build(folder), TRUE, mark, "1", str(args.marks), str(args.per_second)], stdout=out
-        )
+    load = run_marks(folder, marks, mark, args.marks, args.per_second)
     names = [args.only[n % len(args.only)] for n in range(args.faults)] if args.only else (
         faults.schedule(args.faults))  # fmt: skip
     planned_s = args.marks / args.per_second
@@ -109,17 +131,25 @@ def run(
         say(f"{number:3}/{len(names)}  {name}: {what}")
     load.wait()
     say("load done; waiting until everything is told")
-    wait_for(lambda: stack.events_published()[0] == 0, "collector has published all", 180)
-    _, dropped = stack.events_published()
+    wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 180)
+    dropped = stack.value("dropped_events_total")
     away = [(*span, k) for span, k in zip(stack.collector.away, killed, strict=True)]
-    events = folder / "events.json"
-    result = account(marks, events, mark, away)
-    deadline = time.monotonic() + 120
-    while not result.passed and not result.twice and time.monotonic() < deadline:
-        time.sleep(2)  # the client may still be reading
-        result = account(marks, events, mark, away)
+    result = await_account(marks, folder / "events.json", mark, away)
     verdict = verify(stack)
-    tell(result, done, dropped, verdict)
+    say(f"{len(done)} faults of {len(set(done))} kinds, {result.marks} marks:")
+    say_rows({
+        "missing": len(result.missing),
+        "told twice": len(result.twice),
+        "unseen while no collector ran": result.unseen,
+        "seen in part, by two collectors": result.poorer,
+        "dropped by the spool": dropped,
+        "holes in the stream": len(verdict["holes"]),
+    })  # fmt: skip
+    for what, numbers in (("missing", result.missing), ("twice", result.twice)):
+        if numbers:
+            say(f"  {what}: {', '.join(map(str, numbers[:20]))}")
+    for hole in verdict["holes"]:
+        say(f"  {hole}")
     holes = [hole for hole in verdict["holes"] if "no collector ran" not in hole]
     return {
         "passed": result.passed and not holes and not dropped,
@@ -129,34 +159,16 @@ def run(
     }  # fmt: skip
 
 
-def verify(stack: Stack) -> dict[str, list[str]]:
-    """Let `tetra verify` account for the stream."""
-    command = [str(BIN / "tetra"), "verify", "-o", "json", "--server-address", stack.addresses]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode not in (0, 3):
-        return {"holes": [done.stderr.strip()], "nodes": []}
-    told: dict[str, list[str]] = json.loads(done.stdout)
-    return told
-
-
-def tell(result: Account, done: list[str], dropped: int, verdict: dict[str, list[str]]) -> None:
-    """Print the figures."""
-    say(f"{len(done)} faults of {len(set(done))} kinds, {result.marks} marks:")
-    rows = {
-        "missing": len(result.missing),
-        "told twice": len(result.twice),
-        "unseen while no collector ran": result.unseen,
-        "seen in part, by two collectors": result.poorer,
-        "dropped by the spool": dropped,
-        "holes in the stream": len(verdict["holes"]),
-    }
-    for name, value in rows.items():
-        say(f"  {name:34} {value}")
-    for what, numbers in (("missing", result.missing), ("twice", result.twice)):
-        if numbers:
-            say(f"  {what}: {', '.join(map(str, numbers[:20]))}")
-    for hole in verdict["holes"]:
-        say(f"  {hole}")
+def await_account(
+    marks: Path, events: Path, mark: str, away: list[tuple[int, int, bool]]
+) -> Account:
+    """Return the account when it is good, or when the client had its time to read on."""
+    deadline = time.monotonic() + 120
+    while True:
+        result = account(marks, read_printed(events, mark), away)
+        if result.passed or result.twice or time.monotonic() > deadline:
+            return result
+        time.sleep(2)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ MEMORY_NS = 2_500_000_000
 
 
 @dataclass
+class Printed:
+    """Numbers of the marks, in the order in which the client printed them."""
+
+    execs: list[int] = field(default_factory=list)
+    exits: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Account:
     """Counts of one run."""
 
@@ -28,15 +36,9 @@ class Account:
         return self.marks > 0 and not self.missing and not self.twice
 
 
-def account(
-    marks_file: Path, events_file: Path, mark: str, away: list[tuple[int, int, bool]]
-) -> Account:
-    """Compare what ran with what was printed.
-
-    ``away``: times of the boot clock without a collector, and whether it was killed (else it
-    stopped cleanly, and kept what it had).
-    """
-    execs, exits = Counter[int](), Counter[int]()
+def read_printed(events_file: Path, mark: str) -> Printed:
+    """Return what the client printed so far."""
+    printed = Printed()
     with events_file.open(encoding="utf-8") as lines:
         for line in lines:
             if mark not in line or not line.endswith("\n"):
@@ -45,7 +47,18 @@ def account(
             kind = "process_exec" if "process_exec" in event else "process_exit"
             words = event[kind]["process"].get("arguments", "").split()
             if len(words) == 2 and words[0] == mark:
-                (execs if kind == "process_exec" else exits)[int(words[1])] += 1
+                numbers = printed.execs if kind == "process_exec" else printed.exits
+                numbers.append(int(words[1]))
+    return printed
+
+
+def account(marks_file: Path, printed: Printed, away: list[tuple[int, int, bool]]) -> Account:
+    """Compare what ran with what was printed.
+
+    ``away``: times of the boot clock without a collector, and whether it was killed (else it
+    stopped cleanly, and kept what it had).
+    """
+    execs, exits = Counter(printed.execs), Counter(printed.exits)
     result = Account()
     for row in marks_file.read_text().splitlines():
         number, start, end = map(int, row.split())

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.stack import Service, Stack
@@ -21,6 +21,7 @@ class Faults:
     stack: Stack
     chance: random.Random
     disk: Path | None  # a small file system that holds the collector's state
+    _nodes: list[int] = field(default_factory=list)  # of NATS, that are still to have their turn
 
     def kinds(self) -> dict[str, Callable[[], str]]:
         """Return the faults by name; each returns what it did."""
@@ -32,6 +33,8 @@ class Faults:
             "gateway killed": lambda: self._gone(self._gateway()),
             "gateway stopped": lambda: self._gone(self._gateway(), signal.SIGTERM),
             "gateway paused": lambda: self._paused(self._gateway(), 5),
+            "client killed": lambda: self._gone(self.stack.client),
+            "client stopped": lambda: self._gone(self.stack.client, signal.SIGTERM),
             "client paused": lambda: self._paused(self.stack.client, 5),
             "collector killed": lambda: self._gone(self.stack.collector),
             "collector stopped": lambda: self._gone(self.stack.collector, signal.SIGTERM),
@@ -50,8 +53,15 @@ class Faults:
             names += kinds
         return names[:count]
 
+    def _node(self) -> int:
+        """Return which node of NATS is next: one at a time, and each before any comes again."""
+        if not self._nodes:
+            self._nodes = list(range(len(self.stack.nats)))
+            self.chance.shuffle(self._nodes)
+        return self._nodes.pop()
+
     def _nats(self) -> Service:
-        return self.chance.choice(self.stack.nats)
+        return self.stack.nats[self._node()]
 
     def _gateway(self) -> Service:
         return self.chance.choice(self.stack.gateways)
@@ -71,7 +81,7 @@ class Faults:
         return f"{service.name}, {away_s:.1f} s"
 
     def _cut_off(self) -> str:
-        n = self.chance.randrange(len(self.stack.networks))
+        n = self._node()
         away_s = self.chance.uniform(1, 6)
         self.stack.networks[n].connect(False)
         time.sleep(away_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,6 +19,9 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 READY_S = 60.0
+# Of networks and interfaces, with the pid of who made them: several runs go side by side.
+PREFIX = "tetra"
+CLIENT_PORT = 4222  # of NATS, in a network of its own
 
 
 def boot_ns() -> int:
@@ -99,10 +104,35 @@ class Service:
         self.process.wait(30)
         self.process = None
 
+    def memory_bytes(self, name: str) -> int:
+        """Return what the kernel says of its memory: VmRSS now, VmHWM at most."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.M)
+        return int(found[1]) << 10 if found else 0
+
+    def forget_peak(self) -> None:
+        """Let VmHWM begin anew (Documentation/filesystems/proc.rst, clear_refs)."""
+        assert self.process is not None
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def pause(self, going: bool) -> None:
         """Stop it in its tracks, or let it go on."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT if going else signal.SIGSTOP)
+
+
+def run_marks(
+    folder: Path, out: Path, mark: str, count: int, per_second: int
+) -> subprocess.Popen[bytes]:
+    """Start ``count`` marked processes, one after the other; ``out`` gets their times."""
+    source = Path(__file__).parents[1] / "workloads" / "marks.c"
+    program = folder / "marks"
+    subprocess.run(["gcc", "-O1", "-o", program, source], check=True)
+    with out.open("wb") as file:
+        return subprocess.Popen(
+            [program, "/usr/bin/true", mark, "1", str(count), str(per_second)], stdout=file
+        )
 
 
 def answers(url: str) -> bool:
@@ -117,18 +147,18 @@ def answers(url: str) -> bool:
 class Network:
     """A network namespace, wired to this host, in which NATS runs; the wire can be cut."""
 
-    def __init__(self, name: str, subnet: str) -> None:
-        self.name = name
+    def __init__(self, n: int) -> None:
+        self.name = f"{PREFIX}{os.getpid()}-{n}"  # at most 15 characters
+        subnet = free_subnet()
         self.inside, self.outside = f"{subnet}.2", f"{subnet}.1"
-        self.close()
         for command in (
-            f"ip netns add {name}",
-            f"ip link add {name} type veth peer name eth0 netns {name}",
-            f"ip address add {self.outside}/24 dev {name}",
-            f"ip link set {name} up",
-            f"ip -netns {name} address add {self.inside}/24 dev eth0",
-            f"ip -netns {name} link set eth0 up",
-            f"ip -netns {name} link set lo up",
+            f"ip netns add {self.name}",
+            f"ip link add {self.name} type veth peer name eth0 netns {self.name}",
+            f"ip address add {self.outside}/24 dev {self.name}",
+            f"ip link set {self.name} up",
+            f"ip -netns {self.name} address add {self.inside}/24 dev eth0",
+            f"ip -netns {self.name} link set eth0 up",
+            f"ip -netns {self.name} link set lo up",
         ):
             subprocess.run(command.split(), check=True)
 
@@ -144,32 +174,54 @@ class Network:
 
     def close(self) -> None:
         """Remove it."""
-        for command in (f"ip netns delete {self.name}", f"ip link delete {self.name}"):
-            subprocess.run(command.split(), check=False, capture_output=True)
+        remove_network(self.name)
+
+
+def remove_network(name: str) -> None:
+    """Remove a network namespace and its wire, as far as they are there."""
+    for command in (f"ip netns delete {name}", f"ip link delete {name}"):
+        subprocess.run(command.split(), check=False, capture_output=True)
+
+
+def remove_leftovers() -> None:
+    """Remove the networks of runs that were killed."""
+    shown = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    for name, pid in re.findall(rf"^({PREFIX}(\d+)-\d+)\b", shown.stdout, re.M):
+        if not Path(f"/proc/{pid}").exists():
+            remove_network(name)
+
+
+def free_subnet() -> str:
+    """Return the first three numbers of a /24 for tests of networks that nobody here has."""
+    shown = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True)
+    taken = {a.get("local", "") for link in json.loads(shown.stdout) for a in link["addr_info"]}
+    subnets = [f"198.{18 + n // 256}.{n % 256}" for n in range(512)]  # RFC 2544
+    return random.choice([s for s in subnets if f"{s}.1" not in taken])
 
 
 def forward(change: str) -> None:
     """Let our networks reach each other where a container engine forbids forwarding."""
     if shutil.which("iptables"):
-        rule = f"iptables {change} FORWARD -i tetra-chaos+ -o tetra-chaos+ -j ACCEPT"
+        ours = f"{PREFIX}{os.getpid()}-+"
+        rule = f"iptables {change} FORWARD -i {ours} -o {ours} -j ACCEPT"
         subprocess.run(rule.split(), check=False, capture_output=True)
 
 
 class Stack:
     """NATS (one node, or a cluster of three), two gateways, a collector, a client."""
 
-    def __init__(self, folder: Path, nodes: int, state: Path) -> None:
+    def __init__(self, folder: Path, nodes: int, state: Path, **settings: int) -> None:
+        """``settings``: of the collector, such as ``spool_disk_bytes``."""
         self.folder = folder
-        self.networks: list[Network] = []
-        self.nats: list[Service] = []
-        ports = [free_port() for _ in range(nodes)]
-        urls = []
-        routes = [f"nats://198.51.{100 + n}.2:6222" for n in range(nodes)]
-        for n in range(nodes):
-            network = Network(f"tetra-chaos{n}", f"198.51.{100 + n}")
-            self.networks.append(network)
-            urls.append(f"nats://{network.inside}:{ports[n]}")
-            self.nats.append(self._nats(n, network, ports[n], routes if nodes > 1 else []))
+        self.node = f"chaos-{os.getpid()}"  # a host has one collector of each name
+        remove_leftovers()
+        self.networks = [Network(n) for n in range(nodes)]
+        routes = [f"nats://{network.inside}:6222" for network in self.networks]
+        self.nats = [
+            self._nats(n, network, routes if nodes > 1 else [])
+            for n, network in enumerate(self.networks)
+        ]
+        urls = [f"nats://{network.inside}:{CLIENT_PORT}" for network in self.networks]
         if nodes > 1:  # they reach each other through this host
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             for network in self.networks:
@@ -184,16 +236,18 @@ class Stack:
             "collector", [str(BIN / "tetra-collector")], folder,
             lambda s: s.log.read_text().count('"event": "ready"') >= s.starts,
             common | {
-                "NODE_NAME": "chaos", "TETRA_STATE_DIR": str(state), "TETRA_DOCKER_SOCKET": "",
+                "NODE_NAME": self.node, "TETRA_STATE_DIR": str(state), "TETRA_DOCKER_SOCKET": "",
                 "TETRA_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
                 "TETRA_CACHE_DIR": str(folder / "cache"),
+                **{f"TETRA_{name.upper()}": str(value) for name, value in settings.items()},
             },
         )  # fmt: skip
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         (folder / "events.json").touch()
         self.client = Service(
             "client", ["/bin/sh", "-c", 'exec "$0" "$@" >> events.json 2>> client.err',
-                       str(BIN / "tetra"), "getevents", "-o", "json", "--node", "chaos",
+                       str(BIN / "tetra"), "getevents", "-o", "json", "--node", self.node,
+                       "--cursor-file", "cursor",
                        "--server-address", self.addresses],
             folder, lambda s: (folder / "events.json").stat().st_size > 0,
         )  # fmt: skip
@@ -229,28 +283,25 @@ class Stack:
         if len(self.networks) > 1:
             forward("-D")
 
-    def events_published(self) -> tuple[int, int]:
-        """Return how many events the collector holds back, and how many it dropped."""
-        with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
-            text = answer.read().decode()
+    def value(self, name: str) -> int:
+        """Return a metric of the collector; -1 where it does not answer."""
+        try:
+            with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return -1
+        found = re.search(rf"^tetra_collector_{name} (\S+)$", text, re.M)
+        return int(float(found[1])) if found else 0
 
-        def value(name: str) -> int:
-            found = re.search(rf"^{name} (\S+)$", text, re.M)
-            return int(float(found[1])) if found else 0
-
-        return (
-            value("tetra_collector_spool_events"),
-            value("tetra_collector_dropped_events_total"),
-        )
-
-    def _nats(self, n: int, network: Network, port: int, routes: list[str]) -> Service:
+    def _nats(self, n: int, network: Network, routes: list[str]) -> Service:
         config = self.folder / f"nats{n}.conf"
         cluster = (
             f"cluster {{ name: chaos, listen: '{network.inside}:6222', routes: {routes} }}\n"
             if routes else ""
         )  # fmt: skip
         config.write_text(
-            f"server_name: nats{n}\nlisten: '{network.inside}:{port}'\nhttp: '127.0.0.1:8222'\n"
+            f"server_name: nats{n}\nlisten: '{network.inside}:{CLIENT_PORT}'\n"
+            "http: '127.0.0.1:8222'\n"
             f"max_payload: 8MB\nmax_pending: 64MB\n"
             f"jetstream {{ store_dir: '{self.folder}/jetstream{n}', sync_interval: always }}\n"
             + cluster

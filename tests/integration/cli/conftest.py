@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -82,6 +83,7 @@ class Gateway(EventStreamServicer):
         self.snapshot = []  # events of processes that run
         self.requests = []
         self.break_after = None  # responses until the connection is cut
+        self.pause_s = 0.0  # between responses
         self.notices = StreamEventsResponse()
         self.refuse = None  # details of an INVALID_ARGUMENT
         self.released = threading.Event()
@@ -114,6 +116,7 @@ class Gateway(EventStreamServicer):
             self.released.wait(20)
 
     def _may_break(self, context, sent):
+        time.sleep(self.pause_s)
         if self.break_after is not None and sent >= self.break_after:
             self.break_after = None
             context.abort(grpc.StatusCode.UNAVAILABLE, "going away")

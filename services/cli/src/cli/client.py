@@ -202,13 +202,16 @@ class Client:
 
     # The stream
 
-    def stream(self, request: StreamEventsRequest, policy: ResumePolicy) -> Iterator[Batch]:
+    def stream(
+        self, request: StreamEventsRequest, policy: ResumePolicy, since_ns: int = 0
+    ) -> Iterator[Batch]:
         """Yield batches until the end of the stream; resume behind the last one if it breaks.
 
+        ``since_ns``: as in `Progress`.
         Raises `UnreachableError` when the server cannot be reached or stays away, and
         `UsageError` when it refuses the request.
         """
-        progress = Progress(request)
+        progress = Progress(request, since_ns)
         connected = False  # this server answered once: from now on a failure is an interruption
         failing_since: float | None = None
         wait_s = _RESUME_FIRST_WAIT_S

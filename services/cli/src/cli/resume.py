@@ -28,13 +28,18 @@ class Batch(NamedTuple):
 
 
 class Progress:
-    """How far one stream has come; ``request`` asks for the rest of it."""
+    """How far one stream has come; ``request`` asks for the rest of it.
 
-    def __init__(self, request: StreamEventsRequest) -> None:
+    ``since_ns``: events before this time are left out, where the request begins behind a cursor.
+    """
+
+    def __init__(self, request: StreamEventsRequest, since_ns: int = 0) -> None:
         self.request = StreamEventsRequest()
         self.request.CopyFrom(request)
         self._no_follow = request.no_follow
-        self._since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
+        if request.HasField("since"):
+            since_ns = request.since.ToNanoseconds()
+        self._since_ns = since_ns
         self._snapshot_at: Cursor | None = None
         self._told: set[str] = set()  # exec_ids of snapshots
         self.repeats = False  # the snapshot is being asked for again, without what follows

@@ -6,6 +6,7 @@ import argparse
 import os
 import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.arguments import add_list, add_switch, checked, duration_s, server_options
@@ -16,6 +17,7 @@ from cli.timestamps import parse_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cli.bookmark import Bookmark
     from cli.renderers import Renderer
     from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
@@ -32,6 +34,8 @@ examples:
   tetra getevents --node web-1 --node web-2        two hosts
   tetra getevents --format '{{time}} {{pid}} {{binary}}'
   tetra getevents --last 1000 --no-follow -o tree  who started whom
+  tetra getevents -o json --cursor-file place >> events.json
+                                                   go on where the last one ended, or was killed
   tetra getevents -o json > events.json            keep them ...
   tetra getevents -o compact < events.json         ... and look at them later
 """
@@ -133,6 +137,13 @@ def _time_flags(group: argparse._ActionsContainer) -> None:
         help="go on with what happens from now on [follow]",
     )
     add_switch(group, "--show-cursor", help="at the end print the cursor on stderr")
+    group.add_argument(
+        "--cursor-file",
+        metavar="FILE",
+        type=Path,
+        help="keep the cursor in FILE, and begin behind the one that is there; appended to a file, "
+        "each event stands there once, whatever is killed",
+    )
     add_switch(group, "--reconnect", help="connect again for ever, whatever happens")
     group.add_argument(
         "--reconnect-wait",
@@ -152,14 +163,42 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _doubt_fields([*args.include_fields, *args.exclude_fields])
     renderer = make_renderer(args, output)
+    bookmark = _open_bookmark(args, request) if args.cursor_file else None
     try:
-        for batch in _batches(args, request):
+        for batch in _batches(args, request, bookmark):
             output.write(renderer.render(batch.events))
+            if bookmark is not None:
+                bookmark.passed(batch.cursor)
             if not args.quiet:
                 _tell_losses(batch)
     finally:
         output.write(renderer.finish())
+        if bookmark is not None:
+            bookmark.close()
     return 0
+
+
+def _open_bookmark(args: argparse.Namespace, request: StreamEventsRequest) -> Bookmark:
+    """Return the bookmark; ``request`` begins there if it was laid before."""
+    from cli.bookmark import Bookmark
+
+    if args.output == "tree":
+        raise UsageError("--cursor-file: a tree is printed at its end only", "-o json")
+    if _reads_stdin(args):
+        raise UsageError(
+            "--cursor-file: events from stdin have no cursors", "tetra getevents < /dev/null"
+        )
+    bookmark = Bookmark(args.cursor_file, sys.stdout.fileno())
+    if bookmark.cursor is not None:
+        request.after.CopyFrom(bookmark.cursor)
+    else:
+        _check_beginning(args, request)
+        bookmark.since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
+        bookmark.snapshot = request.snapshot
+    cut = bookmark.begin()
+    if cut and not args.quiet:
+        notice(f"{cut} bytes behind the cursor are cut from standard output: they come again")
+    return bookmark
 
 
 def make_renderer(args: argparse.Namespace, output: Output) -> Renderer:
@@ -219,12 +258,12 @@ def _request(args: argparse.Namespace) -> StreamEventsRequest:
         )
         if given
     ]
+    if args.after is not None and args.cursor_file is not None:
+        starts.append("--cursor-file")
     if len(starts) > 1:
         raise UsageError(f"{' and '.join(starts)}: there is one beginning only", starts[0])
     if args.last is not None and not 0 < args.last < 1 << 64:
         raise UsageError("--last: must be at least 1, and a number that fits", "--last 100")
-    if not args.follow and not starts:
-        raise UsageError("--no-follow: shows nothing without a beginning", "--last 100 --no-follow")
     request = StreamEventsRequest(
         allow_list=[filter_from(args)],
         field_filters=field_filters_from(args),
@@ -242,10 +281,19 @@ def _request(args: argparse.Namespace) -> StreamEventsRequest:
         request.after.CopyFrom(parse_cursor(args.after))
     elif args.snapshot:
         request.snapshot = True
+    if args.cursor_file is None:
+        _check_beginning(args, request)
     return request
 
 
-def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator[Batch]:
+def _check_beginning(args: argparse.Namespace, request: StreamEventsRequest) -> None:
+    if not args.follow and request.WhichOneof("start") is None:
+        raise UsageError("--no-follow: shows nothing without a beginning", "--last 100 --no-follow")
+
+
+def _batches(
+    args: argparse.Namespace, request: StreamEventsRequest, bookmark: Bookmark | None
+) -> Iterator[Batch]:
     if _reads_stdin(args):
         from cli.stdin_events import read_events
 
@@ -253,6 +301,7 @@ def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator
         return
     from cli.client import Client, ResumePolicy
     from cli.cursor import cursor_text
+    from cli.errors import UnsupportedError
 
     policy = ResumePolicy(always=args.reconnect, wait_s=args.reconnect_wait)
     cursor = None
@@ -260,7 +309,11 @@ def _batches(args: argparse.Namespace, request: StreamEventsRequest) -> Iterator
         if not args.quiet:
             client.doubt_nodes(args.node)
         try:
-            for batch in client.stream(request, policy):
+            for batch in client.stream(request, policy, bookmark.since_ns if bookmark else 0):
+                if bookmark is not None and cursor is None and batch.cursor is None:
+                    raise UnsupportedError(
+                        f"--cursor-file: {client.address} is a plain Tetragon, which has no cursors"
+                    )
                 yield batch
                 cursor = batch.cursor or cursor
         finally:

@@ -1,0 +1,173 @@
+"""A long outage of NATS under load: what waits, what memory it takes, what comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.account import Account, Printed, account, read_printed
+from chaos.report import say, say_rows, verify
+from chaos.stack import Stack, run_marks, wait_for
+from chaos.stream import Tally, tally
+
+# What the collector may take beside the events that it keeps: what the allocator rounds up, the
+# record under way, its index of the spool.
+ASIDE_BYTES = 32 << 20
+
+
+@dataclass
+class Plan:
+    """One outage."""
+
+    seconds: int
+    per_second: int
+    lead_s: int = 10  # of load before it, and behind it
+    kill: bool = False  # the collector too, when three quarters of it are over
+    memory_bytes: int = 64 << 20  # SPOOL_MEMORY_BYTES of the collector
+
+
+@dataclass
+class Figures:
+    """What was seen from outside."""
+
+    away_s: float = 0.0
+    caught_up_s: float = 0.0  # from when NATS is back until hardly anything waits
+    memory_before: int = 0  # bytes, resident
+    memory_most: int = 0
+    waiting_most: int = 0  # events
+    dropped: int = 0  # by the account of the collector that ran last
+    dropped_killed: int = 0  # by that of the one that was killed, just before
+    gone: list[tuple[int, int, bool]] = field(default_factory=list)  # see account()
+
+    @property
+    def memory_more(self) -> int:
+        """What the outage took, in bytes."""
+        return self.memory_most - self.memory_before
+
+
+def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
+    """Take NATS away while marked processes run; return the figures and whether all is told."""
+    stack.start()
+    marks = folder / "marks.txt"
+    count = plan.per_second * (plan.seconds + 2 * plan.lead_s)
+    load = run_marks(folder, marks, mark, count, plan.per_second)
+    time.sleep(plan.lead_s)
+    figures = _take_away(stack, plan)
+    load.wait()
+    say("load done; waiting until everything is told")
+    wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 300)
+    figures.dropped = stack.value("dropped_events_total")
+    stream = tally(stack.url, stack.node, mark)
+    printed = _await_client(folder / "events.json", mark, stream)
+    verdict = verify(stack)
+    node: dict[str, object] = next(
+        (n for n in verdict["nodes"] if n["node_name"] == stack.node), {}
+    )
+    for hole in verdict["holes"]:
+        say(f"  {hole}")
+    result = account(marks, printed, figures.gone)
+    return _judge(plan, figures, stream, node, result, printed)
+
+
+def _take_away(stack: Stack, plan: Plan) -> Figures:
+    collector = stack.collector
+    figures = Figures(memory_before=collector.memory_bytes("VmRSS"))
+    collector.forget_peak()
+    start = time.monotonic()
+    for service in stack.nats:
+        service.end()
+    say(f"NATS is away for {plan.seconds} s")
+    kill_at = start + plan.seconds * 0.75 if plan.kill else None
+    while (now := time.monotonic()) < start + plan.seconds:
+        figures.waiting_most = max(figures.waiting_most, stack.value("spool_events"))
+        figures.memory_most = max(figures.memory_most, collector.memory_bytes("VmHWM"))
+        if kill_at is not None and now > kill_at:
+            kill_at = None
+            figures.dropped_killed = stack.value("dropped_events_total")
+            collector.end()
+            collector.start()
+            say(f"collector killed and started; it had dropped {figures.dropped_killed} events")
+            figures.gone = [(*span, True) for span in collector.away]
+        time.sleep(0.2)
+    for service in stack.nats:
+        service.spawn()
+    for service in stack.nats:
+        service.wait_ready()
+    back = time.monotonic()
+    figures.away_s = back - start
+    say(f"NATS is back; {stack.value('spool_events')} events wait")
+    wait_for(lambda: stack.value("spool_events") < plan.per_second, "caught up", 600)
+    figures.caught_up_s = time.monotonic() - back
+    figures.memory_most = max(figures.memory_most, collector.memory_bytes("VmHWM"))
+    return figures
+
+
+def _await_client(events: Path, mark: str, stream: Tally) -> Printed:
+    """Return what the client printed when that is as much as the stream has, or after a while."""
+    deadline = time.monotonic() + 120
+    while True:
+        printed = read_printed(events, mark)
+        told = len(printed.execs) + len(printed.exits)
+        if told >= len(stream.execs) + len(stream.exits) or time.monotonic() > deadline:
+            return printed
+        time.sleep(2)
+
+
+def _judge(
+    plan: Plan,
+    figures: Figures,
+    stream: Tally,
+    node: Mapping[str, object],
+    result: Account,
+    printed: Printed,
+) -> dict[str, object]:
+    """``node``: what `tetra verify` says of it."""
+    checks = {
+        "every mark told once, or lost with its number": not result.twice
+        and (stream.missing > 0 or not result.missing),
+        "the client printed what the stream has, in its order": (
+            (printed.execs, printed.exits) == (stream.execs, stream.exits)
+        ),
+        "the stream is in order": stream.in_order,
+        "verify tells what is missing": (
+            (node.get("missing"), node.get("twice")) == (stream.missing, 0)
+        ),
+        # A killed collector's last count may be younger than what it could still tell.
+        "the collector counted what is missing": plan.kill or figures.dropped == stream.missing,
+        "and told it": plan.kill or node.get("lost") == stream.missing,
+        "what is lost is the oldest": _is_one_stretch(result),
+        "memory within its setting": figures.memory_more <= plan.memory_bytes + ASIDE_BYTES,
+    }
+    if plan.kill:
+        checks["the killed collector's spool was full"] = figures.dropped_killed > 0
+    rows: dict[str, object] = {
+        "NATS away, s": round(figures.away_s, 1),
+        "caught up within, s": round(figures.caught_up_s, 1),
+        "events waiting, most": figures.waiting_most,
+        "memory before, MB": figures.memory_before >> 20,
+        "memory most, MB": figures.memory_most >> 20,
+        "memory for events by setting, MB": plan.memory_bytes >> 20,
+        "marks": result.marks,
+        "marks missing": len(result.missing),
+        "marks told twice": len(result.twice),
+        "marks unseen, no collector ran": result.unseen,
+        "marks seen in part": result.poorer,
+        "events in the stream": stream.events,
+        "events missing there, by number": stream.missing,
+        "holes": len(stream.holes),
+        "missing by tetra verify": node.get("missing"),
+        "lost by tetra verify": node.get("lost"),
+        "dropped by the collector's count": figures.dropped,
+    }
+    say_rows(rows)
+    for check, holds in checks.items():
+        say(f"  {'yes' if holds else 'NO '}  {check}")
+    return {"passed": all(checks.values()), **rows, "checks": checks}
+
+
+def _is_one_stretch(result: Account) -> bool:
+    """Whether the marks that are missing without excuse follow each other."""
+    missing = result.missing
+    return not missing or missing[-1] - missing[0] + 1 == len(missing)

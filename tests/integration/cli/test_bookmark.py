@@ -1,0 +1,183 @@
+"""``--cursor-file``: killed whenever it may be, each event is printed once."""
+
+import fcntl
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+FLAGS = ("--no-follow", "--last", "9999")
+
+
+@pytest.fixture
+def batches(make_event):
+    """4000 events in batches of 20."""
+    return [[make_event(n + i) for i in range(20)] for n in range(1, 4001, 20)]
+
+
+@pytest.fixture
+def address(serve, gateway_of, batches):
+    """A gateway that sends them slowly enough for a kill in the middle."""
+    gateway = gateway_of(batches)
+    gateway.pause_s = 0.005
+    return serve(gateway)
+
+
+def printed(output: Path):
+    return [int(line.split()[-1]) for line in output.read_text().splitlines()]
+
+
+def appended(start_tetra, output, *arguments):
+    """Start the command with its output appended to a file."""
+    with output.open("ab") as file:
+        return start_tetra("getevents", *arguments, stdout=file)
+
+
+def wait_for_growth(process, output, more):
+    deadline = time.monotonic() + 30
+    beyond = output.stat().st_size + more
+    while output.stat().st_size < beyond and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_killed_again_and_again_a_file_has_each_event_once(address, start_tetra, tmp_path):
+    output, place = tmp_path / "events", tmp_path / "place"
+    output.write_text("")
+    flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
+    kills = 0
+    for more in (1, 3_000, 9_000, 20_000, 500):
+        process = appended(start_tetra, output, *flags)
+        wait_for_growth(process, output, more)
+        kills += process.poll() is None
+        process.kill()
+        process.wait(5)
+    process = appended(start_tetra, output, *flags)
+    assert process.wait(60) == 0
+    assert kills >= 3
+    assert printed(output) == list(range(1, 4001))
+    assert b"bytes behind the cursor are cut from standard output" in process.stderr.read()
+
+
+def test_what_was_in_the_file_before_stays(address, start_tetra, tmp_path):
+    output, place = tmp_path / "events", tmp_path / "place"
+    output.write_text("0\n")
+    flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
+    process = appended(start_tetra, output, *flags)
+    wait_for_growth(process, output, 1)
+    process.kill()
+    process.wait(5)
+    assert appended(start_tetra, output, *flags).wait(60) == 0
+    assert printed(output) == list(range(4001))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_clean_end_leaves_nothing_to_cut(address, start_tetra, tmp_path, number):
+    output, place = tmp_path / "events", tmp_path / "place"
+    output.write_text("")
+    flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
+    process = appended(start_tetra, output, *flags)
+    wait_for_growth(process, output, 1000)
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    process = appended(start_tetra, output, *flags)
+    assert process.wait(60) == 0
+    assert printed(output) == list(range(1, 4001))
+
+
+def test_a_pipe_gets_a_batch_a_second_time_at_most(address, start_tetra, tmp_path):
+    place = tmp_path / "place"
+    flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
+    process = start_tetra("getevents", *flags)
+    first = [process.stdout.readline() for _ in range(1000)]
+    process.kill()
+    process.wait(5)
+    first += process.stdout.read().splitlines(keepends=True)
+    rest = start_tetra("getevents", *flags).communicate(timeout=60)[0].splitlines(keepends=True)
+    numbers = [int(line.split()[-1]) for line in (*first, *rest)]
+    assert sorted(set(numbers)) == list(range(1, 4001))
+    assert 4000 <= len(numbers) <= 4000 + 20
+
+
+def test_a_new_output_begins_behind_the_cursor(serve, gateway_of, make_event, tetra, tmp_path):
+    gateway = gateway_of([[make_event(1)], [make_event(2)]])
+    flags = ("--server-address", serve(gateway), "--cursor-file", str(tmp_path / "place"))
+    assert tetra("getevents", *flags, *FLAGS).stdout.count("\n") == 2
+    gateway.batches.append([make_event(3)])
+    done = tetra("getevents", *flags, *FLAGS)
+    assert (done.stdout, done.stderr) == ("🚀 process 3: root: /usr/bin/true 3\n", "")
+    assert gateway.requests[-1].after.stream_sequence == 2
+
+
+def test_since_holds_behind_the_cursor_too(serve, gateway_of, make_event, tetra, tmp_path):
+    """A gateway's first cursor lies before the time that was asked for."""
+    place = tmp_path / "place"
+    gateway = gateway_of([[make_event(1), make_event(2)]])
+    flags = ("--server-address", serve(gateway), "--cursor-file", str(place), "--no-follow")
+    since_ns = 1_767_225_600_000_000_002  # of event 2
+    record = {"cursor": "1:0", "since_ns": since_ns, "output": None}
+    place.write_text(json.dumps(record))
+    assert tetra("getevents", *flags).stdout == "🚀 process 2: root: /usr/bin/true 2\n"
+
+
+def test_a_snapshot_that_was_killed_begins_anew(
+    serve, gateway_of, make_event, start_tetra, tmp_path
+):
+    output, place = tmp_path / "events", tmp_path / "place"
+    output.write_text("")
+    gateway = gateway_of([[make_event(1)]])
+    gateway.snapshot = [make_event(n) for n in range(10, 60)]
+    address = serve(gateway)
+    flags = ("--server-address", address, "--cursor-file", str(place), "--snapshot")
+    for _ in range(2):
+        process = appended(start_tetra, output, *flags)
+        wait_for_growth(process, output, 500)
+        process.kill()
+        process.wait(5)
+    assert all(request.snapshot for request in gateway.requests)
+    numbers = printed(output)
+    assert len(numbers) == len(set(numbers))
+
+
+def test_one_cursor_file_has_one_user(tetra, tmp_path):
+    place = tmp_path / "place"
+    with place.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = tetra("getevents", "--cursor-file", str(place))
+    assert done.returncode == 1
+    assert done.stderr == f"tetra: error: --cursor-file: {place}: another tetra is using it\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-o", "tree"), "a tree is printed at its end only"),
+        (("--after", "1:1"), "--after and --cursor-file: there is one beginning only"),
+        (("--no-follow",), "--no-follow: shows nothing without a beginning"),
+    ],
+)
+def test_what_does_not_go_together(tetra, tmp_path, arguments, told):
+    done = tetra("getevents", "--cursor-file", str(tmp_path / "place"), *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_file_that_is_none(tetra, tmp_path):
+    place = tmp_path / "events.json"
+    place.write_text('{"process_exec": 1}\n')
+    done = tetra("getevents", "--cursor-file", str(place))
+    assert done.returncode == 2
+    assert "it holds something else" in done.stderr
+    assert place.read_text() == '{"process_exec": 1}\n'
+    missing = tetra("getevents", "--cursor-file", str(tmp_path / "no" / "place"))
+    assert missing.returncode == 1
+    assert "no such file or directory" in missing.stderr
+
+
+def test_a_plain_tetragon_has_no_cursors(serve, plain_tetragon_of, make_event, tetra, tmp_path):
+    address = serve(plain_tetragon_of([make_event(1)]))
+    done = tetra("getevents", "--server-address", address, "--cursor-file", str(tmp_path / "place"))
+    assert done.returncode == 1
+    assert "is a plain Tetragon, which has no cursors" in done.stderr
