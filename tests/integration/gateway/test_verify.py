@@ -46,7 +46,9 @@ async def test_a_hole_a_loss_and_a_pause_are_listed(gateway, nc):
     (node,) = told["nodes"]
     assert (node["events"], node["missing"], node["lost"], node["twice"]) == (40, 7, 9, 0)
     text = "\n".join(told["holes"])
-    assert "node one: 7 events missing: lost between collector and gateway" in text
+    assert (
+        "node one: 7 events missing (number 21 to 27): lost between collector and gateway" in text
+    )
     assert "node one: 7 spool, told at " in text
     assert "node one: 2 kernel_exit, told at " in text
     assert "no collector ran" in text

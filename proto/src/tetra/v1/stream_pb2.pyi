@@ -65,6 +65,7 @@ class StreamEventsRequest(_message.Message):
     NO_FOLLOW_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
+    CHECK_COPIES_FIELD_NUMBER: _builtins.int
     last: _builtins.int
     """At the last N events of the stream that pass the filters' node choice."""
     snapshot: _builtins.bool
@@ -73,6 +74,10 @@ class StreamEventsRequest(_message.Message):
     """Stop at the stream's present end instead of waiting for more."""
     max_batch_events: _builtins.int
     """Most events in one response; 0 leaves it to the gateway."""
+    check_copies: _builtins.bool
+    """Before anything is sent look through every copy of the stream that NATS's servers hold, and tell
+    what each lacks (CAUSE_COPY_DAMAGED). Reads the whole stream once for each copy.
+    """
     @_builtins.property
     def allow_list(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Filter]:
         """As in tetragon.GetEventsRequest."""
@@ -111,10 +116,11 @@ class StreamEventsRequest(_message.Message):
         no_follow: _builtins.bool = ...,
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         max_batch_events: _builtins.int = ...,
+        check_copies: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "last", b"last", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allow_list", b"allow_list", "deny_list", b"deny_list", "field_filters", b"field_filters", "last", b"last", "max_batch_events", b"max_batch_events", "no_follow", b"no_follow", "nodes", b"nodes", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allow_list", b"allow_list", "check_copies", b"check_copies", "deny_list", b"deny_list", "field_filters", b"field_filters", "last", b"last", "max_batch_events", b"max_batch_events", "no_follow", b"no_follow", "nodes", b"nodes", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["last", "since", "after", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
@@ -211,6 +217,10 @@ class GapNotice(_message.Message):
         """Numbers of a node do not join: dropped by its spool, or lost on the way."""
         CAUSE_COLLECTOR_DOWN: GapNotice._Cause.ValueType  # 3
         """No collector ran: what started and ended meanwhile was seen by nobody."""
+        CAUSE_STREAM_DAMAGED: GapNotice._Cause.ValueType  # 4
+        """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
+        CAUSE_COPY_DAMAGED: GapNotice._Cause.ValueType  # 5
+        """Nothing is missing: one copy of the stream lacks messages that another has."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: GapNotice.Cause.ValueType  # 0
@@ -220,17 +230,29 @@ class GapNotice(_message.Message):
     """Numbers of a node do not join: dropped by its spool, or lost on the way."""
     CAUSE_COLLECTOR_DOWN: GapNotice.Cause.ValueType  # 3
     """No collector ran: what started and ended meanwhile was seen by nobody."""
+    CAUSE_STREAM_DAMAGED: GapNotice.Cause.ValueType  # 4
+    """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
+    CAUSE_COPY_DAMAGED: GapNotice.Cause.ValueType  # 5
+    """Nothing is missing: one copy of the stream lacks messages that another has."""
 
     CAUSE_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
     cause: Global___GapNotice.Cause.ValueType
     node_name: _builtins.str
     """Empty where the gap concerns the whole stream."""
     count: _builtins.int
-    """Missing events; 0 where it cannot be known. For CAUSE_AGED_OUT: missing messages of the stream."""
+    """Missing events of the node, or missing messages of the stream; 0 where it cannot be known."""
+    first: _builtins.int
+    """Numbers of the first and the last that is missing: of events for a node, else of messages."""
+    last: _builtins.int
+    server: _builtins.str
+    """NATS's server that it was found on, where that is known."""
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -240,10 +262,13 @@ class GapNotice(_message.Message):
         node_name: _builtins.str = ...,
         count: _builtins.int = ...,
         to: _timestamp_pb2.Timestamp | None = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        server: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "count", b"count", "from", b"from", "node_name", b"node_name", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "count", b"count", "first", b"first", "from", b"from", "last", b"last", "node_name", b"node_name", "server", b"server", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,9 +44,15 @@ class Broadcaster:
         self.head = 0  # stream sequence of the newest batch, or where the window began
         self._first = 1
         self.generation = 0  # counts the streams that have been; see restart()
+        # Messages that the stream of this generation had and no longer has: it is the old one.
+        self.lost_end: tuple[int, int] | None = None
 
-    def restart(self, head: int) -> None:
-        """Forget all: the next batch is the one behind ``head`` of a new stream."""
+    def restart(self, head: int, lost_end: tuple[int, int] | None = None) -> None:
+        """Forget all: the next batch is the one behind ``head`` of a new stream.
+
+        ``lost_end``: it is no new one, but the old one without these, which were its last.
+        """
+        self.lost_end = lost_end
         self._batches.clear()
         self._warm.clear()
         self._size_bytes = self._warm_bytes = 0
@@ -68,18 +74,17 @@ class Broadcaster:
         self._wake()
 
     def get(self, sequence: int) -> Batch | None:
-        """Return the first batch from ``sequence`` on, None if it is still to come.
+        """Return the batch with number ``sequence``, None if it is still to come.
 
-        Raises `Behind` where the window no longer has it.
+        Raises `Behind` where the window does not have it: no longer, or because NATS stepped over
+        it, which only who reads the past can tell more about.
         """
         if sequence > self.head:
             return None
-        if sequence < self._first:
+        batch = self._batches.get(sequence)
+        if batch is None:
             raise Behind
-        # Numbers are missing only where messages were deleted by hand.
-        return next(
-            self._batches[at] for at in range(sequence, self.head + 1) if at in self._batches
-        )
+        return batch
 
     async def wait_beyond(self, sequence: int) -> None:
         """Return when the head is beyond ``sequence``, or the window has been restarted."""

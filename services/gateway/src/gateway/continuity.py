@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from gateway import wire
 from gateway.batch import Batch
 from tetra.v1 import node_pb2, stream_pb2
 
@@ -19,7 +20,9 @@ class _Series:
 
     first: int
     last: int
+    stream_sequence: int  # message that the last event was in
     stored_ns: int
+    last_event: bytes
     collector_start_ns: int
     loss: node_pb2.LossCounters
     holes: list[tuple[int, int]] = field(default_factory=list)  # first, last
@@ -33,6 +36,24 @@ class Continuity:
     gaps: list[stream_pb2.GapNotice] = field(default_factory=list)
     _series: OrderedDict[tuple[str, str], _Series] = field(default_factory=OrderedDict)
     _boots: dict[str, str] = field(default_factory=dict)
+    _damage: list[tuple[int, int]] = field(default_factory=list)  # messages that are gone
+
+    def note_damage(self, first: int, last: int, from_ns: int, to_ns: int) -> None:
+        """Note that messages ``first`` to ``last`` are gone from inside the stream; 0: unknown.
+
+        The times are those at which NATS took the ones before and behind, 0 where unknown.
+        """
+        notice = stream_pb2.GapNotice(
+            cause=stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED,
+            count=last - first + 1 if first else 0,
+            first=first,
+            last=last,
+        )
+        if from_ns and to_ns:
+            getattr(notice, "from").FromNanoseconds(from_ns)
+            notice.to.FromNanoseconds(to_ns)
+        self.gaps.append(notice)
+        self._damage = [*self._damage[-_MAX_HOLES:], (first, last)]
 
     def check(self, batch: Batch) -> int:
         """Note what is missing before ``batch``; return how many of its events came already.
@@ -52,7 +73,9 @@ class Continuity:
             self._series[key] = _Series(
                 batch.first_sequence,
                 batch.last_sequence,
+                batch.stream_sequence,
                 batch.stored_ns,
+                batch.payloads[-1] if batch.payloads else b"",
                 batch.collector_start_ns,
                 batch.loss,
             )
@@ -87,12 +110,31 @@ class Continuity:
             seen.last = max(seen.last, last)
             return twice
         if first > seen.last + 1:
-            notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_MISSING_SEQUENCE, seen.stored_ns)
-            notice.count = first - seen.last - 1
+            self._hole(batch, seen)
             seen.holes = [*seen.holes[-_MAX_HOLES:], (seen.last + 1, first - 1)]
         seen.last = last
+        seen.stream_sequence = batch.stream_sequence
         seen.stored_ns = batch.stored_ns
+        if batch.payloads:
+            seen.last_event = batch.payloads[-1]
         return 0
+
+    # When it happened, by the events around it: they may have waited long until NATS took them.
+    def _hole(self, batch: Batch, seen: _Series) -> None:
+        damaged = any(
+            seen.stream_sequence < at and upto < batch.stream_sequence for at, upto in self._damage
+        )
+        notice = self._gap(
+            batch,
+            stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED
+            if damaged
+            else stream_pb2.GapNotice.CAUSE_MISSING_SEQUENCE,
+            wire.event_time_ns(seen.last_event) or seen.stored_ns,
+        )
+        if batch.payloads and (to_ns := wire.event_time_ns(batch.payloads[0])):
+            notice.to.FromNanoseconds(to_ns)
+        notice.first, notice.last = seen.last + 1, batch.first_sequence - 1
+        notice.count = notice.last - notice.first + 1
 
     def _compare_losses(self, batch: Batch, seen: _Series) -> None:
         if batch.loss == seen.loss:
@@ -113,7 +155,8 @@ class Continuity:
             seen.loss = batch.loss
 
     def _collector_was_down(self, batch: Batch, seen: _Series) -> None:
-        notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN, seen.stored_ns)
+        from_ns = wire.event_time_ns(seen.last_event) or seen.stored_ns
+        notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN, from_ns)
         notice.to.FromNanoseconds(batch.collector_start_ns)
 
     def _gap(

@@ -97,6 +97,12 @@ class EventStream:
             plan = _Plan(self._streams.feed())  # before the collectors are asked: no hole
             if request.snapshot:
                 plan.snapshots = await self._fleet.snapshot(selection.nodes)
+        if start in ("last", "since", "after") and await history.is_cut():
+            plan.feed.note_cut()
+        if request.check_copies:
+            first, last = await history.bounds()
+            for damage in await history.copies.damage(first, last):
+                plan.feed.note_copy(damage)
         if request.no_follow:
             plan.end = max((await history.bounds()).last, self._streams.broadcaster.head)
         if request.HasField("until"):
@@ -156,7 +162,8 @@ async def find_last(history: History, count: int, selection: filters.Selection) 
         at = max(first, beyond - CHUNK_BATCHES)
         sizes: list[tuple[int, int]] = []  # message, events
         while at < beyond:
-            batches = [b for b in await history.fetch(at) if b.stream_sequence < beyond]
+            fetched = (await history.fetch(at)).batches
+            batches = [batch for batch in fetched if batch.stream_sequence < beyond]
             if not batches:
                 break
             sizes += [

@@ -8,11 +8,15 @@ from collections import deque
 from gateway.batch import Batch
 from gateway.broadcaster import Behind, Broadcaster
 from gateway.continuity import Continuity
+from gateway.copies import Damage
 from gateway.errors import BusError
 from gateway.history import History
 from tetra.v1 import stream_pb2
 
 _RETRY_S = 0.5  # between attempts while NATS cannot answer
+# Attempts until messages at the stream's end that nobody sends are given up, and with other copies,
+# one of which may lag behind.
+_END_ATTEMPTS, _END_ATTEMPTS_COPIES = 3, 20
 # Looked at in one go; then others have their turn, whether anything was sent or not.
 TURN_EVENTS = 2000
 
@@ -31,6 +35,8 @@ class Feed:
         self.position = broadcaster.head + 1 if start is None else start  # wanted next
         self.catching_up = False
         self._turn = 0  # events since the last rest
+        self._attempts = 0  # in vain, at this position
+        self._stored_ns = 0  # when NATS took the last batch
 
     @property
     def lag(self) -> int:
@@ -80,7 +86,10 @@ class Feed:
                 return None
         else:
             batch = self._fetched.popleft()
+            if batch.stream_sequence > self.position:
+                self._note_damage(self.position, batch.stream_sequence - 1, batch)
         self.position = batch.stream_sequence + 1
+        self._stored_ns = batch.stored_ns
         self._turn += len(batch.payloads) + 1
         return batch, self._continuity.check(batch)
 
@@ -96,18 +105,50 @@ class Feed:
         return self._continuity.take()
 
     async def _fetch(self) -> None:
+        bounds = None
         try:
-            batches = await self._history.fetch(self.position)
-            first = batches[0].stream_sequence if batches else (await self._history.bounds()).first
+            batches, damage = await self._history.fetch(self.position)
+            if not batches or batches[0].stream_sequence > self.position:
+                bounds = await self._history.bounds()
         except BusError:
             await asyncio.sleep(_RETRY_S)
             return
-        if first > self.position:
-            self.note_aged_out(first - self.position, batches[0] if batches else None)
-            self.position = first
-        elif not batches:  # a replica that is not that far yet
+        for one in damage:
+            self.note_copy(one)
+        if bounds is not None and bounds.first > self.position:
+            self.note_aged_out(bounds.first - self.position, batches[0] if batches else None)
+            self.position = bounds.first
+        elif bounds is not None and not batches:  # a replica that is not that far yet, or ...
+            most = _END_ATTEMPTS_COPIES if self._history.replicas > 1 else _END_ATTEMPTS
+            self._attempts = self._attempts + 1 if bounds.last >= self.position else 0
+            if self._attempts == most:
+                self._note_damage(self.position, bounds.last, None)
+                self.position, self._attempts = bounds.last + 1, 0
+                return
             await asyncio.sleep(_RETRY_S)
         self._fetched.extend(batches)
+
+    def _note_damage(self, first: int, last: int, behind: Batch | None) -> None:
+        """Note that messages inside the stream are in no copy of it; ``behind``: the next one."""
+        self._continuity.note_damage(
+            first, last, self._stored_ns, behind.stored_ns if behind else 0
+        )
+
+    def note_copy(self, damage: Damage) -> None:
+        """Note that a copy lacks messages that another has."""
+        self._continuity.gaps.append(
+            stream_pb2.GapNotice(
+                cause=stream_pb2.GapNotice.CAUSE_COPY_DAMAGED,
+                count=damage.last - damage.first + 1,
+                first=damage.first,
+                last=damage.last,
+                server=damage.server,
+            )
+        )
+
+    def note_cut(self) -> None:
+        """Note that NATS cut off a damaged file: it does not say how much was in there."""
+        self._continuity.note_damage(0, 0, 0, 0)
 
     def note_aged_out(self, count: int, first: Batch | None = None) -> None:
         """Note that ``count`` messages of the stream are no longer there."""
@@ -118,9 +159,15 @@ class Feed:
             notice.to.FromNanoseconds(first.stored_ns)
         self._continuity.gaps.append(notice)
 
-    # Another stream took the old one's place: places in the old one mean nothing there.
     def _start_over(self) -> None:
         self._generation = self._broadcaster.generation
         self._fetched.clear()
+        if self._broadcaster.lost_end is not None:
+            first, last = self._broadcaster.lost_end
+            if self.position > first:
+                self._note_damage(first, min(last, self.position - 1), None)
+                self.position = first
+            return
+        # Another stream took the old one's place: places in the old one mean nothing there.
         self.note_aged_out(0)
         self.position = 1

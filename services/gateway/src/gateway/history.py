@@ -11,6 +11,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import structlog
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -18,12 +19,19 @@ from nats.errors import Error
 
 from bus.subjects import EVENTS_STREAM
 from gateway.batch import Batch
+from gateway.copies import Copies, Damage
 from gateway.errors import BusError
 
 _DIRECT_GET = f"$JS.API.DIRECT.GET.{EVENTS_STREAM}"
 _TIMEOUT_S = 5.0
 CHUNK_BATCHES = 64
 CHUNK_BYTES = 1 << 20  # at least one message comes whatever its size
+# Each read is answered by one of the servers that have a copy, whichever is quickest. So often one
+# is asked again for a message that did not come; less often where that never helped.
+ATTEMPTS, FUTILE_ATTEMPTS, FUTILE_AFTER = 12, 2, 20
+_MAX_DAMAGE = 1000  # remembered
+
+_log = structlog.get_logger()
 
 
 class Bounds(NamedTuple):
@@ -33,29 +41,114 @@ class Bounds(NamedTuple):
     last: int
 
 
+class Fetched(NamedTuple):
+    """Batches, in order, and what was found damaged in single copies on the way."""
+
+    batches: list[Batch]
+    damage: list[Damage]
+
+
 class History:
-    """Reads the stream's past. ``max_readers`` fetch at once, others wait."""
+    """Reads the stream's past. ``max_readers`` fetch at once, others wait.
+
+    What one copy of the stream lacks is read from another.
+    """
 
     def __init__(self, nc: Client, max_readers: int) -> None:
         self._nc = nc
         self._js = nc.jetstream(timeout=_TIMEOUT_S)
         self._slots = asyncio.Semaphore(max_readers)
+        self.copies = Copies(nc)
         self.fetches_total = 0
+        self.repaired_total = 0  # messages that one copy lacked and another had
+        self.replicas = 1  # copies of the stream, as last heard
+        self._futile = 0  # times in a row that no copy had what was missing
+        self._known: dict[tuple[int, int], list[Damage]] = {}
 
     async def bounds(self) -> Bounds:
         """Return what the stream spans; raise `BusError` if NATS does not answer."""
         try:
-            state = (await self._js.stream_info(EVENTS_STREAM)).state
+            info = await self._js.stream_info(EVENTS_STREAM)
         except (Error, TimeoutError) as error:
             raise _bus_error("stream", error) from None
+        state, self.replicas = info.state, info.config.num_replicas or 1
         return Bounds(max(state.first_seq, 1), state.last_seq)
 
-    async def fetch(self, start: int, limit: int = CHUNK_BATCHES) -> list[Batch]:
+    async def is_cut(self) -> bool:
+        """Tell whether NATS had to cut off a damaged file of the only copy.
+
+        nats-server says so until it starts again, and only where details are asked for.
+        """
+        if self.replicas > 1:  # another copy fills it up
+            return False
+        subject = f"$JS.API.STREAM.INFO.{EVENTS_STREAM}"
+        try:
+            reply = await self._nc.request(subject, b'{"deleted_details": true}', _TIMEOUT_S)
+        except (Error, TimeoutError) as error:
+            raise _bus_error("stream", error) from None
+        return bool((json.loads(reply.data).get("state", {}).get("lost") or {}).get("bytes"))
+
+    async def fetch(self, start: int, limit: int = CHUNK_BATCHES) -> Fetched:
         """Return batches from sequence number ``start`` on; empty if there is none yet.
 
-        Where the stream no longer has ``start``, the first is the oldest it has.
+        Where the stream no longer has ``start``, the first is the oldest it has. A number that is
+        missing between two batches is missing in every copy.
         """
+        batches = await self._fetch_from(start, limit)
+        whole: list[Batch] = []
+        damage: list[Damage] = []
+        wanted = start
+        for batch in batches:
+            if batch.stream_sequence > wanted:
+                found = await self._fetch_again(wanted, batch.stream_sequence - 1)
+                whole += found
+                damage += await self._name(found)
+            whole.append(batch)
+            wanted = batch.stream_sequence + 1
+        return Fetched(whole, damage)
+
+    async def _fetch_from(self, start: int, limit: int = CHUNK_BATCHES) -> list[Batch]:
         return await self._fetch({"seq": start, "batch": limit, "max_bytes": CHUNK_BYTES})
+
+    async def _fetch_again(self, first: int, last: int) -> list[Batch]:
+        """Return what any copy has of ``first`` to ``last``, which one of them stepped over."""
+        at = max(first, (await self.bounds()).first)
+        if self.replicas == 1 or at > last:
+            return []
+        found: list[Batch] = []
+        attempts, behind = 0, last + 1
+        while at <= last:
+            most = FUTILE_ATTEMPTS if self._futile >= FUTILE_AFTER else ATTEMPTS
+            for batch in await self._fetch_from(at, min(last - at + 1, CHUNK_BATCHES)):
+                if batch.stream_sequence != at or at > last:
+                    behind = min(behind, batch.stream_sequence)
+                    break
+                found.append(batch)
+                at, attempts, behind, self._futile = at + 1, 0, last + 1, 0
+            attempts += 1
+            if attempts >= most:
+                at, attempts, behind = behind, 0, last + 1
+                self._futile += 1
+        self.repaired_total += len(found)
+        return found
+
+    async def _name(self, found: list[Batch]) -> list[Damage]:
+        """Return whose copy lacks what was ``found`` elsewhere; told in the log once."""
+        if not found:
+            return []
+        span = found[0].stream_sequence, found[-1].stream_sequence
+        if span not in self._known:
+            try:
+                damage = await self.copies.damage(*span)
+            except BusError as error:
+                _log.warning("copy damaged, server unknown", messages=span, error=str(error))
+                return [Damage("", *span)]
+            for one in damage:
+                _log.warning("copy of the stream damaged", **one._asdict())
+            self._known[span] = damage
+            if len(self._known) > _MAX_DAMAGE:
+                del self._known[next(iter(self._known))]
+        return self._known[span]
 
     async def find(self, time_ns: int) -> Batch | None:
         """Return the first batch stored at or after ``time_ns``, if any."""

@@ -89,6 +89,11 @@ class Metrics(Collector):
             "Reads from the past",
             self._streams.history.fetches_total,
         )
+        yield CounterMetricFamily(
+            "tetra_gateway_repaired_messages",
+            "Messages that one copy of the stream lacked and another had",
+            self._streams.history.repaired_total,
+        )
 
     def _nodes(self) -> Iterator[Metric]:
         alive = GaugeMetricFamily(

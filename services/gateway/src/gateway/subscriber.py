@@ -57,6 +57,7 @@ class Subscriber:
         self._on_batch = on_batch
         self._odd = asyncio.Event()
         self._started = False
+        self._created: datetime | None = None  # when the stream was, by NATS's clock
         self._told = False
         # Made by us on top of a deleted one's state (see REMAKE_AFTER_S): acknowledges nothing.
         self.stream_is_dead = False
@@ -146,14 +147,19 @@ class Subscriber:
         )
 
     async def _subscribe(self) -> None:
-        last = (await self._js.stream_info(EVENTS_STREAM)).state.last_seq
-        head = self._broadcaster.head
+        info = await self._js.stream_info(EVENTS_STREAM)
+        last, head = info.state.last_seq, self._broadcaster.head
         if not self._started:
             self._broadcaster.restart(last)
             self._started = True
+        elif last < head and info.created == self._created:
+            # A damaged file, or a server that acknowledged before it had synced.
+            _log.error("stream lost its end", last_sequence=head, new_last_sequence=last)
+            self._broadcaster.restart(last, (last + 1, head))
         elif last < head:
             _log.warning("stream was replaced", last_sequence=head, new_last_sequence=last)
             self._broadcaster.restart(0)
+        self._created = info.created
         consumer = await self._js.add_consumer(
             EVENTS_STREAM,
             api.ConsumerConfig(

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cli.arguments import checked, server_options
+from cli.arguments import add_switch, checked, server_options
 from cli.terminal import Output, notice, visible
 from cli.timestamps import parse_time, rfc3339
 
@@ -25,8 +25,12 @@ Each collector numbers its events without a gap. What is missing between two num
 collector says that it lost, times when no collector ran, and events that came twice are listed
 with node, time and cause. Exit code 0: nothing is missing and nothing came twice; 3: something is.
 
+On a NATS cluster a server whose copy of the stream is damaged says nothing of it, and the others
+make up for it. --copies looks at each copy by itself and names the server; the exit code is 3 then.
+
 examples:
   tetra verify
+  tetra verify --copies
   tetra verify --since 1h --node web-1
   tetra verify -o json | jq '.nodes[] | select(.missing > 0)'
 """
@@ -54,6 +58,7 @@ class Book:
 
     accounts: dict[str, Account] = field(default_factory=dict)
     holes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)  # of single copies: nothing is missing
     aged_out: int = 0
 
     def enter(self, batch: Batch) -> None:
@@ -64,6 +69,10 @@ class Book:
         for gap in batch.gaps:
             if gap.cause == GapNotice.CAUSE_AGED_OUT and not self.events:
                 self.aged_out += gap.count  # before the beginning: nothing to prove there
+                continue
+            if gap.cause == GapNotice.CAUSE_COPY_DAMAGED:
+                if (text := gap_text(gap)) not in self.damage:
+                    self.damage.append(text)
                 continue
             self._account(gap.node_name).missing += gap.count
             self.holes.append(gap_text(gap))
@@ -115,6 +124,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node", action="append", default=[], metavar="NAME", help="this node only; may repeat"
     )
+    add_switch(
+        parser, "--copies", help="look at every copy of the stream: reads it once more for each"
+    )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="[text]")
 
 
@@ -136,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
                 notice(f"{told:,} events so far")
     output = Output.stdout()
     output.write(_json(book) if args.output == "json" else _text(book))
-    return 0 if book.whole else NOT_WHOLE
+    return 0 if book.whole and not book.damage else NOT_WHOLE
 
 
 def _request(args: argparse.Namespace) -> StreamEventsRequest:
@@ -148,6 +160,7 @@ def _request(args: argparse.Namespace) -> StreamEventsRequest:
     request = StreamEventsRequest(
         nodes=args.node,
         no_follow=True,
+        check_copies=args.copies,
         field_filters=[FieldFilter(fields=FieldMask(paths=["process.exec_id"]), action=INCLUDE)],
     )
     if args.since is not None:
@@ -173,11 +186,14 @@ def _text(book: Book) -> str:
                 str(account.twice),
             )
         )
-    lines = table(rows) + [visible(hole) for hole in book.holes]
+    lines = table(rows) + [visible(hole) for hole in (*book.holes, *book.damage)]
     if book.aged_out:
         lines.append(f"the stream begins {book.aged_out} messages after its first: they aged out")
-    nodes = f"{len(book.accounts)} node" + ("" if len(book.accounts) == 1 else "s")
-    verdict = "whole" if book.whole else "not whole"
+    count = sum(1 for node in book.accounts if node)
+    nodes = f"{count} node" + ("" if count == 1 else "s")
+    verdict = "not whole" if not book.whole else (
+        "whole, but not in every copy" if book.damage else "whole"
+    )  # fmt: skip
     lines.append(f"{verdict}: {book.events} events of {nodes}, {len(book.holes)} holes")
     return "".join(line + "\n" for line in lines)
 
@@ -199,5 +215,6 @@ def _json(book: Book) -> str:
     ]
     told = {
         "whole": book.whole, "nodes": nodes, "holes": book.holes, "aged_out": book.aged_out,
+        "damaged_copies": book.damage,
     }  # fmt: skip
     return json.dumps(told) + "\n"

@@ -6,18 +6,34 @@ from cli.timestamps import rfc3339
 from tetra.v1.stream_pb2 import GapNotice
 
 _CAUSES = {
-    GapNotice.CAUSE_AGED_OUT: ("the stream no longer has them", "messages"),
-    GapNotice.CAUSE_MISSING_SEQUENCE: ("lost between collector and gateway", "events"),
-    GapNotice.CAUSE_COLLECTOR_DOWN: ("no collector ran", "events"),
+    GapNotice.CAUSE_AGED_OUT: "the stream no longer has them",
+    GapNotice.CAUSE_MISSING_SEQUENCE: "lost between collector and gateway",
+    GapNotice.CAUSE_COLLECTOR_DOWN: "no collector ran",
+    GapNotice.CAUSE_STREAM_DAMAGED: "gone from inside the stream: "
+    "a file of a NATS server is damaged, or they were deleted by hand",
 }
 
 
 def gap_text(gap: GapNotice) -> str:
     """Return one line about ``gap``."""
-    cause, unit = _CAUSES.get(gap.cause, ("cause unknown", "events"))
-    where = f"node {gap.node_name}" if gap.node_name else "stream"
+    if gap.cause == GapNotice.CAUSE_COPY_DAMAGED:
+        return _copy_text(gap)
+    cause = _CAUSES.get(gap.cause, "cause unknown")
+    where, unit = (f"node {gap.node_name}", "events") if gap.node_name else ("stream", "messages")
     count = f"{gap.count} {unit} missing" if gap.count else f"{unit} missing, number unknown"
-    text = f"gap: {where}: {count}: {cause}"
+    text = f"gap: {where}: {count}{_span(gap)}: {cause}"
     if gap.HasField("from") and gap.HasField("to"):
         text += f", {rfc3339(getattr(gap, 'from'))} to {rfc3339(gap.to)}"
     return text
+
+
+def _copy_text(gap: GapNotice) -> str:
+    where = f"NATS server {gap.server}" if gap.server else "one of NATS's servers"
+    return (
+        f"damage: {where}: its copy of the stream lacks {gap.count} messages{_span(gap)}; "
+        "another copy has them, nothing is missing"
+    )
+
+
+def _span(gap: GapNotice) -> str:
+    return f" (number {gap.first} to {gap.last})" if gap.first else ""

@@ -1,0 +1,132 @@
+"""The copies of the stream, one on each of NATS's servers: which messages each of them lacks.
+
+A nats-server that finds a message's checksum wrong steps over it, in whatever it is asked for, and
+says nothing; the other copies have the message still. A copy is asked through a consumer that
+lives on its server alone, for headers only: the server reads and checks the whole message for that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nats.aio.client import Client
+from nats.errors import Error
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import api
+from nats.js.errors import APIError
+
+from bus.subjects import EVENTS_STREAM
+from gateway.errors import BusError
+
+# NATS places a consumer where it likes: all of three servers have had one after so many.
+_PLACEMENTS = 48
+_CHUNK_MESSAGES = 500
+_SILENCE_S = 5.0  # a server that has a message sends it within this
+
+
+class Damage(NamedTuple):
+    """Messages ``first`` to ``last`` are missing in the copy of ``server``; another has them."""
+
+    server: str
+    first: int
+    last: int
+
+
+class Copies:
+    """Looks at each copy by itself."""
+
+    def __init__(self, nc: Client) -> None:
+        self._js = nc.jetstream(timeout=5.0)
+
+    async def damage(self, first: int, last: int) -> list[Damage]:
+        """Return what single copies lack of the messages ``first`` to ``last``.
+
+        Raises `BusError` where a server that holds a copy cannot be asked.
+        """
+        try:
+            info = await self._js.stream_info(EVENTS_STREAM)
+            if info.cluster is None or not info.cluster.replicas or first > last:
+                return []
+            servers = {info.cluster.leader, *(peer.name for peer in info.cluster.replicas)}
+            found = await self._read_each({name for name in servers if name}, first, last)
+            oldest = (await self._js.stream_info(EVENTS_STREAM)).state.first_seq
+        except (Error, APIError, TimeoutError) as error:
+            raise BusError(f"copies: nats: {str(error) or type(error).__name__}") from None
+        if missing := servers - found.keys():
+            names = ", ".join(sorted(name or "?" for name in missing))
+            raise BusError(f"copies: cannot be asked on {names}")
+        return [
+            Damage(server, *part)
+            for server, lacking in sorted(found.items())
+            for hole in lacking
+            for part in _had_by_another(hole, server, found, oldest)
+        ]
+
+    async def _read_each(
+        self, servers: set[str], first: int, last: int
+    ) -> dict[str, list[tuple[int, int]]]:
+        found: dict[str, list[tuple[int, int]]] = {}
+        for _ in range(_PLACEMENTS):
+            if found.keys() >= servers:
+                break
+            consumer = await self._js.add_consumer(
+                EVENTS_STREAM,
+                api.ConsumerConfig(
+                    deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=first,
+                    ack_policy=api.AckPolicy.NONE,
+                    mem_storage=True,
+                    num_replicas=1,
+                    headers_only=True,
+                    inactive_threshold=60.0,
+                ),
+            )
+            try:
+                server = consumer.cluster.leader if consumer.cluster else None
+                if server in servers and server not in found:
+                    found[server] = await self._lacking(consumer.name, first, last)
+            finally:
+                await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
+        return found
+
+    async def _lacking(self, consumer: str, first: int, last: int) -> list[tuple[int, int]]:
+        """Return the ranges of messages that do not come from the server of ``consumer``."""
+        holes: list[tuple[int, int]] = []
+        wanted = first
+        subscription = await self._js.pull_subscribe_bind(consumer, stream=EVENTS_STREAM)
+        try:
+            while wanted <= last:
+                count = min(_CHUNK_MESSAGES, last - wanted + 1)
+                try:
+                    messages = await subscription.fetch(count, timeout=_SILENCE_S)
+                except NatsTimeoutError:  # nothing more that it could send
+                    break
+                for message in messages:
+                    at = message.metadata.sequence.stream
+                    if at > wanted:
+                        holes.append((wanted, min(at - 1, last)))
+                    wanted = at + 1
+        finally:
+            await subscription.unsubscribe()
+        if wanted <= last:
+            holes.append((wanted, last))
+        return holes
+
+
+def _had_by_another(
+    hole: tuple[int, int], server: str, found: dict[str, list[tuple[int, int]]], oldest: int
+) -> list[tuple[int, int]]:
+    """Return the parts of ``hole`` that are there in another copy, and not too old by now."""
+    parts: list[tuple[int, int]] = []
+    for at in range(max(hole[0], oldest), hole[1] + 1):
+        if all(
+            any(first <= at <= last for first, last in lacking)
+            for other, lacking in found.items()
+            if other != server
+        ):
+            continue
+        if parts and parts[-1][1] == at - 1:
+            parts[-1] = (parts[-1][0], at)
+        else:
+            parts.append((at, at))
+    return parts
