@@ -289,3 +289,23 @@ async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gatewa
 
 def _body_of_size(numbers, size):
     return module._body(b"", [exec_event(n, argument_bytes=size) for n in numbers])
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_somebody_else_publishes_on_our_subject(collector, gateway, nats_server, nc, restart):
+    """What cannot be read there stops nothing; numbers go up all the same."""
+    one = await collector()
+    one.publish(range(1, 11))
+    await one.done()
+    if restart:
+        await one.kill()
+    await nc.jetstream().publish("tetra.events.n1", b"\xff\xff no batch")
+    if restart:
+        one = await collector()
+    else:
+        async with outage(nats_server):  # it asks what is stored when it comes back
+            one.publish(range(11, 21))
+    one.publish(range(21, 31))
+    await one.done()
+    assert await stored(gateway) == [*range(1, 11), *(() if restart else range(11, 21)),
+                                     *range(21, 31)]  # fmt: skip

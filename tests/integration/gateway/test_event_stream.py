@@ -299,8 +299,50 @@ async def test_bad_requests_are_refused_by_name(gateway, request_, text):
     assert text in await call.details()
 
 
-async def test_message_that_is_no_batch_is_stepped_over(gateway, feeder):
-    call = await gateway.stream()
+async def test_message_that_is_no_batch_is_stepped_over_and_told(gateway, feeder, capsys):
+    call, plain = await gateway.stream(), await gateway.subscribe()
     await feeder.js.publish("tetra.events.n1", b"\xff\xff no batch")
     await feeder.publish(1)
-    assert await read_numbers(call, 1) == [1]
+    responses = await read_events(call, 1)
+    assert await read_numbers(plain, 1) == numbers_in(*responses) == [1]
+    [gap] = gaps_in(responses)
+    assert (gap.cause, gap.node_name, gap.count, gap.first) == (
+        stream_pb2.GapNotice.CAUSE_MALFORMED, "", 1, 1
+    )  # fmt: skip
+    assert gateway.gateway.streams.malformed == {"message": 1, "event": 0}
+    assert "malformed on the bus, left out" in capsys.readouterr().out
+
+
+MALFORMED = {
+    "garbage": b"\xff\xff",
+    "empty": b"",
+    "cut short": exec_event(3)[:-3],
+    "no UTF-8": exec_event(3).replace(b"/usr/bin/true", b"/usr/bin/\xff\xfe\xfd\xfc"),
+}
+
+
+@pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
+async def test_event_that_is_none_is_left_out_and_told(gateway, start_gateway, feeder, payload):
+    """It would end the stream of every client, for ever."""
+    call, plain = await gateway.stream(), await gateway.subscribe()
+    await feeder.send(feeder.batch([exec_event(1), payload, exec_event(2)]))
+    responses = await read_events(call, 2)
+    assert await read_numbers(plain, 2) == numbers_in(*responses) == [1, 2]
+    malformed = stream_pb2.GapNotice.CAUSE_MALFORMED
+    assert [(gap.cause, gap.node_name, gap.first, gap.last) for gap in gaps_in(responses)] == [
+        (malformed, "n1", 2, 2)
+    ]
+    assert gateway.gateway.streams.malformed == {"message": 0, "event": 1}
+    # From the past, and through each way of choosing.
+    other = await start_gateway()
+    paths = {"paths": ["process.pid"]}
+    for request in ({}, {"field_filters": [{"fields": paths}]}, {"deny_list": [{"pid": [9]}]}):
+        responses = await other.read_all(last=3, **request)
+        assert numbers_in(*responses) == [1, 2]
+        assert [gap.cause for gap in gaps_in(responses)] == [malformed]
+
+
+async def test_snapshot_with_an_event_that_is_none(gateway, feeder):
+    feeder.alive = [exec_event(1), b"\xff\xff", exec_event(2)]
+    await feeder.answer()
+    assert numbers_in(*await gateway.read_all(snapshot=True)) == [1, 2]

@@ -82,7 +82,9 @@ async def gateway_port(start_gateway, nc):
     call = await gateway.stream()
     await one.publish(30)
     await two.publish(12)
+    await nc.jetstream().publish("tetra.events.one", b"\xff\xff no batch")
     await read_numbers(call, 42)
+    await eventually(lambda: gateway.gateway.streams.malformed["message"])
     one.sequence += 5
     await gateway.gateway.fleet.describe()
     yield port
@@ -115,6 +117,8 @@ async def test_the_gateway_counts_what_came_and_who_is_there(gateway_port):
     assert value(samples, "tetragon_events_total", type="PROCESS_EXEC") == 42
     assert value(samples, "tetra_gateway_sent_events_total") == 42
     assert value(samples, "tetra_gateway_clients") == 1
+    assert value(samples, "tetra_gateway_malformed_total", kind="message") == 1
+    assert value(samples, "tetra_gateway_malformed_total", kind="event") == 0
     assert value(samples, "tetra_gateway_live") == 1
     assert value(samples, "tetra_gateway_node_alive", node="one") == 1
     assert value(samples, "tetra_gateway_node_waiting_events", node="one") == 5

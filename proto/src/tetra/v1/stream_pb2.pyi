@@ -221,6 +221,8 @@ class GapNotice(_message.Message):
         """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
         CAUSE_COPY_DAMAGED: GapNotice._Cause.ValueType  # 5
         """Nothing is missing: one copy of the stream lacks messages that another has."""
+        CAUSE_MALFORMED: GapNotice._Cause.ValueType  # 6
+        """What was there could not be read, and is left out: somebody's bug."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: GapNotice.Cause.ValueType  # 0
@@ -234,6 +236,8 @@ class GapNotice(_message.Message):
     """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
     CAUSE_COPY_DAMAGED: GapNotice.Cause.ValueType  # 5
     """Nothing is missing: one copy of the stream lacks messages that another has."""
+    CAUSE_MALFORMED: GapNotice.Cause.ValueType  # 6
+    """What was there could not be read, and is left out: somebody's bug."""
 
     CAUSE_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
+from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
@@ -268,7 +269,7 @@ class Publisher:
         if not nc.is_connected:  # else the client would keep it, and send it late
             raise NatsError("not connected")
         if run is not self._asked or not self._sure:
-            stored = await self._stored_sequence(nc, run)
+            stored = await self._stored_sequence(nc, run, batch)
             if run.base is None:
                 self.spool.number(run, stored + 1)
             assert run.base is not None
@@ -358,17 +359,32 @@ class Publisher:
         if b'"error"' in reply.data:
             raise NatsError(f"not stored: {reply.data.decode(errors='replace')}")
 
-    async def _stored_sequence(self, nc: Client, run: Run) -> int:
+    async def _stored_sequence(self, nc: Client, run: Run, under_way: _Batch) -> int:
         """Return the last number of the run's boot in the stream, 0 for none."""
         subject = subjects.events_subject(run.node_name)
         api = f"$JS.API.DIRECT.GET.{subjects.EVENTS_STREAM}.{subject}"
         reply = await nc.request(api, b"", timeout=ACK_TIMEOUT_S)
         if not reply.data:
             return 0  # status 404: no message of ours
-        batch = EventBatch.FromString(reply.data)
+        try:
+            batch = EventBatch.FromString(reply.data)
+        except DecodeError:
+            log.warning("somebody else publishes on our subject", subject=subject)
+            return _number_without_stream(run, under_way)
         if batch.boot_id != run.boot_id:
             return 0
         return batch.first_sequence + len(batch.events) - 1
+
+
+def _number_without_stream(run: Run, under_way: _Batch) -> int:
+    """Return what may stand for the last number in the stream where it cannot be read.
+
+    Numbers go up whatever happens, else new events would pass for old ones. Where ours are not
+    known, those of this boot so far are fewer than its microseconds: a hole too many is told.
+    """
+    if run.base is not None:
+        return run.base + under_way.first - 1
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 def _body(loss: bytes, events: list[bytes]) -> bytes:

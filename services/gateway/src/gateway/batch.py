@@ -9,7 +9,7 @@ from functools import cached_property
 from google.protobuf.message import DecodeError, Message
 
 from gateway import wire
-from tetra.v1 import bus_pb2, node_pb2
+from tetra.v1 import bus_pb2, node_pb2, stream_pb2
 from tetragon import events_pb2, tetragon_pb2
 
 
@@ -55,6 +55,27 @@ def _member(inner: Message | None, name: str) -> tetragon_pb2.Process | None:
     return process
 
 
+def without_malformed(payloads: list[bytes]) -> list[bytes]:
+    """Return ``payloads`` with an empty one in place of each that is no GetEventsResponse.
+
+    One of these among good ones would end the stream of every client that reads it.
+    """
+    try:
+        # All at once is done in C, and costs a seventh of a microsecond for each.
+        stream_pb2.StreamEventsResponse.FromString(wire.splice_events(payloads))
+    except DecodeError:
+        return [payload if _is_readable(payload) else b"" for payload in payloads]
+    return payloads
+
+
+def _is_readable(payload: bytes) -> bool:
+    try:
+        events_pb2.GetEventsResponse.FromString(payload)
+    except DecodeError:
+        return False
+    return True
+
+
 @dataclass(slots=True)
 class Batch:
     """One message of the stream."""
@@ -66,8 +87,10 @@ class Batch:
     first_sequence: int
     collector_start_ns: int
     loss: node_pb2.LossCounters
-    payloads: list[bytes]  # serialized GetEventsResponse
+    payloads: list[bytes]  # serialized GetEventsResponse; empty in place of what is none
     size_bytes: int
+    # Numbers of the events that could not be read; nobody is sent those.
+    malformed: list[int] = field(default_factory=list)
     # Whether what is made from the events is kept for the next who asks; see Broadcaster.
     warm: bool = False
     _events: list[Event] | None = field(default=None, repr=False)
@@ -79,6 +102,10 @@ class Batch:
         message = bus_pb2.EventBatch.FromString(data)
         loss = node_pb2.LossCounters()
         loss.CopyFrom(message.loss)  # a part of the message would keep all of it in memory
+        payloads = without_malformed(list(message.events))
+        malformed: list[int] = []
+        if not all(payloads):
+            malformed = [message.first_sequence + n for n, one in enumerate(payloads) if not one]
         return cls(
             stream_sequence=stream_sequence,
             stored_ns=stored_ns,
@@ -87,8 +114,9 @@ class Batch:
             first_sequence=message.first_sequence,
             collector_start_ns=message.collector_start.ToNanoseconds(),
             loss=loss,
-            payloads=list(message.events),
+            payloads=payloads,
             size_bytes=len(data),
+            malformed=malformed,
         )
 
     @property

@@ -62,7 +62,10 @@ class Continuity:
         drops the later ones.
         """
         if not batch.node_name:
+            self._note_malformed(batch, [batch.stream_sequence])
             return 0
+        if batch.malformed:
+            self._note_malformed(batch, batch.malformed)
         key = (batch.node_name, batch.boot_id)
         seen = self._series.get(key)
         if seen is None:
@@ -158,6 +161,10 @@ class Continuity:
         from_ns = wire.event_time_ns(seen.last_event) or seen.stored_ns
         notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN, from_ns)
         notice.to.FromNanoseconds(batch.collector_start_ns)
+
+    def _note_malformed(self, batch: Batch, numbers: list[int]) -> None:
+        notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_MALFORMED, batch.stored_ns)
+        notice.count, notice.first, notice.last = len(numbers), numbers[0], numbers[-1]
 
     def _gap(
         self, batch: Batch, cause: stream_pb2.GapNotice.Cause.ValueType, from_ns: int

@@ -264,7 +264,8 @@ class _Sender:
     async def _take(self, batch: Batch, skip: int) -> None:
         behind = (batch.stream_sequence + 1, 0)
         timed = self._is_timed(batch)
-        if skip == 0 and not timed and self._fits(batch) and self._selection.whole:
+        plain = not timed and not batch.malformed
+        if skip == 0 and plain and self._fits(batch) and self._selection.whole:
             if self._selection.chooses(batch.node_name):
                 self._parts.append(batch.spliced())
                 self._size_bytes += batch.size_bytes

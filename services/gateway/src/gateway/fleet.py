@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass, field
 
 import structlog
+from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.errors import APIError
 
 from bus import subjects
-from gateway.batch import Batch
+from gateway.batch import Batch, without_malformed
 from gateway.errors import BusError
 from gateway.history import decode
 from tetra.v1 import bus_pb2, node_pb2
@@ -139,7 +140,7 @@ class Fleet:
                 _log.warning("snapshot refused", node=node.node_name, error=answer.error)
                 continue
             part = snapshots.setdefault(node.node_name, Snapshot(node.boot_id, answer.sequence))
-            part.events += answer.events
+            part.events += filter(None, without_malformed(list(answer.events)))
         return snapshots
 
     async def ask(
@@ -159,7 +160,11 @@ class Fleet:
             if message.headers and message.headers.get("Status") == "503":  # nobody listens
                 done.set()
                 return
-            answer = bus_pb2.ControlResponse.FromString(message.data)
+            try:
+                answer = bus_pb2.ControlResponse.FromString(message.data)
+            except DecodeError:
+                _log.warning("answer malformed", subject=subject)
+                return
             answers.append(answer)
             self._on_answer(answer)
             if answer.more:

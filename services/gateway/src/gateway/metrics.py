@@ -95,6 +95,13 @@ class Metrics(Collector):
             self._streams.history.repaired_total,
         )
 
+        malformed = CounterMetricFamily(
+            "tetra_gateway_malformed", "What came in and could not be read", labels=["kind"]
+        )
+        for kind, count in self._streams.malformed.items():
+            malformed.add_metric([kind], count)
+        yield malformed
+
     def _nodes(self) -> Iterator[Metric]:
         alive = GaugeMetricFamily(
             "tetra_gateway_node_alive", "Whether the node's collector lives", labels=["node"]

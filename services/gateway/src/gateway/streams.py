@@ -48,6 +48,14 @@ class Streams:
         """Whether the stream is there and will never take an event."""
         return self._subscriber.stream_is_dead
 
+    @property
+    def malformed(self) -> dict[str, int]:
+        """What could not be read, since the start: messages that are no batches, and events."""
+        return {
+            "message": self._subscriber.malformed_messages,
+            "event": self._subscriber.malformed_events,
+        }
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold one of the places; raise `RequestError` where there is none."""

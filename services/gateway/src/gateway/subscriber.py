@@ -35,6 +35,7 @@ EXPIRES_S = 30
 REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 DUPLICATE_WINDOW_S = 120
+TELL_EVERY_S = 10.0  # what is malformed
 _NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}."
 
 _log = structlog.get_logger()
@@ -61,6 +62,9 @@ class Subscriber:
         self._told = False
         # Made by us on top of a deleted one's state (see REMAKE_AFTER_S): acknowledges nothing.
         self.stream_is_dead = False
+        self.malformed_messages = 0
+        self.malformed_events = 0
+        self._told_malformed_at = -TELL_EVERY_S
         self._live = {True: asyncio.Event(), False: asyncio.Event()}
         self._live[False].set()
 
@@ -186,9 +190,25 @@ class Subscriber:
         self.stream_is_dead = False
         batch = decode(message.data, sequence, stored_ns)
         if not batch.node_name:
-            _log.warning("message is no batch", subject=message.subject, sequence=sequence)
+            self.malformed_messages += 1
+            self._tell_malformed(message.subject, sequence)
+        elif batch.malformed:
+            self.malformed_events += len(batch.malformed)
+            self._tell_malformed(message.subject, sequence)
         self._on_batch(batch)
         self._broadcaster.publish(batch)
+
+    def _tell_malformed(self, subject: str, sequence: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told_malformed_at >= TELL_EVERY_S:
+            self._told_malformed_at = now
+            _log.warning(
+                "malformed on the bus, left out",
+                messages=self.malformed_messages,
+                events=self.malformed_events,
+                last_subject=subject,
+                last_sequence=sequence,
+            )
 
 
 # Microseconds are as fine as datetime has it; the server tells nanoseconds, without final zeros.

@@ -11,6 +11,7 @@ _CAUSES = {
     GapNotice.CAUSE_COLLECTOR_DOWN: "no collector ran",
     GapNotice.CAUSE_STREAM_DAMAGED: "gone from inside the stream: "
     "a file of a NATS server is damaged, or they were deleted by hand",
+    GapNotice.CAUSE_MALFORMED: "could not be read and are left out: who publishes there?",
 }
 
 

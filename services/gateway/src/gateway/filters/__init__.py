@@ -87,10 +87,12 @@ class Selection:
         if not self.chooses(batch.node_name):
             return
         if self.whole:
-            yield from enumerate(batch.payloads[skip:], skip)
+            for index, payload in enumerate(batch.payloads[skip:], skip):
+                if payload:
+                    yield index, payload
             return
         for index, event in enumerate(islice(batch.events(), skip, None), skip):
-            if self.match is None or self.match(event):
+            if event.data and (self.match is None or self.match(event)):
                 yield index, event.data if self.rewrite is None else self.rewrite(event)
 
     def apply(self, event: Event) -> bytes | None:
