@@ -313,6 +313,26 @@ async def test_message_that_is_no_batch_is_stepped_over_and_told(gateway, feeder
     assert "malformed on the bus, left out" in capsys.readouterr().out
 
 
+NO_BATCHES = {
+    "time": bus_pb2.EventBatch(
+        node_name="n1", first_sequence=1, collector_start=Timestamp(seconds=1 << 62)
+    ),
+    "numbers": bus_pb2.EventBatch(
+        node_name="n1", first_sequence=(1 << 64) - 1, events=[exec_event(1), exec_event(2)]
+    ),
+    "no number": bus_pb2.EventBatch(node_name="n1"),
+}
+
+
+@pytest.mark.parametrize("batch", NO_BATCHES.values(), ids=NO_BATCHES)
+async def test_batch_with_times_or_numbers_that_are_none_is_stepped_over(gateway, feeder, batch):
+    call = await gateway.stream()
+    await feeder.js.publish("tetra.events.n1", batch.SerializeToString())
+    await feeder.publish(1)
+    assert await read_numbers(call, 1) == [1]
+    assert gateway.gateway.streams.malformed == {"message": 1, "event": 0}
+
+
 MALFORMED = {
     "garbage": b"\xff\xff",
     "empty": b"",

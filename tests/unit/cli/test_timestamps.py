@@ -12,6 +12,7 @@ from cli.timestamps import (
     parse_time,
     rfc3339,
     rfc3339_nanos,
+    unix_ns,
 )
 
 NOW = datetime(2026, 5, 4, 12, 0, 0).timestamp()
@@ -75,3 +76,11 @@ def test_what_is_no_time_is_refused_with_an_example(text):
 )
 def test_durations_for_people(seconds, text):
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [1 << 62, -(1 << 62), 253402300800])
+def test_a_time_that_no_calendar_has_is_told_in_seconds(seconds):
+    moment = Timestamp(seconds=seconds, nanos=5)
+    assert rfc3339_nanos(moment) == f"@{seconds}.000000005Z"
+    assert rfc3339(moment) == f"@{seconds}.000000005Z"
+    assert unix_ns(moment) == seconds * 10**9 + 5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cli.processes import command_of, end_of, is_kernel_thread, place_of, user_of
 from cli.terminal import visible
-from cli.timestamps import duration_text
+from cli.timestamps import duration_text, unix_ns
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
@@ -66,7 +66,7 @@ class ProcessTree:
         entry = self._known(event.node_name, body.process)
         if entry is None:
             return
-        moment_s = event.time.ToNanoseconds() / 1e9
+        moment_s = unix_ns(event.time) / 1e9
         if kind == "process_exit":
             how = end_of(event.process_exit)
             self._end(entry, moment_s, f"exit {how}" if how.isdecimal() else visible(how))
@@ -88,7 +88,7 @@ class ProcessTree:
                 node=node,
                 pid=process.pid.value,
                 text=visible(f"{text} [{place}]" if place else text),
-                start_s=process.start_time.ToNanoseconds() / 1e9,
+                start_s=unix_ns(process.start_time) / 1e9,
             )
             self.entries[exec_id] = entry
             self.running += 1

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cli.processes import process_of
+from cli.timestamps import unix_ns
 from tetra.v1.stream_pb2 import Cursor, GapNotice, LossNotice, StreamEventsRequest
 from tetragon.events_pb2 import GetEventsResponse
 
@@ -103,7 +104,7 @@ class Progress:
                 self._told.add(process.exec_id)
 
     def _is_new(self, event: GetEventsResponse) -> bool:
-        if self._since_ns and event.time.ToNanoseconds() < self._since_ns:
+        if self._since_ns and unix_ns(event.time) < self._since_ns:
             return False
         if event.WhichOneof("event") != "process_exec":
             return True

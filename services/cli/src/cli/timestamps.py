@@ -16,6 +16,7 @@ from cli.errors import UsageError
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
 _UNIT_S = {
@@ -33,8 +34,15 @@ _UNIT_S = {
 
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> str:
+    if not _FIRST_S <= seconds <= _LAST_S:  # no calendar has it: as parse_time() understands it
+        return f"@{seconds}"
     # timedelta, not fromtimestamp(): years before 1970 and after 2038 on every platform.
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+
+
+def unix_ns(timestamp: Timestamp) -> int:
+    """Return nanoseconds since 1970; those of a time that is none, too."""
+    return timestamp.seconds * 1_000_000_000 + timestamp.nanos
 
 
 def rfc3339(timestamp: Timestamp) -> str:

@@ -10,6 +10,7 @@ from operator import attrgetter
 from cli.processes import command_of, is_kernel_thread, place_of, user_of
 from cli.resume import Batch
 from cli.terminal import visible
+from cli.timestamps import unix_ns
 
 GROUPS = ("binary", "user", "container", "node")
 _WINDOW_S = 10
@@ -78,7 +79,7 @@ class TopModel:
                     visible(user_of(process)),
                     visible(command_of(process)),
                     visible(event.node_name),
-                    process.start_time.ToNanoseconds() / 1e9,
+                    unix_ns(process.start_time) / 1e9,
                 )
                 parent = event.process_exec.parent
                 if parent.pid.value == process.pid.value:

@@ -168,14 +168,19 @@ class ProcessCache:
         return self._table.get(process.parent)
 
     def ancestors_of(self, process: Process) -> list[Process]:
-        """Return the grandparent and on, nearest first, up to and with pid 1 or 2."""
+        """Return the grandparent and on, nearest first, up to and with pid 1 or 2.
+
+        Images that name each other as parents, as only a damaged saved table has them, end it.
+        """
         found: list[Process] = []
         if process.pid <= 2:
             return found
         current = self._table.get(process.parent)
+        seen = {process.key}
         while current is not None and current.pid > 2:
+            seen.add(current.key)
             current = self._table.get(current.parent)
-            if current is None or current.pid == 0:
+            if current is None or current.pid == 0 or current.key in seen:
                 break
             found.append(current)
         return found

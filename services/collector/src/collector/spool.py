@@ -30,6 +30,7 @@ SEGMENT_BYTES = 4 << 20
 _MAGIC = 0x54535031  # "TSP1"
 _HEADER = Struct("<IIIIQ")  # magic, crc32 of all that follows, payload bytes, events, first index
 _CHECKED = Struct("<IIQ")
+_MAX_INT64 = (1 << 63) - 1
 
 log = structlog.get_logger()
 
@@ -327,12 +328,16 @@ def _read_run(folder: Path) -> Run | None:
     try:
         about = json.loads((folder / "run.json").read_bytes())
         run = Run(str(about["node_name"]), str(about["boot_id"]), int(about["start_time_ns"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # the last two: Infinity, and brackets in brackets, are JSON to Python
+    if not 0 <= run.start_time_ns <= _MAX_INT64:
         return None
     try:
-        run.base = int((folder / "base").read_bytes())
+        base = int((folder / "base").read_bytes())
     except (OSError, ValueError):
-        run.base = None
+        return run
+    if 0 <= base <= _MAX_INT64:
+        run.base = base
     return run
 
 

@@ -18,6 +18,7 @@ from collector.events import Encoder
 from collector.process_cache import Image, Process
 from collector.procfs import start_and_args
 from tetra.v1.state_pb2 import SavedProcess, SavedTable
+from tetragon.tetragon_pb2 import Process as TetragonProcess
 
 _FILE = "processes.pb"
 # The kernel's start_boottime has nanoseconds, /proc has ticks of 10 ms.
@@ -72,6 +73,9 @@ def load(folder: Path, node_name: str, boot_id: str, procfs: Path) -> list[Proce
         return []
     if (saved.node_name, saved.boot_id) != (node_name, boot_id):
         return []
+    if not all(map(_has_image, saved.processes)):
+        log.warning("saved process table unusable", file=str(folder / _FILE), error="image")
+        return []
     # Shared by forks of one image. Its place in memory belongs to it: what runs twice with the same
     # arguments is two images.
     images: dict[tuple[bytes, int], Image] = {}
@@ -100,6 +104,15 @@ def _is_alive(process: Process, procfs: Path) -> bool:
         start_ns // _TICK_NS == process.start_boottime_ns // _TICK_NS
         and arg_start == process.image.arg_start
     )
+
+
+# Its bytes go into events as they are.
+def _has_image(p: SavedProcess) -> bool:
+    try:
+        TetragonProcess.FromString(p.image)
+    except DecodeError:
+        return False
+    return p.start_time_ns >= 0
 
 
 def _image(p: SavedProcess) -> Image:

@@ -12,6 +12,8 @@ from gateway import wire
 from tetra.v1 import bus_pb2, node_pb2, stream_pb2
 from tetragon import events_pb2, tetragon_pb2
 
+_MAX_UINT64 = (1 << 64) - 1
+
 
 class Event:
     """A serialized GetEventsResponse with what filters look at."""
@@ -70,7 +72,7 @@ def without_malformed(payloads: list[bytes]) -> list[bytes]:
 
 def _is_readable(payload: bytes) -> bool:
     try:
-        events_pb2.GetEventsResponse.FromString(payload)
+        stream_pb2.StreamEventsResponse.FromString(wire.splice_event(payload))  # as deep as there
     except DecodeError:
         return False
     return True
@@ -100,6 +102,13 @@ class Batch:
     def decode(cls, data: bytes, stream_sequence: int, stored_ns: int) -> Batch:
         """Return the batch in ``data``; raise `DecodeError` if it is none."""
         message = bus_pb2.EventBatch.FromString(data)
+        last_sequence = message.first_sequence + len(message.events) - 1
+        if message.node_name and not 0 <= last_sequence <= _MAX_UINT64:
+            raise DecodeError("sequence numbers that are none")
+        try:
+            collector_start_ns = message.collector_start.ToNanoseconds()
+        except ValueError as error:
+            raise DecodeError(f"collector_start: {error}") from None
         loss = node_pb2.LossCounters()
         loss.CopyFrom(message.loss)  # a part of the message would keep all of it in memory
         payloads = without_malformed(list(message.events))
@@ -112,7 +121,7 @@ class Batch:
             node_name=message.node_name,
             boot_id=message.boot_id,
             first_sequence=message.first_sequence,
-            collector_start_ns=message.collector_start.ToNanoseconds(),
+            collector_start_ns=collector_start_ns,
             loss=loss,
             payloads=payloads,
             size_bytes=len(data),

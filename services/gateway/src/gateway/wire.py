@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tetra.v1 import stream_pb2
 
 _TIME = 1001  # tetragon.GetEventsResponse.time
+_MAX_TIME_NS = 253_402_300_799_999_999_999  # what a google.protobuf.Timestamp can be
 _EVENT_TAG = b"\x0a"  # tetra.v1.StreamEventsResponse.events: field 1, length-delimited
 
 
@@ -72,11 +73,15 @@ def event_type(event: bytes) -> int:
 
 
 def event_time_ns(event: bytes) -> int:
-    """Return the event's ``time`` as nanoseconds of the calendar clock; 0 where it has none."""
+    """Return the event's ``time`` as nanoseconds of the calendar clock.
+
+    0 where it has none, or one before 1970 or after the year 9999.
+    """
     found = values(event, _TIME)
     if not found:
         return 0
-    return _find_number(found[-1], 1) * 1_000_000_000 + _find_number(found[-1], 2)
+    time_ns = _find_number(found[-1], 1) * 1_000_000_000 + _find_number(found[-1], 2)
+    return time_ns if time_ns <= _MAX_TIME_NS else 0
 
 
 def splice_event(event: bytes) -> bytes:
