@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-kernel test-kernels test-containers chaos check lint types \
+.PHONY: help setup run test test-unit test-kernel test-kernels test-containers chaos fuzz check lint types \
   proto requirements bench screenshots audit clean
 
 help:
@@ -40,6 +40,9 @@ test-containers: $(STAMP) ## build the images and test them on a real Docker eng
 
 chaos: $(STAMP) ## kill, pause, cut off and fill everything while marked processes run (root; CHAOS=--help)
 	@cd tests && ../$(BIN)/python -m chaos $(CHAOS)
+
+fuzz: $(STAMP) ## feed made-up bytes to all that reads some, guided by coverage (FUZZ=--help)
+	@cd tests && ../$(BIN)/python -m fuzz $(FUZZ)
 
 check: lint types test ## what has to pass before a commit
 

@@ -1,0 +1,13 @@
+"""The few names of Atheris that we use."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+def instrument_imports(include: list[str]) -> AbstractContextManager[None]: ...
+def Setup(
+    argv: list[str],
+    test_one_input: Callable[[bytes], None],
+    custom_mutator: Callable[[bytes, int, int], bytes] | None = None,
+) -> list[str]: ...
+def Fuzz() -> None: ...
+def Mutate(data: bytes, max_size: int) -> bytes: ...

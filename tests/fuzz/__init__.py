@@ -1,0 +1,1 @@
+"""Fuzzing of what comes from outside; see ``make fuzz FUZZ=--help``."""

@@ -1,0 +1,1 @@
+"""One module a target: what it is fed, and what must hold. Names and packages: fuzz.inputs."""

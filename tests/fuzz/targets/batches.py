@@ -1,0 +1,163 @@
+"""Messages of the bus, each part one: as a gateway takes them in, looks at them and sends them on.
+
+A message that is no good batch is dropped and counted, and the next one is taken. What is passed on
+can be parsed by a client; notices, node list and metrics can be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fuzz.inputs import flipped, join
+from fuzz.messages import changed
+from gateway import filters, wire
+from gateway.batch import Batch
+from gateway.broadcaster import Broadcaster
+from gateway.feed import Feed
+from gateway.fleet import Fleet
+from gateway.history import History
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.streams import Streams
+from gateway.subscriber import Subscriber
+from tetra.v1.bus_pb2 import EventBatch
+from tetra.v1.stream_pb2 import ListNodesResponse, StreamEventsResponse
+from tetragon.events_pb2 import FieldFilter, Filter, GetEventsResponse
+
+# Options.
+SHOW_METRICS = 1
+SMALL_WINDOW = 2
+
+_STORED_NS = 1_767_225_600_000_000_000
+_SETTINGS = Settings()  # type: ignore[call-arg]  # all have defaults
+_nc = Client()  # never connected: messages are handed over as its callback would
+_selection = filters.compile(
+    [Filter(binary_regex=["x"]), Filter(pid_set=[1, 5]), Filter(ancestor_binary_regex=["."])],
+    [],
+    [FieldFilter(fields={"paths": ["process.binary"]})],
+)
+
+
+_loop = asyncio.new_event_loop()
+
+
+def check(options: int, parts: list[bytes]) -> None:
+    """Receive the messages, then read them as a client's stream would."""
+    _loop.run_until_complete(_check(options, parts))
+
+
+async def _check(options: int, parts: list[bytes]) -> None:
+    broadcaster = Broadcaster(400 if options & SMALL_WINDOW else 1 << 20)
+    fleet, history = Fleet(_nc), History(_nc, 1)
+
+    def on_batch(batch: Batch) -> None:
+        fleet.on_batch(batch)
+        metrics.on_batch(batch)
+
+    subscriber = Subscriber(_nc, _SETTINGS, broadcaster, on_batch)
+    streams = Streams(broadcaster, history, subscriber, 1)
+    metrics = Metrics(streams, fleet)
+    for sequence, part in enumerate(parts, start=1):
+        message = Msg(_nc, "tetra.events.n", "", part)
+        subscriber._receive(message, sequence, _STORED_NS + sequence)
+        assert broadcaster.head == sequence
+    bad = sum(not _is_batch(part) for part in parts)
+    counted = streams.malformed["message"]
+    assert counted >= bad, f"{bad} are no batches, {counted} counted"
+    _read(Feed(broadcaster, history, broadcaster._first), len(parts))
+    nodes = ListNodesResponse(nodes=fleet.nodes())
+    assert all(node.node_name for node in ListNodesResponse.FromString(_bytes(nodes)).nodes)
+    fleet.waiting(), fleet.stalled()
+    if options & SHOW_METRICS:
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        text = generate_latest(registry).decode()
+        for kind, count in streams.malformed.items():
+            assert f'\ntetra_gateway_malformed_total{{kind="{kind}"}} {float(count)}\n' in text
+
+
+def _is_batch(part: bytes) -> bool:
+    try:
+        return bool(EventBatch.FromString(part).node_name)
+    except Exception:
+        return False
+
+
+def _read(feed: Feed, count: int) -> None:
+    seen = 0
+    while (found := feed.next_nowait()) is not None:
+        batch, twice = found
+        seen += 1
+        assert 0 <= twice <= len(batch.payloads)
+        good = [payload for payload in batch.payloads if payload]
+        assert len(good) + len(batch.malformed) == len(batch.payloads)
+        response = StreamEventsResponse.FromString(wire.splice_events(good))
+        assert len(response.events) == len(good)
+        for payload, event in zip(good, response.events, strict=True):
+            assert wire.event_type(payload) >= 0
+            assert wire.event_time_ns(payload) == _time_ns(event) or not _is_plain(payload)
+        for payload in _selection.select(batch, twice):
+            GetEventsResponse.FromString(payload)
+        losses, gaps = feed.take_notices()
+        StreamEventsResponse.FromString(_bytes(StreamEventsResponse(losses=losses, gaps=gaps)))
+    assert seen <= count
+
+
+def _time_ns(event: GetEventsResponse) -> int:
+    return event.time.seconds * 1_000_000_000 + event.time.nanos
+
+
+# Protobuf allows a field to come in pieces, and any number: then the quick look may differ.
+def _is_plain(payload: bytes) -> bool:
+    event = GetEventsResponse.FromString(payload)
+    return (
+        event.SerializeToString() == payload
+        and 0 <= event.time.seconds < 1 << 33
+        and 0 <= event.time.nanos < 1_000_000_000
+    )
+
+
+def _bytes(message: StreamEventsResponse | ListNodesResponse) -> bytes:
+    return message.SerializeToString()
+
+
+def mutate(part: bytes, rng: Random) -> bytes:
+    """Another batch by the schema, with other events in it, or other bytes."""
+    if rng.random() < 0.15:
+        return flipped(part, rng)
+    return changed(part, EventBatch, rng, {"events": GetEventsResponse})
+
+
+def _event(pid: int) -> bytes:
+    event = GetEventsResponse(node_name="node-1")
+    event.time.FromNanoseconds(_STORED_NS + pid)
+    event.process_exec.process.binary = "/usr/bin/x"
+    event.process_exec.process.pid.value = pid
+    event.process_exec.parent.pid.value = 1
+    return event.SerializeToString()
+
+
+def _batch(first: int, node: str = "node-1", boot: str = "b", start: int = 1) -> bytes:
+    batch = EventBatch(node_name=node, boot_id=boot, first_sequence=first)
+    batch.collector_start.seconds = start
+    batch.events.extend([_event(first), _event(first + 1)])
+    return batch.SerializeToString()
+
+
+def seeds() -> list[bytes]:
+    """Batches in order, twice, with a hole, of other boots and nodes, with losses, and none."""
+    lossy = EventBatch.FromString(_batch(9))
+    lossy.loss.kernel_exec, lossy.loss.spool = 5, 7
+    return [
+        join(0, [_batch(1), _batch(3), _batch(5)]),
+        join(SHOW_METRICS, [_batch(1), _batch(9), _batch(3), _batch(3), lossy.SerializeToString()]),
+        join(
+            SMALL_WINDOW, [_batch(1), _batch(1, boot="c"), _batch(1, "node-2"), _batch(1, start=2)]
+        ),
+        join(SHOW_METRICS, [b"\xff\xff no batch", b"", _batch(1)]),
+    ]
