@@ -247,7 +247,7 @@ class Stack:
         self.client = Service(
             "client", ["/bin/sh", "-c", 'exec "$0" "$@" >> events.json 2>> client.err',
                        str(BIN / "tetra"), "getevents", "-o", "json", "--node", self.node,
-                       "--cursor-file", "cursor",
+                       "--cursor-file", "cursor", "--reconnect",
                        "--server-address", self.addresses],
             folder, lambda s: (folder / "events.json").stat().st_size > 0,
         )  # fmt: skip

@@ -34,7 +34,7 @@ examples:
   tetra getevents --node web-1 --node web-2        two hosts
   tetra getevents --format '{{time}} {{pid}} {{binary}}'
   tetra getevents --last 1000 --no-follow -o tree  who started whom
-  tetra getevents -o json --cursor-file place >> events.json
+  tetra getevents -o json --cursor-file place --reconnect >> events.json
                                                    go on where the last one ended, or was killed
   tetra getevents -o json > events.json            keep them ...
   tetra getevents -o compact < events.json         ... and look at them later
