@@ -45,6 +45,9 @@ USDT = event("process_usdt", process={"pid": 7}, policy_name="watch")
 PROBE = pod(container={"name": "nginx", "maybe_exec_probe": True})
 ADMIN = ["CAP_SYS_ADMIN", "CAP_NET_RAW"]
 
+TEN = "[1,2,3,4,5,6,7,8,9,10]"
+LOOPS = f"{TEN}.all(a,{TEN}.all(b,{TEN}.all(c,{TEN}.all(d,process_exec.process.pid != 9u))))"
+
 # filter, an event, whether it matches
 TABLE: list[tuple[dict[str, Any], Any, bool]] = [
     ({}, host(), True),
@@ -151,6 +154,7 @@ TABLE: list[tuple[dict[str, Any], Any, bool]] = [
     ),
     ({"cel_expression": ["process_exit.status == uint(3)"]}, EXIT, True),
     ({"cel_expression": ["true"]}, host(), False),
+    ({"cel_expression": [LOOPS]}, host(), False),  # beyond the iterations that CEL allows
     (
         {"cel_expression": ["process_exec.process.pod.namespace == 'x'",
                             "process_exec.process.binary.endsWith('cat')"]},

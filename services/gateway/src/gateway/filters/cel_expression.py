@@ -47,7 +47,10 @@ def build(wanted: events_pb2.Filter) -> Predicate | None:
         for text, expression, types in expressions:
             if event.type not in types:
                 continue
-            value = expression.eval(data=empty | {name: event.inner}).value()
+            try:
+                value = expression.eval(data=empty | {name: event.inner}).value()
+            except RuntimeError as error:  # loops in loops: beyond what CEL allows for one event
+                value = error
             if value is True:
                 return True
             if value is not False:  # an error fails the whole field
