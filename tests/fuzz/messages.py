@@ -10,14 +10,19 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 # What a terminal obeys, what regexes, selectors, paths and CEL are made of, and their bounds.
+_LIST = "[1,2,3,4,5,6,7,8,9,10]"
+_LOOPS = (
+    f"{_LIST}.all(a,{_LIST}.all(b,{_LIST}.all(c,{_LIST}.all(d,process_exec.process.pid != 7u))))"
+)
 TEXTS = (
     "", "x", "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r\n", "\t", "\b", "\x7f", "\x00", "\u202e",
     "\u2028", "\U000e0041", "\ufffd", "🚀", "漢字", "e\u0301", " ", '"', "\\", "{{binary}}", "[b]",
     "/usr/bin/true", "^/usr/", "(", "(?=x)", "a{1000}", "(a*)*$", "\\pN", "[[:alpha:]]", "\\C",
     "process", "process.pid", "a..b", ".", "*", "parent.binary", "ancestors.binary", "a=b", "!x",
     "a in (b,c)", "a notin (b)", "a>1", "a<99999999999999999999", "x" * 300, "\x1b" * 40,
-    "process_exec.process.pid.value > 1u", "process_exit.signal == 'SIGKILL'", "true", "1/0 == 1",
-    "process_exec.process.binary.matches('x')", "[1].all(x, x > 0) && has(process_exec.parent)",
+    "process_exec.process.pid > 1u", "process_exit.signal == 'SIGKILL'", "true", "1/0 == 1",
+    "process_exec.process.binary.matches('x')", "process_exec.process.pid / 0u == 1u",
+    _LOOPS, "[1].all(x, x > 0) && has(process_exec.parent)",
     "node-1", "bm9kZTo1OjE=", "execve procFS", "SIGKILL", "__x64_sys_write", "tcp_connect",
     "security_file_permission", "fd_install", "raw_syscalls", "sys_enter",
 )  # fmt: skip

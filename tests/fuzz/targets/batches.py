@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, generate_latest
@@ -25,13 +27,14 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.streams import Streams
 from gateway.subscriber import Subscriber
-from tetra.v1.bus_pb2 import EventBatch
+from tetra.v1.bus_pb2 import ControlResponse, EventBatch
 from tetra.v1.stream_pb2 import ListNodesResponse, StreamEventsResponse
 from tetragon.events_pb2 import FieldFilter, Filter, GetEventsResponse
 
 # Options.
 SHOW_METRICS = 1
 SMALL_WINDOW = 2
+ANSWERS = 4  # the messages are taken as answers of collectors, too
 
 _STORED_NS = 1_767_225_600_000_000_000
 _SETTINGS = Settings()  # type: ignore[call-arg]  # all have defaults
@@ -66,13 +69,15 @@ async def _check(options: int, parts: list[bytes]) -> None:
         message = Msg(_nc, "tetra.events.n", "", part)
         subscriber._receive(message, sequence, _STORED_NS + sequence)
         assert broadcaster.head == sequence
+        if options & ANSWERS and _is_answer(part):
+            fleet._on_answer(ControlResponse.FromString(part))
     bad = sum(not _is_batch(part) for part in parts)
     counted = streams.malformed["message"]
     assert counted >= bad, f"{bad} are no batches, {counted} counted"
     _read(Feed(broadcaster, history, broadcaster._first), len(parts))
     nodes = ListNodesResponse(nodes=fleet.nodes())
     assert all(node.node_name for node in ListNodesResponse.FromString(_bytes(nodes)).nodes)
-    fleet.waiting(), fleet.stalled()
+    assert set(fleet.stalled()) <= set(fleet.waiting())
     if options & SHOW_METRICS:
         registry = CollectorRegistry()
         registry.register(metrics)
@@ -84,8 +89,16 @@ async def _check(options: int, parts: list[bytes]) -> None:
 def _is_batch(part: bytes) -> bool:
     try:
         return bool(EventBatch.FromString(part).node_name)
-    except Exception:
+    except DecodeError:
         return False
+
+
+def _is_answer(part: bytes) -> bool:
+    try:
+        ControlResponse.FromString(part)
+    except DecodeError:
+        return False
+    return True
 
 
 def _read(feed: Feed, count: int) -> None:
@@ -112,11 +125,14 @@ def _time_ns(event: GetEventsResponse) -> int:
     return event.time.seconds * 1_000_000_000 + event.time.nanos
 
 
-# Protobuf allows a field to come in pieces, and any number: then the quick look may differ.
+# Protobuf allows a field to come in pieces, or with others inside, and any number: then the quick
+# look may differ.
 def _is_plain(payload: bytes) -> bool:
     event = GetEventsResponse.FromString(payload)
+    time = Timestamp(seconds=event.time.seconds, nanos=event.time.nanos)
     return (
         event.SerializeToString() == payload
+        and event.time.SerializeToString() == time.SerializeToString()
         and 0 <= event.time.seconds < 1 << 33
         and 0 <= event.time.nanos < 1_000_000_000
     )
@@ -130,7 +146,8 @@ def mutate(part: bytes, rng: Random) -> bytes:
     """Another batch by the schema, with other events in it, or other bytes."""
     if rng.random() < 0.15:
         return flipped(part, rng)
-    return changed(part, EventBatch, rng, {"events": GetEventsResponse})
+    kind = EventBatch if rng.random() < 0.9 else ControlResponse
+    return changed(part, kind, rng, {"events": GetEventsResponse})
 
 
 def _event(pid: int) -> bytes:
@@ -153,8 +170,11 @@ def seeds() -> list[bytes]:
     """Batches in order, twice, with a hole, of other boots and nodes, with losses, and none."""
     lossy = EventBatch.FromString(_batch(9))
     lossy.loss.kernel_exec, lossy.loss.spool = 5, 7
+    answer = ControlResponse(sequence=7, events=[_event(1)])
+    answer.node.node_name, answer.node.boot_id, answer.node.last_sequence = "node-1", "b", 9
     return [
         join(0, [_batch(1), _batch(3), _batch(5)]),
+        join(ANSWERS | SHOW_METRICS, [_batch(1), answer.SerializeToString(), _batch(3)]),
         join(SHOW_METRICS, [_batch(1), _batch(9), _batch(3), _batch(3), lossy.SerializeToString()]),
         join(
             SMALL_WINDOW, [_batch(1), _batch(1, boot="c"), _batch(1, "node-2"), _batch(1, start=2)]

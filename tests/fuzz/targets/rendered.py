@@ -14,11 +14,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from cli import stdin_events
 from cli.commands.top import TopView
 from cli.commands.tree import TreeView
 from cli.errors import RenderError
 from cli.renderers import Renderer
-from cli.renderers.compact import CompactOptions, CompactRenderer
+from cli.renderers.compact import _KPROBES, CompactOptions, CompactRenderer
 from cli.renderers.json import JsonRenderer
 from cli.renderers.lifecycle import LifecycleRenderer
 from cli.renderers.template import WORDS, TemplateRenderer
@@ -31,6 +32,7 @@ from tetragon.events_pb2 import GetEventsResponse
 # Options.
 SCREENS = 1
 ASCII = 2
+FROM_STDIN = 4  # each part is a line of stdin, too, and so is the JSON of each event
 
 _NOW_S = 1_767_225_600.0
 _SGR = re.compile(r"\x1b\[\d*m")
@@ -52,6 +54,8 @@ def check(options: int, parts: list[bytes]) -> None:
             events.append(GetEventsResponse.FromString(part))
         except DecodeError:
             continue  # gRPC says so, and the stream ends
+    if options & FROM_STDIN:
+        events += _from_stdin(parts, events)
     for make in _PAINTED:
         bare, painted = _render(make(False), events), _render(make(True), events)
         assert bare.replace("\n", "").isprintable(), repr(bare)
@@ -64,6 +68,13 @@ def check(options: int, parts: list[bytes]) -> None:
         assert isinstance(json.loads(line), dict)
     if options & SCREENS:
         _screens(events)
+
+
+# What is printed can be read again; numbers of a time that no calendar has cannot.
+def _from_stdin(parts: list[bytes], events: list[GetEventsResponse]) -> list[GetEventsResponse]:
+    lines = [part.replace(b"\n", b" ") for part in parts]
+    lines += [line.encode() for line in _lines(JsonRenderer(), events)]
+    return [event for line in lines if (event := stdin_events._parse(line)) is not None]
 
 
 def _render(renderer: Renderer, events: list[GetEventsResponse]) -> str:
@@ -107,6 +118,10 @@ def mutate(part: bytes, rng: Random) -> bytes:
     """Another event by the schema, hostile texts where texts stand, or other bytes."""
     if rng.random() < 0.1:
         return flipped(part, rng)
+    if part.startswith(b"{"):
+        return _json(part, rng)
+    if rng.random() < 0.1:
+        return _kernel_function(rng)
     if rng.random() < 0.3:
         event = GetEventsResponse()
         try:
@@ -122,6 +137,46 @@ def mutate(part: bytes, rng: Random) -> bytes:
             process.pid.value = rng.randrange(4)
         return event.SerializeToString()
     return changed(part, GetEventsResponse, rng, {})
+
+
+def _json(part: bytes, rng: Random) -> bytes:
+    at = rng.randrange(len(part) + 1)
+    odd = (
+        b'"',
+        b"{",
+        b"[" * 2000,
+        b"1e400",
+        b"-1",
+        b"null",
+        b'"\\ud800"',
+        b"\xff",
+        b'"@9Z"',
+        b"9" * 30,
+    )
+    return part[:at] + rng.choice(odd) + part[at + rng.randrange(9) :]
+
+
+def _kernel_function(rng: Random) -> bytes:
+    event = GetEventsResponse.FromString(_event("process_kprobe"))
+    body = event.process_kprobe
+    body.function_name = rng.choice(("", "__x64_")) + rng.choice(tuple(_KPROBES))
+    for _ in range(rng.randrange(4)):
+        argument = body.args.add()
+        field = rng.choice(argument.DESCRIPTOR.oneofs_by_name["arg"].fields)
+        if field.message_type is None:
+            if field.name == "string_arg":
+                argument.string_arg = rng.choice(TEXTS)
+            elif field.name.endswith("int_arg"):
+                setattr(argument, field.name, rng.choice((0, 1, 2, 4, 0x02000000)))
+            continue
+        value = getattr(argument, field.name)
+        value.SetInParent()
+        for member in field.message_type.fields:
+            if member.type == member.TYPE_STRING and not member.is_repeated:
+                setattr(value, member.name, rng.choice(TEXTS))
+    if rng.random() < 0.3:
+        body.user_stack_trace.add(address=1, offset=2, symbol=rng.choice(TEXTS), module="m")
+    return event.SerializeToString()
 
 
 def _event(kind: str, **process: Any) -> bytes:
@@ -157,6 +212,10 @@ def seeds() -> list[bytes]:
     return [
         join(SCREENS, life),
         join(ASCII, life),
+        join(
+            FROM_STDIN,
+            [*life, b'{"process_exec":{"process":{"pid":5}},"time":"2026-01-01T0:0:0Z"}'],
+        ),
         join(0, functions),
         *(join(SCREENS, [_event(kind)]) for kind in kinds),
     ]

@@ -28,6 +28,8 @@ _MAGIC = 0x54535031
 _NODE, _BOOT = "node-1", "b"
 # Options.
 FULL = 1  # so small that what is written next drives the oldest out
+NUMBERED = 2  # the runs are told their numbers while they are read
+FOLDER = 4  # one of the files, chosen by the upper bits, is a folder
 
 _MEMORY = Path("/dev/shm")
 
@@ -41,16 +43,21 @@ def check(options: int, parts: list[bytes]) -> None:
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(part)
-        _check(folder, parts, 200 if options & FULL else 1 << 30)
+        if options & FOLDER:
+            path = folder / _FILES[options >> 5]
+            path.unlink(missing_ok=True)
+            path.mkdir(parents=True)
+        _check(folder, parts, options)
     finally:
         shutil.rmtree(folder)
 
 
-def _check(folder: Path, parts: list[bytes], limit: int) -> None:
-    spool = Spool(folder, Run(_NODE, _BOOT, 9), limit, "never")
+def _check(folder: Path, parts: list[bytes], options: int) -> None:
+    full = bool(options & FULL)
+    spool = Spool(folder, Run(_NODE, _BOOT, 9), 200 if full else 1 << 30, "never")
     spool.open()
     found, given = spool.events, 0
-    if limit == 200:
+    if full:
         assert spool.append(0, 2, b"new")
     while (record := spool.peek()) is not None:
         assert spool.peek() is record
@@ -62,13 +69,15 @@ def _check(folder: Path, parts: list[bytes], limit: int) -> None:
             sealed = _sealed(record.first, record.events, record.payload)
             assert any(sealed in part for part in parts), "not as it was written"
             given += record.events
+        if options & NUMBERED:
+            spool.number(record.run, 41)
         before = spool.events
         spool.pop()
         assert spool.events <= before
     assert (spool.events, spool.size_bytes) == (0, 0)
     dropped = spool.statistics.dropped
     assert given + dropped == found, f"{found} found, {given} given, {dropped} dropped"
-    assert dropped == 0 or spool.statistics.torn or limit == 200
+    assert dropped == 0 or spool.statistics.torn or full
     assert spool.append(7, 1, b"and on")
     spool.close()
     again = Spool(folder, Run(_NODE, _BOOT, 10), 1 << 30, "never")
@@ -125,5 +134,6 @@ def seeds() -> list[bytes]:
     return [
         join(0, [_run(5), b"41", segment, segment, _run(7), b"", segment[:-4]]),
         join(0, [_run(5), b"", bad, segment, b"", b"3", segment]),
+        join(NUMBERED | FOLDER | 2 << 5, [_run(5), b"0", segment, segment]),
         join(FULL, [_run(5), b"0", segment, bad, _run(7), b"", segment, segment]),
     ]
