@@ -1,6 +1,7 @@
 """Who is whose: parents that leave, exec while children live, pids that come back."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,26 @@ def test_a_pid_that_comes_back_is_another_process(plain, lives):
     assert decoded(first.process.exec_id)[1] < decoded(told.exec_id)[1]
     parent = only(execs_of(events, pid)).process
     assert first.parent == second.parent == parent
+
+
+def test_pids_that_wrap_around(plain):
+    """The kernel is told to go on counting just below its largest pid."""
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    largest = int(Path("/proc/sys/kernel/pid_max").read_text())
+    for _ in range(5):  # others start processes, too
+        last.write_text(str(largest - 8))
+        pids = [plain.run(TRUE, f"{n}")[0] for n in range(30)]
+        if pids[0] > largest - 100 and pids[-1] < largest // 2:
+            break
+    turn = next(n for n in range(1, 30) if pids[n] < pids[n - 1])
+    assert turn > 0
+    for n, pid in enumerate(pids):
+        told = execs_of(plain.events, pid)[-1]
+        assert (told.process.binary, told.process.arguments) == (TRUE, f"{n}")
+        assert told.parent.pid.value == os.getpid()
+        assert exits_of(plain.events, pid)[-1].process == told.process
+    names = [execs_of(plain.events, pid)[-1].process.exec_id for pid in pids]
+    assert len(set(names)) == 30
 
 
 def test_a_background_job_outlives_its_shell(plain):
