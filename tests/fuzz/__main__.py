@@ -33,8 +33,11 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import cast
+
+import structlog
 
 from fuzz import inputs, minimize
 
@@ -46,6 +49,18 @@ _MEMORY_MB = 1500
 _STATUS = re.compile(r"cov: (\d+) ft: (\d+)")
 
 
+def _target(name: str) -> str:
+    if name not in inputs.TARGETS:
+        raise argparse.ArgumentTypeError(f"{name!r}: one of {', '.join(inputs.TARGETS)}")
+    return name
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: not a number of seconds above 0")
+    return int(text)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make fuzz",
@@ -53,8 +68,8 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='make fuzz FUZZ="[options] [TARGET ...]"',
     )
-    parser.add_argument("target", nargs="*", choices=[[], *inputs.TARGETS], help="[all]")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target [60]")
+    parser.add_argument("target", nargs="*", type=_target, help="[all]")
+    parser.add_argument("--seconds", type=_positive, default=60, help="for each target [60]")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations [by the clock]")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     instead = parser.add_mutually_exclusive_group()
@@ -78,11 +93,15 @@ def main() -> int:
         return 0
     if not _has_atheris():
         return 2
-    results = []
-    for name in names:
-        results.append(_fuzz(name, args.seconds, args.seed))
-        if args.json:
-            args.json.write_text(json.dumps(results, indent=2) + "\n")
+    results: list[dict[str, object]] = []
+    try:
+        for name in names:
+            results.append(_fuzz(name, args.seconds, args.seed))
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=2) + "\n")
+    except KeyboardInterrupt:
+        _show(results)
+        return 130
     _show(results)
     return int(any(result["found"] for result in results))
 
@@ -111,19 +130,31 @@ def _load(name: str) -> inputs.Target:
 
 
 def _replay(name: str) -> int:
-    target, paths = _load(name), inputs.kept(name)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    target, paths, broken = _load(name), inputs.kept(name), 0
     for path in paths:
-        target.check(*inputs.split(path.read_bytes()))
-    print(f"{name}: {len(paths)} inputs hold")
-    return 0
+        try:
+            target.check(*inputs.split(path.read_bytes()))
+        except Exception:
+            traceback.print_exc()
+            print(f"{name}: {path.relative_to(ROOT)} breaks it", file=sys.stderr)
+            broken += 1
+    print(f"{name}: {len(paths) - broken} of {len(paths)} inputs hold")
+    return int(broken > 0)
 
 
 def _try(path: Path) -> int:
+    path = ROOT / path  # make runs it elsewhere
     name = path.resolve().parent.name
     if name not in inputs.TARGETS:
         print(f"fuzz: error: {path}: not in a folder named for a target", file=sys.stderr)
         return 2
-    _load(name).check(*inputs.split((ROOT / path).read_bytes()))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        print(f"fuzz: error: {path}: {error.strerror}", file=sys.stderr)
+        return 2
+    _load(name).check(*inputs.split(data))
     print(f"{name}: {path.name} holds")
     return 0
 

@@ -180,12 +180,13 @@ class TreeView:
             ended = entry.end_s is not None
             where = f"@{visible(entry.node)} " if several and len(lasts) == 1 else ""
             stem = self._fit(where + self._branches.before(lasts), width // 2)
-            room = width - len(stem) - column - 2
+            left = width - cell_len(stem)
+            room = left - column - 2
             line = self._fit(entry.text, max(room, 1))
             text = Text()
             text.append(stem, style="dim")
             text.append(line, style="dim" if ended else "")
-            text.append(" " * max(1, width - len(stem) - cell_len(line) - len(state)))
+            text.append(" " * max(1, left - cell_len(line) - len(state)))
             text.append(state, style="yellow" if ended else "dim")
             yield text
 
