@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import structlog
+from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -49,6 +50,9 @@ class Control:
             reply = await nc.request(subject, request, timeout=_ASK_TIMEOUT_S)
             node = ControlResponse.FromString(reply.data).node
         except (NatsError, TimeoutError):
+            return
+        except DecodeError:
+            log.warning("answer malformed", subject=subject)
             return
         if node.boot_id == self.boot_id:
             raise SecondCollector(
@@ -115,7 +119,7 @@ class Control:
                     await self._answer_parts(message, response, self.pipeline.snapshot())
                 case None:
                     response.error = "request not known to this collector"
-        except ValueError as error:
+        except DecodeError as error:
             response.error = f"request malformed: {error}"
         await self._respond(message, response)
 
