@@ -1,19 +1,28 @@
 """What fuzzing found worth keeping holds, with no fuzzer: `make fuzz` adds to it."""
 
 import importlib
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from fuzz import inputs
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def replay(target, name):
+    """Check the seeds and all that is kept; return how many inputs that are."""
+    kept = [path.read_bytes() for path in inputs.kept(name)]
+    for data in [*target.seeds(), *kept]:
+        target.check(*inputs.split(data))
+    return len(kept)
+
 
 @pytest.mark.parametrize("name", inputs.TARGETS)
 def test_kept_inputs_hold(name):
     target = importlib.import_module(f"fuzz.targets.{name}")
-    kept = [path.read_bytes() for path in inputs.kept(name)]
-    assert len(kept) >= 5
-    for data in [*target.seeds(), *kept]:
-        target.check(*inputs.split(data))
+    assert replay(target, name) >= 5
 
 
 @pytest.mark.parametrize("name", inputs.TARGETS)
@@ -34,3 +43,38 @@ def test_any_bytes_are_an_input():
     assert inputs.split(b"") == (0, [])
     assert inputs.split(b"\x07\xff\xffab") == (7, [b"ab"])
     assert inputs.split(inputs.join(3, [b"a", b"", b"bc"])) == (3, [b"a", b"", b"bc"])
+
+
+class Agreeable(int):
+    """A checksum that is never wrong."""
+
+    def __ne__(self, other):
+        return False
+
+    __hash__ = int.__hash__
+
+
+# Target, and what is broken in the code that it checks.
+BREAKAGES = [
+    ("records", "collector.text.utf8", lambda raw: raw.decode(errors="surrogateescape")),
+    ("ring", "collector.ring._HEADER", 0),
+    ("spool", "collector.spool._MAX_INT64", 1 << 80),
+    ("spool", "collector.spool.Spool._torn", lambda spool, segment, offset: None),
+    ("spool", "collector.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable())),
+    ("table", "collector.state._has_image", lambda saved: True),
+    ("batches", "gateway.batch.without_malformed", lambda payloads: payloads),
+    ("batches", "gateway.batch._MAX_UINT64", 1 << 80),
+    ("requests", "gateway.filters.labels.RequestError", ValueError),
+    ("rendered", "cli.renderers.lifecycle.visible", str),
+    ("rendered", "cli.renderers.template.visible", str),
+    ("rendered", "cli.process_tree.visible", str),
+    ("rendered", "cli.timestamps._second", lambda seconds: str(EPOCH + timedelta(0, seconds))),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "broken"), BREAKAGES)
+def test_kept_inputs_find_what_is_broken(name, place, broken, monkeypatch):
+    target = importlib.import_module(f"fuzz.targets.{name}")
+    monkeypatch.setattr(place, broken)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - each breaks in its own way
+        replay(target, name)

@@ -6,6 +6,8 @@ and told: events made from it can be parsed.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from random import Random
@@ -43,6 +45,8 @@ def _procfs() -> Path:
 
 
 _proc, _folder = _procfs(), Path(tempfile.mkdtemp(prefix="state-"))
+for _path in (_proc, _folder):
+    atexit.register(shutil.rmtree, _path, ignore_errors=True)
 
 
 def check(options: int, parts: list[bytes]) -> None:
