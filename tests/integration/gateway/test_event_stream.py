@@ -238,6 +238,31 @@ async def test_what_aged_out_is_told_with_its_count(gateway, feeder, nc):
     assert numbers_in(*beyond) == list(range(71, 101))
 
 
+async def test_a_cursor_of_another_stream_misses_nothing_of_this_one(gateway, feeder, nc):
+    """The new stream has grown beyond the place by the time the client comes back."""
+    await feeder.publish(50)
+    old = (await gateway.read_all(last=10))[-1].cursor
+    assert old.stored_ns
+    await nc.jetstream().delete_stream("TETRA_EVENTS")
+    feeder.sequence = 0
+    numbers = await feeder.publish(100)
+    responses = await gateway.read_all(after=old)
+    assert numbers_in(*responses) == numbers
+    assert stream_pb2.GapNotice.CAUSE_AGED_OUT in {gap.cause for gap in gaps_in(responses)}
+
+
+@pytest.mark.parametrize("per_batch", [1, 7, 30])
+async def test_a_cursor_of_this_stream_is_known_again(gateway, start_gateway, feeder, per_batch):
+    numbers = await feeder.publish(60, per_batch=per_batch)
+    read, other = 0, await start_gateway()
+    for response in await gateway.read_all(after=stream_pb2.Cursor(), max_batch_events=4):
+        read += len(response.events)
+        cursor = response.cursor
+        assert cursor.stored_ns or not read
+        responses = await other.read_all(after=cursor)
+        assert (numbers_in(*responses), gaps_in(responses)) == (numbers[read:], [])
+
+
 async def test_everything_aged_out_leaves_only_what_is_new(gateway, feeder, nc):
     await feeder.publish(100)
     await nc.jetstream().purge_stream("TETRA_EVENTS")

@@ -32,19 +32,25 @@ class Cursor(_message.Message):
 
     STREAM_SEQUENCE_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    STORED_NS_FIELD_NUMBER: _builtins.int
     stream_sequence: _builtins.int
     """Sequence number of the message in the JetStream stream."""
     index: _builtins.int
     """Events of that message that are already behind the cursor."""
+    stored_ns: _builtins.int
+    """When NATS took the last message that is behind the cursor, in part at least; calendar clock, 0
+    where it is not known. It tells whether the stream is still the one that the cursor is of.
+    """
     def __init__(
         self,
         *,
         stream_sequence: _builtins.int = ...,
         index: _builtins.int = ...,
+        stored_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "stream_sequence", b"stream_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "stored_ns", b"stored_ns", "stream_sequence", b"stream_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

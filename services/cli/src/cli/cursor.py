@@ -1,4 +1,4 @@
-"""Cursors as text: ``<stream sequence>:<index>``."""
+"""Cursors as text: ``<stream sequence>:<index>``, and ``:<time stored, ns>`` where it is known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tetra.v1.stream_pb2 import Cursor
 
 def cursor_text(cursor: Cursor) -> str:
     """Return ``cursor`` as ``--after`` takes it."""
-    return f"{cursor.stream_sequence}:{cursor.index}"
+    text = f"{cursor.stream_sequence}:{cursor.index}"
+    return f"{text}:{cursor.stored_ns}" if cursor.stored_ns else text
 
 
 def parse_cursor(text: str) -> Cursor:
     """Return the cursor in ``text``; raise `UsageError` if there is none."""
-    found = re.fullmatch(r"(\d{1,20}):(\d{1,10})", text.strip())
+    found = re.fullmatch(r"(\d{1,20}):(\d{1,10})(?::(\d{1,20}))?", text.strip())
     if found:
-        sequence, index = int(found[1]), int(found[2])
-        if sequence < 1 << 64 and index < 1 << 32:
-            return Cursor(stream_sequence=sequence, index=index)
+        sequence, index, stored_ns = int(found[1]), int(found[2]), int(found[3] or 0)
+        if sequence < 1 << 64 and index < 1 << 32 and stored_ns < 1 << 64:
+            return Cursor(stream_sequence=sequence, index=index, stored_ns=stored_ns)
     raise UsageError(f"--after: {text!r} is not a cursor", "--after 81234:17 (from --show-cursor)")

@@ -86,6 +86,11 @@ class Broadcaster:
             raise Behind
         return batch
 
+    def stored_ns_before(self, sequence: int) -> int:
+        """Return when NATS took the message before ``sequence``; 0 where that is not known."""
+        batch = self._batches.get(sequence - 1)
+        return batch.stored_ns if batch else 0
+
     async def wait_beyond(self, sequence: int) -> None:
         """Return when the head is beyond ``sequence``, or the window has been restarted."""
         generation = self.generation

@@ -7,6 +7,8 @@ lives on its server alone, for headers only: the server reads and checks the who
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import NamedTuple
 
 from nats.aio.client import Client
@@ -21,7 +23,9 @@ from gateway.errors import BusError
 # NATS places a consumer where it likes: all of three servers have had one after so many.
 _PLACEMENTS = 48
 _CHUNK_MESSAGES = 500
-_SILENCE_S = 5.0  # a server that has a message sends it within this
+_SILENCE_S, _SILENCES = 4.0, 3  # a server that has a message sends it within these together
+_PAUSE_S = 0.25
+_FAILURES = (Error, APIError, TimeoutError)
 
 
 class Damage(NamedTuple):
@@ -50,7 +54,7 @@ class Copies:
             servers = {info.cluster.leader, *(peer.name for peer in info.cluster.replicas)}
             found = await self._read_each({name for name in servers if name}, first, last)
             oldest = (await self._js.stream_info(EVENTS_STREAM)).state.first_seq
-        except (Error, APIError, TimeoutError) as error:
+        except _FAILURES as error:
             raise BusError(f"copies: nats: {str(error) or type(error).__name__}") from None
         if missing := servers - found.keys():
             names = ", ".join(sorted(name or "?" for name in missing))
@@ -69,38 +73,52 @@ class Copies:
         for _ in range(_PLACEMENTS):
             if found.keys() >= servers:
                 break
-            consumer = await self._js.add_consumer(
-                EVENTS_STREAM,
-                api.ConsumerConfig(
-                    deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=first,
-                    ack_policy=api.AckPolicy.NONE,
-                    mem_storage=True,
-                    num_replicas=1,
-                    headers_only=True,
-                    inactive_threshold=60.0,
-                ),
-            )
             try:
-                server = consumer.cluster.leader if consumer.cluster else None
-                if server in servers and server not in found:
-                    found[server] = await self._lacking(consumer.name, first, last)
-            finally:
-                await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
+                await self._read_one(servers, found, first, last)
+            except _FAILURES:  # a server that has just started, or gone
+                await asyncio.sleep(_PAUSE_S)
         return found
+
+    async def _read_one(
+        self, servers: set[str], found: dict[str, list[tuple[int, int]]], first: int, last: int
+    ) -> None:
+        """Make a consumer; if it lives on a server that is still to be read, read all there."""
+        consumer = await self._js.add_consumer(
+            EVENTS_STREAM,
+            api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=first,
+                ack_policy=api.AckPolicy.NONE,
+                mem_storage=True,
+                num_replicas=1,
+                headers_only=True,
+                inactive_threshold=60.0,
+            ),
+        )
+        try:
+            server = consumer.cluster.leader if consumer.cluster else None
+            if server in servers and server not in found:
+                found[server] = await self._lacking(consumer.name, first, last)
+        finally:
+            with contextlib.suppress(*_FAILURES):  # it goes by itself when nobody uses it
+                await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
 
     async def _lacking(self, consumer: str, first: int, last: int) -> list[tuple[int, int]]:
         """Return the ranges of messages that do not come from the server of ``consumer``."""
         holes: list[tuple[int, int]] = []
-        wanted = first
+        wanted, silences = first, 0
         subscription = await self._js.pull_subscribe_bind(consumer, stream=EVENTS_STREAM)
         try:
             while wanted <= last:
                 count = min(_CHUNK_MESSAGES, last - wanted + 1)
                 try:
                     messages = await subscription.fetch(count, timeout=_SILENCE_S)
-                except NatsTimeoutError:  # nothing more that it could send
-                    break
+                except NatsTimeoutError:  # nothing more that it could send, or a slow server
+                    silences += 1
+                    if silences == _SILENCES:
+                        break
+                    continue
+                silences = 0
                 for message in messages:
                     at = message.metadata.sequence.stream
                     if at > wanted:

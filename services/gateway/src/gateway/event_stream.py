@@ -29,6 +29,7 @@ CURSOR_EVERY_S = 1.0  # where nothing passes the filters
 CLOCKS_APART_NS = 60 * 1_000_000_000
 # A batch whose first event is this far behind a time has none before it.
 DISORDER_NS = 5 * 1_000_000_000
+_LAST_TIME_NS = 253_402_300_799 * 1_000_000_000  # 9999-12-31T23:59:59Z
 # How long behind `until` events from before it may still come.
 GRACE_NS = 2 * 1_000_000_000
 
@@ -110,12 +111,31 @@ class EventStream:
         return plan
 
     async def _plan_after(self, cursor: stream_pb2.Cursor) -> _Plan:
-        first, last = await self._streams.history.bounds()
-        if cursor.stream_sequence > last + 1:  # a place in a stream that is no more
-            plan = _Plan(self._streams.feed(first))
-            plan.feed.note_aged_out(0)
-            return plan
-        return _Plan(self._streams.feed(max(cursor.stream_sequence, 1)), skip=cursor.index)
+        if cursor.stored_ns > _LAST_TIME_NS:
+            raise RequestError(f"after: {cursor.stored_ns} ns are no time before the year 10000")
+        history = self._streams.history
+        first, last = await history.bounds()
+        start = max(cursor.stream_sequence, 1)
+        seen = start if cursor.index else start - 1
+        if seen < first or (seen <= last and await self._is_same(seen, cursor.stored_ns)):
+            return _Plan(self._streams.feed(start), skip=cursor.index, stored_ns=cursor.stored_ns)
+        # The stream is another, or lost its end: what came later than what was seen is new.
+        if cursor.stored_ns:
+            found = await history.find(cursor.stored_ns)
+            while found is not None and found.stored_ns <= cursor.stored_ns:
+                found = next(iter((await history.fetch(found.stream_sequence + 1)).batches), None)
+            first = found.stream_sequence if found else last + 1
+        plan = _Plan(self._streams.feed(first))
+        plan.feed.note_aged_out(0)
+        return plan
+
+    async def _is_same(self, sequence: int, stored_ns: int) -> bool:
+        """Return whether the message is the one that NATS took then, as far as that is known."""
+        if not stored_ns:
+            return True
+        batches = (await self._streams.history.fetch(sequence, 1)).batches
+        there = batches[0] if batches and batches[0].stream_sequence == sequence else None
+        return there is None or there.stored_ns == stored_ns
 
     async def _plan_since(self, since_ns: int) -> _Plan:
         history = self._streams.history
@@ -139,6 +159,7 @@ class _Plan:
 
     feed: Feed
     skip: int = 0  # events of the first message that are behind the start
+    stored_ns: int = 0  # when NATS took the last message that is; 0: unknown
     since_ns: int = 0
     until_ns: int | None = None
     end: int | None = None  # last message, where the stream is not followed
@@ -201,7 +222,8 @@ class _Sender:
         self._parts: list[bytes] = []
         self._size_bytes = 0
         self._count = 0
-        self._cursor = (plan.feed.position, plan.skip)
+        self._seen_ns = plan.stored_ns or streams.broadcaster.stored_ns_before(plan.feed.position)
+        self._cursor = (plan.feed.position, plan.skip, self._seen_ns)
         self._sent_at = 0.0
 
     async def run(self) -> None:
@@ -262,7 +284,8 @@ class _Sender:
         return skip
 
     async def _take(self, batch: Batch, skip: int) -> None:
-        behind = (batch.stream_sequence + 1, 0)
+        before_ns, self._seen_ns = self._seen_ns, batch.stored_ns
+        behind = (batch.stream_sequence + 1, 0, batch.stored_ns)
         timed = self._is_timed(batch)
         plain = not timed and not batch.malformed
         if skip == 0 and plain and self._fits(batch) and self._selection.whole:
@@ -274,7 +297,8 @@ class _Sender:
             return
         for index, payload in self._selection.select_numbered(batch, skip):
             if not timed or self._is_in_time(batch.payloads[index]):
-                await self._add(payload, (batch.stream_sequence, index))
+                stored_ns = batch.stored_ns if index else before_ns
+                await self._add(payload, (batch.stream_sequence, index, stored_ns))
         self._cursor = behind
 
     def _fits(self, batch: Batch) -> bool:
@@ -297,7 +321,7 @@ class _Sender:
         return time_ns >= self._plan.since_ns and (until_ns is None or time_ns <= until_ns)
 
     # ``place`` is the event's own: what is sent before it ends there.
-    async def _add(self, payload: bytes, place: tuple[int, int]) -> None:
+    async def _add(self, payload: bytes, place: tuple[int, int, int]) -> None:
         part = wire.splice_event(payload)
         full = self._size_bytes + len(part) > MAX_RESPONSE_BYTES
         if self._count and (full or self._count >= self._max_events):
@@ -313,9 +337,9 @@ class _Sender:
             await self._send()
 
     async def _send(self) -> None:
-        sequence, index = self._cursor
+        sequence, index, stored_ns = self._cursor
         rest = stream_pb2.StreamEventsResponse(
-            cursor=stream_pb2.Cursor(stream_sequence=sequence, index=index)
+            cursor=stream_pb2.Cursor(stream_sequence=sequence, index=index, stored_ns=stored_ns)
         )
         losses, gaps = self._feed.take_notices()
         rest.losses.extend(n for n in losses if self._selection.chooses(n.node_name))

@@ -189,8 +189,14 @@ class History:
 def _decode(message: Msg) -> Batch:
     headers = message.headers or {}
     sequence = int(headers["Nats-Sequence"])
-    stored = datetime.fromisoformat(headers["Nats-Time-Stamp"][:26].rstrip("Z") + "+00:00")
-    return decode(message.data, sequence, int(stored.timestamp() * 1e9))
+    return decode(message.data, sequence, time_ns(headers["Nats-Time-Stamp"]))
+
+
+def time_ns(text: str) -> int:
+    """Return the time that Go wrote as RFC 3339: nanoseconds without final zeros."""
+    seconds, fraction = text[:19], text[19:].strip(".Z")
+    whole = int(datetime.fromisoformat(f"{seconds}+00:00").timestamp())
+    return whole * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
 def decode(data: bytes, sequence: int, stored_ns: int) -> Batch:
