@@ -17,8 +17,8 @@ SCRIPT = 'x=$(printf "%*s" "$1" x); sleep 0.5; exec true "$x"'
 async def test_an_exec_wakes_the_reader(plain, size):
     woken = asyncio.Event()
 
-    def handle(records):
-        plain.pipeline.handle(records)
+    def handle(records, offset_ns):
+        plain.pipeline.handle(records, offset_ns)
         woken.set()
 
     plain.pump()

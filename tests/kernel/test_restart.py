@@ -7,16 +7,21 @@ from contextlib import contextmanager
 import pytest
 
 from collector import state
-from collector.kernel import boot_id
 from kernel.conftest import NODE, PROCFS
+from tetra.v1.state_pb2 import SavedTable
 
 pytestmark = pytest.mark.kernel
 
 
 def restart(watch, folder):
     """Return the images that a next collector would find, saved as at a clean stop."""
-    state.save(folder, NODE, boot_id(), watch.cache, watch.pipeline.encoder)
-    return state.load(folder, NODE, boot_id(), PROCFS)
+    state.save(folder, SavedTable(node_name=NODE), watch.cache, watch.pipeline.encoder)
+    return found(folder)
+
+
+def found(folder):
+    """Return the images in a saved table that are alive."""
+    return state.still_alive(state.processes(state.read(folder, NODE)), PROCFS)
 
 
 @contextmanager
@@ -49,13 +54,11 @@ def test_an_exec_that_nobody_saw_is_a_new_image(plain, tmp_path):
         while (PROCFS / str(child.pid) / "comm").read_text() != "cat\n":
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        kept = state.load(tmp_path, NODE, boot_id(), PROCFS)
-        assert child.pid not in {p.pid for p in kept if not p.ended}
+        assert child.pid not in {p.pid for p in found(tmp_path) if not p.ended}
 
 
-def test_another_boot_or_node_begins_anew(plain, tmp_path):
+def test_another_node_or_a_damaged_file_begins_anew(plain, tmp_path):
     assert restart(plain, tmp_path)
-    assert state.load(tmp_path, NODE, "another-boot", PROCFS) == []
-    assert state.load(tmp_path, "another-node", boot_id(), PROCFS) == []
+    assert state.read(tmp_path, "another-node") is None
     (tmp_path / "processes.pb").write_bytes(b"\xff\xff\xff")
-    assert state.load(tmp_path, NODE, boot_id(), PROCFS) == []
+    assert state.read(tmp_path, NODE) is None

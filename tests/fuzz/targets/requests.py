@@ -82,7 +82,7 @@ def check(options: int, parts: list[bytes]) -> None:
 
 
 def _apply(selection: filters.Selection) -> None:
-    batch = Batch(1, 1, "node-1", "b", 1, 1, LossCounters(), _EVENTS, 1)
+    batch = Batch(1, 1, "node-1", "b", 1, 1, 1, LossCounters(), _EVENTS, 1)
     for index, payload in selection.select_numbered(batch):
         if payload != _EVENTS[index]:
             GetEventsResponse.FromString(payload)

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+from collector import state
 from collector.events import Encoder
 from collector.process_cache import ProcessCache
 from collector.records import ExitRecord
-from collector.state import load
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from tetra.v1.state_pb2 import SavedTable
@@ -53,7 +53,8 @@ def check(options: int, parts: list[bytes]) -> None:
     """Load the file and tell an exec and an exit of each process in it."""
     content = parts[0] if parts else b""
     (_folder / "processes.pb").write_bytes(content if options & RAW else content + _OURS)
-    processes = load(_folder, _NODE, _BOOT, _proc)
+    saved = state.read(_folder, _NODE)
+    processes = state.still_alive(state.processes(saved), _proc) if saved else []
     cache = ProcessCache(_CAPACITY, with_ancestors=bool(options & ANCESTORS))
     encoder = Encoder(_NODE)
     assert all(process.pid in _PIDS or process.ended for process in processes)

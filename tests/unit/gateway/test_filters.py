@@ -193,7 +193,7 @@ def passes(told, allow=(), deny=()):
     """Return whether the event comes through a whole selection, in a batch as on the bus."""
     selection = filters.compile(map(filter_of, allow), map(filter_of, deny), ())
     payload = told.SerializeToString()
-    batch = Batch(1, 1, "n", "b", 1, 1, node_pb2.LossCounters(), [payload], len(payload))
+    batch = Batch(1, 1, "n", "b", 1, 1, 1, node_pb2.LossCounters(), [payload], len(payload))
     found = list(selection.select(batch))
     assert found in ([], [payload])
     return bool(found)

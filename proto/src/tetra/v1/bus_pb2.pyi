@@ -34,6 +34,7 @@ class EventBatch(_message.Message):
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    PROBES_START_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     """/proc/sys/kernel/random/boot_id: with node_name it names one series of sequence numbers."""
@@ -43,12 +44,18 @@ class EventBatch(_message.Message):
     def collector_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def loss(self) -> _node_pb2.LossCounters:
-        """Totals since collector_start, as they were when the batch was made."""
+        """Totals since probes_start, as they were when the batch was made."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialized tetragon.GetEventsResponse, in the order of handling. Kept as bytes: nobody on the
         way needs to parse what it only passes on.
+        """
+
+    @_builtins.property
+    def probes_start(self) -> _timestamp_pb2.Timestamp:
+        """Since when the probes have been attached without a break, where that is earlier than
+        collector_start: the collector has taken them over from one before it. Nothing was unseen.
         """
 
     def __init__(
@@ -60,10 +67,11 @@ class EventBatch(_message.Message):
         first_sequence: _builtins.int = ...,
         loss: _node_pb2.LossCounters | None = ...,
         events: _abc.Iterable[_builtins.bytes] | None = ...,
+        probes_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["collector_start", b"collector_start", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collector_start", b"collector_start", "loss", b"loss", "probes_start", b"probes_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "collector_start", b"collector_start", "events", b"events", "first_sequence", b"first_sequence", "loss", b"loss", "node_name", b"node_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "collector_start", b"collector_start", "events", b"events", "first_sequence", b"first_sequence", "loss", b"loss", "node_name", b"node_name", "probes_start", b"probes_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

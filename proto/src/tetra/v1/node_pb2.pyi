@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class LossCounters(_message.Message):
-    """Events that were lost, by where; totals since the collector started."""
+    """Events that were lost, by where; totals since the probes were attached."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from tetra.v1 import node_pb2 as _node_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,13 +29,41 @@ class SavedTable(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     SAVED_NS_FIELD_NUMBER: _builtins.int
+    COLLECTOR_START_NS_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    PROBES_START_NS_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    RING_POSITION_FIELD_NUMBER: _builtins.int
+    JOURNAL_FIELD_NUMBER: _builtins.int
+    RECORDS_VERSION_FIELD_NUMBER: _builtins.int
+    UNTOLD_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     """Of another boot, the file means nothing."""
     saved_ns: _builtins.int
     """Calendar clock, ns: when it was written."""
+    collector_start_ns: _builtins.int
+    """The collector whose events the images are from: when it started, calendar clock, ns."""
+    base: _builtins.int
+    """Number of its first event; 0 while it was not known. How many it had made."""
+    made: _builtins.int
+    probes_start_ns: _builtins.int
+    """Since when its probes had been attached, calendar clock, ns."""
+    ring_position: _builtins.int
+    """Bytes of the ring buffer that are in the table: the position behind the last record."""
+    journal: _builtins.int
+    """The first file of the journal that is not in the table."""
+    records_version: _builtins.str
+    """Of the records in the journal: another version of the probes cannot be read."""
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedProcess]: ...
+    @_builtins.property
+    def loss(self) -> _node_pb2.LossCounters: ...
+    @_builtins.property
+    def untold(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The newest of the events made, which were in memory only."""
+
     def __init__(
         self,
         *,
@@ -42,10 +71,19 @@ class SavedTable(_message.Message):
         boot_id: _builtins.str = ...,
         processes: _abc.Iterable[Global___SavedProcess] | None = ...,
         saved_ns: _builtins.int = ...,
+        collector_start_ns: _builtins.int = ...,
+        base: _builtins.int = ...,
+        made: _builtins.int = ...,
+        probes_start_ns: _builtins.int = ...,
+        loss: _node_pb2.LossCounters | None = ...,
+        ring_position: _builtins.int = ...,
+        journal: _builtins.int = ...,
+        records_version: _builtins.str = ...,
+        untold: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "node_name", b"node_name", "processes", b"processes", "saved_ns", b"saved_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "boot_id", b"boot_id", "collector_start_ns", b"collector_start_ns", "journal", b"journal", "loss", b"loss", "made", b"made", "node_name", b"node_name", "probes_start_ns", b"probes_start_ns", "processes", b"processes", "records_version", b"records_version", "ring_position", b"ring_position", "saved_ns", b"saved_ns", "untold", b"untold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -22,18 +23,26 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Losses:
-    """Totals since this collector started."""
+    """Totals since the probes were attached."""
 
     lost: BpfMap
     cache: ProcessCache
     publisher: PublisherStatistics
     spool: SpoolStatistics
+    told: Callable[[LossCounters], None] = lambda _counters: None  # before a batch carries them
+    _spool_before: int = 0
     _counters: LossCounters = field(default_factory=LossCounters)
     _told: LossCounters = field(default_factory=LossCounters)
 
     def counters(self) -> LossCounters:
         """Return the totals as last read by `refresh`."""
         return self._counters
+
+    def go_on(self, before: LossCounters) -> None:
+        """Count on from what a collector told that had these probes before."""
+        self._spool_before = before.spool
+        self.cache.statistics.evictions = before.table_evictions
+        self._told.CopyFrom(before)
 
     def refresh(self) -> None:
         """Read the kernel's counters and tell what is new."""
@@ -43,11 +52,12 @@ class Losses:
             kernel_exit=self._kernel(_EXIT),
             kernel_map=self._kernel(_PROCESS),
             table_evictions=self.cache.statistics.evictions,
-            spool=self.publisher.dropped + self.spool.dropped,
+            spool=self._spool_before + self.publisher.dropped + self.spool.dropped,
         )
         if self._counters != self._told:
             facts = {name.name: value for name, value in self._counters.ListFields()}
             log.warning("events lost", **facts)
+            self.told(self._counters)
             self._told.CopyFrom(self._counters)
 
     def _kernel(self, slot: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import socket
 import sys
@@ -26,22 +27,30 @@ from collector.docker import Docker
 from collector.enricher import Enricher
 from collector.errors import SecondCollector
 from collector.events import Encoder
+from collector.journal import Journal
 from collector.losses import Losses
 from collector.metrics import Metrics
+from collector.pins import Pins, build_id
 from collector.pipeline import Pipeline
+from collector.probes import Probes
 from collector.process_cache import ProcessCache
 from collector.procfs import host_namespaces, read_all
 from collector.publisher import Publisher, PublisherStatistics
 from collector.reader import RingReader
+from collector.recovery import Recovered, recover
 from collector.redaction import Redactor
 from collector.settings import Settings, adopt_environment
 from collector.spool import Run, Spool
 from collector.users import Users
+from tetra.v1.state_pb2 import SavedTable
 
+# Of records in the journal: another layout cannot be replayed.
+RECORDS_HEADER = "events.h"
 FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then goes to disk
 TEND_EVERY_S = 2.0
 SAVE_EVERY_S = 5.0
 SAVE_SHARE = 200  # a large table less often: at most this part of the time
+SAVE_AT_BYTES = 32 << 20  # of journal: what is replayed after a kill, 10 us a record
 HEALTH_FILE = "health"
 HEALTH_STALE_S = 20.0
 
@@ -52,6 +61,9 @@ async def run(settings: Settings) -> None:
     """See, tell, and stop cleanly: detach, drain, publish."""
     kernel.check_rights()
     lock = _lock_node(settings.node_name)
+    if settings.detach:
+        detach(settings)
+        return
     info = kernel.detect(settings.cache_dir, settings.btf, settings.procfs)
     log.info(
         "kernel detected",
@@ -81,29 +93,70 @@ async def run(settings: Settings) -> None:
         show_user=settings.username_metadata == "unix",
         argv=settings.enable_argv,
     )
-    cache = ProcessCache(
-        capacity=settings.process_cache_size,
-        grace_s=settings.process_cache_gc_interval,
-        with_ancestors=bool(settings.enable_ancestors),
-    )
     boot_id = kernel.boot_id()
-    opened = await probes.open_probes(info, flags, folder)
-    early = [] if info.proven else selfcheck.verify(opened.ring, settings.btf, settings.cache_dir)
     own = Run(settings.node_name, boot_id, start_time_ns=time.time_ns())
     spool = Spool(settings.state_dir / "spool", own, settings.spool_disk_bytes, settings.spool_sync)
     spool.open()
-    published = PublisherStatistics()
-    losses = Losses(opened.lost, cache, published, spool.statistics)
-    publisher = Publisher(own, settings.spool_memory_bytes, losses.counters, spool, published)
+    journal = Journal(settings.state_dir / "journal")
+    if not settings.spool_disk_bytes:
+        journal.limit_bytes = 0
+    docker.start()
     encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
-    pipeline = Pipeline(
-        cache=cache,
-        enricher=enricher,
-        encoder=encoder,
-        publish=publisher.publish,
-    )
+    pipeline = Pipeline(_process_cache(settings), enricher, encoder, publish=lambda _: None)
+    records_version = hashlib.sha256((folder / RECORDS_HEADER).read_bytes()).hexdigest()
+    recovered = None
+    if saved := state.read(settings.state_dir, settings.node_name):
+        recovered = recover(saved, journal.folder, records_version, pipeline, spool)
+    pins = Pins(settings.pin_dir, settings.node_name, build_id(folder, flags))
+    opened = _take_over(settings, pins, recovered, flags)
+    taken_over, early = opened is not None, list[bytes]()
+    if opened is None:
+        if left := pins.remove():
+            log.info("kept probes detached", folders=len(left))
+        opened = await probes.open_probes(info, flags, folder)
+        own.probes_start_ns = time.time_ns()
+        if not info.proven:
+            early = selfcheck.verify(opened.ring, settings.btf, settings.cache_dir)
+        if settings.keep_probes != "never":
+            pins.keep(opened, own.probes_start_ns)
+    published = PublisherStatistics()
+    losses = Losses(opened.lost, pipeline.cache, published, spool.statistics, journal.loss)
+    publisher = Publisher(own, settings.spool_memory_bytes, losses.counters, spool, published)
+    publisher.numbered = journal.base
+    pipeline.publish = publisher.publish
+    if taken_over and recovered:
+        own.probes_start_ns = recovered.run.probes_start_ns
+        losses.go_on(recovered.loss)
+    else:
+        table = list(pipeline.cache)
+        pipeline.cache = losses.cache = _process_cache(settings)
+        found = read_all(settings.procfs, environment=settings.enable_process_environment_variables)
+        alive = state.still_alive(table, settings.procfs)
+        pipeline.add_older(found, opened.processes, settings.procfs, alive)
+        pipeline.handle(early)
+
+    def save() -> None:
+        about = SavedTable(
+            node_name=own.node_name,
+            boot_id=boot_id,
+            collector_start_ns=own.start_time_ns,
+            base=own.base or 0,
+            made=published.made,
+            probes_start_ns=own.probes_start_ns,
+            loss=losses.counters(),
+            ring_position=opened.ring.position,
+            journal=journal.next_number,
+            records_version=records_version,
+            untold=publisher.held() if settings.spool_disk_bytes else (),
+        )
+        if state.save(settings.state_dir, about, pipeline.cache, encoder):
+            journal.begin()
+
+    losses.refresh()
+    save()  # before anything is told under our name
     control = Control(boot_id, info, publisher, pipeline, losses)
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    reader = RingReader(opened.ring, pipeline.handle, journal.records)
     http = None
     try:
         if settings.metrics_address:
@@ -112,24 +165,17 @@ async def run(settings: Settings) -> None:
             server = HttpServer(metrics, lambda: "" if reached() else "nats unreachable")
             http = await server.start(settings.metrics_address)
         async with asyncio.TaskGroup() as tasks:
-            docker.start()
-            found = read_all(
-                settings.procfs, environment=settings.enable_process_environment_variables
-            )
-            saved = state.load(settings.state_dir, settings.node_name, boot_id, settings.procfs)
-            pipeline.add_older(found, opened.processes, settings.procfs, saved)
-            pipeline.handle(early)
-            tasks.create_task(RingReader(opened.ring, pipeline.handle).run())
+            tasks.create_task(reader.run())
             tasks.create_task(publisher.run(connected))
-            tasks.create_task(_tend(settings.state_dir, cache, losses, control, connected))
-            tasks.create_task(_save_often(partial(_save, settings, boot_id, cache, encoder)))
+            tasks.create_task(_tend(settings.state_dir, pipeline.cache, losses, control, connected))
+            tasks.create_task(_save_often(save, journal, pipeline))
             log.info(
                 "ready",
                 node=settings.node_name,
                 kernel=info.release,
                 hooks=" ".join(opened.hooks),
-                processes=len(found),
-                kept=len(saved),
+                probes="taken over" if taken_over else "attached",
+                processes=len(pipeline.cache.all_living()),
                 version=version("tetra-collector"),
             )
             nc = await connection.connect(
@@ -143,16 +189,51 @@ async def run(settings: Settings) -> None:
     finally:
         if http:
             http.close()
+        if settings.keep_probes != "always":
+            pins.remove()
         opened.close()
-        pipeline.handle(opened.ring.drain(1 << 30))
+        while reader.read():
+            pass
         losses.refresh()
-        _save(settings, boot_id, cache, encoder)
+        save()
         opened.free()
         lock.close()
         await _publish_rest(publisher, connected)
+        save()
+        journal.close()
         with contextlib.suppress(OSError):  # no such file, or a folder we were warned of
             (settings.state_dir / HEALTH_FILE).unlink()
         log.info("stopped", events=published.published)
+
+
+def _process_cache(settings: Settings) -> ProcessCache:
+    return ProcessCache(
+        capacity=settings.process_cache_size,
+        grace_s=settings.process_cache_gc_interval,
+        with_ancestors=bool(settings.enable_ancestors),
+    )
+
+
+def _take_over(
+    settings: Settings, pins: Pins, recovered: Recovered | None, flags: list[str]
+) -> Probes | None:
+    """Return the probes of the collector before this one, where its journal reaches their ring."""
+    if settings.keep_probes == "never" or recovered is None:
+        return None
+    kept = pins.take(recovered.run.probes_start_ns, probes.ring_size_bytes(flags))
+    if kept is None:
+        return None
+    try:
+        if recovered.whole:
+            kept.ring.seek(recovered.ring_position)
+            return kept
+        why = "what was read of them is not known"
+    except ValueError as error:
+        why = str(error)
+    log.warning("kept probes not used", why=why)
+    kept.close()
+    kept.free()
+    return None
 
 
 async def _publish_rest(publisher: Publisher, connected: asyncio.Future[Client]) -> None:
@@ -186,18 +267,19 @@ async def _tend(
         await asyncio.sleep(TEND_EVERY_S)
 
 
-def _save(settings: Settings, boot_id: str, cache: ProcessCache, encoder: Encoder) -> None:
-    state.save(settings.state_dir, settings.node_name, boot_id, cache, encoder)
-
-
-async def _save_often(save: Callable[[], None]) -> None:
+async def _save_often(save: Callable[[], None], journal: Journal, pipeline: Pipeline) -> None:
     """Save the process table now and then: a collector that is killed cannot."""
-    pause_s = SAVE_EVERY_S
+    due_s = time.monotonic() + SAVE_EVERY_S
     while True:
-        await asyncio.sleep(pause_s)
-        start = time.monotonic()
+        await asyncio.sleep(0.5)
+        start_s = time.monotonic()
+        if start_s < due_s and journal.size_bytes < SAVE_AT_BYTES:
+            continue
+        if pipeline.in_pieces and start_s < due_s + 1.0:  # no table has these: wait for the rest
+            continue
         save()
-        pause_s = max(SAVE_EVERY_S, (time.monotonic() - start) * SAVE_SHARE)
+        took_s = time.monotonic() - start_s
+        due_s = start_s + max(SAVE_EVERY_S, took_s * SAVE_SHARE)
 
 
 def _reached(connected: asyncio.Future[Client]) -> bool:
@@ -242,6 +324,12 @@ def check(settings: Settings) -> int:
     except OSError:
         return 1
     return int(age_s > HEALTH_STALE_S)
+
+
+def detach(settings: Settings) -> None:
+    """Detach the probes that a collector of this node left attached, and say which."""
+    folders = Pins(settings.pin_dir, settings.node_name, "").remove()
+    print("\n".join(f"detached: {folder}" for folder in folders) or "nothing was kept")
 
 
 def main() -> int:

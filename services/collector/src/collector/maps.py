@@ -1,4 +1,4 @@
-"""BPF maps by file descriptor: the few operations of bpf(2) that the collector needs.
+"""BPF maps and pins by file descriptor: the few operations of bpf(2) that the collector needs.
 
 BCC has them too, but stays in the child that compiles (see probes.py).
 """
@@ -9,9 +9,10 @@ import ctypes
 import errno
 import os
 import platform
+from pathlib import Path
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE = 1, 2, 3  # enum bpf_cmd
+_LOOKUP, _UPDATE, _DELETE, _PIN, _GET = 1, 2, 3, 6, 7  # enum bpf_cmd
 _NOEXIST = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,6 +26,36 @@ class _Attr(ctypes.Structure):  # union bpf_attr, the part for map elements
         ("value", ctypes.c_uint64),
         ("flags", ctypes.c_uint64),
     )
+
+
+class _PinAttr(ctypes.Structure):  # union bpf_attr, the part for BPF_OBJ_PIN and BPF_OBJ_GET
+    _fields_ = (
+        ("path", ctypes.c_char_p),
+        ("fd", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+def _bpf(command: int, attr: ctypes.Structure) -> int:
+    """Return what bpf(2) returned, -1 for an error: then `ctypes.get_errno` tells which."""
+    number = _NR_BPF[platform.machine()]
+    return int(_libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr)))
+
+
+def pin(fd: int, path: Path) -> None:
+    """Name a map or a link in a BPF file system; it lives for as long as it has a name."""
+    if _bpf(_PIN, _PinAttr(os.fsencode(path), fd, 0)) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(path))
+
+
+def open_pinned(path: Path) -> int:
+    """Return a file descriptor of the map or link at ``path``."""
+    fd = _bpf(_GET, _PinAttr(os.fsencode(path), 0, 0))
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(path))
+    return fd
 
 
 def _possible_cpus() -> int:
@@ -60,8 +91,7 @@ class BpfMap:
         # The kernel refuses fields that a command does not know: a delete has no value.
         value = 0 if command == _DELETE else ctypes.addressof(self._value)
         attr = _Attr(self.fd, 0, ctypes.addressof(self._key), value, flags)
-        number = _NR_BPF[platform.machine()]
-        if _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr)) == 0:
+        if _bpf(command, attr) == 0:
             return True
         code = ctypes.get_errno()
         if code == no:

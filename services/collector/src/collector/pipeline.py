@@ -61,10 +61,13 @@ class Pipeline:
     _decoder: Decoder = field(default_factory=Decoder)
     _offset_ns: int = 0
 
-    def handle(self, records: Iterable[bytes]) -> None:
-        """Handle what the ring gave; a malformed record is counted, told and left out."""
+    def handle(self, records: Iterable[bytes], offset_ns: int | None = None) -> None:
+        """Handle what the ring gave; a malformed record is counted, told and left out.
+
+        ``offset_ns``: the calendar's, as it was when they came; None: as it is now.
+        """
         # Once for what came together: the calendar clock may be set at any time.
-        self._offset_ns = wall_offset_ns()
+        self._offset_ns = wall_offset_ns() if offset_ns is None else offset_ns
         now_s = time.monotonic()
         for data in records:
             try:
@@ -144,6 +147,19 @@ class Pipeline:
         if pid == 0:
             return self.cache.get(KERNEL_KEY)
         return self.cache.get((pid, ktime_ns)) if ktime_ns else self.cache.living(pid)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether an exec record is still to come whose longest parts came ahead of it."""
+        return self._decoder.in_pieces
+
+    def restore(self, saved: Iterable[Process]) -> None:
+        """Enter the table of an earlier collector, whose records go on."""
+        self._offset_ns = wall_offset_ns()
+        found = list(saved)
+        if not any(process.key == KERNEL_KEY for process in found):
+            found.insert(0, self._kernel())
+        self.cache.restore(found, time.monotonic())
 
     def add_older(
         self,

@@ -36,19 +36,36 @@ _FDS_MAX = 32
 
 @dataclass(slots=True)
 class Probes:
-    """Owns the attached probes: `close` detaches them."""
+    """Owns the attached probes: `close` detaches them, unless they are kept (see pins.py)."""
 
     ring: Ring
     processes: BpfMap
     lost: BpfMap
     hooks: tuple[str, ...]
-    _fds: list[int]
+    _held: dict[str, int]  # file descriptors that only have to be open: the others' are in there
+
+    @classmethod
+    def of(cls, fds: dict[str, int], ring_size_bytes: int) -> Probes:
+        """Return the probes with these file descriptors: of MAPS, and of links by their hooks."""
+        held = {name: fd for name, fd in fds.items() if name not in ("events", "processes", "lost")}
+        return cls(
+            ring=Ring(fds["events"], ring_size_bytes),
+            processes=BpfMap(fds["processes"], key_size=4, value_size=32),
+            lost=BpfMap(fds["lost"], key_size=4, value_size=8, per_cpu=True),
+            hooks=tuple(name for name in held if name not in MAPS),
+            _held=held,
+        )
+
+    def fds(self) -> dict[str, int]:
+        """Return all file descriptors, as `of` takes them."""
+        maps = {"events": self.ring.fd, "processes": self.processes.fd, "lost": self.lost.fd}
+        return maps | self._held
 
     def close(self) -> None:
         """Detach; the ring can still be drained until `free`."""
-        for fd in self._fds:
+        for fd in self._held.values():
             os.close(fd)
-        self._fds = []
+        self._held = {}
 
     def free(self) -> None:
         """Unmap the ring and close the maps."""
@@ -122,14 +139,13 @@ async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Pro
     answer: dict[str, Any] = json.loads(data) if data else {"error": f"ended early: {_last(log)}"}
     if "error" in answer:
         raise ProbeError(f"probes: {answer['error']}{_cause(log)}", log)
-    by_name = dict(zip(answer["names"], fds, strict=True))
-    return Probes(
-        ring=Ring(by_name.pop("events"), answer["ring_size_bytes"]),
-        processes=BpfMap(by_name.pop("processes"), key_size=4, value_size=32),
-        lost=BpfMap(by_name.pop("lost"), key_size=4, value_size=8, per_cpu=True),
-        hooks=tuple(answer["hooks"]),
-        _fds=list(by_name.values()),
-    )
+    return Probes.of(dict(zip(answer["names"], fds, strict=True)), ring_size_bytes(flags))
+
+
+def ring_size_bytes(flags: list[str]) -> int:
+    """Return the size of the ring that `compiler_flags` asked for."""
+    pages = next(f for f in flags if f.startswith("-DRING_PAGES=")).split("=")[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cause(log: str) -> str:
@@ -152,8 +168,8 @@ def source(folder: Path) -> str:
     )
 
 
-def _attach(order: dict[str, Any]) -> tuple[dict[str, int], list[str], int]:
-    """Return (file descriptors by name, hooks, ring size): the child's work."""
+def _attach(order: dict[str, Any]) -> dict[str, int]:
+    """Return file descriptors by name, those of `Probes.of`: the child's work."""
     folder = Path(order["folder"])
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "shim")
     from bcc import BPF  # reads the variable, and is the 100 MB
@@ -189,26 +205,24 @@ def _attach(order: dict[str, Any]) -> tuple[dict[str, int], list[str], int]:
     # The ring goes without its BCC reader; the program array must stay open: the kernel empties
     # one that no user space holds.
     fds = {name: bpf[name].map_fd for name in MAPS}
-    fds |= {str(tracepoint): fd for tracepoint, fd in bpf.raw_tracepoint_fds.items()}
-    for function in bpf.kprobe_fds.values():
-        fds |= function if isinstance(function, dict) else {"kprobe": function}
-    pages = next(f for f in order["flags"] if f.startswith("-DRING_PAGES=")).split("=")[1]
-    names = [*hooks, *([kprobe] if kprobe else [])]
-    return fds, names, int(pages) * os.sysconf("SC_PAGE_SIZE")
+    # BCC's names are bytes or not, and its kprobes by event or by event and function: by version.
+    fds |= {os.fsdecode(tracepoint): fd for tracepoint, fd in bpf.raw_tracepoint_fds.items()}
+    if kprobe:
+        (found,) = bpf.kprobe_fds.values()
+        fds[kprobe] = next(iter(found.values())) if isinstance(found, dict) else found
+    return fds
 
 
 def main() -> None:
     """Run in the child: carry out the order of argv[2], answer on the socket argv[1]."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        fds, hooks, size = _attach(json.loads(sys.argv[2]))
+        fds = _attach(json.loads(sys.argv[2]))
     except Exception as error:
         channel.send(json.dumps({"error": str(error)}).encode())
     else:
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in fds]
-        answer = {"names": names, "hooks": hooks, "ring_size_bytes": size}
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds.values()))]
-        channel.sendmsg([json.dumps(answer).encode()], rights)
+        channel.sendmsg([json.dumps({"names": list(fds)}).encode()], rights)
     # Not a normal end: BCC would detach what now is another's.
     sys.stdout.flush()
     os._exit(0)

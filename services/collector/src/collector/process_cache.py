@@ -14,7 +14,7 @@ keeps the order of things, so nothing that follows can name what has gone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -125,6 +125,19 @@ class ProcessCache:
         """Enter a process found outside the event stream (/proc, saved state) with no references
         taken; `adopt` links it."""
         self._insert(process, now_s)
+
+    def restore(self, processes: Iterable[Process], now_s: float) -> None:
+        """Enter a saved table. What has ended in it stays for as long as others refer to it."""
+        entered = list(processes)
+        for process in entered:
+            process.references = 0 if process.ended else 1
+            self._insert(process, now_s)
+        for process in entered:
+            if not process.ended:
+                self.adopt(process)
+        for process in entered:
+            if process.references == 0:
+                self._released.append((now_s, process))
 
     def adopt(self, process: Process) -> None:
         """Take the references that ``process`` holds on its parent and ancestors."""

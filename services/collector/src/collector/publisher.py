@@ -14,8 +14,9 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -46,6 +47,8 @@ _DEFAULT_PAYLOAD_BYTES = 1 << 20
 # Of the histogram of acknowledgement times; one more place for what is above.
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
+_COLLECTOR_START = tag(EventBatch.COLLECTOR_START_FIELD_NUMBER, 2)
+_PROBES_START = tag(EventBatch.PROBES_START_FIELD_NUMBER, 2)
 _FIRST_SEQUENCE = tag(EventBatch.FIRST_SEQUENCE_FIELD_NUMBER, 0)
 _LOSS = tag(EventBatch.LOSS_FIELD_NUMBER, 2)
 _EVENT = tag(EventBatch.EVENTS_FIELD_NUMBER, 2)
@@ -90,11 +93,13 @@ class Publisher:
     loss: Callable[[], LossCounters]
     spool: Spool
     statistics: PublisherStatistics = field(default_factory=PublisherStatistics)
+    numbered: Callable[[int], None] = lambda _base: None  # told `own.base`, before it is used
     _events: deque[bytes] = field(default_factory=deque)  # the newest; behind them is `made`
     _bytes: int = 0
     _batch: _Batch | None = None
     _sure: bool = False  # what is under way is certainly not in the stream yet
     _asked: Run | None = None  # whose last number in the stream was asked for
+    _stored: int = 0  # and is this
     _failing_since: float | None = None
     _scope: asyncio.Timeout | None = None  # of the request under way
     _changed: asyncio.Event = field(default_factory=asyncio.Event)  # connected again
@@ -129,6 +134,11 @@ class Publisher:
         # What is under way from the disk stays there until all of it is acknowledged.
         on_disk = under_way.record.events if under_way and under_way.record else 0
         return len(self._events) + held + self.spool.events - on_disk
+
+    def held(self) -> list[bytes]:
+        """Return the newest events, those that are in memory only."""
+        under_way = self._batch.events if self._batch and not self._batch.record else []
+        return [*under_way, *self._events]
 
     @property
     def waiting_bytes(self) -> int:
@@ -175,8 +185,7 @@ class Publisher:
             self._spill()
             if kept := self.spool.events:
                 log.info("events kept on disk", events=kept)
-            held = self._batch.events if self._batch and not self._batch.record else []
-            if lost := len(self._events) + len(held):
+            if lost := len(self.held()):
                 log.warning("events not published", events=lost)
         self.spool.close()
 
@@ -193,12 +202,7 @@ class Publisher:
         """Move the oldest events from memory to disk; False where it does not take all of them."""
         moved, loss = 0, self.loss().SerializeToString()
         while self._events and (most_bytes is None or moved < most_bytes):
-            part, size = list[bytes](), 0
-            for event in self._events:
-                size += len(event)
-                part.append(event)
-                if size > RECORD_BYTES or len(part) == BATCH_MAX_EVENTS:
-                    break
+            part, size = _record_of(self._events)
             first = self.statistics.made - len(self._events)
             if not self.spool.append(first, len(part), _body(loss, part)):
                 return False
@@ -216,7 +220,17 @@ class Publisher:
                 self._spill()
         return connected.result()
 
+    def _keep_batch(self) -> None:
+        """Put what is being sent on disk too: what is newer must not get there alone."""
+        batch = self._batch
+        if batch is None or batch.record is not None or not batch.events or self.spool.events:
+            return
+        if self.spool.append(batch.first, len(batch.events), _body(batch.loss, batch.events)):
+            self._bytes -= sum(map(len, batch.events))
+            batch.record = self.spool.peek()
+
     def _make_room(self) -> None:
+        self._keep_batch()
         if self._spill(SPILL_BYTES):
             return
         while self._bytes > self.memory_bytes and len(self._events) > 1:
@@ -269,18 +283,18 @@ class Publisher:
         if not nc.is_connected:  # else the client would keep it, and send it late
             raise NatsError("not connected")
         if run is not self._asked or not self._sure:
-            stored = await self._stored_sequence(nc, run, batch)
+            self._stored = await self._stored_sequence(nc, run, batch)
+            self._asked, self._sure = run, True
             if run.base is None:
-                self.spool.number(run, stored + 1)
-            assert run.base is not None
-            self._asked = run
-            there = min(max(0, stored + 1 - run.base - batch.first), len(batch.events))
-            self._sure = True
-            if there:  # only the acknowledgement was lost
-                self._acknowledged(batch, there)
-                return
-        part = self._fit(batch, (nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES)
+                self.spool.number(run, self._stored + 1)
+                if run is self.own:
+                    self.numbered(self._stored + 1)
         assert run.base is not None
+        there = min(max(0, self._stored + 1 - run.base - batch.first), len(batch.events))
+        if there:  # only the acknowledgement was lost
+            self._acknowledged(batch, there)
+            return
+        part = self._fit(batch, (nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES)
         self._sure = False
         start = time.monotonic()
         try:
@@ -290,6 +304,7 @@ class Publisher:
             self._scope = None
         took_s = time.monotonic() - start
         self._sure = True
+        self._stored = run.base + batch.first + len(part) - 1
         self.statistics.latency[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
         self.statistics.latency_s += took_s
         self.statistics.batches += 1
@@ -345,7 +360,8 @@ class Publisher:
         subject = subjects.events_subject(run.node_name)
         prefix = (
             EventBatch(node_name=run.node_name, boot_id=run.boot_id).SerializeToString()
-            + message(tag(EventBatch.COLLECTOR_START_FIELD_NUMBER, 2), timestamp(run.start_time_ns))
+            + message(_COLLECTOR_START, timestamp(run.start_time_ns))
+            + message(_PROBES_START, timestamp(run.probes_start_ns or run.start_time_ns))
             + _FIRST_SEQUENCE
             + varint(first)
         )
@@ -385,6 +401,30 @@ def _number_without_stream(run: Run, under_way: _Batch) -> int:
     if run.base is not None:
         return run.base + under_way.first - 1
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def spool_events(
+    spool: Spool, run: Run, first: int, events: Sequence[bytes], loss: LossCounters
+) -> int:
+    """Put events of an earlier run, from index ``first`` on, into the spool; return how many."""
+    done, counters = 0, loss.SerializeToString()
+    while done < len(events):
+        part, _ = _record_of(islice(events, done, None))
+        if not spool.append(first + done, len(part), _body(counters, part), run):
+            break
+        done += len(part)
+    return done
+
+
+def _record_of(events: Iterable[bytes]) -> tuple[list[bytes], int]:
+    """Return the first of ``events``, as many as go into one record on disk, and their size."""
+    part, size = list[bytes](), 0
+    for event in events:
+        size += len(event)
+        part.append(event)
+        if size > RECORD_BYTES or len(part) == BATCH_MAX_EVENTS:
+            break
+    return part, size
 
 
 def _body(loss: bytes, events: list[bytes]) -> bytes:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
+from collector.pipeline import wall_offset_ns
 from collector.ring import Ring
 
 # At once, so that a storm leaves the event loop time to publish.
@@ -24,9 +26,19 @@ PAUSE_MAX_S = 0.040
 class RingReader:
     """Drains the ring from the event loop: its file descriptor is readable when it is not empty."""
 
-    def __init__(self, ring: Ring, handle: Callable[[list[bytes]], None]) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        handle: Callable[[list[bytes], int], None],
+        keep: Callable[[int, memoryview, int], None] | None = None,
+    ) -> None:
+        """``handle`` gets the records and what to add to the boot clock for the calendar's.
+
+        ``keep`` gets the same before, as they lie in the ring, with the position behind them.
+        """
         self._ring = ring
         self._handle = handle
+        self._keep = keep
         self._failed: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,6 +53,15 @@ class RingReader:
             loop.remove_reader(self._ring.fd)
             if self._timer is not None:
                 self._timer.cancel()
+
+    def read(self) -> int:
+        """Hand on what is there, up to a limit; return the number of records."""
+        offset_ns = wall_offset_ns()
+        keep = self._keep and partial(self._keep, offset_ns)
+        records = self._ring.drain(DRAIN_RECORDS, keep)
+        if records:
+            self._handle(records, offset_ns)
+        return len(records)
 
     def _on_readable(self) -> None:
         """After a rest."""
@@ -59,15 +80,14 @@ class RingReader:
         """Hand on what is there; return whether the next look is by time."""
         assert self._failed
         try:
-            records = self._ring.drain(DRAIN_RECORDS)
-            if not records:
-                return False
-            self._handle(records)
+            records = self.read()
         except Exception as error:
             self._failed.set_exception(error)
             return False
-        pause_s = min(PAUSE_MAX_S, PAUSE_S + PAUSE_PER_RECORD_S * len(records))
-        if len(records) == DRAIN_RECORDS:
+        if not records:
+            return False
+        pause_s = min(PAUSE_MAX_S, PAUSE_S + PAUSE_PER_RECORD_S * records)
+        if records == DRAIN_RECORDS:
             pause_s = 0.0  # there is more
         self._timer = self._failed.get_loop().call_later(pause_s, self._on_time)
         return True

@@ -167,6 +167,11 @@ class Decoder:
             tuple(ns), start_boottime, arg_start, filename, cwd, cgroup, args, envs,
         )  # fmt: skip
 
+    @property
+    def in_pieces(self) -> bool:
+        """Whether pieces came whose exec record did not."""
+        return bool(self._pieces)
+
     def _piece(self, data: bytes) -> None:
         _, field, ktime, pid, offset, length = _DATA.unpack_from(data)
         if len(self._pieces) > 1024:  # their exec records were lost: the kernel counted them

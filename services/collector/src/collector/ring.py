@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from struct import Struct
 from threading import Lock
 
@@ -16,6 +17,33 @@ _LENGTH = Struct("@I")
 _BUSY = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet written
 _DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
+
+Keep = Callable[[memoryview, int], None]
+
+
+def records_in(data: bytes) -> list[bytes]:
+    """Return the records in a part of a ring that `Ring.drain` gave to ``keep``."""
+    spans, end = _spans(data, 0, len(data), len(data))
+    if end != len(data):
+        raise ValueError(f"ring: no record at byte {end} of {len(data)}")
+    return [data[start:stop] for start, stop in spans]
+
+
+def _spans(
+    memory: bytes | mmap.mmap, at: int, end: int, limit: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Return where at most ``limit`` records of ``memory[at:end]`` lie, and where they end."""
+    spans: list[tuple[int, int]] = []
+    length_at = _LENGTH.unpack_from
+    while at + _HEADER <= end and len(spans) < limit:
+        (length,) = length_at(memory, at)
+        if length & _BUSY:
+            break
+        size = length & ~_DISCARDED
+        if not length & _DISCARDED:
+            spans.append((at + _HEADER, at + _HEADER + size))
+        at += (size + _HEADER + 7) & ~7
+    return spans, at
 
 
 class Ring:
@@ -37,29 +65,39 @@ class Ring:
         self._consumer_position = memoryview(self._consumer)[:8].cast("Q")
         self._producer_position = memoryview(self._producer)[:8].cast("Q")
         self._position: int = self._consumer_position[0]
+        self._memory = memoryview(self._producer)
         self._barrier = Lock()
         self._barrier.acquire()
 
-    def drain(self, limit: int = 4096) -> list[bytes]:
-        """Return the records that are there, at most ``limit``, and free their room."""
+    @property
+    def position(self) -> int:
+        """Bytes that were read since the ring was made."""
+        return self._position
+
+    def seek(self, position: int) -> None:
+        """Go on at ``position``, which an earlier reader reached without freeing the room."""
+        if not self._position <= position <= self._producer_position[0]:
+            raise ValueError(f"ring: {position}: not between {self._position} and the newest")
+        self._consumer_position[0] = self._position = position
+
+    def drain(self, limit: int = 4096, keep: Keep | None = None) -> list[bytes]:
+        """Return the records that are there, at most ``limit``, and free their room.
+
+        Before that ``keep`` gets them as they lie in the ring, and the position behind them.
+        """
         position, mask = self._position, self._size - 1
         end = self._producer_position[0]
         if position == end:
             return []
         self._fence()
-        spans: list[tuple[int, int]] = []
-        length_at, memory, first = _LENGTH.unpack_from, self._producer, self._page
-        while position < end and len(spans) < limit:
-            start = first + (position & mask)
-            (length,) = length_at(memory, start)
-            if length & _BUSY:
-                break
-            size = length & ~_DISCARDED
-            if not length & _DISCARDED:
-                spans.append((start + _HEADER, start + _HEADER + size))
-            position += (size + _HEADER + 7) & ~7
+        start = self._page + (position & mask)
+        spans, stop = _spans(self._producer, start, start + end - position, limit)
         self._fence()
-        records = [memory[start:stop] for start, stop in spans]
+        records = [self._producer[first:last] for first, last in spans]
+        position += stop - start
+        if stop > start and keep is not None:
+            with self._memory[start:stop] as view:
+                keep(view, position)
         self._fence()
         self._consumer_position[0] = position
         self._position = position
@@ -73,6 +111,7 @@ class Ring:
 
     def close(self) -> None:
         """Unmap and close."""
+        self._memory.release()
         self._consumer_position.release()
         self._producer_position.release()
         self._consumer.close()

@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bus.settings import BusSettings
 from chassis.settings import ENV_PREFIX, ServiceSettings
@@ -68,7 +68,7 @@ class Settings(ServiceSettings, BusSettings):
         64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"
     )
     spool_disk_bytes: int = Field(
-        1 << 30, ge=0, description="and on disk, in the state folder; 0: nothing on disk"
+        1 << 30, ge=0, description="and on disk, in the state folder; 0: no event on disk"
     )
     spool_sync: Literal["always", "never"] = Field(
         "always",
@@ -94,6 +94,17 @@ class Settings(ServiceSettings, BusSettings):
         "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
     )
     enable_argv: bool = Field(False, description="tell arguments as an exact list too")
+    keep_probes: Literal["never", "crash", "always"] = Field(
+        "never",
+        description="crash: a collector that is killed leaves its probes attached, and the next "
+        "goes on with what they saw meanwhile; always: one that is stopped, too",
+    )
+    pin_dir: Path = Field(
+        Path("/sys/fs/bpf/tetra"), description="folder in a BPF file system, for kept probes"
+    )
+    detach: bool = Field(
+        False, description="only detach what an earlier collector of this node has kept, and end"
+    )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz, host:port; empty: none"
     )
@@ -101,6 +112,14 @@ class Settings(ServiceSettings, BusSettings):
         "/var/run/docker.sock",
         description="container engine to ask for names and images; empty: none",
     )
+
+    @model_validator(mode="after")
+    def _kept_probes_need_the_disk(self) -> Settings:
+        if self.keep_probes != "never" and not self.spool_disk_bytes:
+            raise ValueError(
+                "keep_probes needs spool_disk_bytes: what was read from kept probes is on disk"
+            )
+        return self
 
 
 def adopt_environment(environment: MutableMapping[str, str]) -> None:

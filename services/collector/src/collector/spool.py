@@ -43,6 +43,7 @@ class Run:
     boot_id: str
     start_time_ns: int
     base: int | None = None
+    probes_start_ns: int = 0  # since when the probes are attached; 0: as start_time_ns
 
 
 class Record(NamedTuple):
@@ -61,6 +62,7 @@ class _Segment:
     run: Run
     size_bytes: int = 0
     events: int = 0  # not popped yet
+    end: int = 0  # index behind the last event
     read_at: int = 0
     records: deque[tuple[int, int]] = field(default_factory=deque)  # offset, events; to be read
 
@@ -89,7 +91,6 @@ class Spool:
     statistics: SpoolStatistics = field(default_factory=SpoolStatistics)
     _segments: deque[_Segment] = field(default_factory=deque)
     _file: BinaryIO | None = None  # the newest segment, being written
-    _next_number: int = 1
     _peeked: Record | None = None
     _complained: bool = False
 
@@ -129,17 +130,23 @@ class Spool:
         """Whether events can be written, as far as is known."""
         return self.limit_bytes > 0 and not self._complained
 
-    def append(self, first: int, count: int, payload: bytes) -> bool:
+    def find(self, start_time_ns: int) -> tuple[Run | None, int]:
+        """Return the run of a collector that started then, and the index behind its last event."""
+        segments = [s for s in self._segments if s.run.start_time_ns == start_time_ns]
+        return (segments[-1].run, max(s.end for s in segments)) if segments else (None, 0)
+
+    def append(self, first: int, count: int, payload: bytes, run: Run | None = None) -> bool:
         """Write ``count`` events from index ``first`` on; False where the disk takes nothing.
 
-        Where the spool is full the oldest segment goes, and is counted.
+        ``run``: whose they are, before any of this run. Where the spool is full the oldest segment
+        goes, and is counted.
         """
         if not self.limit_bytes:
             return False
         checked = _CHECKED.pack(len(payload), count, first) + payload
         data = _HEADER.pack(_MAGIC, zlib.crc32(checked), len(payload), count, first) + payload
         try:
-            segment = self._writable()
+            segment = self._writable(run or self.run)
             assert self._file is not None
             offset = segment.size_bytes
             self._file.write(data)
@@ -152,6 +159,7 @@ class Spool:
             return False
         segment.size_bytes += len(data)
         segment.events += count
+        segment.end = first + count
         segment.records.append((offset, count))
         self.statistics.written += count
         if self._complained:
@@ -204,26 +212,33 @@ class Spool:
         """Close the files; what is in them stays."""
         self._close_file()
 
-    def _writable(self) -> _Segment:
+    def _writable(self, run: Run) -> _Segment:
         newest = self._segments[-1] if self._segments else None
-        if self._file is not None and newest and newest.size_bytes < SEGMENT_BYTES:
+        if (
+            self._file is not None
+            and newest
+            and newest.run is run
+            and newest.size_bytes < SEGMENT_BYTES
+        ):
             return newest
         self._close_file()
-        folder = self.folder / str(self.run.start_time_ns)
+        folder = self.folder / str(run.start_time_ns)
         if not (folder / "run.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             about = {
-                "node_name": self.run.node_name,
-                "boot_id": self.run.boot_id,
-                "start_time_ns": self.run.start_time_ns,
+                "node_name": run.node_name,
+                "boot_id": run.boot_id,
+                "start_time_ns": run.start_time_ns,
+                "probes_start_ns": run.probes_start_ns,
             }
-            if self.run.base is not None:
-                _write_durably(folder / "base", str(self.run.base).encode())
+            if run.base is not None:
+                _write_durably(folder / "base", str(run.base).encode())
             _write_durably(folder / "run.json", json.dumps(about).encode())
-        path = folder / f"{self._next_number:08d}.seg"
+        # One that a killed collector began may be there without a whole record.
+        taken = max((int(path.stem) for path in folder.glob("*.seg")), default=0)
+        path = folder / f"{taken + 1:08d}.seg"
         self._file = path.open("xb")
-        self._next_number += 1
-        segment = _Segment(path, self.run)
+        segment = _Segment(path, run)
         self._segments.append(segment)
         return segment
 
@@ -232,9 +247,10 @@ class Spool:
         try:
             size = path.stat().st_size
             with path.open("rb") as file:
-                for offset, length, count in _headers(file, size):
+                for offset, length, count, first in _headers(file, size):
                     segment.records.append((offset, count))
                     segment.events += count
+                    segment.end = first + count
                     segment.size_bytes = offset + _HEADER.size + length
         except OSError as error:
             self._complain(error)
@@ -312,15 +328,15 @@ class Spool:
         self._complained = True
 
 
-def _headers(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (offset, payload bytes, events) of the records that are whole by their lengths."""
+def _headers(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (offset, payload bytes, events, first index) of records whole by their lengths."""
     offset = 0
     while offset + _HEADER.size <= size:
         file.seek(offset)
-        magic, _, length, count, _ = _HEADER.unpack(file.read(_HEADER.size))
+        magic, _, length, count, first = _HEADER.unpack(file.read(_HEADER.size))
         if magic != _MAGIC or offset + _HEADER.size + length > size:
             return
-        yield offset, length, count
+        yield offset, length, count, first
         offset += _HEADER.size + length
 
 
@@ -328,9 +344,10 @@ def _read_run(folder: Path) -> Run | None:
     try:
         about = json.loads((folder / "run.json").read_bytes())
         run = Run(str(about["node_name"]), str(about["boot_id"]), int(about["start_time_ns"]))
+        run.probes_start_ns = int(about.get("probes_start_ns", 0))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # the last two: Infinity, and brackets in brackets, are JSON to Python
-    if not 0 <= run.start_time_ns <= _MAX_INT64:
+    if not (0 <= run.start_time_ns <= _MAX_INT64 and 0 <= run.probes_start_ns <= _MAX_INT64):
         return None
     try:
         base = int((folder / "base").read_bytes())

@@ -27,16 +27,17 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 log = structlog.get_logger()
 
 
-def save(
-    folder: Path, node_name: str, boot_id: str, table: Iterable[Process], encoder: Encoder
-) -> None:
-    """Write every image that is alive or still referred to. A full disk is told, not raised."""
-    saved = SavedTable(node_name=node_name, boot_id=boot_id, saved_ns=time.time_ns())
+def save(folder: Path, about: SavedTable, table: Iterable[Process], encoder: Encoder) -> bool:
+    """Write every image that is alive or still referred to, with what ``about`` says of them.
+
+    A full disk is told, not raised: then nothing is saved.
+    """
+    about.saved_ns = time.time_ns()
     for process in table:
-        if process.references <= 0 or process.pid == 0:
+        if process.references <= 0:
             continue
         encoder.process(process)  # fills image.wire
-        saved.processes.append(
+        about.processes.append(
             SavedProcess(
                 pid=process.pid,
                 ktime_ns=process.ktime_ns,
@@ -56,33 +57,44 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{_FILE}.new"
-        partial.write_bytes(saved.SerializeToString())
+        partial.write_bytes(about.SerializeToString())
         partial.replace(folder / _FILE)
     except OSError as error:
         log.warning("process table not saved", file=error.filename, error=error.strerror)
+        return False
+    return True
 
 
-def load(folder: Path, node_name: str, boot_id: str, procfs: Path) -> list[Process]:
-    """Return the saved images that are alive as they were, and those that these refer to."""
+def read(folder: Path, node_name: str) -> SavedTable | None:
+    """Return what a collector of this node saved; None where there is nothing, or not readable."""
     try:
         saved = SavedTable.FromString((folder / _FILE).read_bytes())
     except FileNotFoundError:
-        return []
+        return None
     except (OSError, DecodeError) as error:
         log.warning("saved process table unusable", file=str(folder / _FILE), error=str(error))
-        return []
-    if (saved.node_name, saved.boot_id) != (node_name, boot_id):
-        return []
+        return None
+    if saved.node_name != node_name:
+        return None
     if not all(map(_has_image, saved.processes)):
         log.warning("saved process table unusable", file=str(folder / _FILE), error="image")
-        return []
+        return None
+    return saved
+
+
+def processes(saved: SavedTable) -> list[Process]:
+    """Return the images of a saved table, in its order."""
     # Shared by forks of one image. Its place in memory belongs to it: what runs twice with the same
     # arguments is two images.
     images: dict[tuple[bytes, int], Image] = {}
-    found = {
-        (p.pid, p.ktime_ns): _process(p, images.setdefault((p.image, p.arg_start), _image(p)))
-        for p in saved.processes
-    }
+    return [
+        _process(p, images.setdefault((p.image, p.arg_start), _image(p))) for p in saved.processes
+    ]
+
+
+def still_alive(table: Iterable[Process], procfs: Path) -> list[Process]:
+    """Return the images that are alive as they were, and those that these refer to."""
+    found = {process.key: process for process in table if process.pid}
     kept = {
         key: process
         for key, process in found.items()

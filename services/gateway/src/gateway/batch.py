@@ -88,6 +88,7 @@ class Batch:
     boot_id: str
     first_sequence: int
     collector_start_ns: int
+    probes_start_ns: int  # nothing was unseen since, whichever collector ran
     loss: node_pb2.LossCounters
     payloads: list[bytes]  # serialized GetEventsResponse; empty in place of what is none
     size_bytes: int
@@ -107,8 +108,9 @@ class Batch:
             raise DecodeError("sequence numbers that are none")
         try:
             collector_start_ns = message.collector_start.ToNanoseconds()
+            probes_start_ns = message.probes_start.ToNanoseconds()
         except ValueError as error:
-            raise DecodeError(f"collector_start: {error}") from None
+            raise DecodeError(f"start of collector or probes: {error}") from None
         loss = node_pb2.LossCounters()
         loss.CopyFrom(message.loss)  # a part of the message would keep all of it in memory
         payloads = without_malformed(list(message.events))
@@ -122,6 +124,7 @@ class Batch:
             boot_id=message.boot_id,
             first_sequence=message.first_sequence,
             collector_start_ns=collector_start_ns,
+            probes_start_ns=probes_start_ns or collector_start_ns,
             loss=loss,
             payloads=payloads,
             size_bytes=len(data),

@@ -23,7 +23,7 @@ class _Series:
     stream_sequence: int  # message that the last event was in
     stored_ns: int
     last_event: bytes
-    collector_start_ns: int
+    probes_start_ns: int
     loss: node_pb2.LossCounters
     holes: list[tuple[int, int]] = field(default_factory=list)  # first, last
 
@@ -79,15 +79,15 @@ class Continuity:
                 batch.stream_sequence,
                 batch.stored_ns,
                 batch.payloads[-1] if batch.payloads else b"",
-                batch.collector_start_ns,
+                batch.probes_start_ns,
                 batch.loss,
             )
             if len(self._series) > _MAX_SERIES:
                 self._series.popitem(last=False)
             return 0
-        if batch.collector_start_ns > seen.collector_start_ns:
+        if batch.probes_start_ns > seen.probes_start_ns:
             self._collector_was_down(batch, seen)
-            seen.collector_start_ns = batch.collector_start_ns
+            seen.probes_start_ns = batch.probes_start_ns
             seen.loss = node_pb2.LossCounters()
         self._compare_losses(batch, seen)
         return self._compare_numbers(batch, seen)
@@ -158,9 +158,11 @@ class Continuity:
             seen.loss = batch.loss
 
     def _collector_was_down(self, batch: Batch, seen: _Series) -> None:
-        from_ns = wire.event_time_ns(seen.last_event) or seen.stored_ns
+        # What a killed collector left is told by the next one: later than the gap.
+        told_ns = wire.event_time_ns(seen.last_event) or seen.stored_ns
+        from_ns = min(told_ns, batch.probes_start_ns)
         notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN, from_ns)
-        notice.to.FromNanoseconds(batch.collector_start_ns)
+        notice.to.FromNanoseconds(batch.probes_start_ns)
 
     def _note_malformed(self, batch: Batch, numbers: list[int]) -> None:
         notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_MALFORMED, batch.stored_ns)

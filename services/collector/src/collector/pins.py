@@ -1,0 +1,106 @@
+"""Probes that outlive the collector: their maps and links have names in a BPF file system.
+
+    <pin_dir>/<node>/<build>-<since>/        a map or a link each:
+        events processes lost exec_stages sched_process_fork sched_process_exec ...
+
+A link with a name stays attached, whoever has died. While no collector runs the probes go on
+filling the ring, and count what it has no room for. The next collector takes them over if they are
+exactly those that it would load itself, and if it knows how far the last one had read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from collector import maps
+from collector.probes import Probes
+
+log = structlog.get_logger()
+
+
+def build_id(folder: Path, flags: list[str]) -> str:
+    """Return what tells one build of the probes from any other: their sources and the flags."""
+    digest = hashlib.sha256("\0".join(flags).encode())
+    for path in sorted((*folder.glob("*.c"), *folder.glob("*.h"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Pins:
+    """The kept probes of one node."""
+
+    pin_dir: Path
+    node_name: str
+    build: str
+
+    @property
+    def _folder(self) -> Path:
+        # The file system takes no dots. The sum keeps apart what then looks the same.
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", self.node_name)[:64]
+        return self.pin_dir / f"{name}-{zlib.crc32(self.node_name.encode()):08x}"
+
+    def keep(self, opened: Probes, since_ns: int) -> None:
+        """Give everything a name. Where that cannot be, say why: the probes end with us then."""
+        folder = self._folder / f"{self.build}-{since_ns}"
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            for name, fd in opened.fds().items():
+                maps.pin(fd, folder / name)
+        except OSError as error:
+            log.warning(
+                "probes not kept: they end with this collector",
+                file=str(error.filename or folder),
+                error=error.strerror,
+                hint=f"mount -t bpf bpf {self.pin_dir.parent}; Linux 5.8 or newer",
+            )
+            self.remove()
+            return
+        log.info("probes kept", folder=str(folder))
+
+    def take(self, since_ns: int, ring_size_bytes: int) -> Probes | None:
+        """Return the probes of this build that were attached at ``since_ns``, if they are there."""
+        folder = self._folder / f"{self.build}-{since_ns}"
+        fds: dict[str, int] = {}
+        try:
+            for path in sorted(folder.iterdir()):
+                fds[path.name] = maps.open_pinned(path)
+            return Probes.of(fds, ring_size_bytes)
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError) as error:  # keeping them was not finished
+            for fd in fds.values():
+                os.close(fd)
+            log.warning("kept probes unusable", folder=str(folder), error=str(error))
+            return None
+
+    def found(self) -> list[Path]:
+        """Return the folders of all kept probes of this node."""
+        try:
+            return sorted(self._folder.iterdir())
+        except OSError:
+            return []
+
+    def remove(self) -> list[Path]:
+        """Detach all kept probes of this node that no process holds; return their folders."""
+        folders = self.found()
+        for folder in folders:
+            try:
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+            except OSError as error:
+                log.warning("kept probes not removed", folder=str(folder), error=str(error))
+        for folder in (self._folder, self.pin_dir):
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # not empty, or not there
+        return folders

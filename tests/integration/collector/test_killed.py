@@ -1,0 +1,288 @@
+"""A collector that is killed or stopped, again and again, while marked processes run."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from collector.maps import open_pinned
+from conftest import eventually
+from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from tetra.v1.stream_pb2 import GapNotice
+
+pytestmark = pytest.mark.kernel
+
+BIN = Path(sys.executable).parent
+TRUE = "/usr/bin/true"
+NODE = "killed"
+READY_S = 60.0
+MARKS = 900
+PER_SECOND = 250
+IN_RING_NS = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def marks_program(tmp_path_factory):
+    """The steady load, built."""
+    target = tmp_path_factory.mktemp("workloads") / "marks"
+    source = Path(__file__).parents[2] / "workloads" / "marks.c"
+    subprocess.run(["gcc", "-O2", "-o", target, source], check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def headers(tmp_path_factory):
+    """Where vmlinux.h is made once for all collectors here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bpf_file_system(tmp_path):
+    """A BPF file system of this test's own."""
+    folder = tmp_path / "bpf"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+class Collector:
+    """tetra-collector as a process, and times without one."""
+
+    def __init__(self, folder, headers, url, **settings):
+        self.log = folder / "collector.log"
+        self.state = folder / "state"
+        self.away = []  # boot clock, ns
+        self._env = os.environ | {
+            "NODE_NAME": NODE,
+            "TETRA_NATS_URL": url,
+            "TETRA_STATE_DIR": str(self.state),
+            "TETRA_CACHE_DIR": str(headers),
+            "TETRA_DOCKER_SOCKET": "",
+            "TETRA_LOG_FORMAT": "json",
+            **settings,
+        }
+        self._process = None
+        self._starts = 0
+
+    async def start(self):
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                BIN / "tetra-collector", stdout=log, stderr=log, env=self._env
+            )
+        self._starts += 1
+
+        def ready():
+            assert self._process.returncode is None, self.log.read_text()
+            return self.told("ready") >= self._starts
+
+        await eventually(ready, READY_S)
+        if self.away:
+            self.away[-1] = (self.away[-1][0], time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+    async def end(self, number):
+        assert self._process.returncode is None, self.log.read_text()
+        self.away.append((time.clock_gettime_ns(time.CLOCK_BOOTTIME), 1 << 62))
+        self._process.send_signal(number)
+        await asyncio.wait_for(self._process.wait(), 30)
+
+    def told(self, what):
+        return self.log.read_text().count(f'"event": "{what}"')
+
+    def detach(self):
+        done = subprocess.run(
+            [BIN / "tetra-collector", "--detach"], env=self._env, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout, done.stderr
+
+
+@asynccontextmanager
+async def running(collector):
+    await collector.start()
+    try:
+        yield collector
+    finally:
+        if collector._process.returncode is None:
+            await collector.end(signal.SIGTERM)
+
+
+async def marks_while(marks_program, mark, happens):
+    """Run the marks while something happens, and one more; return (number, start, end) of each."""
+    process = await asyncio.create_subprocess_exec(
+        marks_program, TRUE, mark, "1", str(MARKS), str(PER_SECOND), stdout=subprocess.PIPE
+    )
+    output, _ = await asyncio.gather(process.communicate(), happens)
+    await run(TRUE, mark, str(MARKS + 1))
+    return [tuple(map(int, row.split())) for row in output[0].decode().splitlines()]
+
+
+async def run(*command):
+    """Run a command."""
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
+
+
+async def told(gateway, mark):
+    """Return (execs, exits, gaps, all events) once the last mark's exit is in the stream."""
+    async with asyncio.timeout(60):
+        while True:
+            await eventually(lambda: gateway.gateway.subscriber.live, READY_S)
+            responses = await gateway.read_all(last=10_000_000)
+            events = [event for response in responses for event in response.events]
+            execs, exits = Counter(), Counter()
+            for event in events:
+                one = event.process_exec if event.HasField("process_exec") else event.process_exit
+                words = one.process.arguments.split()
+                if len(words) == 2 and words[0] == mark:
+                    counted = execs if event.HasField("process_exec") else exits
+                    counted[int(words[1])] += 1
+            if exits[MARKS + 1]:
+                del execs[MARKS + 1], exits[MARKS + 1]
+                gaps = [gap for response in responses for gap in response.gaps]
+                return execs, exits, gaps, events
+            await asyncio.sleep(0.2)
+
+
+async def disturb(collector, signals, nats_server=None):
+    for number in signals:
+        await asyncio.sleep(0.7)
+        if nats_server:
+            nats_server.stop(kill=True)
+            await asyncio.sleep(0.2)
+        await collector.end(number)
+        await asyncio.sleep(0.1)
+        await collector.start()
+        if nats_server:
+            nats_server.start()
+
+
+async def begin(gateway):
+    """Return a process that waits, and lives through it all."""
+    return await asyncio.create_subprocess_exec("/bin/sleep", "600")
+
+
+def told_once(events, pid):
+    """How often the process was told to have started."""
+    return sum(
+        event.process_exec.process.pid.value == pid
+        for event in events
+        if event.HasField("process_exec")
+    )
+
+
+async def all_told(gateway, marks_program, mark, collector, happens):
+    """Assert that every mark was told once, with its exit, in the order in which it ran."""
+    sleeper = await begin(gateway)
+    marks = await marks_while(marks_program, mark, happens)
+    assert len(marks) == MARKS
+    execs, exits, gaps, events = await told(gateway, mark)
+    sleeper.kill()
+    await sleeper.wait()
+    everyone = Counter(range(1, MARKS + 1))
+    assert execs == everyone, sorted((everyone - execs) + (execs - everyone))
+    assert exits == everyone, sorted((everyone - exits) + (exits - everyone))
+    assert told_once(events, sleeper.pid) == 1
+    order = [
+        int(event.process_exec.process.arguments.split()[1])
+        for event in events
+        if event.HasField("process_exec")
+        and event.process_exec.process.arguments.startswith(f"{mark} ")
+    ]
+    assert order == [*range(1, MARKS + 2)]
+    return gaps
+
+
+async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
+    gateway, nats_server, marks_program, headers, bpf_file_system, tmp_path
+):
+    pins = bpf_file_system / "tetra"
+    settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(pins)}
+    async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
+        happens = disturb(collector, [signal.SIGKILL] * 3)
+        gaps = await all_told(gateway, marks_program, "kept-killed", collector, happens)
+        assert list(gaps) == []
+        assert collector.log.read_text().count('"probes": "taken over"') == 3
+        assert [path.name for path in pins.glob("*/*/sched_process_exit")]
+    assert not pins.exists()
+
+
+async def test_kept_probes_miss_nothing_when_nats_goes_too(
+    gateway, nats_server, marks_program, headers, bpf_file_system, tmp_path
+):
+    settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(bpf_file_system / "tetra")}
+    async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
+        happens = disturb(collector, [signal.SIGKILL] * 3, nats_server)
+        gaps = await all_told(gateway, marks_program, "kept-nats", collector, happens)
+        assert list(gaps) == []
+
+
+async def test_probes_kept_always_outlive_a_clean_stop_until_detached(
+    gateway, nats_server, marks_program, headers, bpf_file_system, tmp_path
+):
+    pins = bpf_file_system / "tetra"
+    settings = {"TETRA_KEEP_PROBES": "always", "TETRA_PIN_DIR": str(pins)}
+    async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
+        happens = disturb(collector, [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM])
+        gaps = await all_told(gateway, marks_program, "kept-always", collector, happens)
+        assert list(gaps) == []
+        code, _, errors = collector.detach()
+        assert code == 2
+        assert "another collector runs" in errors
+    (link,) = pins.glob("*/*/sched_process_exec")
+    os.close(open_pinned(link))
+    code, output, _ = collector.detach()
+    assert (code, output) == (0, f"detached: {link.parent}\n")
+    assert not pins.exists()
+    assert collector.detach()[:2] == (0, "nothing was kept\n")
+
+
+async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
+    gateway, nats_server, marks_program, headers, tmp_path
+):
+    async with running(Collector(tmp_path, headers, nats_server.url)) as collector:
+        sleeper = await begin(gateway)
+        numbers = [signal.SIGKILL, signal.SIGTERM]
+        marks = await marks_while(marks_program, "plain", disturb(collector, numbers))
+        execs, exits, gaps, events = await told(gateway, "plain")
+        sleeper.kill()
+        await sleeper.wait()
+        away = list(collector.away)
+    for number, start, end in marks:
+        # What is in the ring when the collector is killed was seen, but by nobody who is left.
+        meanwhile = any(start < to and end > gone - IN_RING_NS for gone, to in away)
+        assert execs[number] == exits[number] == 1 or meanwhile, number
+        assert max(execs[number], exits[number]) <= 1
+    assert told_once(events, sleeper.pid) == 1
+    assert [gap.cause for gap in gaps] == [GapNotice.CAUSE_COLLECTOR_DOWN] * 2
+    # Its times: the last that was told before, and the first that could be told again.
+    offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for gap, (gone, to) in zip(gaps, away, strict=True):
+        start, end = getattr(gap, "from").ToNanoseconds(), gap.to.ToNanoseconds()
+        assert gone - 1e9 < start - offset <= gone + 1e8
+        assert start < end <= to + offset + 1e8
+
+
+async def test_a_file_system_that_keeps_nothing_is_said_and_probes_work(
+    gateway, nats_server, headers, tmp_path
+):
+    settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(tmp_path / "no-bpf" / "tetra")}
+    async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
+        assert collector.told("probes not kept: they end with this collector") == 1
+        await run(TRUE, "told-all-the-same")
+
+        async def seen():
+            responses = await gateway.read_all(last=10_000)
+            return any(
+                event.process_exec.process.arguments == "told-all-the-same"
+                for response in responses
+                for event in response.events
+            )
+
+        await eventually(seen, 30)
