@@ -82,7 +82,8 @@ class StreamEventsRequest(_message.Message):
     """Most events in one response; 0 leaves it to the gateway."""
     check_copies: _builtins.bool
     """Before anything is sent look through every copy of the stream that NATS's servers hold, and tell
-    what each lacks (CAUSE_COPY_DAMAGED). Reads the whole stream once for each copy.
+    what each lacks (CAUSE_COPY_DAMAGED) or that it could not be looked at (CAUSE_COPY_UNSEEN).
+    Reads the whole stream once for each copy.
     """
     @_builtins.property
     def allow_list(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Filter]:
@@ -229,6 +230,8 @@ class GapNotice(_message.Message):
         """Nothing is missing: one copy of the stream lacks messages that another has."""
         CAUSE_MALFORMED: GapNotice._Cause.ValueType  # 6
         """What was there could not be read, and is left out: somebody's bug."""
+        CAUSE_COPY_UNSEEN: GapNotice._Cause.ValueType  # 7
+        """Nothing is known to be missing: a copy of the stream could not be looked at."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: GapNotice.Cause.ValueType  # 0
@@ -244,6 +247,8 @@ class GapNotice(_message.Message):
     """Nothing is missing: one copy of the stream lacks messages that another has."""
     CAUSE_MALFORMED: GapNotice.Cause.ValueType  # 6
     """What was there could not be read, and is left out: somebody's bug."""
+    CAUSE_COPY_UNSEEN: GapNotice.Cause.ValueType  # 7
+    """Nothing is known to be missing: a copy of the stream could not be looked at."""
 
     CAUSE_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int

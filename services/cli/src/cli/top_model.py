@@ -8,6 +8,7 @@ from heapq import nsmallest
 from operator import attrgetter
 
 from cli.processes import command_of, is_kernel_thread, place_of, user_of
+from cli.renderers.gaps import COPIES
 from cli.resume import Batch
 from cli.terminal import visible
 from cli.timestamps import unix_ns
@@ -103,7 +104,7 @@ class TopModel:
                     self._count(group, name)
         for loss in batch.losses:
             self.lost += sum(count for _, count in loss.lost.ListFields())
-        self.gaps += len(batch.gaps)
+        self.gaps += sum(gap.cause not in COPIES for gap in batch.gaps)
 
     def _count(self, group: str, name: str) -> None:
         totals = self._totals[group]

@@ -36,35 +36,41 @@ class Damage(NamedTuple):
     last: int
 
 
+class Report(NamedTuple):
+    """What single copies lack, and the servers whose copy could not be looked at."""
+
+    damage: list[Damage]
+    unreachable: list[str]
+
+
 class Copies:
     """Looks at each copy by itself."""
 
     def __init__(self, nc: Client) -> None:
         self._js = nc.jetstream(timeout=5.0)
 
-    async def damage(self, first: int, last: int) -> list[Damage]:
+    async def check(self, first: int, last: int) -> Report:
         """Return what single copies lack of the messages ``first`` to ``last``.
 
-        Raises `BusError` where a server that holds a copy cannot be asked.
+        Raises `BusError` where NATS does not answer at all.
         """
         try:
             info = await self._js.stream_info(EVENTS_STREAM)
             if info.cluster is None or not info.cluster.replicas or first > last:
-                return []
-            servers = {info.cluster.leader, *(peer.name for peer in info.cluster.replicas)}
-            found = await self._read_each({name for name in servers if name}, first, last)
+                return Report([], [])
+            names = (info.cluster.leader, *(peer.name for peer in info.cluster.replicas))
+            servers = {name for name in names if name}
+            found = await self._read_each(servers, first, last)
             oldest = (await self._js.stream_info(EVENTS_STREAM)).state.first_seq
         except _FAILURES as error:
             raise BusError(f"copies: nats: {str(error) or type(error).__name__}") from None
-        if missing := servers - found.keys():
-            names = ", ".join(sorted(name or "?" for name in missing))
-            raise BusError(f"copies: cannot be asked on {names}")
-        return [
+        damage = [
             Damage(server, *part)
             for server, lacking in sorted(found.items())
             for hole in lacking
             for part in _had_by_another(hole, server, found, oldest)
         ]
+        return Report(damage, sorted(servers - found.keys()))
 
     async def _read_each(
         self, servers: set[str], first: int, last: int

@@ -102,8 +102,11 @@ class EventStream:
             plan.feed.note_cut()
         if request.check_copies:
             first, last = await history.bounds()
-            for damage in await history.copies.damage(first, last):
-                plan.feed.note_copy(damage)
+            damage, unreachable = await history.copies.check(first, last)
+            for one in damage:
+                plan.feed.note_copy(one)
+            for server in unreachable:
+                plan.feed.note_unseen_copy(server)
         if request.no_follow:
             plan.end = max((await history.bounds()).last, self._streams.broadcaster.head)
         if request.HasField("until"):

@@ -146,6 +146,11 @@ class Feed:
             )
         )
 
+    def note_unseen_copy(self, server: str) -> None:
+        """Note that the copy on ``server`` could not be looked at."""
+        cause = stream_pb2.GapNotice.CAUSE_COPY_UNSEEN
+        self._continuity.gaps.append(stream_pb2.GapNotice(cause=cause, server=server))
+
     def note_cut(self) -> None:
         """Note that NATS cut off a damaged file: it does not say how much was in there."""
         self._continuity.note_damage(0, 0, 0, 0)

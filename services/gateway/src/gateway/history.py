@@ -139,7 +139,7 @@ class History:
         span = found[0].stream_sequence, found[-1].stream_sequence
         if span not in self._known:
             try:
-                damage = await self.copies.damage(*span)
+                damage = (await self.copies.check(*span)).damage
             except BusError as error:
                 _log.warning("copy damaged, server unknown", messages=span, error=str(error))
                 return [Damage("", *span)]

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cli.arguments import add_switch, checked, server_options
+from cli.arguments import checked, server_options
 from cli.terminal import Output, notice, visible
 from cli.timestamps import parse_time, rfc3339
 
@@ -26,11 +26,12 @@ collector says that it lost, times when no collector ran, and events that came t
 with node, time and cause. Exit code 0: nothing is missing and nothing came twice; 3: something is.
 
 On a NATS cluster a server whose copy of the stream is damaged says nothing of it, and the others
-make up for it. --copies looks at each copy by itself and names the server; the exit code is 3 then.
+make up for it. So each copy is looked at by itself first, which reads the stream once more for
+each; one that is damaged is named, and the exit code is 3. With --since that is left out; --copies
+and --no-copies say so explicitly.
 
 examples:
   tetra verify
-  tetra verify --copies
   tetra verify --since 1h --node web-1
   tetra verify -o json | jq '.nodes[] | select(.missing > 0)'
 """
@@ -59,20 +60,23 @@ class Book:
     accounts: dict[str, Account] = field(default_factory=dict)
     holes: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)  # of single copies: nothing is missing
+    unseen_copies: list[str] = field(default_factory=list)
     aged_out: int = 0
 
     def enter(self, batch: Batch) -> None:
         """Account for one response."""
-        from cli.renderers.gaps import gap_text
+        from cli.renderers.gaps import COPIES, gap_text
         from tetra.v1.stream_pb2 import GapNotice
 
         for gap in batch.gaps:
             if gap.cause == GapNotice.CAUSE_AGED_OUT and not self.events:
                 self.aged_out += gap.count  # before the beginning: nothing to prove there
                 continue
-            if gap.cause == GapNotice.CAUSE_COPY_DAMAGED:
-                if (text := gap_text(gap)) not in self.damage:
-                    self.damage.append(text)
+            if gap.cause in COPIES:
+                seen = gap.cause == GapNotice.CAUSE_COPY_DAMAGED
+                texts = self.damage if seen else self.unseen_copies
+                if (text := gap_text(gap)) not in texts:
+                    texts.append(text)
                 continue
             self._account(gap.node_name).missing += gap.count
             self.holes.append(gap_text(gap))
@@ -86,6 +90,10 @@ class Book:
             )
         for event in batch.events:
             self._enter_event(event)
+
+    def lines(self) -> list[str]:
+        """Return all there is to tell."""
+        return [*self.holes, *self.damage, *self.unseen_copies]
 
     @property
     def whole(self) -> bool:
@@ -124,8 +132,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node", action="append", default=[], metavar="NAME", help="this node only; may repeat"
     )
-    add_switch(
-        parser, "--copies", help="look at every copy of the stream: reads it once more for each"
+    parser.add_argument(
+        "--copies",
+        action=argparse.BooleanOptionalAction,
+        help="look at every copy of the stream [without --since]",
     )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="[text]")
 
@@ -160,7 +170,7 @@ def _request(args: argparse.Namespace) -> StreamEventsRequest:
     request = StreamEventsRequest(
         nodes=args.node,
         no_follow=True,
-        check_copies=args.copies,
+        check_copies=args.since is None if args.copies is None else args.copies,
         field_filters=[FieldFilter(fields=FieldMask(paths=["process.exec_id"]), action=INCLUDE)],
     )
     if args.since is not None:
@@ -186,7 +196,7 @@ def _text(book: Book) -> str:
                 str(account.twice),
             )
         )
-    lines = table(rows) + [visible(hole) for hole in (*book.holes, *book.damage)]
+    lines = table(rows) + [visible(hole) for hole in book.lines()]
     if book.aged_out:
         lines.append(f"the stream begins {book.aged_out} messages after its first: they aged out")
     count = sum(1 for node in book.accounts if node)
@@ -215,6 +225,6 @@ def _json(book: Book) -> str:
     ]
     told = {
         "whole": book.whole, "nodes": nodes, "holes": book.holes, "aged_out": book.aged_out,
-        "damaged_copies": book.damage,
+        "damaged_copies": book.damage, "unseen_copies": book.unseen_copies,
     }  # fmt: skip
     return json.dumps(told) + "\n"

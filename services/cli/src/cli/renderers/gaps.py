@@ -15,9 +15,12 @@ _CAUSES = {
 }
 
 
+COPIES = frozenset({GapNotice.CAUSE_COPY_DAMAGED, GapNotice.CAUSE_COPY_UNSEEN})  # not gaps at all
+
+
 def gap_text(gap: GapNotice) -> str:
     """Return one line about ``gap``."""
-    if gap.cause == GapNotice.CAUSE_COPY_DAMAGED:
+    if gap.cause in COPIES:
         return _copy_text(gap)
     cause = _CAUSES.get(gap.cause, "cause unknown")
     where, unit = (f"node {gap.node_name}", "events") if gap.node_name else ("stream", "messages")
@@ -30,6 +33,8 @@ def gap_text(gap: GapNotice) -> str:
 
 def _copy_text(gap: GapNotice) -> str:
     where = f"NATS server {gap.server}" if gap.server else "one of NATS's servers"
+    if gap.cause == GapNotice.CAUSE_COPY_UNSEEN:
+        return f"copy: {where}: its copy of the stream could not be looked at"
     return (
         f"damage: {where}: its copy of the stream lacks {gap.count} messages{_span(gap)}; "
         "another copy has them, nothing is missing"
