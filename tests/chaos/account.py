@@ -7,9 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What a killed collector held in memory: events of an outage go to disk after a second, and one
-# batch may be under way.
-MEMORY_NS = 2_500_000_000
+# What a killed collector had not read yet of the ring, which goes with it.
+IN_RING_NS = 100_000_000
 
 
 @dataclass
@@ -68,7 +67,7 @@ def account(marks_file: Path, printed: Printed, away: list[tuple[int, int, bool]
             result.twice.append(number)
         elif told == (1, 1):
             continue
-        elif any(start < to and end > gone - (MEMORY_NS if killed else 0)
+        elif any(start < to and end > gone - (IN_RING_NS if killed else 0)
                  for gone, to, killed in away):  # fmt: skip
             if told == (0, 0):
                 result.unseen += 1

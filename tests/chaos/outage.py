@@ -12,8 +12,8 @@ from chaos.report import say, say_rows, verify
 from chaos.stack import Stack, run_marks, wait_for
 from chaos.stream import Tally, tally
 
-# What the collector may take beside the events that it keeps: what the allocator rounds up, the
-# record under way, its index of the spool.
+# What the collector may take beside the events that it keeps: its table of processes, which grows
+# for half a minute under load, the record under way, its index of the spool.
 ASIDE_BYTES = 32 << 20
 ENDLESS = 1 << 40
 LONGEST_S = 60.0  # beyond its time an outage waits for a spool to fill

@@ -210,7 +210,7 @@ def forward(change: str) -> None:
 class Stack:
     """NATS (one node, or a cluster of three), two gateways, a collector, a client."""
 
-    def __init__(self, folder: Path, nodes: int, state: Path, **settings: int) -> None:
+    def __init__(self, folder: Path, nodes: int, state: Path, **settings: object) -> None:
         """``settings``: of the collector, such as ``spool_disk_bytes``."""
         self.folder = folder
         self.node = f"chaos-{os.getpid()}"  # a host has one collector of each name
