@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, generate_latest
 
+from bus.subjects import events_subject
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from gateway import filters, wire
@@ -35,6 +36,7 @@ from tetragon.events_pb2 import FieldFilter, Filter, GetEventsResponse
 SHOW_METRICS = 1
 SMALL_WINDOW = 2
 ANSWERS = 4  # the messages are taken as answers of collectors, too
+OTHER_SUBJECT = 8  # they come on the subject of node "n", else on that of the node they name
 
 _STORED_NS = 1_767_225_600_000_000_000
 _SETTINGS = Settings()  # type: ignore[call-arg]  # all have defaults
@@ -66,7 +68,8 @@ async def _check(options: int, parts: list[bytes]) -> None:
     streams = Streams(broadcaster, history, subscriber, 1)
     metrics = Metrics(streams, fleet)
     for sequence, part in enumerate(parts, start=1):
-        message = Msg(_nc, "tetra.events.n", "", part)
+        subject = "tetra.events.n" if options & OTHER_SUBJECT else _subject(part)
+        message = Msg(_nc, subject, "", part)
         subscriber._receive(message, sequence, _STORED_NS + sequence)
         assert broadcaster.head == sequence
         if options & ANSWERS and _is_answer(part):
@@ -91,6 +94,13 @@ def _is_batch(part: bytes) -> bool:
         return bool(EventBatch.FromString(part).node_name)
     except DecodeError:
         return False
+
+
+def _subject(part: bytes) -> str:
+    try:
+        return events_subject(EventBatch.FromString(part).node_name)
+    except (DecodeError, ValueError):  # no batch, or without a name
+        return "tetra.events.n"
 
 
 def _is_answer(part: bytes) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from nats.errors import Error
 
 from conftest import NATS_SERVER, eventually, free_port
-from feeder import Feeder
+from feeder import Feeder, exec_event
 from gateway.main import Gateway
 from gateway.settings import Settings
 
@@ -20,11 +20,30 @@ CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
 USERS = ("collector", "gateway", "operator")
 
 
+# What docs/deploy.md has for a host whose collector may speak for that host only.
+BOUND = """
+    {
+      user: collector-web1
+      password: collector-web1-secret
+      permissions: {
+        publish: [
+          "tetra.events.web1"
+          "$JS.API.DIRECT.GET.TETRA_EVENTS.tetra.events.web1"
+          "tetra.control.web1"
+        ]
+        subscribe: ["_INBOX.collector-web1.>", "tetra.control", "tetra.control.web1"]
+        allow_responses: { max: 4096, expires: "30s" }
+      }
+    }
+"""
+
+
 @pytest.fixture
 async def server(tmp_path):
-    """The server as the container starts it, on ports of its own."""
+    """The server as the container starts it, on ports of its own, with a user more."""
     port = free_port()
-    text = CONFIG.read_text()
+    text = CONFIG.read_text().replace("  users: [\n", f"  users: [{BOUND}", 1)
+    assert BOUND in text
     for ours, theirs in (("/data", tmp_path), ("4222", port), ("8222", free_port())):
         assert text.count(ours) == 1
         text = text.replace(ours, str(theirs))
@@ -108,9 +127,30 @@ async def test_each_does_its_work(server, gateway):
         assert refused == []
 
 
+async def test_a_bound_user_speaks_for_its_own_host_only(server, gateway):
+    async with user_of(server, "collector-web1") as (nc, refused):
+        feeder = Feeder(nc, "web1")
+        await feeder.publish(3)
+        # Its subject is its own; what it says there is not.
+        forged = feeder.batch([exec_event(7, node="web2")])
+        forged.node_name = "web2"
+        await feeder.send(forged, identified=False)
+        mixed = [exec_event(8, node="web1"), exec_event(9, node="web2")]
+        await feeder.send(feeder.batch(mixed), identified=False)
+        statistics = gateway.streams.broadcaster.statistics
+        await eventually(lambda: gateway.streams.malformed == {"message": 1, "event": 1})
+        assert refused == []
+    async with user_of(server, "operator") as (nc, _):
+        assert [node.node_name for node in gateway.fleet.nodes()] == ["web1"]
+        assert statistics().events_total == 5
+
+
 @pytest.mark.parametrize(
     ("user", "action"),
     [
+        ("collector-web1", {"publish": "tetra.events.web2"}),
+        ("collector-web1", {"publish": "tetra.control.web2"}),
+        ("collector-web1", {"subscribe": "tetra.control.web2"}),
         ("collector", {"subscribe": "tetra.events.>"}),
         ("collector", {"subscribe": "_INBOX.gateway.>"}),
         ("collector", {"subscribe": ">"}),

@@ -140,7 +140,7 @@ class Fleet:
                 _log.warning("snapshot refused", node=node.node_name, error=answer.error)
                 continue
             part = snapshots.setdefault(node.node_name, Snapshot(node.boot_id, answer.sequence))
-            part.events += filter(None, without_malformed(list(answer.events)))
+            part.events += filter(None, without_malformed(list(answer.events), node.node_name))
         return snapshots
 
     async def ask(
@@ -164,6 +164,9 @@ class Fleet:
                 answer = bus_pb2.ControlResponse.FromString(message.data)
             except DecodeError:
                 _log.warning("answer malformed", subject=subject)
+                return
+            if node and answer.node.node_name != node:
+                _log.warning("answer of another node", asked=node, node=answer.node.node_name)
                 return
             answers.append(answer)
             self._on_answer(answer)
@@ -222,7 +225,7 @@ class Fleet:
             except APIError:
                 continue  # aged out meanwhile
             stored_ns = int(message.time.timestamp() * 1e9) if message.time else 0
-            batch = decode(message.data or b"", message.seq or 0, stored_ns)
+            batch = decode(message.data or b"", subject, message.seq or 0, stored_ns)
             if batch.node_name and batch.node_name not in self._nodes:
                 self.on_batch(batch)
                 self._nodes[batch.node_name].heard_at = None

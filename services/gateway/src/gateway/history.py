@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bus.subjects import EVENTS_STREAM
+from bus.subjects import EVENTS_STREAM, events_subject
 from gateway.batch import Batch
 from gateway.copies import Copies, Damage
 from gateway.errors import BusError
@@ -189,7 +189,8 @@ class History:
 def _decode(message: Msg) -> Batch:
     headers = message.headers or {}
     sequence = int(headers["Nats-Sequence"])
-    return decode(message.data, sequence, time_ns(headers["Nats-Time-Stamp"]))
+    stored_ns = time_ns(headers["Nats-Time-Stamp"])
+    return decode(message.data, headers["Nats-Subject"], sequence, stored_ns)
 
 
 def time_ns(text: str) -> int:
@@ -199,10 +200,16 @@ def time_ns(text: str) -> int:
     return whole * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
-def decode(data: bytes, sequence: int, stored_ns: int) -> Batch:
-    """Return the batch in a message; a message that is none counts as a batch without events."""
+def decode(data: bytes, subject: str, sequence: int, stored_ns: int) -> Batch:
+    """Return the batch in a message; a message that is none counts as a batch without events.
+
+    So does one that is on the ``subject`` of another node: NATS decides who may publish there.
+    """
     try:
-        return Batch.decode(data, sequence, stored_ns)
+        batch = Batch.decode(data, sequence, stored_ns)
+        if batch.node_name and events_subject(batch.node_name) != subject:
+            raise DecodeError("of another node than its subject")
+        return batch
     except DecodeError:
         return Batch.decode(b"", sequence, stored_ns)
 

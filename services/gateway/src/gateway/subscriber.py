@@ -188,7 +188,7 @@ class Subscriber:
 
     def _receive(self, message: Msg, sequence: int, stored_ns: int) -> None:
         self.stream_is_dead = False
-        batch = decode(message.data, sequence, stored_ns)
+        batch = decode(message.data, message.subject, sequence, stored_ns)
         if not batch.node_name:
             self.malformed_messages += 1
             self._tell_malformed(message.subject, sequence)
