@@ -15,13 +15,14 @@ import pytest
 from collector.maps import open_pinned
 from conftest import eventually
 from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.stream_pb2 import GapNotice
 
 pytestmark = pytest.mark.kernel
 
 BIN = Path(sys.executable).parent
 TRUE = "/usr/bin/true"
-NODE = "killed"
+NODE = f"killed-{os.getpid()}"  # a host has one collector of each name
 READY_S = 60.0
 MARKS = 900
 PER_SECOND = 250
@@ -211,6 +212,44 @@ async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
         assert collector.log.read_text().count('"probes": "taken over"') == 3
         assert [path.name for path in pins.glob("*/*/sched_process_exit")]
     assert not pins.exists()
+
+
+async def test_what_a_damaged_stream_lost_is_a_hole_and_nobody_gets_its_numbers(
+    gateway, start_gateway, nats_server, nc, headers, tmp_path
+):
+    collector = Collector(tmp_path, headers, nats_server.url)
+    js, subject = nc.jetstream(), f"tetra.events.{NODE}"
+
+    async def last_message():
+        return (await js.stream_info("TETRA_EVENTS")).state.last_seq
+
+    async def one_more():
+        await run(TRUE, "before")
+        return await last_message() >= 6
+
+    async with running(collector):
+        await eventually(one_more, READY_S)
+    lost = 0
+    for _ in range(3):  # its last messages
+        message = await js.get_last_msg("TETRA_EVENTS", subject)
+        lost += len(EventBatch.FromString(message.data).events)
+        await js.delete_msg("TETRA_EVENTS", message.seq)
+    last = EventBatch.FromString((await js.get_last_msg("TETRA_EVENTS", subject)).data)
+    end = last.first_sequence + len(last.events) - 1
+    before = await last_message()
+
+    async def told_more():
+        return await last_message() > before
+
+    async with running(collector):
+        await run(TRUE, "after")
+        await eventually(told_more, READY_S)
+    fresh = await start_gateway()  # the other one has them in memory
+    responses = await fresh.read_all(last=10_000_000)
+    [gap] = [g for r in responses for g in r.gaps if g.node_name and g.first]
+    assert (gap.cause, gap.first, gap.last) == (
+        GapNotice.CAUSE_STREAM_DAMAGED, end + 1, end + lost
+    )  # fmt: skip
 
 
 async def test_kept_probes_miss_nothing_when_nats_goes_too(

@@ -107,6 +107,7 @@ async def run(settings: Settings) -> None:
     recovered = None
     if saved := state.read(settings.state_dir, settings.node_name):
         recovered = recover(saved, journal.folder, records_version, pipeline, spool)
+        own.least_base = recovered.next_base(boot_id)
     pins = Pins(settings.pin_dir, settings.node_name, build_id(folder, flags))
     opened = _take_over(settings, pins, recovered, flags)
     taken_over, early = opened is not None, list[bytes]()

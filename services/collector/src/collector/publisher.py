@@ -289,9 +289,9 @@ class Publisher:
             self._stored = await self._stored_sequence(nc, run, batch)
             self._asked, self._sure = run, True
             if run.base is None:
-                self.spool.number(run, self._stored + 1)
+                self.spool.number(run, max(self._stored + 1, run.least_base))
                 if run is self.own:
-                    self.numbered(self._stored + 1)
+                    self.numbered(run.base or 0)
         assert run.base is not None
         there = min(max(0, self._stored + 1 - run.base - batch.first), len(batch.events))
         if there:  # only the acknowledgement was lost
@@ -403,6 +403,8 @@ def _number_without_stream(run: Run, under_way: _Batch) -> int:
     """
     if run.base is not None:
         return run.base + under_way.first - 1
+    if run.least_base:
+        return run.least_base - 1
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 

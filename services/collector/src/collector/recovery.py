@@ -32,6 +32,17 @@ class Recovered:
     ring_position: int
     loss: LossCounters
     whole: bool  # nothing is missing up to `ring_position`
+    made: int  # events, told or not
+
+    def next_base(self, boot_id: str) -> int:
+        """Return the number behind the last event, 0 where that is not known.
+
+        What the spool had to drop, or a damaged stream lost, shows as a hole only if nobody else
+        gets its numbers.
+        """
+        if self.run.boot_id != boot_id or self.run.base is None:
+            return 0
+        return self.run.base + self.made
 
 
 def recover(
@@ -74,4 +85,4 @@ def recover(
         log.warning("events of the last collector lost", events=len(untold) - kept)
     if replay.entries:
         log.info("journal replayed", entries=replay.entries, events=len(events), kept=kept)
-    return Recovered(run, replay.position, loss, whole and replay.whole)
+    return Recovered(run, replay.position, loss, whole and replay.whole, first + len(events))

@@ -44,6 +44,7 @@ class Run:
     start_time_ns: int
     base: int | None = None
     probes_start_ns: int = 0  # since when the probes are attached; 0: as start_time_ns
+    least_base: int = 0  # `base` is at least this: the numbers before it are the last collector's
 
 
 class Record(NamedTuple):
