@@ -1,7 +1,9 @@
 """The images and the Compose stack on a real Docker engine; `make test-containers` builds them."""
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -319,6 +321,22 @@ def test_gateway_that_cannot_reach_nats_says_so_and_is_unhealthy(stack, environm
         assert json.loads(line)["event"] == "nats unreachable"
         assert cause in line.lower()
         assert state["Running"]
+
+
+def test_a_collector_that_is_killed_misses_nothing(stack):
+    count = 3000
+    with running_compose_cli(stack, "getevents") as client:
+        client.wait_until_live()
+        with load(count) as marker:
+            wait_until(
+                lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+            )
+            # Not docker kill: the engine would take it for a person's wish, and not start it again.
+            os.kill(inspect(stack.containers("collector")[0])["State"]["Pid"], signal.SIGKILL)
+        assert_all_told_once(client, marker, count)
+    (collector,) = stack.containers("collector")
+    ready = [json.loads(line) for line in logs_of(collector).splitlines() if '"ready"' in line]
+    assert [line["probes"] for line in ready] == ["attached", "taken over"]
 
 
 # Runs last of those that share the stack: it ends it.

@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
 USERS = ("collector", "gateway", "operator")
 
 
-# What docs/deploy.md has for a host whose collector may speak for that host only.
+# What SECURITY.md has for a host whose collector may speak for that host only.
 BOUND = """
     {
       user: collector-web1
