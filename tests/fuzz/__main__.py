@@ -5,6 +5,7 @@ targets:
   ring       the ring's memory: lengths that lie, records that are never finished
   spool      any bytes in the folder of the collector's spool
   table      any bytes as the saved process table
+  journal    that table and a journal, as a killed collector leaves them
   batches    messages of the bus, as a gateway takes them in and sends them on
   requests   GetEvents and StreamEvents requests; their filters applied to events
   rendered   events through everything that `tetra` prints them with

@@ -24,6 +24,7 @@ TARGETS = {
     "ring": "collector",
     "spool": "collector",
     "table": "collector",
+    "journal": "collector",
     "batches": "gateway",
     "requests": "gateway",
     "rendered": "cli",

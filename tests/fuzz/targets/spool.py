@@ -29,6 +29,7 @@ _NODE, _BOOT = "node-1", "b"
 # Options.
 FULL = 1  # so small that what is written next drives the oldest out
 NUMBERED = 2  # the runs are told their numbers while they are read
+STRAY = 8  # somebody's file is where this run's go
 FOLDER = 4  # one of the files, chosen by the upper bits, is a folder
 
 _MEMORY = Path("/dev/shm")
@@ -43,6 +44,9 @@ def check(options: int, parts: list[bytes]) -> None:
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(part)
+        if options & STRAY:
+            (folder / "9").mkdir()
+            (folder / "9" / "x.seg").write_bytes(b"mine")
         if options & FOLDER:
             path = folder / _FILES[options >> 5]
             path.unlink(missing_ok=True)
@@ -135,5 +139,6 @@ def seeds() -> list[bytes]:
         join(0, [_run(5), b"41", segment, segment, _run(7), b"", segment[:-4]]),
         join(0, [_run(5), b"", bad, segment, b"", b"3", segment]),
         join(NUMBERED | FOLDER | 2 << 5, [_run(5), b"0", segment, segment]),
+        join(STRAY, [_run(5), b"0", segment]),
         join(FULL, [_run(5), b"0", segment, bad, _run(7), b"", segment, segment]),
     ]

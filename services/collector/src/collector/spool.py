@@ -236,7 +236,8 @@ class Spool:
                 _write_durably(folder / "base", str(run.base).encode())
             _write_durably(folder / "run.json", json.dumps(about).encode())
         # One that a killed collector began may be there without a whole record.
-        taken = max((int(path.stem) for path in folder.glob("*.seg")), default=0)
+        names = [path.stem for path in folder.glob("*.seg")]
+        taken = max((int(name) for name in names if name.isdecimal()), default=0)
         path = folder / f"{taken + 1:08d}.seg"
         self._file = path.open("xb")
         segment = _Segment(path, run)

@@ -76,10 +76,16 @@ def read(folder: Path, node_name: str) -> SavedTable | None:
         return None
     if saved.node_name != node_name:
         return None
-    if not all(map(_has_image, saved.processes)):
-        log.warning("saved process table unusable", file=str(folder / _FILE), error="image")
+    if not all(map(_has_image, saved.processes)) or not _has_numbers(saved):
+        log.warning("saved process table unusable", file=str(folder / _FILE), error="damaged")
         return None
     return saved
+
+
+# What is counted on from these stays what a number or a time on the bus can be.
+def _has_numbers(saved: SavedTable) -> bool:
+    counts = (saved.base, saved.made, saved.collector_start_ns, saved.probes_start_ns)
+    return all(0 <= n < 1 << 62 for n in counts) and saved.made >= len(saved.untold)
 
 
 def processes(saved: SavedTable) -> list[Process]:
