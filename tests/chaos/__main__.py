@@ -82,7 +82,7 @@ def main() -> int:
 
 def run_outage(args: argparse.Namespace, seed: int, folder: Path) -> dict[str, object]:
     """Take NATS away for long; return the figures."""
-    plan = outage.Plan(args.outage, args.per_second, kill=args.kill)
+    plan = outage.Plan(args.outage, args.per_second, kill=args.kill, on_disk=args.spool_bytes != 0)
     settings = {"spool_memory_bytes": plan.memory_bytes}
     if args.spool_bytes is not None:
         settings["spool_disk_bytes"] = args.spool_bytes

@@ -37,7 +37,8 @@ def _copy_text(gap: GapNotice) -> str:
         return f"copy: {where}: its copy of the stream could not be looked at"
     return (
         f"damage: {where}: its copy of the stream lacks {gap.count} messages{_span(gap)}; "
-        "another copy has them, nothing is missing"
+        "another copy has them, nothing is missing; to mend it, stop that server, remove its "
+        "jetstream folder, start it"
     )
 
 
