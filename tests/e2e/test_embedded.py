@@ -182,6 +182,34 @@ def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
 
 
 @pytest.mark.kernel
+@pytest.mark.timeout(300)
+def test_a_fork_bomb_is_told_whole_and_all_services_live_on(launch, tmp_path):
+    count, lives = 20_000, tmp_path / "lives"
+    source = ROOT / "tests/workloads/lives.c"
+    subprocess.run(["gcc", "-O1", "-pthread", "-o", lives, source], check=True)
+    launch.wait_for("^  stop  +Ctrl-C$")
+    services = launch.processes()
+    # All alive together until the last is there. It says itself how many there were.
+    done = subprocess.run([lives, "bomb", str(count)], capture_output=True, check=True, timeout=120)
+    if (made := int(done.stdout)) < count:
+        pytest.skip(f"this machine allows only {made} processes at once")  # pragma: no cover
+    told = f"root: {lives} bomb {count}"
+
+    def lines(sign):
+        return [line for _, line in list(launch.lines) if line.startswith(sign) and told in line]
+
+    wait_until(lambda: len(lines("💥")) > count, 120, lambda: len(lines("💥")))
+    assert (len(lines("🚀")), len(lines("💥"))) == (1, count + 1)
+    assert sum(line.endswith(" 7") for line in lines("💥")) == count
+    assert launch.processes() == services
+    address = f"localhost:{launch.ports[1]}"
+    verified = subprocess.run(
+        [BIN / "tetra", "verify", "--server-address", address], capture_output=True, timeout=60
+    )
+    assert verified.returncode == 0, verified
+
+
+@pytest.mark.kernel
 def test_killed_launcher_takes_everything_along(launch):
     launch.wait_for("^  stop  +Ctrl-C$")
     programs = launch.program_ids()
