@@ -282,6 +282,23 @@ async def test_probes_kept_always_outlive_a_clean_stop_until_detached(
     assert collector.detach()[:2] == (0, "nothing was kept\n")
 
 
+async def test_kept_probes_belong_to_one_collector(
+    gateway, nats_server, headers, bpf_file_system, tmp_path
+):
+    settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(bpf_file_system / "tetra")}
+    async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
+        # Elsewhere in the network, where the name that one host has once is free.
+        second = await asyncio.create_subprocess_exec(
+            "unshare", "--net", BIN / "tetra-collector", env=collector._env,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = await second.communicate()
+        assert second.returncode == 2
+        assert "error: node killed" in errors.decode()
+        assert "another collector uses" in errors.decode()
+        assert list((bpf_file_system / "tetra").glob("*/*/sched_process_exit"))
+
+
 async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
     gateway, nats_server, marks_program, headers, tmp_path
 ):

@@ -109,6 +109,7 @@ async def run(settings: Settings) -> None:
         recovered = recover(saved, journal.folder, records_version, pipeline, spool)
         own.least_base = recovered.next_base(boot_id)
     pins = Pins(settings.pin_dir, settings.node_name, build_id(folder, flags))
+    pins.lock(make=settings.keep_probes != "never")
     opened = _take_over(settings, pins, recovered, flags)
     taken_over, early = opened is not None, list[bytes]()
     if opened is None:
@@ -158,7 +159,7 @@ async def run(settings: Settings) -> None:
     control = Control(boot_id, info, publisher, pipeline, losses)
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     reader = RingReader(opened.ring, pipeline.handle, journal.records)
-    http = None
+    http, keep = None, settings.keep_probes
     try:
         if settings.metrics_address:
             reached = partial(_reached, connected)
@@ -187,11 +188,15 @@ async def run(settings: Settings) -> None:
             await control.refuse_second(nc)
             await control.serve(nc)
             connected.set_result(nc)
+    except asyncio.CancelledError:  # the wish of a person: not a crash
+        keep = "always" if keep == "always" else "never"
+        raise
     finally:
         if http:
             http.close()
-        if settings.keep_probes != "always":
+        if keep == "never":
             pins.remove()
+        pins.close()
         opened.close()
         while reader.read():
             pass
@@ -329,7 +334,10 @@ def check(settings: Settings) -> int:
 
 def detach(settings: Settings) -> None:
     """Detach the probes that a collector of this node left attached, and say which."""
-    folders = Pins(settings.pin_dir, settings.node_name, "").remove()
+    pins = Pins(settings.pin_dir, settings.node_name, "")
+    pins.lock(make=False)
+    folders = pins.remove()
+    pins.close()
     print("\n".join(f"detached: {folder}" for folder in folders) or "nothing was kept")
 
 

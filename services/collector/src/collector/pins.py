@@ -10,6 +10,7 @@ exactly those that it would load itself, and if it knows how far the last one ha
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from collector import maps
+from collector.errors import SecondCollector
 from collector.probes import Probes
 
 log = structlog.get_logger()
@@ -40,12 +42,32 @@ class Pins:
     pin_dir: Path
     node_name: str
     build: str
+    _lock: int = -1
 
     @property
     def _folder(self) -> Path:
         # The file system takes no dots. The sum keeps apart what then looks the same.
         name = re.sub(r"[^A-Za-z0-9_-]", "_", self.node_name)[:64]
         return self.pin_dir / f"{name}-{zlib.crc32(self.node_name.encode()):08x}"
+
+    def lock(self, *, make: bool) -> None:
+        """Make sure that no other collector uses them, in whatever network namespace.
+
+        ``make``: some are to be kept. Otherwise, and where there is no BPF file system, it may be
+        that there is nothing to use.
+        """
+        if not make and not self._folder.exists():
+            return
+        try:
+            self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SecondCollector(
+                f"node {self.node_name}: another collector uses {self._folder}: stop it first"
+            ) from None
+        except OSError as error:
+            log.debug("no kept probes", folder=str(self._folder), error=error.strerror)
 
     def keep(self, opened: Probes, since_ns: int) -> None:
         """Give everything a name. Where that cannot be, say why: the probes end with us then."""
@@ -98,9 +120,15 @@ class Pins:
                 folder.rmdir()
             except OSError as error:
                 log.warning("kept probes not removed", folder=str(folder), error=str(error))
+        return folders
+
+    def close(self) -> None:
+        """Let others use what is kept; leave no empty folder."""
         for folder in (self._folder, self.pin_dir):
             try:
                 folder.rmdir()
             except OSError:
                 break  # not empty, or not there
-        return folders
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
