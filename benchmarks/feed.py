@@ -20,7 +20,7 @@ import nats
 from bus import subjects
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.stream_pb2 import Cursor, StreamEventsRequest
-from tetragon.events_pb2 import Filter, GetEventsRequest
+from tetragon.events_pb2 import Filter, GetEventsRequest, GetEventsResponse
 
 WINDOW = 64  # batches that wait for their acknowledgement
 METHODS = {
@@ -38,12 +38,17 @@ async def publish(args: argparse.Namespace) -> dict[str, float]:
     sequence = dict.fromkeys(names, args.first)
     slots = asyncio.Semaphore(WINDOW)
     boot = f"boot-{time.time_ns()}" if args.first == 1 else "boot"
-    part = [events[n % len(events)] for n in range(args.per_batch)]
+    part = [GetEventsResponse.FromString(events[n % len(events)]) for n in range(args.per_batch)]
+    parts: dict[str, list[bytes]] = {}
+    for name in names:  # a gateway takes no event that names another node than its batch
+        for event in part:
+            event.node_name = name
+        parts[name] = [event.SerializeToString() for event in part]
 
     async def send(name: str) -> None:
         async with slots:
             batch = EventBatch(
-                node_name=name, boot_id=boot, first_sequence=sequence[name], events=part
+                node_name=name, boot_id=boot, first_sequence=sequence[name], events=parts[name]
             )
             batch.collector_start.FromNanoseconds(1)
             sequence[name] += len(part)

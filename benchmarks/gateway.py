@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import CACHE, Report, Services, cpu_s, resident_mb, services
-from benchmarks.path import pipeline, record
+from benchmarks.path import NODE, pipeline, record
 
-EVENTS = CACHE / "events.pkl"
+EVENTS = CACHE / f"events-of-{NODE}.pkl"
 PER_BATCH = 500
 
 
