@@ -1,0 +1,118 @@
+"""Probes that outlive whoever attached them, on this kernel."""
+
+import asyncio
+import subprocess
+import time
+
+import pytest
+
+from collector import kernel, probes
+from collector.pins import Pins, build_id
+from collector.records import Decoder, ExecRecord, ExitRecord
+
+pytestmark = pytest.mark.kernel
+
+TRUE = "/usr/bin/true"
+RING_BYTES = 1 << 20
+
+
+@pytest.fixture
+def bpf_file_system(tmp_path):
+    """A BPF file system of this test's own."""
+    folder = tmp_path / "bpf"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def opened(headers, enable=()):
+    """Return the kernel's features and attached probes with the build that they are."""
+    info = kernel.detect(headers)
+    folder = probes.bpf_folder()
+    flags = probes.compiler_flags(
+        info, folder, ring_size_bytes=RING_BYTES, process_map_entries=4096, enable=enable
+    )
+    return info, asyncio.run(probes.open_probes(info, flags, folder)), build_id(folder, flags)
+
+
+def told(ring, mark):
+    """Return whether the exec of ``TRUE mark`` is in the ring, and behind it the exit."""
+    decoder, deadline, pid = Decoder(), time.monotonic() + 10, None
+    while time.monotonic() < deadline:
+        for data in ring.drain():
+            record = decoder.decode(data)
+            if isinstance(record, ExecRecord) and mark.encode() in record.args:
+                pid = record.pid
+            elif isinstance(record, ExitRecord) and record.pid == pid:
+                return True
+        time.sleep(0.005)
+    return False
+
+
+def test_probes_with_names_go_on_when_nobody_holds_them(headers, bpf_file_system):
+    _, probes_, build = opened(headers)
+    pins = Pins(bpf_file_system / "tetra", "a.node", build)
+    pins.lock(make=True)
+    pins.keep(probes_, 7)
+    subprocess.run([TRUE, "while-held"], check=True)
+    assert told(probes_.ring, "while-held")
+    position = probes_.ring.position
+    probes_.close()
+    probes_.free()
+    pins.close()
+
+    subprocess.run([TRUE, "while-nobody-looks"], check=True)
+    next_pins = Pins(bpf_file_system / "tetra", "a.node", build)
+    next_pins.lock(make=True)
+    assert next_pins.take(8, RING_BYTES) is None
+    kept = next_pins.take(7, RING_BYTES)
+    assert kept.ring.position == position
+    assert set(kept.hooks) == {"sched_process_fork", "sched_process_exec", "sched_process_exit"}
+    assert told(kept.ring, "while-nobody-looks")
+    assert kept.processes.lookup((1).to_bytes(4, "little")) is None  # nobody entered it
+
+    assert len(next_pins.remove()) == 1
+    kept.close()
+    kept.ring.drain(1 << 30)
+    time.sleep(0.05)  # a program that is running now
+    subprocess.run([TRUE, "detached"], check=True)
+    kept.ring.drain(1 << 30)
+    before = kept.ring.position
+    subprocess.run([TRUE, "detached"], check=True)
+    assert kept.ring.drain() == []
+    assert kept.ring.position == before
+    kept.free()
+    next_pins.close()
+    assert not (bpf_file_system / "tetra").exists()
+
+
+def test_probes_half_kept_are_not_taken(headers, bpf_file_system, capsys):
+    _, probes_, build = opened(headers)
+    pins = Pins(bpf_file_system / "tetra", "n", build)
+    pins.keep(probes_, 7)
+    (lost,) = bpf_file_system.glob("tetra/*/*/lost")
+    lost.unlink()
+    assert pins.take(7, RING_BYTES) is None
+    assert "kept probes unusable" in capsys.readouterr().out
+    pins.remove()
+    probes_.close()
+    probes_.free()
+
+
+def test_everything_enabled_is_kept_too_or_the_reason_told(headers, bpf_file_system, capsys):
+    info, probes_, build = opened(headers, ("CRED", "NS", "ENVS"))
+    pins = Pins(bpf_file_system / "tetra", "n", build)
+    pins.keep(probes_, 7)
+    kept = pins.take(7, RING_BYTES)
+    if "HAVE_PREPARE_EXEC" in info.features:
+        assert "sched_prepare_exec" in kept.hooks
+        kept.close()
+        kept.free()
+    else:  # a kprobe has no link that could have a name
+        assert kept is None
+        assert "probes not kept" in capsys.readouterr().out
+        assert pins.found() == []
+    pins.remove()
+    probes_.close()
+    probes_.free()
