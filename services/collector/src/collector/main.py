@@ -277,7 +277,7 @@ async def _save_often(save: Callable[[], None], journal: Journal, pipeline: Pipe
     """Save the process table now and then: a collector that is killed cannot."""
     due_s = time.monotonic() + SAVE_EVERY_S
     while True:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         start_s = time.monotonic()
         if start_s < due_s and journal.size_bytes < SAVE_AT_BYTES:
             continue
