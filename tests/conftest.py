@@ -84,6 +84,16 @@ class NatsServer:
 
 
 @pytest.fixture
+def bpf_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A BPF file system of this test's own."""
+    folder = tmp_path / "bpf"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     """A fresh NATS for this test."""
     server = NatsServer(tmp_path)

@@ -16,16 +16,6 @@ TRUE = "/usr/bin/true"
 RING_BYTES = 1 << 20
 
 
-@pytest.fixture
-def bpf_file_system(tmp_path):
-    """A BPF file system of this test's own."""
-    folder = tmp_path / "bpf"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def opened(headers, enable=()):
     """Return the kernel's features and attached probes with the build that they are."""
     info = kernel.detect(headers)

@@ -44,16 +44,6 @@ def headers(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def bpf_file_system(tmp_path):
-    """A BPF file system of this test's own."""
-    folder = tmp_path / "bpf"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 class Collector:
     """tetra-collector as a process, and times without one."""
 
@@ -211,6 +201,9 @@ async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
         assert list(gaps) == []
         assert collector.log.read_text().count('"probes": "taken over"') == 3
         assert [path.name for path in pins.glob("*/*/sched_process_exit")]
+        written = [path for path in collector.state.rglob("*") if path.is_file()]
+        assert {path.parent.name for path in written} >= {"state", "journal"}
+        assert not any(path.stat().st_mode & 0o077 for path in written)
     assert not pins.exists()
 
 

@@ -344,6 +344,7 @@ def detach(settings: Settings) -> None:
 def main() -> int:
     """Entry point of tetra-collector."""
     adopt_environment(os.environ)
+    os.umask(0o077)  # what it writes has the arguments of everybody's processes
     if "--check" in sys.argv[1:]:
         return check(load(Settings, "collector", []))
     return lifetime.run("collector", Settings, run)
