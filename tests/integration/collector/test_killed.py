@@ -16,6 +16,7 @@ from collector.maps import open_pinned
 from conftest import eventually
 from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from tetra.v1.bus_pb2 import EventBatch
+from tetra.v1.state_pb2 import SavedTable
 from tetra.v1.stream_pb2 import GapNotice
 
 pytestmark = pytest.mark.kernel
@@ -159,8 +160,8 @@ async def begin(gateway):
     return await asyncio.create_subprocess_exec("/bin/sleep", "600")
 
 
-def told_once(events, pid):
-    """How often the process was told to have started."""
+def times_told(events, pid):
+    """Return how often the process was told to have started."""
     return sum(
         event.process_exec.process.pid.value == pid
         for event in events
@@ -179,7 +180,7 @@ async def all_told(gateway, marks_program, mark, collector, happens):
     everyone = Counter(range(1, MARKS + 1))
     assert execs == everyone, sorted((everyone - execs) + (execs - everyone))
     assert exits == everyone, sorted((everyone - exits) + (exits - everyone))
-    assert told_once(events, sleeper.pid) == 1
+    assert times_told(events, sleeper.pid) == 1
     order = [
         int(event.process_exec.process.arguments.split()[1])
         for event in events
@@ -308,7 +309,7 @@ async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
         meanwhile = any(start < to and end > gone - IN_RING_NS for gone, to in away)
         assert execs[number] == exits[number] == 1 or meanwhile, number
         assert max(execs[number], exits[number]) <= 1
-    assert told_once(events, sleeper.pid) == 1
+    assert times_told(events, sleeper.pid) == 1
     assert [gap.cause for gap in gaps] == [GapNotice.CAUSE_COLLECTOR_DOWN] * 2
     # Its times: the last that was told before, and the first that could be told again.
     offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -316,6 +317,26 @@ async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
         start, end = getattr(gap, "from").ToNanoseconds(), gap.to.ToNanoseconds()
         assert gone - 1e9 < start - offset <= gone + 1e8
         assert start < end <= to + offset + 1e8
+
+
+async def test_processes_of_another_boot_are_told_anew(gateway, nats_server, headers, tmp_path):
+    collector = Collector(tmp_path, headers, nats_server.url)
+    sleeper = await begin(gateway)
+    async with running(collector):
+        pass
+    async with running(collector):  # known: not told again
+        pass
+    file = collector.state / "processes.pb"
+    saved = SavedTable.FromString(file.read_bytes())
+    saved.boot_id = "another"
+    file.write_bytes(saved.SerializeToString())
+    async with running(collector):
+        pass
+    sleeper.kill()
+    await sleeper.wait()
+    responses = await gateway.read_all(last=10_000_000)
+    events = [event for response in responses for event in response.events]
+    assert times_told(events, sleeper.pid) == 2
 
 
 async def test_a_file_system_that_keeps_nothing_is_said_and_probes_work(

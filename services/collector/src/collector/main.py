@@ -130,7 +130,8 @@ async def run(settings: Settings) -> None:
         own.probes_start_ns = recovered.run.probes_start_ns
         losses.go_on(recovered.loss)
     else:
-        table = list(pipeline.cache)
+        # Of another boot it is all gone, whatever looks alike.
+        table = list(pipeline.cache) if recovered and recovered.run.boot_id == boot_id else []
         pipeline.cache = losses.cache = _process_cache(settings)
         found = read_all(settings.procfs, environment=settings.enable_process_environment_variables)
         alive = state.still_alive(table, settings.procfs)
