@@ -174,8 +174,9 @@ class TreeView:
         from rich.cells import cell_len
         from rich.text import Text
 
-        states = [_state(entry, now_s) for entry, _ in rows]
-        column = max(map(len, states), default=0)
+        # Short, but for an end that somebody made up.
+        states = [self._fit(_state(entry, now_s), width // 3) for entry, _ in rows]
+        column = max(map(cell_len, states), default=0)
         for (entry, lasts), state in zip(rows, states, strict=True):
             ended = entry.end_s is not None
             where = f"@{visible(entry.node)} " if several and len(lasts) == 1 else ""
@@ -186,7 +187,7 @@ class TreeView:
             text = Text()
             text.append(stem, style="dim")
             text.append(line, style="dim" if ended else "")
-            text.append(" " * max(1, left - cell_len(line) - len(state)))
+            text.append(" " * max(1, left - cell_len(line) - cell_len(state)))
             text.append(state, style="yellow" if ended else "dim")
             yield text
 
