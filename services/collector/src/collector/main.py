@@ -44,8 +44,8 @@ from collector.spool import Run, Spool
 from collector.users import Users
 from tetra.v1.state_pb2 import SavedTable
 
-# Of records in the journal: another layout cannot be replayed.
-RECORDS_HEADER = "events.h"
+RECORDS_HEADER = "events.h"  # of the journal, too: another layout cannot be replayed
+DRAIN_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then goes to disk
 TEND_EVERY_S = 2.0
 SAVE_EVERY_S = 5.0
@@ -199,7 +199,8 @@ async def run(settings: Settings) -> None:
             pins.remove()
         pins.close()
         opened.close()
-        while reader.read():
+        until_s = time.monotonic() + DRAIN_TIMEOUT_S  # kept probes go on filling the ring
+        while reader.read() and time.monotonic() < until_s:
             pass
         losses.refresh()
         save()
