@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 # More processes at once than two gigabytes have room for.
 _TOO_BIG = ("test_twenty_thousand_at_once_are_told_or_their_loss_is",)
-# Each compiles the probes once more, against types of its own: a minute on emulated arm64.
-_COMPILING = ("test_types_that_are_a_little_off", "test_types_of_another_kernel")
+# Each compiles the probes once more: a minute on emulated arm64.
+_COMPILING = (
+    "test_types_that_are_a_little_off",
+    "test_types_of_another_kernel",
+    "test_probes_half_kept_are_not_taken",
+    "test_everything_enabled_is_kept_too_or_the_reason_told",
+)
 
 
 class Machine(NamedTuple):
