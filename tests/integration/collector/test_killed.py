@@ -160,6 +160,18 @@ async def begin(gateway):
     return await asyncio.create_subprocess_exec("/bin/sleep", "600")
 
 
+async def events_up_to(gateway, mark):
+    """Run a process with ``mark`` as its argument; return all events once it is told."""
+    await run(TRUE, mark)
+
+    async def told():
+        responses = await gateway.read_all(last=10_000_000)
+        events = [event for response in responses for event in response.events]
+        return any(e.process_exec.process.arguments == mark for e in events) and events
+
+    return await eventually(told, 30)
+
+
 def times_told(events, pid):
     """Return how often the process was told to have started."""
     return sum(
@@ -323,19 +335,18 @@ async def test_processes_of_another_boot_are_told_anew(gateway, nats_server, hea
     collector = Collector(tmp_path, headers, nats_server.url)
     sleeper = await begin(gateway)
     async with running(collector):
-        pass
-    async with running(collector):  # known: not told again
-        pass
+        await events_up_to(gateway, "first")
+    async with running(collector):
+        events = await events_up_to(gateway, "second")
+    assert times_told(events, sleeper.pid) == 1  # it was known
     file = collector.state / "processes.pb"
     saved = SavedTable.FromString(file.read_bytes())
     saved.boot_id = "another"
     file.write_bytes(saved.SerializeToString())
     async with running(collector):
-        pass
+        events = await events_up_to(gateway, "third")
     sleeper.kill()
     await sleeper.wait()
-    responses = await gateway.read_all(last=10_000_000)
-    events = [event for response in responses for event in response.events]
     assert times_told(events, sleeper.pid) == 2
 
 
@@ -345,14 +356,4 @@ async def test_a_file_system_that_keeps_nothing_is_said_and_probes_work(
     settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(tmp_path / "no-bpf" / "tetra")}
     async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
         assert collector.told("probes not kept: they end with this collector") == 1
-        await run(TRUE, "told-all-the-same")
-
-        async def seen():
-            responses = await gateway.read_all(last=10_000)
-            return any(
-                event.process_exec.process.arguments == "told-all-the-same"
-                for response in responses
-                for event in response.events
-            )
-
-        await eventually(seen, 30)
+        await events_up_to(gateway, "told-all-the-same")
