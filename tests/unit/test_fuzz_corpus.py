@@ -62,7 +62,7 @@ BREAKAGES = [
     ("spool", "collector.spool.Spool._torn", lambda spool, segment, offset: None),
     ("spool", "collector.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable())),
     ("table", "collector.state._has_image", lambda saved: True),
-    ("batches", "gateway.batch.without_malformed", lambda payloads, _: payloads),
+    ("batches", "gateway.batch.without_malformed", lambda payloads, *_: payloads),
     ("batches", "gateway.batch._MAX_UINT64", 1 << 80),
     ("requests", "gateway.filters.labels.RequestError", ValueError),
     ("rendered", "cli.renderers.lifecycle.visible", str),

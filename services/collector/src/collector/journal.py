@@ -14,7 +14,7 @@ import contextlib
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from struct import Struct
@@ -141,7 +141,7 @@ class Replay:
     number: int  # the first file
     position: int  # in the ring, of the table
     whole: bool = True
-    entries: int = field(default=0)
+    entries: int = 0
 
     def __iter__(self) -> Iterator[Entry]:
         for number in sorted(n for n in _numbers(self.folder) if n >= self.number):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import socket
 import sys
@@ -37,14 +36,13 @@ from collector.process_cache import ProcessCache
 from collector.procfs import host_namespaces, read_all
 from collector.publisher import Publisher, PublisherStatistics
 from collector.reader import RingReader
-from collector.recovery import Recovered, recover
+from collector.recovery import Recovered, records_version, recover
 from collector.redaction import Redactor
 from collector.settings import Settings, adopt_environment
 from collector.spool import Run, Spool
 from collector.users import Users
 from tetra.v1.state_pb2 import SavedTable
 
-RECORDS_HEADER = "events.h"  # of the journal, too: another layout cannot be replayed
 DRAIN_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 1.0  # at stop; what NATS has not taken then goes to disk
 TEND_EVERY_S = 2.0
@@ -103,10 +101,10 @@ async def run(settings: Settings) -> None:
     docker.start()
     encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
     pipeline = Pipeline(_process_cache(settings), enricher, encoder, publish=lambda _: None)
-    records_version = hashlib.sha256((folder / RECORDS_HEADER).read_bytes()).hexdigest()
+    version_of_records = records_version(folder)
     recovered = None
     if saved := state.read(settings.state_dir, settings.node_name):
-        recovered = recover(saved, journal.folder, records_version, pipeline, spool)
+        recovered = recover(saved, journal.folder, version_of_records, pipeline, spool)
         own.least_base = recovered.next_base(boot_id)
     pins = Pins(settings.pin_dir, settings.node_name, build_id(folder, flags))
     pins.lock(make=settings.keep_probes != "never")
@@ -149,7 +147,7 @@ async def run(settings: Settings) -> None:
             loss=losses.counters(),
             ring_position=opened.ring.position,
             journal=journal.next_number,
-            records_version=records_version,
+            records_version=version_of_records,
             untold=publisher.held() if settings.spool_disk_bytes else (),
         )
         if state.save(settings.state_dir, about, pipeline.cache, encoder):
@@ -190,14 +188,14 @@ async def run(settings: Settings) -> None:
             await control.serve(nc)
             connected.set_result(nc)
     except asyncio.CancelledError:  # the wish of a person: not a crash
-        keep = "always" if keep == "always" else "never"
+        if keep == "crash":
+            keep = "never"
         raise
     finally:
         if http:
             http.close()
         if keep == "never":
             pins.remove()
-        pins.close()
         opened.close()
         until_s = time.monotonic() + DRAIN_TIMEOUT_S  # kept probes go on filling the ring
         while reader.read() and time.monotonic() < until_s:
@@ -205,6 +203,7 @@ async def run(settings: Settings) -> None:
         losses.refresh()
         save()
         opened.free()
+        pins.close()  # from here on another may go on in the ring
         lock.close()
         await _publish_rest(publisher, connected)
         save()

@@ -194,12 +194,22 @@ class Publisher:
 
     def _spill_batch(self) -> None:
         """Move what is under way to disk, where it is the oldest: not while it is being sent."""
-        batch = self._batch
-        if batch is None or batch.record is not None or self.spool.events:
-            return  # newer events are on disk already: it has to stay before them
-        if self.spool.append(batch.first, len(batch.events), _body(batch.loss, batch.events)):
-            self._bytes -= _memory_of(batch.events)
+        if self._keep_batch():
             self._batch = None
+
+    def _keep_batch(self) -> bool:
+        """Put what is under way on disk too, if it is not; tell whether it came there now.
+
+        Where newer events are on disk already it stays in memory: it has to stay before them.
+        """
+        batch = self._batch
+        if batch is None or batch.record is not None or not batch.events or self.spool.events:
+            return False
+        if not self.spool.append(batch.first, len(batch.events), _body(batch.loss, batch.events)):
+            return False
+        self._bytes -= _memory_of(batch.events)
+        batch.record = self.spool.peek()
+        return True
 
     def _spill(self, most_bytes: int | None = None) -> bool:
         """Move the oldest events from memory to disk; False where it does not take all of them."""
@@ -223,17 +233,8 @@ class Publisher:
                 self._spill()
         return connected.result()
 
-    def _keep_batch(self) -> None:
-        """Put what is being sent on disk too: what is newer must not get there alone."""
-        batch = self._batch
-        if batch is None or batch.record is not None or not batch.events or self.spool.events:
-            return
-        if self.spool.append(batch.first, len(batch.events), _body(batch.loss, batch.events)):
-            self._bytes -= _memory_of(batch.events)
-            batch.record = self.spool.peek()
-
     def _make_room(self) -> None:
-        self._keep_batch()
+        self._keep_batch()  # what is newer must not get there alone
         if self._spill(SPILL_BYTES):
             return
         while self._bytes > self.memory_bytes and len(self._events) > 1:

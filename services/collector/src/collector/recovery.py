@@ -7,6 +7,7 @@ the stream has already, the publisher finds out by their numbers.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,17 @@ class Recovered:
         return self.run.base + self.made
 
 
+def records_version(folder: Path) -> str:
+    """Return what tells the layout of records from any other; ``folder``: of the C sources."""
+    return hashlib.sha256((folder / "events.h").read_bytes()).hexdigest()
+
+
 def recover(
-    saved: SavedTable, folder: Path, records_version: str, pipeline: Pipeline, spool: Spool
+    saved: SavedTable, folder: Path, version: str, pipeline: Pipeline, spool: Spool
 ) -> Recovered:
     """Replay what is in the journal's ``folder`` through ``pipeline``, which must be new.
 
+    ``version``: of the records that it understands, see `records_version`.
     Where the journal cannot be read or carried out, that is told, and what was made so far counts.
     """
     events = list(saved.untold)
@@ -61,7 +68,7 @@ def recover(
     whole = True
     try:
         for entry in replay:
-            if saved.records_version != records_version:
+            if saved.records_version != version:
                 log.warning("journal of another version of the probes left out")
                 whole = False
                 break

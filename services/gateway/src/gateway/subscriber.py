@@ -22,7 +22,7 @@ from nats.js.errors import NotFoundError
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
-from gateway.history import decode
+from gateway.history import decode, time_ns
 from gateway.settings import Settings
 
 PULL_BATCHES = 512
@@ -146,9 +146,7 @@ class Subscriber:
         reply = await self._nc.request(f"$JS.API.STREAM.INFO.{EVENTS_STREAM}", b"", timeout=2.0)
         info = json.loads(reply.data)
         state = info.get("state", {})
-        return state.get("messages", 0) > 0 and _time_of(state["last_ts"]) < _time_of(
-            info["created"]
-        )
+        return state.get("messages", 0) > 0 and time_ns(state["last_ts"]) < time_ns(info["created"])
 
     async def _subscribe(self) -> None:
         info = await self._js.stream_info(EVENTS_STREAM)
@@ -209,11 +207,6 @@ class Subscriber:
                 last_subject=subject,
                 last_sequence=sequence,
             )
-
-
-# Microseconds are as fine as datetime has it; the server tells nanoseconds, without final zeros.
-def _time_of(text: str) -> datetime:
-    return datetime.fromisoformat(text[:19] + text[19:].rstrip("Z")[:7] + "+00:00")
 
 
 class _Pull:
