@@ -15,14 +15,14 @@ from google.protobuf.wrappers_pb2 import BoolValue
 from benchmarks.harness import CACHE, TRUE, Report, need_root
 from cli.renderers.json import JsonRenderer
 from cli.renderers.lifecycle import LifecycleRenderer
-from collector import kernel, probes
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.bpf import kernel, probes
+from collector.delivery.publisher import _body
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.procfs import host_namespaces, read_all
-from collector.publisher import _body
-from collector.records import Decoder
+from collector.processes.cache import ProcessCache
+from collector.processes.procfs import host_namespaces, read_all
+from collector.records.process import Decoder
 from gateway import filters
 from gateway.batch import Batch
 from tetra.v1.bus_pb2 import EventBatch

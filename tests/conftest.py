@@ -17,9 +17,9 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from feeder import Feeder
 from gateway.main import Gateway
 from gateway.settings import Settings
+from support.feeder import Feeder
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2_grpc
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from collector import kernel, probes
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.bpf import kernel, probes
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
+from collector.metadata.redaction import Redactor
 from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.procfs import host_namespaces, read_all
-from collector.redaction import Redactor
-from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from collector.processes.cache import ProcessCache
+from collector.processes.procfs import host_namespaces, read_all
+from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 

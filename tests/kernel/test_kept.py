@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from collector import kernel, probes
-from collector.pins import Pins, build_id
-from collector.records import Decoder, ExecRecord, ExitRecord
+from collector.bpf import kernel, probes
+from collector.bpf.pins import Pins, build_id
+from collector.records.process import Decoder, ExecRecord, ExitRecord
 
 pytestmark = pytest.mark.kernel
 

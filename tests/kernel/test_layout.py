@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from collector import records
-from collector.probes import bpf_folder
+from collector.bpf.probes import bpf_folder
+from collector.records import process as records
 
 pytestmark = pytest.mark.kernel
 
@@ -31,7 +31,7 @@ def test_offsets_are_the_decoders(struct, tmp_path):
     lines = [
         "#include <stdint.h>",
         "typedef uint32_t u32; typedef uint64_t u64;",
-        f'#include "{bpf_folder()}/events.h"',
+        f'#include "{bpf_folder()}/lib/events.h"',
     ]
     offset, names = 0, iter(FIELDS[struct].split())
     number = ""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from collector.reader import RingReader
+from collector.bpf.reader import RingReader
 from kernel.conftest import exits_of
 
 pytestmark = pytest.mark.kernel

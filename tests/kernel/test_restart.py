@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from collector import state
+from collector.recovery import state
 from kernel.conftest import NODE, PROCFS
 from tetra.v1.state_pb2 import SavedTable
 

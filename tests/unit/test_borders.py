@@ -60,14 +60,14 @@ def test_package_stays_inside_its_borders(package, forbidden):
 
 
 def test_only_probes_knows_bcc_and_few_know_probes():
-    importers: dict[str, set[str]] = {"bcc": set(), "collector.probes": set()}
+    importers: dict[str, set[str]] = {"bcc": set(), "collector.bpf.probes": set()}
     for home in HOMES.values():
         for source in home.rglob("*.py"):
             for module in imported_modules(source) & importers.keys():
                 importers[module].add(str(source.relative_to(ROOT)))
-    assert importers["bcc"] <= {"services/collector/src/collector/probes.py"}
+    assert importers["bcc"] <= {"services/collector/src/collector/bpf/probes.py"}
     home = "services/collector/src/collector"
-    assert importers["collector.probes"] <= {f"{home}/main.py", f"{home}/pins.py"}
+    assert importers["collector.bpf.probes"] <= {f"{home}/main.py", f"{home}/bpf/pins.py"}
 
 
 def test_imports_between_members_are_in_their_metadata():

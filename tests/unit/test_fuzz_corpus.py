@@ -56,12 +56,12 @@ class Agreeable(int):
 
 # Target, and what is broken in the code that it checks.
 BREAKAGES = [
-    ("records", "collector.text.utf8", lambda raw: raw.decode(errors="surrogateescape")),
-    ("ring", "collector.ring._HEADER", 0),
-    ("spool", "collector.spool._MAX_INT64", 1 << 80),
-    ("spool", "collector.spool.Spool._torn", lambda spool, segment, offset: None),
-    ("spool", "collector.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable())),
-    ("table", "collector.state._has_image", lambda saved: True),
+    ("records", "collector.records.text.utf8", lambda raw: raw.decode(errors="surrogateescape")),
+    ("ring", "collector.bpf.ring._HEADER", 0),
+    ("spool", "collector.delivery.spool._MAX_INT64", 1 << 80),
+    ("spool", "collector.delivery.spool.Spool._torn", lambda spool, segment, offset: None),
+    ("spool", "collector.delivery.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable())),
+    ("table", "collector.recovery.state._has_image", lambda saved: True),
     ("batches", "gateway.batch.without_malformed", lambda payloads, *_: payloads),
     ("batches", "gateway.batch._MAX_UINT64", 1 << 80),
     ("requests", "gateway.filters.labels.RequestError", ValueError),

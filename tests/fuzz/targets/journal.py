@@ -13,13 +13,13 @@ from pathlib import Path
 from random import Random
 from struct import Struct, pack
 
-from collector import state
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.delivery.spool import Run, Spool
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.recovery import recover
-from collector.spool import Run, Spool
+from collector.processes.cache import ProcessCache
+from collector.recovery import state
+from collector.recovery.replay import recover
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from fuzz.targets import records

@@ -11,12 +11,12 @@ from base64 import b64decode
 from functools import cache
 from random import Random
 
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
+from collector.metadata.redaction import Redactor
 from collector.pipeline import Pipeline
-from collector.process_cache import ContainerInfo, ProcessCache
-from collector.records import DATA
-from collector.redaction import Redactor
+from collector.processes.cache import ContainerInfo, ProcessCache
+from collector.records.process import DATA
 from fuzz.inputs import flipped, join
 from tetragon.events_pb2 import GetEventsResponse
 from unit.collector.synthetic import HOST_NS, data_record, exec_record, exit_record, fork_record

@@ -11,7 +11,7 @@ import os
 from random import Random
 from struct import pack, pack_into, unpack_from
 
-from collector.ring import Ring
+from collector.bpf.ring import Ring
 from fuzz.inputs import flipped, join
 
 _PAGE = mmap.PAGESIZE

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from struct import Struct
 
-from collector.spool import Run, Spool
+from collector.delivery.spool import Run, Spool
 from fuzz.inputs import flipped, join
 
 _FILES = tuple(

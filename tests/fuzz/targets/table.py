@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from collector import state
-from collector.events import Encoder
-from collector.process_cache import ProcessCache
-from collector.records import ExitRecord
+from collector.events.process import Encoder
+from collector.processes.cache import ProcessCache
+from collector.records.process import ExitRecord
+from collector.recovery import state
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from tetra.v1.state_pb2 import SavedTable

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pseudo_terminal import Terminal
+from support.pseudo_terminal import Terminal
 
 # Words typed, and what the shell makes of them.
 CASES = [

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from pseudo_terminal import Terminal
+from support.pseudo_terminal import Terminal
 
 ADDRESS = "--server-address"
 

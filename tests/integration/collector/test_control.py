@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from bus.subjects import control_subject
+from collector.bpf.kernel import KernelInfo
 from collector.control import Control
-from collector.enricher import Enricher
-from collector.events import Encoder
-from collector.kernel import KernelInfo
+from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.spool import Run, Spool, SpoolStatistics
+from collector.events.process import Encoder
 from collector.losses import Losses
+from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.process_cache import Image, Process, ProcessCache
-from collector.publisher import Publisher, PublisherStatistics
-from collector.spool import Run, Spool, SpoolStatistics
+from collector.processes.cache import Image, Process, ProcessCache
 from tetra.v1.bus_pb2 import ControlResponse
 
 

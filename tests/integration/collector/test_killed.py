@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.maps import open_pinned
+from collector.bpf.maps import open_pinned
 from conftest import eventually
-from machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.state_pb2 import SavedTable
 from tetra.v1.stream_pb2 import GapNotice

@@ -9,11 +9,11 @@ import pytest
 
 from bus import connection
 from bus.settings import BusSettings
-from collector import publisher as module
-from collector.publisher import Publisher
-from collector.spool import Run, Spool
+from collector.delivery import publisher as module
+from collector.delivery.publisher import Publisher
+from collector.delivery.spool import Run, Spool
 from conftest import eventually, numbers_in, read_numbers
-from feeder import exec_event
+from support.feeder import exec_event
 from tetra.v1.node_pb2 import LossCounters
 
 BOOT = "c0000000-0000-4000-8000-000000000001"

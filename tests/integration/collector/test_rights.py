@@ -12,9 +12,9 @@ import pytest
 from nats.errors import Error
 
 from conftest import NATS_SERVER, eventually, free_port
-from feeder import Feeder, exec_event
 from gateway.main import Gateway
 from gateway.settings import Settings
+from support.feeder import Feeder, exec_event
 
 CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
 USERS = ("collector", "gateway", "operator")

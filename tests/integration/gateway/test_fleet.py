@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from conftest import eventually, read_numbers
-from feeder import Feeder
+from support.feeder import Feeder
 from tetra.v1 import stream_pb2
 from tetragon import sensors_pb2, tetragon_pb2
 

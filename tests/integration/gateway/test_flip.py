@@ -15,8 +15,8 @@ import pytest
 from nats.errors import Error
 
 from conftest import NatsServer, eventually, free_port, numbers_in, read_numbers, running
-from feeder import Feeder
 from gateway.settings import Settings
+from support.feeder import Feeder
 from tetra.v1 import stream_pb2
 
 GONE = "gone from inside the stream: a file of a NATS server is damaged"

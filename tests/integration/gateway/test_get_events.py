@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from conftest import eventually, read_numbers
-from feeder import Feeder, exec_event
+from support.feeder import Feeder, exec_event
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
 
 

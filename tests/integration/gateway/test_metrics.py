@@ -11,17 +11,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chassis.http import HttpServer
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.delivery.publisher import Publisher
+from collector.delivery.spool import Run, Spool
+from collector.events.process import Encoder
 from collector.losses import Losses
+from collector.metadata.enricher import Enricher
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.procfs import host_namespaces
-from collector.publisher import Publisher
-from collector.spool import Run, Spool
+from collector.processes.cache import ProcessCache
+from collector.processes.procfs import host_namespaces
 from conftest import eventually, free_port, read_numbers
-from feeder import Feeder
+from support.feeder import Feeder
 from tetra.v1 import node_pb2
 
 ROOT = Path(__file__).parents[3]

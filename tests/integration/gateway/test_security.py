@@ -11,10 +11,10 @@ import grpc
 import pytest
 
 from conftest import eventually, read_numbers
-from feeder import Feeder
 from gateway.errors import SecurityError
 from gateway.main import Gateway
 from gateway.settings import Settings
+from support.feeder import Feeder
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2, sensors_pb2_grpc, tetragon_pb2
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from conftest import eventually, free_port, numbers_in
-from feeder import Feeder
+from support.feeder import Feeder
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2_grpc
 

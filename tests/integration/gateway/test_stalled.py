@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nats.js import api
 
 from conftest import eventually
-from feeder import Feeder
+from support.feeder import Feeder
 from tetragon import tetragon_pb2
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 
-from feeder import Feeder
+from support.feeder import Feeder
 
 
 async def verify(gateway, *arguments):

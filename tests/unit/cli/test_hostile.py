@@ -14,7 +14,7 @@ from cli.renderers.lifecycle import LifecycleRenderer
 from cli.renderers.template import WORDS, TemplateRenderer
 from cli.renderers.tree import TreeRenderer
 from cli.resume import Batch
-from random_messages import fill
+from support.random_messages import fill
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import KprobeArgument
 

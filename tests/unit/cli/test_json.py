@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.renderers.json import JsonEncoder, JsonRenderer
-from random_messages import fill
+from support.random_messages import fill
 from tetra.v1.stream_pb2 import StreamEventsResponse
 from tetragon.events_pb2 import Filter, GetEventsRequest, GetEventsResponse
 from tetragon.sensors_pb2 import GetDebugResponse, GetInfoResponse, ListTracingPoliciesResponse

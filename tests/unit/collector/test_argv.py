@@ -2,9 +2,9 @@
 
 import pytest
 
-from collector.enricher import Enricher
-from collector.records import Credentials, ExecRecord
-from collector.redaction import Redactor
+from collector.metadata.enricher import Enricher
+from collector.metadata.redaction import Redactor
+from collector.records.process import Credentials, ExecRecord
 
 NAMESPACES = tuple(range(1, 11))
 

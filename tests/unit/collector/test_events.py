@@ -6,9 +6,9 @@ from google.protobuf.wrappers_pb2 import UInt64Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.events import Encoder, binary_properties, varint
-from collector.process_cache import ContainerInfo, Image, Process
-from collector.records import NAMESPACES, ExitRecord
+from collector.events.process import Encoder, binary_properties, varint
+from collector.processes.cache import ContainerInfo, Image, Process
+from collector.records.process import NAMESPACES, ExitRecord
 from tetragon.capabilities_pb2 import (
     CapabilitiesType,
     ProcessPrivilegesChanged,

@@ -5,10 +5,10 @@ import base64
 import pytest
 
 from collector import pipeline as module
-from collector.enricher import Enricher
-from collector.events import Encoder
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.process_cache import KERNEL_KEY, Image, Process, ProcessCache
+from collector.processes.cache import KERNEL_KEY, Image, Process, ProcessCache
 from tetragon.events_pb2 import GetEventsResponse
 from unit.collector.synthetic import HOST_NS, SECOND, exec_record, exit_record, fork_record
 

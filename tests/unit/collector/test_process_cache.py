@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from collector.process_cache import KERNEL_KEY, Image, Process, ProcessCache, forked_from
+from collector.processes.cache import KERNEL_KEY, Image, Process, ProcessCache, forked_from
 
 GRACE_S = 30.0
 

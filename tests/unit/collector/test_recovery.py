@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector import state
-from collector.enricher import Enricher
-from collector.events import Encoder
-from collector.journal import Journal, Records, Replay
+from collector.bpf.ring import records_in
+from collector.delivery.spool import Run, Spool
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.process_cache import ProcessCache
-from collector.recovery import recover
-from collector.ring import records_in
-from collector.spool import Run, Spool
+from collector.processes.cache import ProcessCache
+from collector.recovery import state
+from collector.recovery.journal import Journal, Records, Replay
+from collector.recovery.replay import recover
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.state_pb2 import SavedTable

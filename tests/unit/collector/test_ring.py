@@ -9,7 +9,7 @@ from struct import pack, pack_into
 
 import pytest
 
-from collector.ring import Ring
+from collector.bpf.ring import Ring
 
 PAGE = mmap.PAGESIZE
 SIZE = 16 * PAGE

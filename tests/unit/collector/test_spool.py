@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from collector import spool as module
-from collector.spool import Run, Spool
+from collector.delivery import spool as module
+from collector.delivery.spool import Run, Spool
 
 BOOT = "b-1"
 _made: list[Spool] = []

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from collector import text
-from collector.records import (
+from collector.records import text
+from collector.records.process import (
     FLAG_DATA_ARGS,
     FLAG_DATA_FILENAME,
     FLAG_ERROR_CWD,

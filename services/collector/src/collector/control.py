@@ -15,11 +15,11 @@ from nats.errors import Error as NatsError
 
 from bus import subjects
 from chassis import logging
+from collector.bpf.kernel import KernelInfo
+from collector.delivery.publisher import Publisher
 from collector.errors import SecondCollector
-from collector.kernel import KernelInfo
 from collector.losses import Losses
 from collector.pipeline import Pipeline
-from collector.publisher import Publisher
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 from tetra.v1.node_pb2 import NodeInfo
 

@@ -8,10 +8,10 @@ from struct import Struct
 
 import structlog
 
-from collector.maps import BpfMap
-from collector.process_cache import ProcessCache
-from collector.publisher import PublisherStatistics
-from collector.spool import SpoolStatistics
+from collector.bpf.maps import BpfMap
+from collector.delivery.publisher import PublisherStatistics
+from collector.delivery.spool import SpoolStatistics
+from collector.processes.cache import ProcessCache
 from tetra.v1.node_pb2 import LossCounters
 
 # enum loss of maps.h

@@ -20,27 +20,28 @@ from bus import connection
 from chassis import lifetime
 from chassis.http import HttpServer
 from chassis.settings import load
-from collector import kernel, probes, selfcheck, state
+from collector.bpf import kernel, probes, selfcheck
+from collector.bpf.pins import Pins, build_id
+from collector.bpf.probes import Probes
+from collector.bpf.reader import RingReader
 from collector.control import Control
-from collector.docker import Docker
-from collector.enricher import Enricher
+from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.spool import Run, Spool
 from collector.errors import SecondCollector
-from collector.events import Encoder
-from collector.journal import Journal
+from collector.events.process import Encoder
 from collector.losses import Losses
+from collector.metadata.containers.docker import Docker
+from collector.metadata.enricher import Enricher
+from collector.metadata.redaction import Redactor
+from collector.metadata.users import Users
 from collector.metrics import Metrics
-from collector.pins import Pins, build_id
 from collector.pipeline import Pipeline
-from collector.probes import Probes
-from collector.process_cache import ProcessCache
-from collector.procfs import host_namespaces, read_all
-from collector.publisher import Publisher, PublisherStatistics
-from collector.reader import RingReader
-from collector.recovery import Recovered, records_version, recover
-from collector.redaction import Redactor
+from collector.processes.cache import ProcessCache
+from collector.processes.procfs import host_namespaces, read_all
+from collector.recovery import state
+from collector.recovery.journal import Journal
+from collector.recovery.replay import Recovered, records_version, recover
 from collector.settings import Settings, adopt_environment
-from collector.spool import Run, Spool
-from collector.users import Users
 from tetra.v1.state_pb2 import SavedTable
 
 DRAIN_TIMEOUT_S = 2.0

@@ -13,9 +13,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from collector.delivery.publisher import LATENCY_BOUNDS_S, Publisher
 from collector.losses import Losses
 from collector.pipeline import Pipeline
-from collector.publisher import LATENCY_BOUNDS_S, Publisher
 
 _EXEC, _EXIT, _FORK, _DATA = "5", "7", "23", "24"  # Tetragon's operation codes
 

@@ -10,15 +10,15 @@ from struct import Struct
 
 import structlog
 
-from collector import events as encoding
-from collector import text
-from collector.enricher import Enricher
+from collector.bpf.maps import BpfMap
 from collector.errors import DecodeError
-from collector.events import Encoder
-from collector.maps import BpfMap
-from collector.process_cache import KERNEL_KEY, Image, Process, ProcessCache, forked_from
-from collector.procfs import NO_LOGIN_UID, ProcfsProcess, start_and_args
-from collector.records import (
+from collector.events import process as encoding
+from collector.events.process import Encoder
+from collector.metadata.enricher import Enricher
+from collector.processes.cache import KERNEL_KEY, Image, Process, ProcessCache, forked_from
+from collector.processes.procfs import NO_LOGIN_UID, ProcfsProcess, start_and_args
+from collector.records import text
+from collector.records.process import (
     FLAG_IN_INIT_TREE,
     FLAG_PROCFS,
     Decoder,

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collector.bpf.kernel import KernelInfo
+from collector.bpf.maps import BpfMap
+from collector.bpf.ring import Ring
 from collector.errors import ProbeError
-from collector.kernel import KernelInfo
-from collector.maps import BpfMap
-from collector.ring import Ring
 
-SOURCES = ("exec.bpf.c", "fork.bpf.c", "exit.bpf.c")
+SOURCES = ("process/exec.bpf.c", "process/fork.bpf.c", "process/exit.bpf.c")
 HOOKS = {
     "sched_process_fork": "on_fork",
     "sched_process_exec": "on_exec",
@@ -76,11 +76,11 @@ class Probes:
 
 def bpf_folder() -> Path:
     """Return where the C sources are: beside this package when installed, else in the checkout."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "bpf", *(parent / "bpf" for parent in here.parents)):
-        if (folder / "exec.bpf.c").exists():
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "bpf_sources", *(parent / "bpf" for parent in package.parents)):
+        if (folder / SOURCES[0]).exists():
             return folder
-    raise ProbeError("probes: exec.bpf.c: not found beside the collector")
+    raise ProbeError(f"probes: {SOURCES[0]}: not found beside the collector")
 
 
 def compiler_flags(
@@ -94,7 +94,7 @@ def compiler_flags(
     """Return what the compiler is told; ``enable`` names optional parts: CRED, NS, ENVS."""
     major, minor = (int(part) for part in kernel.release.split("-")[0].split(".")[:2])
     flags = [
-        f"-I{folder}",
+        f"-I{folder / 'lib'}",
         f"-I{kernel.headers}",
         f"-DLINUX_VERSION_CODE={major << 16 | minor << 8}",
         f"-DRING_PAGES={max(1, ring_size_bytes // os.sysconf('SC_PAGE_SIZE'))}",
@@ -117,7 +117,7 @@ async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Pro
         sys.executable,
         "-P",
         "-m",
-        "collector.probes",
+        "collector.bpf.probes",
         str(theirs.fileno()),
         json.dumps(order),
         pass_fds=(theirs.fileno(),),

@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 from google.protobuf.message import DecodeError
 
-from collector.events import Encoder
-from collector.process_cache import Image, Process
-from collector.procfs import start_and_args
+from collector.events.process import Encoder
+from collector.processes.cache import Image, Process
+from collector.processes.procfs import start_and_args
 from tetra.v1.state_pb2 import SavedProcess, SavedTable
 from tetragon.tetragon_pb2 import Process as TetragonProcess
 

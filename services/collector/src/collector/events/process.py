@@ -12,10 +12,10 @@ import base64
 from collections.abc import Sequence
 from functools import lru_cache
 
-from collector.process_cache import Image, Key, Process
-from collector.records import NAMESPACES, ExitRecord
-from collector.text import flags as flags_text
-from collector.text import signal_name
+from collector.processes.cache import Image, Key, Process
+from collector.records.process import NAMESPACES, ExitRecord
+from collector.records.text import flags as flags_text
+from collector.records.text import signal_name
 from tetragon import events_pb2, tetragon_pb2
 from tetragon.capabilities_pb2 import (
     CapabilitiesType,

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import structlog
 
-from collector import maps
+from collector.bpf import maps
+from collector.bpf.probes import Probes
 from collector.errors import SecondCollector
-from collector.probes import Probes
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 def build_id(folder: Path, flags: list[str]) -> str:
     """Return what tells one build of the probes from any other: their sources and the flags."""
     digest = hashlib.sha256("\0".join(flags).encode())
-    for path in sorted((*folder.glob("*.c"), *folder.glob("*.h"))):
+    for path in sorted((*folder.glob("process/*.c"), *folder.glob("lib/*.h"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from collector.records import (
+from collector.records.process import (
     FLAG_DATA_ARGS,
     FLAG_DATA_FILENAME,
     FLAG_ERROR_CWD,

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import structlog
 
-from collector.process_cache import ContainerInfo
+from collector.processes.cache import ContainerInfo
 
 _ASK_TIMEOUT_S = 0.25
 _RECONNECT_S = 5.0

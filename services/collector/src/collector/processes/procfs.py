@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from collector.records import NAMESPACES
+from collector.records.process import NAMESPACES
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 NO_LOGIN_UID = 0xFFFFFFFF

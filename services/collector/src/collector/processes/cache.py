@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from collector.records import FLAG_EXECVE, FLAG_IN_INIT_TREE
+from collector.records.process import FLAG_EXECVE, FLAG_IN_INIT_TREE
 
 Key = tuple[int, int]  # (pid, ktime_ns)
 

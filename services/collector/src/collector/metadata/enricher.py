@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector import text
-from collector.process_cache import ContainerInfo, Image
-from collector.procfs import ProcfsProcess
-from collector.records import (
+from collector.metadata.redaction import Redactor
+from collector.metadata.users import Users
+from collector.processes.cache import ContainerInfo, Image
+from collector.processes.procfs import ProcfsProcess
+from collector.records import text
+from collector.records.process import (
     FLAG_ERROR_CWD,
     FLAG_IN_INIT_TREE,
     FLAG_NO_CWD,
@@ -18,8 +20,6 @@ from collector.records import (
     NS_USER,
     ExecRecord,
 )
-from collector.redaction import Redactor
-from collector.users import Users
 
 _EMPTY: frozenset[str] = frozenset()
 

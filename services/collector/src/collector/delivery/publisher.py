@@ -26,8 +26,8 @@ from nats.errors import NoRespondersError
 from nats.js.api import Header
 
 from bus import subjects
-from collector.events import message, tag, timestamp, varint
-from collector.spool import Record, Run, Spool
+from collector.delivery.spool import Record, Run, Spool
+from collector.events.process import message, tag, timestamp, varint
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetragon.events_pb2 import GetEventsResponse

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from collector import state
-from collector.journal import Records, Replay
+from collector.bpf.ring import records_in
+from collector.delivery.publisher import spool_events
+from collector.delivery.spool import Run, Spool
 from collector.pipeline import Pipeline
-from collector.publisher import spool_events
-from collector.ring import records_in
-from collector.spool import Run, Spool
+from collector.recovery import state
+from collector.recovery.journal import Records, Replay
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.state_pb2 import SavedTable
 
@@ -48,7 +48,7 @@ class Recovered:
 
 def records_version(folder: Path) -> str:
     """Return what tells the layout of records from any other; ``folder``: of the C sources."""
-    return hashlib.sha256((folder / "events.h").read_bytes()).hexdigest()
+    return hashlib.sha256((folder / "lib" / "events.h").read_bytes()).hexdigest()
 
 
 def recover(

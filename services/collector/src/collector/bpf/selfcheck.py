@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from collector.bpf.ring import Ring
 from collector.errors import DecodeError, KernelError
-from collector.records import NS_MNT, NS_USER, Decoder, ExecRecord, ExitRecord
-from collector.ring import Ring
+from collector.records.process import NS_MNT, NS_USER, Decoder, ExecRecord, ExitRecord
 
 _TOLD_WITHIN_S = 10.0
 _EXIT_CODE = 7

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from collector.bpf.ring import Ring
 from collector.pipeline import wall_offset_ns
-from collector.ring import Ring
 
 # At once, so that a storm leaves the event loop time to publish.
 DRAIN_RECORDS = 2048

@@ -1,0 +1,1 @@
+"""Programs, maps, links and the ring: everything that calls bpf(2) or the compiler."""

@@ -1,0 +1,1 @@
+"""Batches on the bus, and the spool for the time without it."""

@@ -1,0 +1,1 @@
+"""Events: the protobuf bytes that clients receive, one module per kind."""

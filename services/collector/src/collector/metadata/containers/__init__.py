@@ -1,0 +1,1 @@
+"""Container names, one module per container runtime."""

@@ -1,0 +1,1 @@
+"""The process table: who runs, whose child, since when."""

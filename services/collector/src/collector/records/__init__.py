@@ -1,0 +1,1 @@
+"""Records: the bytes of the ring buffer, decoded."""
