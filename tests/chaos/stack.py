@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from support.net import answers, free_port
 
 BIN = Path(sys.executable).parent
 READY_S = 60.0
@@ -27,13 +28,6 @@ CLIENT_PORT = 4222  # of NATS, in a network of its own
 def boot_ns() -> int:
     """Return the boot clock, which the marks and the kernel use."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = READY_S) -> None:
@@ -133,15 +127,6 @@ def run_marks(
         return subprocess.Popen(
             [program, "/usr/bin/true", mark, "1", str(count), str(per_second)], stdout=file
         )
-
-
-def answers(url: str) -> bool:
-    """Return whether an HTTP server says 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 class Network:

@@ -5,8 +5,9 @@ import os
 import re
 import subprocess
 import threading
-import time
 from pathlib import Path
+
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "debian:trixie-slim"
@@ -33,15 +34,6 @@ def logs_of(container):
     """Return what a container wrote to stderr."""
     done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=60)
     return done.stderr
-
-
-def wait_until(condition, timeout_s, what):
-    """Return the first true answer of ``condition``; fail after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what()}"
-        time.sleep(0.02)
-    return answer
 
 
 def programs_of(pid):

@@ -26,8 +26,8 @@ from e2e.stack import (
     logs_of,
     programs,
     programs_of,
-    wait_until,
 )
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 

@@ -12,9 +12,13 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from support.net import free_port
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -22,22 +26,7 @@ START_WITHIN_S = 90
 END_WITHIN_S = 2
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def wait_until(condition, timeout_s, what):
-    """Return the first true answer of ``condition``; fail after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what()}"
-        time.sleep(0.005)
-    return answer
-
-
-def answers(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -103,6 +92,10 @@ class Launch:
     def lines_with(self, marker: str) -> list[tuple[float, str]]:
         return [line for line in self.lines if marker in line[1]]
 
+    def has_ended(self, marker: str) -> bool:
+        """Return whether start and end of a marked process are printed."""
+        return len(self.lines_with(marker)) >= 2
+
     def processes(self) -> dict[int, str]:
         """Return pid -> command line of all that runs with our state folder."""
         found = {}
@@ -134,7 +127,7 @@ class Launch:
     def expect_nothing_left(self, programs: set[str], within_s: float = END_WITHIN_S) -> None:
         wait_until(lambda: not self.processes(), within_s, self.processes)
         # A killed process has no memory, and so no environment, a moment before its sockets close.
-        wait_until(lambda: not any(map(answers, self.ports)), within_s, lambda: self.ports)
+        wait_until(lambda: not any(map(listens, self.ports)), within_s, lambda: self.ports)
         # The kernel frees a program a moment after its last descriptor is closed.
         wait_until(lambda: not programs & loaded_programs(), within_s, loaded_programs)
 
@@ -163,7 +156,7 @@ def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
         child = subprocess.Popen(["/usr/bin/true", marker])
         child.wait()
         ended = time.monotonic()
-        wait_until(lambda m=marker: len(launch.lines_with(m)) >= 2, 5, launch.text)
+        wait_until(partial(launch.has_ended, marker), 5, launch.text)
         (_, started_line), (told, ended_line) = launch.lines_with(marker)
         user = re.escape(Path("/etc/passwd").read_text().split(":", 1)[0])
         assert re.fullmatch(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.stack import ROOT, TRUE, Client, Stack, docker, inspect, wait_until
+from e2e.stack import ROOT, TRUE, Client, Stack, docker, inspect
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from collector.bpf.maps import open_pinned
-from conftest import eventually
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.waiting import eventually
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.state_pb2 import SavedTable
 from tetra.v1.stream_pb2 import GapNotice

@@ -12,8 +12,9 @@ from bus.settings import BusSettings
 from collector.delivery import publisher as module
 from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
-from conftest import eventually, numbers_in, read_numbers
 from support.feeder import exec_event
+from support.gateways import numbers_in, read_numbers
+from support.waiting import eventually
 from tetra.v1.node_pb2 import LossCounters
 
 BOOT = "c0000000-0000-4000-8000-000000000001"

@@ -11,10 +11,12 @@ import nats
 import pytest
 from nats.errors import Error
 
-from conftest import NATS_SERVER, eventually, free_port
 from gateway.main import Gateway
 from gateway.settings import Settings
 from support.feeder import Feeder, exec_event
+from support.nats_server import NATS_SERVER
+from support.net import free_port
+from support.waiting import eventually
 
 CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
 USERS = ("collector", "gateway", "operator")

@@ -7,8 +7,9 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conftest import eventually, numbers_in, read_numbers
 from support.feeder import START_NS, Feeder, exec_event
+from support.gateways import numbers_in, read_numbers
+from support.waiting import eventually
 from tetra.v1 import bus_pb2, stream_pb2
 from tetragon import events_pb2
 

@@ -5,8 +5,9 @@ import asyncio
 import grpc
 import pytest
 
-from conftest import eventually, read_numbers
 from support.feeder import Feeder
+from support.gateways import read_numbers
+from support.waiting import eventually
 from tetra.v1 import stream_pb2
 from tetragon import sensors_pb2, tetragon_pb2
 

@@ -14,9 +14,12 @@ import nats
 import pytest
 from nats.errors import Error
 
-from conftest import NatsServer, eventually, free_port, numbers_in, read_numbers, running
 from gateway.settings import Settings
 from support.feeder import Feeder
+from support.gateways import numbers_in, read_numbers, running
+from support.nats_server import NatsServer
+from support.net import free_port
+from support.waiting import eventually
 from tetra.v1 import stream_pb2
 
 GONE = "gone from inside the stream: a file of a NATS server is damaged"

@@ -10,8 +10,9 @@ import grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import eventually, running
 from gateway.settings import Settings
+from support.gateways import running
+from support.waiting import eventually
 from tetra.v1 import stream_pb2
 from tetragon import events_pb2
 

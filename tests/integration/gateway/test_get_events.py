@@ -10,8 +10,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from conftest import eventually, read_numbers
 from support.feeder import Feeder, exec_event
+from support.gateways import read_numbers
+from support.waiting import eventually
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
 
 

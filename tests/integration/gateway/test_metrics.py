@@ -20,8 +20,10 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.processes.cache import ProcessCache
 from collector.processes.procfs import host_namespaces
-from conftest import eventually, free_port, read_numbers
 from support.feeder import Feeder
+from support.gateways import read_numbers
+from support.net import free_port
+from support.waiting import eventually
 from tetra.v1 import node_pb2
 
 ROOT = Path(__file__).parents[3]

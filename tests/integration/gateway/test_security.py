@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from conftest import eventually, read_numbers
 from gateway.errors import SecurityError
 from gateway.main import Gateway
 from gateway.settings import Settings
 from support.feeder import Feeder
+from support.gateways import read_numbers
+from support.waiting import eventually
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2, sensors_pb2_grpc, tetragon_pb2
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from conftest import eventually, free_port, numbers_in
 from support.feeder import Feeder
+from support.gateways import numbers_in
+from support.net import free_port
+from support.waiting import eventually
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2_grpc
 

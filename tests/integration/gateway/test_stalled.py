@@ -6,8 +6,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nats.js import api
 
-from conftest import eventually
 from support.feeder import Feeder
+from support.waiting import eventually
 from tetragon import tetragon_pb2
 
 
