@@ -179,7 +179,7 @@ def _batch(first: int, node: str = "node-1", boot: str = "b", start: int = 1) ->
 def seeds() -> list[bytes]:
     """Batches in order, twice, with a hole, of other boots and nodes, with losses, and none."""
     lossy = EventBatch.FromString(_batch(9))
-    lossy.loss.kernel_exec, lossy.loss.spool = 5, 7
+    lossy.loss.by_cause.update(kernel_exec=5, spool=7)
     answer = ControlResponse(sequence=7, events=[_event(1)])
     answer.node.node_name, answer.node.boot_id, answer.node.last_sequence = "node-1", "b", 9
     return [

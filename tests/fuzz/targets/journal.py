@@ -96,7 +96,9 @@ def mutate(part: bytes, rng: Random) -> bytes:
         case 0:
             return part + _entry(_BASE, 0, rng.choice((0, 1, 41, 1 << 62)))
         case 1:
-            return part + _entry(_LOSS, 0, 0, LossCounters(spool=7).SerializeToString())
+            return part + _entry(
+                _LOSS, 0, 0, LossCounters(by_cause={"spool": 7}).SerializeToString()
+            )
         case 2:
             return part + _entry(rng.randrange(6), rng.choice((-1, 5)), 0, rng.randbytes(9))
         case _:
@@ -133,7 +135,7 @@ def seeds() -> list[bytes]:
     content = table.SerializeToString()
     data = _framed([exec_record(5, 20), exit_record(5, 20, 30)])
     first = _entry(_BASE, 0, 41) + _entry(_RECORDS, _START_NS, len(data), data)
-    second = _entry(_LOSS, 0, 0, LossCounters(spool=7).SerializeToString())
+    second = _entry(_LOSS, 0, 0, LossCounters(by_cause={"spool": 7}).SerializeToString())
     second += _entry(_RECORDS, _START_NS, 2 * len(data), data)
     return [
         join(0, [content, first, second]),

@@ -30,7 +30,7 @@ def test_nobody_at_the_address_is_one_line_and_exit_code_1(tetra):
 
 def test_nodes(serve, gateway_of, tetra):
     node = NodeInfo(node_name="web-1\x1b", kernel="6.1", alive=True, processes=7, events_total=9)
-    node.loss.spool = 3
+    node.loss.by_cause["spool"] = 3
     done = tetra("nodes", "--server-address", serve(gateway_of([], nodes=[node])))
     assert done.stdout == (
         "NODE       STATE  SEEN  PROCS  EVENTS  RATE   LOST  VERSION  KERNEL\n"

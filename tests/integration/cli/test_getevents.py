@@ -159,7 +159,7 @@ def test_port_where_nobody_speaks_is_one_line(tetra):
 def test_losses_and_gaps_are_told_on_stderr(serve, gateway_of, make_event, tetra):
     gateway = gateway_of([[make_event(1)]])
     gateway.notices.losses.append(
-        LossNotice(node_name="n", lost=LossCounters(kernel_exec=2, spool=3))
+        LossNotice(node_name="n", lost=LossCounters(by_cause={"kernel_exec": 2, "spool": 3}))
     )
     gateway.notices.gaps.append(GapNotice(cause=GapNotice.CAUSE_AGED_OUT, count=5))
     flags = ("getevents", "--last", "1", "--no-follow", "--server-address", serve(gateway))

@@ -204,15 +204,15 @@ async def test_batch_published_again_after_the_duplicate_window_comes_once(gatew
 
 async def test_losses_are_told_as_differences(gateway, feeder):
     call = await gateway.stream()
-    feeder.loss.kernel_exec = 10
+    feeder.loss.by_cause["kernel_exec"] = 10
     await feeder.publish(1)
-    feeder.loss.kernel_exec = 13
-    feeder.loss.spool = 2
+    feeder.loss.by_cause["kernel_exec"] = 13
+    feeder.loss.by_cause["spool"] = 2
     await feeder.publish(1)
     await feeder.publish(1)
     responses = await read_events(call, 3)
     [loss] = [loss for response in responses for loss in response.losses]
-    assert (loss.node_name, loss.lost.kernel_exec, loss.lost.spool) == ("n1", 3, 2)
+    assert (loss.node_name, loss.lost.by_cause) == ("n1", {"kernel_exec": 3, "spool": 2})
 
 
 async def test_collector_that_was_down_is_told(gateway, feeder):

@@ -79,7 +79,7 @@ async def gateway_port(start_gateway, nc):
     port = free_port()
     gateway = await start_gateway(metrics_address=f"127.0.0.1:{port}")
     one, two = Feeder(nc, "one"), Feeder(nc, "two")
-    one.loss.kernel_exec = 4
+    one.loss.by_cause["kernel_exec"] = 4
     await one.answer()
     call = await gateway.stream()
     await one.publish(30)

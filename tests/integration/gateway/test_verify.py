@@ -33,11 +33,11 @@ async def test_a_hole_a_loss_and_a_pause_are_listed(gateway, nc):
     feeder = Feeder(nc, "one")
     await feeder.publish(20)
     feeder.sequence += 7  # dropped by its spool
-    feeder.loss.spool = 7
+    feeder.loss.by_cause["spool"] = 7
     await feeder.publish(10)
     feeder.start_ns += 5_000_000_000  # another collector
     feeder.loss.Clear()
-    feeder.loss.kernel_exit = 2
+    feeder.loss.by_cause["kernel_exit"] = 2
     await feeder.publish(10)
     code, out = await verify(gateway, "-o", "json")
     assert code == 3

@@ -37,7 +37,7 @@ def test_processes_that_ran_already_are_no_starts(exec_event):
 
 def test_losses_are_summed():
     model = TopModel()
-    loss = LossNotice(lost=LossCounters(kernel_exec=2, spool=3))
+    loss = LossNotice(lost=LossCounters(by_cause={"kernel_exec": 2, "spool": 3}))
     model.take(Batch([], None, [loss, loss], [GapNotice()]), NOW_S)
     assert (model.lost, model.gaps) == (10, 1)
 

@@ -246,11 +246,20 @@ def recovered_from(folder, entries, version=VERSION, made_before=0):
 
 def test_numbers_and_losses_are_those_last_noted(tmp_path):
     life = framed([first_process()])
-    entries = [LossCounters(kernel_exec=1), 41, life, LossCounters(kernel_exec=2)]
+    entries = [
+        LossCounters(by_cause={"kernel_exec": 1}),
+        41,
+        life,
+        LossCounters(by_cause={"kernel_exec": 2}),
+    ]
     found, record = recovered_from(tmp_path, entries, made_before=7)
     assert found.run.base == record.run.base == 41
     assert (record.first, record.events) == (7, 1)
-    assert found.loss == EventBatch.FromString(record.payload).loss == LossCounters(kernel_exec=2)
+    assert (
+        found.loss
+        == EventBatch.FromString(record.payload).loss
+        == LossCounters(by_cause={"kernel_exec": 2})
+    )
 
 
 def test_records_of_another_version_are_left_out(tmp_path, capsys):

@@ -5,9 +5,11 @@ SPDX-License-Identifier: Apache-2.0
 A node of the fleet: one collector on one host.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,39 +23,50 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class LossCounters(_message.Message):
-    """Events that were lost, by where; totals since the probes were attached."""
+    """Events that were lost, by cause; totals since the probes were attached. A cause that never
+    occurred is absent. Known causes:
+      kernel_exec, kernel_fork, kernel_exit, ...  records that the ring buffer had no room for, by kind
+      kernel_map       processes that the kernel's process map had no room for
+      table_evictions  processes dropped from the full process table while alive: their later events
+                       lack details
+      spool            events that the full spool dropped, oldest first
+      oversized        events that could not be cut to the largest message of the bus
+      malformed_records, unknown_records  records that the collector could not decode
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    KERNEL_EXEC_FIELD_NUMBER: _builtins.int
-    KERNEL_FORK_FIELD_NUMBER: _builtins.int
-    KERNEL_EXIT_FIELD_NUMBER: _builtins.int
-    KERNEL_MAP_FIELD_NUMBER: _builtins.int
-    TABLE_EVICTIONS_FIELD_NUMBER: _builtins.int
-    SPOOL_FIELD_NUMBER: _builtins.int
-    kernel_exec: _builtins.int
-    """Records the kernel could not reserve in the ring buffer."""
-    kernel_fork: _builtins.int
-    kernel_exit: _builtins.int
-    kernel_map: _builtins.int
-    """Processes the kernel's process map had no room for."""
-    table_evictions: _builtins.int
-    """Processes dropped from the full process table while still alive: their later events are poorer."""
-    spool: _builtins.int
-    """Events the full spool dropped, oldest first."""
+    @_typing.final
+    class ByCauseEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BY_CAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def by_cause(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
         self,
         *,
-        kernel_exec: _builtins.int = ...,
-        kernel_fork: _builtins.int = ...,
-        kernel_exit: _builtins.int = ...,
-        kernel_map: _builtins.int = ...,
-        table_evictions: _builtins.int = ...,
-        spool: _builtins.int = ...,
+        by_cause: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernel_exec", b"kernel_exec", "kernel_exit", b"kernel_exit", "kernel_fork", b"kernel_fork", "kernel_map", b"kernel_map", "spool", b"spool", "table_evictions", b"table_evictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_cause", b"by_cause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

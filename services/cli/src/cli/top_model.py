@@ -103,7 +103,7 @@ class TopModel:
                 if kind == "process_exec":
                     self._count(group, name)
         for loss in batch.losses:
-            self.lost += sum(count for _, count in loss.lost.ListFields())
+            self.lost += sum(loss.lost.by_cause.values())
         self.gaps += sum(gap.cause not in COPIES for gap in batch.gaps)
 
     def _count(self, group: str, name: str) -> None:

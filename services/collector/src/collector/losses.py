@@ -40,23 +40,23 @@ class Losses:
 
     def go_on(self, before: LossCounters) -> None:
         """Count on from what a collector told that had these probes before."""
-        self._spool_before = before.spool
-        self.cache.statistics.evictions = before.table_evictions
+        self._spool_before = before.by_cause.get("spool", 0)
+        self.cache.statistics.evictions = before.by_cause.get("table_evictions", 0)
         self._told.CopyFrom(before)
 
     def refresh(self) -> None:
         """Read the kernel's counters and tell what is new."""
-        self._counters = LossCounters(
-            kernel_exec=self._kernel(_EXEC) + self._kernel(_DATA),
-            kernel_fork=self._kernel(_FORK),
-            kernel_exit=self._kernel(_EXIT),
-            kernel_map=self._kernel(_PROCESS),
-            table_evictions=self.cache.statistics.evictions,
-            spool=self._spool_before + self.publisher.dropped + self.spool.dropped,
-        )
+        counts = {
+            "kernel_exec": self._kernel(_EXEC) + self._kernel(_DATA),
+            "kernel_fork": self._kernel(_FORK),
+            "kernel_exit": self._kernel(_EXIT),
+            "kernel_map": self._kernel(_PROCESS),
+            "table_evictions": self.cache.statistics.evictions,
+            "spool": self._spool_before + self.publisher.dropped + self.spool.dropped,
+        }
+        self._counters = LossCounters(by_cause={k: n for k, n in counts.items() if n})
         if self._counters != self._told:
-            facts = {name.name: value for name, value in self._counters.ListFields()}
-            log.warning("events lost", **facts)
+            log.warning("events lost", **self._counters.by_cause)
             self.told(self._counters)
             self._told.CopyFrom(self._counters)
 

@@ -58,20 +58,21 @@ class Metrics(Collector):
         ):  # fmt: skip
             records.add_metric([operation], count)
         yield records
-        lost = self._losses.counters()
+        lost = self._losses.counters().by_cause
         missed = CounterMetricFamily(
             "tetragon_bpf_missed_events", "Records that the ring had no room for",
             labels=["msg_op", "error"],
         )  # fmt: skip
         for operation, count in (
-            (_EXEC, lost.kernel_exec), (_EXIT, lost.kernel_exit), (_FORK, lost.kernel_fork),
+            (_EXEC, lost.get("kernel_exec", 0)), (_EXIT, lost.get("kernel_exit", 0)),
+            (_FORK, lost.get("kernel_fork", 0)),
         ):  # fmt: skip
             missed.add_metric([operation, "ENOSPC"], count)
         yield missed
         yield CounterMetricFamily(
             "tetra_collector_process_map_overflows",
             "Processes that the kernel's process map had no room for",
-            lost.kernel_map,
+            lost.get("kernel_map", 0),
         )
         yield CounterMetricFamily(
             "tetragon_observer_ringbuf_events_received",
@@ -81,7 +82,7 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "tetragon_observer_ringbuf_events_lost",
             "Records that did not fit into the ring buffer",
-            lost.kernel_exec + lost.kernel_exit + lost.kernel_fork,
+            sum(lost.get(f"kernel_{kind}", 0) for kind in ("exec", "exit", "fork")),
         )
         yield CounterMetricFamily(
             "tetragon_observer_ringbuf_errors", "Records that could not be read", passed.malformed
@@ -121,7 +122,7 @@ class Metrics(Collector):
             "publish_retries": ("Attempts to publish that failed", statistics.retries),
             "dropped_events": (
                 "Events that the spool had no room for",
-                self._losses.counters().spool,
+                self._losses.counters().by_cause.get("spool", 0),
             ),
             "cut_events": ("Events cut to what NATS takes", statistics.cut),
         }

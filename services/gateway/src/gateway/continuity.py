@@ -11,7 +11,6 @@ from tetra.v1 import node_pb2, stream_pb2
 
 _MAX_SERIES = 10_000  # nodes and boots remembered per stream
 _MAX_HOLES = 64  # remembered per node, for batches that come late
-_LOSSES = [field.name for field in node_pb2.LossCounters.DESCRIPTOR.fields]
 
 
 @dataclass(slots=True)
@@ -143,15 +142,15 @@ class Continuity:
         if batch.loss == seen.loss:
             return
         lost = {
-            name: getattr(batch.loss, name) - getattr(seen.loss, name)
-            for name in _LOSSES
-            if getattr(batch.loss, name) > getattr(seen.loss, name)
+            cause: count - before
+            for cause, count in batch.loss.by_cause.items()
+            if count > (before := seen.loss.by_cause.get(cause, 0))
         }
         if lost:
             notice = stream_pb2.LossNotice(
                 node_name=batch.node_name,
                 boot_id=batch.boot_id,
-                lost=node_pb2.LossCounters(**lost),
+                lost=node_pb2.LossCounters(by_cause=lost),
             )
             notice.time.FromNanoseconds(batch.stored_ns)
             self.losses.append(notice)

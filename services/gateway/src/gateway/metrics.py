@@ -16,7 +16,6 @@ from gateway.batch import Batch
 from gateway.fleet import Fleet
 from gateway.streams import Streams
 from gateway.version import VERSION
-from tetra.v1 import node_pb2
 from tetragon import events_pb2
 
 _TYPES = events_pb2.EventType.DESCRIPTOR.values_by_number
@@ -125,8 +124,8 @@ class Metrics(Collector):
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.add_metric([node.node_name], value)
             alive.add_metric([node.node_name], node.alive)
-            for cause in node_pb2.LossCounters.DESCRIPTOR.fields:
-                lost.add_metric([node.node_name, cause.name], getattr(node.loss, cause.name))
+            for cause, count in node.loss.by_cause.items():
+                lost.add_metric([node.node_name, cause], count)
         yield alive
         yield lost
         yield from gauges

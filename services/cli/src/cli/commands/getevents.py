@@ -348,7 +348,8 @@ def _reads_stdin(args: argparse.Namespace) -> bool:
 def _tell_losses(batch: Batch) -> None:
     for loss in batch.losses:
         causes = ", ".join(
-            f"{field.name.replace('_', ' ')} {count}" for field, count in loss.lost.ListFields()
+            f"{cause.replace('_', ' ')} {count}"
+            for cause, count in sorted(loss.lost.by_cause.items())
         )
         notice(f"loss: node {loss.node_name}: {causes}")
     for gap in batch.gaps:

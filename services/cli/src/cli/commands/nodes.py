@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(node: NodeInfo, now_s: float) -> tuple[str, ...]:
-    lost = sum(count for _, count in node.loss.ListFields())
+    lost = sum(node.loss.by_cause.values())
     seen_s = node.last_seen.ToNanoseconds() / 1e9
     return (
         visible(node.node_name),

@@ -81,7 +81,7 @@ class Book:
             self._account(gap.node_name).missing += gap.count
             self.holes.append(gap_text(gap))
         for loss in batch.losses:
-            counts = {name.name: count for name, count in loss.lost.ListFields()}
+            counts = dict(loss.lost.by_cause)
             account = self._account(loss.node_name)
             account.lost += sum(counts.values())
             causes = ", ".join(f"{count} {name}" for name, count in counts.items())
