@@ -13,6 +13,7 @@ HOMES = {
     for name, folder in {
         "bus": "libs/bus",
         "chassis": "libs/chassis",
+        "tracingpolicy": "libs/tracingpolicy",
         "collector": "services/collector",
         "gateway": "services/gateway",
         "cli": "services/cli",
@@ -52,6 +53,7 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
         ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
         ("bus", {*SERVICES, "embedded", "chassis", "tetragon", "tetra", "bcc"}),
         ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
+        ("tracingpolicy", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc"}),
     ],
 )
 def test_package_stays_inside_its_borders(package, forbidden):
@@ -76,6 +78,7 @@ def test_imports_between_members_are_in_their_metadata():
         "chassis": "tetra-chassis",
         "tetragon": "tetra-proto",
         "tetra": "tetra-proto",
+        "tracingpolicy": "tetra-tracingpolicy",
     }
     for name, home in HOMES.items():
         project = tomllib.loads((home.parents[1] / "pyproject.toml").read_text())["project"]

@@ -1,0 +1,1 @@
+"""Tracing policies: the document, its typed form, and every mistake with its position."""
