@@ -11,6 +11,7 @@ SERVICES = {"collector", "gateway", "cli"}
 HOMES = {
     name: ROOT / folder / "src" / name
     for name, folder in {
+        "wire": "libs/wire",
         "bus": "libs/bus",
         "chassis": "libs/chassis",
         "tracingpolicy": "libs/tracingpolicy",
@@ -51,6 +52,7 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
         ("cli", {"collector", "gateway", "embedded", "bus", "chassis", "nats", "bcc"}),
         # It starts the services as processes, as a container engine would.
         ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
+        ("wire", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc", "nats"}),
         ("bus", {*SERVICES, "embedded", "chassis", "tetragon", "tetra", "bcc"}),
         ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
         ("tracingpolicy", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc"}),
@@ -74,6 +76,7 @@ def test_only_probes_knows_bcc_and_few_know_probes():
 
 def test_imports_between_members_are_in_their_metadata():
     distributions = {
+        "wire": "tetra-wire",
         "bus": "tetra-bus",
         "chassis": "tetra-chassis",
         "tetragon": "tetra-proto",

@@ -39,8 +39,8 @@ ENGINE = ("apparmor", "containerd", "docker-cli", "docker.io", "runc")
 # brings what it depends on.
 MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
 _MEMBERS = (
-    "proto", "libs/bus", "libs/chassis", "services/collector", "services/gateway", "services/cli",
-    "embedded",
+    "proto", "libs/wire", "libs/bus", "libs/chassis", "services/collector", "services/gateway",
+    "services/cli", "embedded",
 )  # fmt: skip
 _WHEELS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
 # Development tools in the pinned set that no test in a guest needs.

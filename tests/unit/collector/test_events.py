@@ -2,11 +2,10 @@
 
 import base64
 
-from google.protobuf.wrappers_pb2 import UInt64Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.events.process import Encoder, binary_properties, varint
+from collector.events.process import Encoder, binary_properties
 from collector.processes.cache import ContainerInfo, Image, Process
 from collector.records.process import NAMESPACES, ExitRecord
 from tetragon.capabilities_pb2 import (
@@ -100,12 +99,6 @@ def naive(process: Process) -> Told:
         ):  # fmt: skip
             getattr(told.cap, name).extend(c for c in CapabilitiesType.values() if mask >> c & 1)
     return told
-
-
-@given(U64)
-def test_varints_are_protobufs(value):
-    assert UInt64Value.FromString(b"\x08" + varint(value)).value == value
-    assert value == 0 or b"\x08" + varint(value) == UInt64Value(value=value).SerializeToString()
 
 
 @given(PROCESSES, st.none() | PROCESSES, st.lists(PROCESSES, max_size=2))

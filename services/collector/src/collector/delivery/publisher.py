@@ -27,10 +27,10 @@ from nats.js.api import Header
 
 from bus import subjects
 from collector.delivery.spool import Record, Run, Spool
-from collector.events.process import message, tag, timestamp, varint
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetragon.events_pb2 import GetEventsResponse
+from wire.write import VARINT, message, tag, timestamp, varint
 
 ACK_TIMEOUT_S = 5.0
 RETRY_MIN_S = 0.05
@@ -50,11 +50,11 @@ _DEFAULT_PAYLOAD_BYTES = 1 << 20
 # Of the histogram of acknowledgement times; one more place for what is above.
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
-_COLLECTOR_START = tag(EventBatch.COLLECTOR_START_FIELD_NUMBER, 2)
-_PROBES_START = tag(EventBatch.PROBES_START_FIELD_NUMBER, 2)
-_FIRST_SEQUENCE = tag(EventBatch.FIRST_SEQUENCE_FIELD_NUMBER, 0)
-_LOSS = tag(EventBatch.LOSS_FIELD_NUMBER, 2)
-_EVENT = tag(EventBatch.EVENTS_FIELD_NUMBER, 2)
+_COLLECTOR_START = tag(EventBatch.COLLECTOR_START_FIELD_NUMBER)
+_PROBES_START = tag(EventBatch.PROBES_START_FIELD_NUMBER)
+_FIRST_SEQUENCE = tag(EventBatch.FIRST_SEQUENCE_FIELD_NUMBER, VARINT)
+_LOSS = tag(EventBatch.LOSS_FIELD_NUMBER)
+_EVENT = tag(EventBatch.EVENTS_FIELD_NUMBER)
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from functools import lru_cache
 
 from collector.processes.cache import Image, Key, Process
 from collector.records.process import NAMESPACES, ExitRecord
@@ -22,41 +21,23 @@ from tetragon.capabilities_pb2 import (
     ProcessPrivilegesChanged,
     SecureBitsType,
 )
+from wire.write import (
+    SMALL_VARINTS,
+    VARINT,
+    message,
+    tag,
+    text,
+    timestamp,
+    uint32_value,
+    varint,
+)
 
 _BOOL_WRAPPERS = (b"", b"\x08\x01")
 
 
-def varint(value: int) -> bytes:
-    """Return ``value`` (not negative) as a base-128 varint."""
-    if value < 0x80:
-        return _SMALL[value]
-    if value < 1 << 14:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    if value < 1 << 21:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    # What is larger is written from the front, four groups at a time.
-    low = bytes(
-        (
-            value & 0x7F | 0x80,
-            value >> 7 & 0x7F | 0x80,
-            value >> 14 & 0x7F | 0x80,
-            value >> 21 & 0x7F | (0x80 if value >> 28 else 0),
-        )
-    )
-    return low + varint(value >> 28) if value >> 28 else low
-
-
-_SMALL = [bytes((n,)) for n in range(0x80)]
-
-
-def tag(number: int, wire_type: int) -> bytes:
-    """Return the tag of a field: 0 for varints, 2 for what has a length."""
-    return varint(number << 3 | wire_type)
-
-
 def _tags(kind: type, *names: str) -> dict[str, bytes]:
     fields = kind.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]  # every message has it
-    return {name: tag(fields[name].number, 2) for name in names}
+    return {name: tag(fields[name].number) for name in names}
 
 
 _P = _tags(
@@ -65,49 +46,17 @@ _P = _tags(
     "parent_exec_id", "cap", "ns", "tid", "process_credentials", "binary_properties", "user",
     "in_init_tree", "environment_variables", "argv", "container_info", "user_name",
 )  # fmt: skip
-_REFCNT = tag(tetragon_pb2.Process.REFCNT_FIELD_NUMBER, 0)
-_EXEC = tag(events_pb2.GetEventsResponse.PROCESS_EXEC_FIELD_NUMBER, 2)
-_EXIT = tag(events_pb2.GetEventsResponse.PROCESS_EXIT_FIELD_NUMBER, 2)
-_NODE_NAME = tag(events_pb2.GetEventsResponse.NODE_NAME_FIELD_NUMBER, 2)
-_TIME = tag(events_pb2.GetEventsResponse.TIME_FIELD_NUMBER, 2)
-_CLUSTER = tag(events_pb2.GetEventsResponse.CLUSTER_NAME_FIELD_NUMBER, 2)
-_EXEC_PARTS = (tag(1, 2), tag(2, 2), tag(3, 2))  # process, parent, ancestors
-_EXIT_PARTS = (tag(1, 2), tag(2, 2), tag(6, 2))
-_EXIT_SIGNAL = tag(tetragon_pb2.ProcessExit.SIGNAL_FIELD_NUMBER, 2)
-_EXIT_STATUS = tag(tetragon_pb2.ProcessExit.STATUS_FIELD_NUMBER, 0)
-_EXIT_TIME = tag(tetragon_pb2.ProcessExit.TIME_FIELD_NUMBER, 2)
-
-
-def _text(field_tag: bytes, value: str) -> bytes:
-    if not value:
-        return b""
-    raw = value.encode()
-    return field_tag + varint(len(raw)) + raw
-
-
-def message(field_tag: bytes, body: bytes) -> bytes:
-    """Return ``body`` as a field that has a length."""
-    return field_tag + varint(len(body)) + body
-
-
-@lru_cache(4096)
-def _uint32(field_tag: bytes, value: int) -> bytes:
-    """A UInt32Value: there even when it holds 0."""
-    if not value:
-        return field_tag + b"\0"
-    raw = varint(value)
-    return field_tag + _SMALL[len(raw) + 1] + b"\x08" + raw
-
-
-@lru_cache(256)
-def _seconds(seconds: int) -> bytes:
-    return b"\x08" + varint(seconds) if seconds else b""
-
-
-def timestamp(time_ns: int) -> bytes:
-    """Return the body of a google.protobuf.Timestamp."""
-    seconds, nanos = divmod(time_ns, 1_000_000_000)
-    return _seconds(seconds) + b"\x10" + varint(nanos) if nanos else _seconds(seconds)
+_REFCNT = tag(tetragon_pb2.Process.REFCNT_FIELD_NUMBER, VARINT)
+_EXEC = tag(events_pb2.GetEventsResponse.PROCESS_EXEC_FIELD_NUMBER)
+_EXIT = tag(events_pb2.GetEventsResponse.PROCESS_EXIT_FIELD_NUMBER)
+_NODE_NAME = tag(events_pb2.GetEventsResponse.NODE_NAME_FIELD_NUMBER)
+_TIME = tag(events_pb2.GetEventsResponse.TIME_FIELD_NUMBER)
+_CLUSTER = tag(events_pb2.GetEventsResponse.CLUSTER_NAME_FIELD_NUMBER)
+_EXEC_PARTS = (tag(1), tag(2), tag(3))  # process, parent, ancestors
+_EXIT_PARTS = (tag(1), tag(2), tag(6))
+_EXIT_SIGNAL = tag(tetragon_pb2.ProcessExit.SIGNAL_FIELD_NUMBER)
+_EXIT_STATUS = tag(tetragon_pb2.ProcessExit.STATUS_FIELD_NUMBER, VARINT)
+_EXIT_TIME = tag(tetragon_pb2.ProcessExit.TIME_FIELD_NUMBER)
 
 
 class Encoder:
@@ -120,8 +69,8 @@ class Encoder:
         self, node_name: str, cluster_name: str = "", host_namespaces: Sequence[int] = ()
     ) -> None:
         self._node = node_name.encode()
-        self._tail = _text(_NODE_NAME, node_name)
-        self._cluster = _text(_CLUSTER, cluster_name)
+        self._tail = text(_NODE_NAME, node_name)
+        self._cluster = text(_CLUSTER, cluster_name)
         self._host_namespaces = host_namespaces
 
     def exec_id(self, key: Key) -> bytes:
@@ -166,12 +115,12 @@ class Encoder:
         if process is not None:
             body = self.process(process)
         else:
-            body = _uint32(_P["pid"], record.pid) + message(
+            body = uint32_value(_P["pid"], record.pid) + message(
                 _P["start_time"], timestamp(start_time_ns)
             )
         inner = self._family(_EXIT_PARTS, body, parent, ancestors)
         if record.exit_code:
-            inner += _text(_EXIT_SIGNAL, signal_name(record.exit_code))
+            inner += text(_EXIT_SIGNAL, signal_name(record.exit_code))
             if status := record.exit_code >> 8:
                 inner += _EXIT_STATUS + varint(status)
         inner += message(_EXIT_TIME, timestamp(time_ns))
@@ -197,7 +146,7 @@ class Encoder:
         return b"".join(
             (
                 event_tag, varint(len(body)), body,
-                self._tail, _TIME, _SMALL[len(time)], time, self._cluster,
+                self._tail, _TIME, SMALL_VARINTS[len(time)], time, self._cluster,
             )
         )  # fmt: skip
 
@@ -206,55 +155,55 @@ class Encoder:
         parent_id = self.exec_id(process.parent)
         flags = flags_text(process.flags).encode()
         start = timestamp(process.start_time_ns)
-        pid = _uint32(b"", process.pid)
+        pid = uint32_value(b"", process.pid)
         tree = _BOOL_WRAPPERS[process.in_init_tree]
         return b"".join(
             (
                 _P["exec_id"], varint(len(exec_id)), exec_id,
                 _P["pid"], pid,
                 _P["flags"], varint(len(flags)), flags,
-                _P["start_time"], _SMALL[len(start)], start,
+                _P["start_time"], SMALL_VARINTS[len(start)], start,
                 _P["parent_exec_id"], varint(len(parent_id)), parent_id,
                 # The stored count: 1 for a fork, 0 else, whatever the live one is.
                 _REFCNT + b"\x01" if process.is_clone else b"",
                 _P["tid"], pid,
-                _P["in_init_tree"], _SMALL[len(tree)], tree,
+                _P["in_init_tree"], SMALL_VARINTS[len(tree)], tree,
             )
         )  # fmt: skip
 
     def _image(self, image: Image) -> bytes:
         out = [
-            _uint32(_P["uid"], image.uid),
-            _text(_P["cwd"], image.cwd),
-            _text(_P["binary"], image.binary),
-            _text(_P["arguments"], image.arguments),
-            _uint32(_P["auid"], image.auid),
-            _text(_P["docker"], image.docker),
-            _text(_P["user_name"], image.user),
+            uint32_value(_P["uid"], image.uid),
+            text(_P["cwd"], image.cwd),
+            text(_P["binary"], image.binary),
+            text(_P["arguments"], image.arguments),
+            uint32_value(_P["auid"], image.auid),
+            text(_P["docker"], image.docker),
+            text(_P["user_name"], image.user),
         ]
         if image.show_user:
-            out.append(message(_P["user"], _text(tag(1, 2), image.user)))
+            out.append(message(_P["user"], text(tag(1), image.user)))
         if image.credentials:
             out += self._credentials(image.credentials)
         if image.namespaces:
             out.append(message(_P["ns"], self._namespaces(image.namespaces)))
         for key, value in image.environment:
-            entry = _text(tag(1, 2), key) + _text(tag(2, 2), value)
+            entry = text(tag(1), key) + text(tag(2), value)
             out.append(message(_P["environment_variables"], entry))
         out += [message(_P["argv"], argument) for argument in image.argv]
         if image.container is not None:
-            info = b"".join(_text(tag(n, 2), v) for n, v in enumerate(image.container, start=1))
+            info = b"".join(text(tag(n), v) for n, v in enumerate(image.container, start=1))
             out.append(message(_P["container_info"], info))
         return b"".join(out)
 
     def _credentials(self, values: Sequence[int]) -> list[bytes]:
         ids, (securebits, permitted, effective, inheritable) = values[:8], values[8:]
-        body = b"".join(_uint32(tag(n, 2), value) for n, value in enumerate(ids, start=1))
+        body = b"".join(uint32_value(tag(n), value) for n, value in enumerate(ids, start=1))
         bits = b"".join(varint(bit) for bit in SecureBitsType.values() if bit and securebits & bit)
         if bits:
-            body += message(tag(9, 2), bits)
+            body += message(tag(9), bits)
         caps = b"".join(
-            message(tag(n, 2), capability_list(mask))
+            message(tag(n), capability_list(mask))
             for n, mask in ((1, permitted), (2, effective), (3, inheritable))
             if mask
         )
@@ -268,7 +217,7 @@ class Encoder:
             body = b"\x08" + varint(inode) if inode else b""
             if self._host_namespaces and self._host_namespaces[number - 1] == inode:
                 body += b"\x10\x01"
-            out += message(tag(number, 2), body)
+            out += message(tag(number), body)
         return out
 
 
@@ -287,9 +236,9 @@ def binary_properties(secureexec: int, euid: int, egid: int, inode: int | None) 
     )
     out = b""
     if setuid:
-        out += _uint32(tag(1, 2), euid)
+        out += uint32_value(tag(1), euid)
     if setgid:
-        out += _uint32(tag(2, 2), egid)
+        out += uint32_value(tag(2), egid)
     reasons = ProcessPrivilegesChanged
     changed = b"".join(
         varint(reason)
@@ -301,8 +250,8 @@ def binary_properties(secureexec: int, euid: int, egid: int, inode: int | None) 
         if present
     )
     if changed:
-        out += message(tag(3, 2), changed)
+        out += message(tag(3), changed)
     if inode is not None:
-        properties = (b"\x08" + varint(inode) if inode else b"") + _uint32(tag(2, 2), 0)
-        out += message(tag(4, 2), message(tag(1, 2), properties))
+        properties = (b"\x08" + varint(inode) if inode else b"") + uint32_value(tag(2), 0)
+        out += message(tag(4), message(tag(1), properties))
     return out

@@ -9,12 +9,12 @@ from __future__ import annotations
 import structlog
 from cel_expr_python import cel  # type: ignore[import-untyped]  # has stubs, lacks py.typed
 
-from gateway import wire
 from gateway.batch import Event
 from gateway.errors import RequestError
 from gateway.filters.predicate import Predicate
 from gateway.filters.regex import shorten
 from tetragon import events_pb2
+from wire import read
 
 _FIELDS = events_pb2.GetEventsResponse.DESCRIPTOR.oneofs_by_name["event"].fields
 _VARIABLES = {
@@ -79,11 +79,11 @@ def _compile(environment: cel.Env, text: str) -> tuple[str, cel.Expression, froz
 
 # The event types among the types that the checker found.
 def _types_in(expression: cel.Expression) -> frozenset[int]:
-    checked = wire.values(expression.serialize(), 2)  # google.protobuf.Any.value
+    checked = read.values(expression.serialize(), 2)  # google.protobuf.Any.value
     types = (
-        wire.values(wire.values(entry, 2)[-1], _MESSAGE_TYPE)
+        read.values(read.values(entry, 2)[-1], _MESSAGE_TYPE)
         for part in checked
-        for entry in wire.values(part, _CHECKED_TYPES)
+        for entry in read.values(part, _CHECKED_TYPES)
     )
     names = (name.decode() for found in types for name in found)
     return frozenset(_NUMBER_OF_MESSAGE[name] for name in names if name in _NUMBER_OF_MESSAGE)
