@@ -1,0 +1,1 @@
+"""Tracing policies on this kernel: checked, planned, translated, loaded."""
