@@ -17,11 +17,12 @@ from google.protobuf.message import DecodeError
 from cli import stdin_events
 from cli.commands.top import TopView
 from cli.commands.tree import TreeView
-from cli.errors import RenderError
 from cli.renderers import Renderer
-from cli.renderers.compact import _KPROBES, CompactOptions, CompactRenderer
+from cli.renderers.compact import CompactRenderer
 from cli.renderers.json import JsonRenderer
+from cli.renderers.kinds.kprobe_rows import ROWS
 from cli.renderers.lifecycle import LifecycleRenderer
+from cli.renderers.pen import CompactOptions
 from cli.renderers.template import WORDS, TemplateRenderer
 from cli.renderers.tree import TreeRenderer
 from cli.resume import Batch
@@ -78,15 +79,9 @@ def _from_stdin(parts: list[bytes], events: list[GetEventsResponse]) -> list[Get
 
 
 def _render(renderer: Renderer, events: list[GetEventsResponse]) -> str:
-    text = ""
-    for event in events:
-        try:
-            made = renderer.render([event])
-        except RenderError:
-            continue  # told in one line, and the stream ends
-        assert isinstance(made, str)
-        text += made
-    return text + renderer.finish()
+    made = renderer.render(events)
+    assert isinstance(made, str)
+    return made + renderer.finish()
 
 
 def _lines(renderer: Renderer, events: list[GetEventsResponse]) -> list[str]:
@@ -159,7 +154,7 @@ def _json(part: bytes, rng: Random) -> bytes:
 def _kernel_function(rng: Random) -> bytes:
     event = GetEventsResponse.FromString(_event("process_kprobe"))
     body = event.process_kprobe
-    body.function_name = rng.choice(("", "__x64_")) + rng.choice(tuple(_KPROBES))
+    body.function_name = rng.choice(("", "__x64_")) + rng.choice(tuple(ROWS))
     for _ in range(rng.randrange(4)):
         argument = body.args.add()
         field = rng.choice(argument.DESCRIPTOR.oneofs_by_name["arg"].fields)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from cli.errors import RenderError
-from cli.renderers.compact import _KPROBES, CompactOptions, CompactRenderer, TtyRenderer, quote
+from cli.renderers.compact import CompactRenderer, TtyRenderer
+from cli.renderers.kinds.kprobe_rows import ROWS
+from cli.renderers.pen import CompactOptions, quote
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import (
     KprobeArgument,
@@ -251,7 +252,7 @@ def test_rows_without_arguments_keep_their_separators(event_of, function, colour
 
 def test_every_row_of_the_table_is_tested():
     functions = {name.removeprefix("__x64_") for name in ROWS_WITHOUT_ARGUMENTS}
-    assert functions == set(_KPROBES)
+    assert functions == set(ROWS)
 
 
 def test_file_rows_with_an_argument_of_another_kind_have_an_absent_part(event_of):
@@ -460,12 +461,11 @@ def test_ima_hashes(event_of, function, arg, path):
     assert line(event, ima_hash=False).count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["process_exec", "rate_limit_info"])
-def test_what_has_no_form_is_an_error(kind):
-    event = GetEventsResponse()
-    getattr(event, kind).SetInParent()
-    with pytest.raises(RenderError, match=f"compact output: {kind}"):
-        line(event)
+def test_kinds_without_a_compact_form_show_their_name():
+    event = GetEventsResponse(node_name="node1")
+    event.rate_limit_info.SetInParent()
+    assert line(event) == "❓ rate_limit_info node1\n"
+    assert line(GetEventsResponse(node_name="a b")) == '❓ unknown event "a b"\n'
 
 
 def test_tty_is_shown_as_it_was_written(event_of):

@@ -118,9 +118,40 @@ def test_colours_are_around_the_parts_and_nothing_else(exit_event):
             {"number_of_dropped_process_events": 3},
             "🛑 rate limit: 3 events dropped",
         ),
-        ("test", {"arg0": 1}, "❓ event of an unknown kind"),
+        ("test", {"arg0": 1}, "❓ test event"),
     ],
 )
 def test_every_other_kind_has_a_line(event_of, kind, fields, expected):
     expected = expected.replace(" P ", " 101708: root: /usr/bin/cat -L ")
     assert line(event_of(kind, **fields)) == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (80, "🚀 process 101708: root: /usr/sbin/iptables --list --verbose [web] @node1"),
+        (73, "🚀 process 101708: root: /usr/sbin/iptables --list --verbose [web] @node1"),
+        (72, "🚀 process 101708: root: /usr/sbin/iptables --list --verbo… [web] @node1"),
+        (57, "🚀 process 101708: root: /usr/sbin/iptabl… … [web] @node1"),
+        (40, "🚀 process 101708: root: … … [web] @nod…"),
+        (20, "🚀 … 101708: …: … … […] @…"),
+    ],
+)
+def test_line_is_cut_to_the_width_and_loses_arguments_first(exec_event, width, expected):
+    event = exec_event(arguments="--list --verbose", container_info=ContainerInfo(name="web"))
+    assert line(event, show_node=True, width=lambda: width) == f"{expected}\n"
+
+
+def test_cut_line_counts_columns_not_characters(exec_event):
+    event = exec_event(arguments="世界" * 20)
+    assert line(event, width=lambda: 60) == (
+        "🚀 process 101708: root: /usr/sbin/iptables 世界世界世界世…\n"
+    )
+    assert line(event, width=lambda: 60, colour=True).endswith(" 世界世界世界世…\n")
+
+
+def test_width_is_looked_up_for_every_batch(exec_event):
+    widths = iter((60, 50, None))
+    renderer = LifecycleRenderer(width=lambda: next(widths))
+    lengths = [len(renderer.render([exec_event(arguments="x" * 80)])) for _ in range(3)]
+    assert lengths == [60, 50, 124]  # the emoji takes two columns, the line end none

@@ -1,11 +1,10 @@
 """Errors of the CLI. ``main`` turns each into one line on stderr and an exit code.
 
 TetraError                   exit code 1
-├── UsageError               exit code 2: the user can put it right; carries an example
-├── ServerError              the server answered with an error
-│   ├── UnreachableError     nobody answered, or the connection broke
-│   └── UnsupportedError     the server does not know this call
-└── RenderError              an event that this output cannot show
+├── UsageError               exit code 2: the user can correct it; carries an example
+└── ServerError              the server answered with an error
+    ├── UnreachableError     nothing answered, or the connection broke
+    └── UnsupportedError     the server does not know this call
 """
 
 
@@ -34,7 +33,3 @@ class UnreachableError(ServerError):
 
 class UnsupportedError(ServerError):
     """The server does not know the call: an older one, or a plain Tetragon."""
-
-
-class RenderError(TetraError):
-    """The chosen output has no form for this event."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from cli.processes import command_of, end_of, is_kernel_thread, place_of, user_of
+from cli.processes import command_of, is_kernel_thread, place_of, user_of
+from cli.renderers.kinds import kind_of
 from cli.terminal import visible
 from cli.timestamps import duration_text, unix_ns
 from tetragon.events_pb2 import GetEventsResponse
@@ -26,6 +28,7 @@ class Entry:
     kernel: bool = False  # a thread of the kernel's own
     end_s: float | None = None
     how: str = ""  # printable: "exit 1", a signal or "exec"
+    counts: Counter[str] = field(default_factory=Counter)  # of events that are no start or end
     children: list[Entry] = field(default_factory=list)
 
     @property
@@ -39,10 +42,15 @@ class Entry:
         return duration_text(until - self.start_s) if until is not None and self.start_s else ""
 
     def state(self) -> str:
-        """Return ``running``, or how it ended and how long it ran, such as ``SIGKILL, 3ms``."""
+        """Return ``running``, or how it ended and how long it ran, such as ``SIGKILL, 3ms``.
+
+        Then the number of events of each other kind: ``running, 2 kprobe``.
+        """
+        counts = [f"{count} {kind}" for kind, count in sorted(self.counts.items())]
         if self.end_s is None:
-            return "running"
-        return ", ".join(part for part in (self.how, self.ran()) if part) or "ended"
+            return ", ".join(("running", *counts))
+        ended = [part for part in (self.how, self.ran()) if part] or ["ended"]
+        return ", ".join((*ended, *counts))
 
 
 class ProcessTree:
@@ -57,21 +65,39 @@ class ProcessTree:
         self._keeps_ended = self._full_at = keeps_ended
 
     def add(self, event: GetEventsResponse) -> None:
-        """Take in an exec or an exit; ignore other events."""
-        kind = event.WhichOneof("event")
-        if kind not in ("process_exec", "process_exit"):
+        """Take an event in, as its kind does."""
+        kind_of(event.WhichOneof("event")).tree(self, event)
+
+    def start(self, event: GetEventsResponse, process: Process, parent: Process | None) -> None:
+        """Add a process; where it is a new image of a running process, end the one before."""
+        above = self._known(event.node_name, parent) if parent is not None else None
+        entry = self._known(event.node_name, process)
+        if above is None or entry is None or above is entry or above.pid != entry.pid:
             return
-        body = event.process_exec if kind == "process_exec" else event.process_exit
-        parent = self._known(event.node_name, body.parent) if body.HasField("parent") else None
-        entry = self._known(event.node_name, body.process)
-        if entry is None:
-            return
-        moment_s = unix_ns(event.time) / 1e9
-        if kind == "process_exit":
-            how = end_of(event.process_exit)
-            self._end(entry, moment_s, f"exit {how}" if how.isdecimal() else visible(how))
-        elif parent is not None and parent is not entry and parent.pid == entry.pid:
-            self._end(parent, moment_s, "exec")  # the same process, now running another file
+        self._end(above, unix_ns(event.time) / 1e9, "exec")  # now it runs another file
+
+    def end(
+        self, event: GetEventsResponse, process: Process, parent: Process | None, how: str
+    ) -> None:
+        """End a process; ``how`` is what is shown of its end."""
+        entry = self._seen(event, process, parent)
+        if entry is not None:
+            self._end(entry, unix_ns(event.time) / 1e9, visible(how))
+
+    def note(
+        self, event: GetEventsResponse, process: Process, parent: Process | None, kind: str
+    ) -> None:
+        """Count an event that neither starts nor ends its process."""
+        entry = self._seen(event, process, parent)
+        if entry is not None:
+            entry.counts[visible(kind)] += 1
+
+    def _seen(
+        self, event: GetEventsResponse, process: Process, parent: Process | None
+    ) -> Entry | None:
+        if parent is not None:
+            self._known(event.node_name, parent)
+        return self._known(event.node_name, process)
 
     def _known(self, node: str, process: Process) -> Entry | None:
         """Return the entry of ``process``, made and hung under its parent if it is new."""

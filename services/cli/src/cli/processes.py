@@ -1,4 +1,4 @@
-"""What the outputs say about a process, in the same words everywhere. Nothing is escaped here."""
+"""The texts that all outputs show of a process. Nothing is escaped here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command_of(process: Process) -> str:
 
 
 def is_kernel_thread(process: Process, parent_pid: int) -> bool:
-    """Tell whether the kernel runs this for itself: kthreadd, process 2, and its children."""
+    """Return whether this is a kernel thread: kthreadd, process 2, or a child of it."""
     return 2 in (process.pid.value, parent_pid) and process.binary.startswith("[")
 
 
@@ -42,10 +42,15 @@ def end_of(ended: ProcessExit) -> str:
 
 
 def process_of(event: GetEventsResponse, member: str = "process") -> Process | None:
-    """Return the process (or ``parent``) of any kind of event, if it has one."""
+    """Return the process (or ``parent``) in any kind of event, if the event has one."""
     kind = event.WhichOneof("event")
     body = getattr(event, kind) if kind else None
     if body is None or member not in body.DESCRIPTOR.fields_by_name or not body.HasField(member):
         return None
     process: Process = getattr(body, member)
     return process
+
+
+def parent_of(event: GetEventsResponse) -> Process | None:
+    """Return the parent in any kind of event, if the event has one."""
+    return process_of(event, "parent")

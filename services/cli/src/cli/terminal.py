@@ -58,6 +58,15 @@ def terminal_width() -> int | None:
         return None
 
 
+def cell_count(text: str) -> int:
+    """Return how many columns printable ``text`` takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 class Fit:
     """Cuts printable texts to columns of a terminal, in what its locale can write."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from operator import attrgetter
 
 from cli.processes import command_of, is_kernel_thread, place_of, user_of
 from cli.renderers.gaps import COPIES
+from cli.renderers.kinds import kind_of
 from cli.resume import Batch
 from cli.terminal import visible
 from cli.timestamps import unix_ns
+from tetragon.events_pb2 import GetEventsResponse
+from tetragon.tetragon_pb2 import Process
 
 GROUPS = ("binary", "user", "container", "node")
 _WINDOW_S = 10
@@ -58,53 +62,54 @@ class TopModel:
         self.nodes: set[str] = set()
         self.lost = 0
         self.gaps = 0
-        self.started = self.ended = 0
+        self.started = self.ended = self.others = 0
         self._totals = {group: Counter[str]() for group in GROUPS}
         self._seconds: deque[_Second] = deque()
         self._begin: int | None = None
+        self._current = _Second(0)  # where the batch at hand is counted
 
     def take(self, batch: Batch, now_s: float) -> None:
         """Count a batch that arrived at ``now_s``."""
-        second = self._second(int(now_s))
+        self._current = self._second(int(now_s))
         for event in batch.events:
-            kind = event.WhichOneof("event")
-            if kind not in ("process_exec", "process_exit"):
-                continue
-            process = getattr(event, kind).process
-            self.nodes.add(event.node_name)
-            if kind == "process_exec":
-                if is_kernel_thread(process, event.process_exec.parent.pid.value):
-                    continue  # nobody started it, and it runs for ever
-                self.running[process.exec_id] = Running(
-                    process.pid.value,
-                    visible(user_of(process)),
-                    visible(command_of(process)),
-                    visible(event.node_name),
-                    unix_ns(process.start_time) / 1e9,
-                )
-                parent = event.process_exec.parent
-                if parent.pid.value == process.pid.value:
-                    self.running.pop(parent.exec_id, None)  # the same process, another file
-                if "procFS" in process.flags:
-                    continue  # it ran before we looked: no start
-                self.started += 1
-            else:
-                self.running.pop(process.exec_id, None)
-                self.ended += 1
-            names = (
-                visible(process.binary),
-                visible(user_of(process)),
-                visible(place_of(process)) or "(host)",
-                visible(event.node_name),
-            )
-            counters = second.started if kind == "process_exec" else second.ended
-            for group, name in zip(GROUPS, names, strict=True):
-                counters[group][name] += 1
-                if kind == "process_exec":
-                    self._count(group, name)
+            kind_of(event.WhichOneof("event")).top(self, event)
         for loss in batch.losses:
             self.lost += sum(loss.lost.by_cause.values())
         self.gaps += sum(gap.cause not in COPIES for gap in batch.gaps)
+
+    def start(self, event: GetEventsResponse, process: Process, parent: Process) -> None:
+        """Count a start, unless the process ran before the stream began."""
+        self.nodes.add(event.node_name)
+        if is_kernel_thread(process, parent.pid.value):
+            return  # it runs as long as the kernel
+        self.running[process.exec_id] = Running(
+            process.pid.value,
+            visible(user_of(process)),
+            visible(command_of(process)),
+            visible(event.node_name),
+            unix_ns(process.start_time) / 1e9,
+        )
+        if parent.pid.value == process.pid.value:
+            self.running.pop(parent.exec_id, None)  # the same process, now running another file
+        if "procFS" in process.flags:
+            return
+        self.started += 1
+        for group, name in _groups(event, process):
+            self._current.started[group][name] += 1
+            self._count(group, name)
+
+    def end(self, event: GetEventsResponse, process: Process) -> None:
+        """Count an end."""
+        self.nodes.add(event.node_name)
+        self.running.pop(process.exec_id, None)
+        self.ended += 1
+        for group, name in _groups(event, process):
+            self._current.ended[group][name] += 1
+
+    def note(self, event: GetEventsResponse) -> None:
+        """Count an event that neither starts nor ends a process."""
+        self.nodes.add(event.node_name)
+        self.others += 1
 
     def _count(self, group: str, name: str) -> None:
         totals = self._totals[group]
@@ -143,3 +148,14 @@ class TopModel:
     def _window_s(self, now_s: float) -> float:
         since_begin = now_s - (self._begin if self._begin is not None else now_s)
         return min(float(_WINDOW_S), max(1.0, since_begin))
+
+
+def _groups(event: GetEventsResponse, process: Process) -> Iterable[tuple[str, str]]:
+    """Return for each of `GROUPS` the one that ``process`` belongs to."""
+    names = (
+        visible(process.binary),
+        visible(user_of(process)),
+        visible(place_of(process)) or "(host)",
+        visible(event.node_name),
+    )
+    return zip(GROUPS, names, strict=True)

@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--format and --output: each says how lines look", "--format pid,binary")
     output = Output.stdout(exact=args.output == "compact")
     request = _request(args)
-    if not args.quiet:
+    if not args.quiet and (args.include_fields or args.exclude_fields):
         _doubt_fields([*args.include_fields, *args.exclude_fields])
     renderer = make_renderer(args, output)
     bookmark = _open_bookmark(args, request) if args.cursor_file else None
@@ -221,7 +221,8 @@ def make_renderer(args: argparse.Namespace, output: Output) -> Renderer:
 
         return JsonRenderer(extensions=args.extensions, ascii=not output.unicode)
     if args.output == "compact":
-        from cli.renderers.compact import CompactOptions, CompactRenderer
+        from cli.renderers.compact import CompactRenderer
+        from cli.renderers.pen import CompactOptions
 
         return CompactRenderer(
             CompactOptions(

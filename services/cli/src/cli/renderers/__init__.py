@@ -1,4 +1,4 @@
-"""Renderers: events in, text out. One module for each output."""
+"""Renderers: events in, text out. One module per output; `kinds` has one per kind of event."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Renderer(Protocol):
-    """Turns events into what standard output gets."""
+    """Turns events into text for standard output."""
 
     def render(self, events: Iterable[GetEventsResponse]) -> str | bytes:
-        """Return the text for a batch; raise `RenderError` for an event without a form."""
+        """Return the text for a batch."""
 
     def finish(self) -> str:
-        """Return what comes after the last event."""
+        """Return what follows the last event."""

@@ -1,44 +1,60 @@
-"""The life cycle of processes, one line an event: the default output.
+"""``-o lifecycle``, the default output: the life cycle of processes, one line an event.
 
     🚀 process 101708: root: /usr/sbin/iptables -L
     💥 exit 101708: root: /usr/sbin/iptables -L 9
 
-After the arguments: how it ended where that was not a plain 0, then ``[container]`` or
-``[namespace/pod]``, then ``@node`` as soon as a second node was heard of.
+After the arguments: the outcome, then ``[container]`` or ``[namespace/pod]``, then ``@node`` once
+events came from a second node. What each kind of event shows is in `cli.renderers.kinds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from cli.processes import end_of, place_of, user_of
-from cli.terminal import visible
+from cli.processes import place_of, user_of
+from cli.renderers.kinds import kind_of
+from cli.renderers.kinds.base import Line
+from cli.terminal import Fit, cell_count, visible
 from cli.timestamps import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
-from tetragon.tetragon_pb2 import Process
 
-# Kinds that Tetragon has beside exec and exit; details name fields of the event.
-_OTHER_KINDS = {
-    "process_kprobe": ("❓", "kprobe", ("function_name",)),
-    "process_tracepoint": ("⁉️", "tracepoint", ("subsys", "event")),
-    "process_loader": ("🧬", "loader", ("path",)),
-    "process_uprobe": ("🕵️", "uprobe", ("path", "symbol")),
-    "process_usdt": ("🕵️", "usdt", ("path", "provider", "name")),
-    "process_lsm": ("🔒", "lsm", ("function_name",)),
-}
+_EMOJI_COLUMNS = 3  # two for the sign, one for the blank behind it
+
+# What a line that is too long loses first. A text keeps the mark that it is cut, if it can.
+_CUT_ORDER = ("arguments", "detail", "binary", "node", "place", "user", "outcome", "time", "word")
 
 
 class Palette:
     """Escape sequences for the parts of a line; all empty without colour."""
 
     def __init__(self, *, colour: bool) -> None:
+        """Choose sequences, or none."""
+
         def code(number: int) -> str:
             return f"\x1b[{number}m" if colour else ""
 
-        self.start, self.end = code(32), code(33)
-        self.user, self.binary, self.arguments = code(36), code(1), code(0)
+        self.labels = {"": "", "start": code(32), "end": code(33), "bad": code(31)}
+        self.user, self.binary = code(36), code(1)
         self.bad, self.place, self.dim = code(31), code(34), code(2)
         self.reset = code(0)
+
+
+class _Texts(NamedTuple):
+    """The printable texts of one line, each without what stands around it."""
+
+    time: str
+    emoji: str
+    colour: str  # of emoji and word: a key of `Palette.labels`
+    word: str
+    pid: str
+    user: str
+    binary: str
+    arguments: str
+    detail: str
+    outcome: str
+    place: str
+    node: str
 
 
 class LifecycleRenderer:
@@ -51,78 +67,58 @@ class LifecycleRenderer:
         timestamps: bool = False,
         show_node: bool = False,
         emoji: bool = True,
+        width: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """``width`` returns how many columns a line may have; None is any number."""
         self._palette = Palette(colour=colour)
+        self._plain = Palette(colour=False)
         self._timestamps = timestamps
         self._show_node = show_node
         self._emoji = emoji
+        self._width = width
+        self._fit = Fit(unicode=emoji)
         self._first_node: str | None = None
 
     def render(self, events: Iterable[GetEventsResponse]) -> str:
         """Return a line for each event."""
-        palette = self._palette
-        reset = palette.reset
-        start = palette.start + ("🚀 " if self._emoji else "") + "process" + reset + " "
-        end = palette.end + ("💥 " if self._emoji else "") + "exit" + reset + " "
+        width = self._width()
         lines = []
         for event in events:
-            kind = event.WhichOneof("event")
-            if kind == "process_exec":
-                line = start + self._process(event.process_exec.process)
-                tail = self._place(event.process_exec.process)
-            elif kind == "process_exit":
-                ended = event.process_exit
-                line = end + self._process(ended.process)
-                how = end_of(ended)
-                if how:
-                    line += f" {palette.bad}{visible(how)}{reset}"
-                tail = self._place(ended.process)
-            else:
-                line, tail = self._other(event, kind)
-            lines.append(f"{self._time(event)}{line}{tail}{self._node(event.node_name)}\n")
+            line = kind_of(event.WhichOneof("event")).lifecycle(event)
+            texts = self._texts(event, line)
+            if width is not None:
+                texts = self._cut(_Texts(*texts), width)
+            lines.append(_text(self._palette, *texts))
         return "".join(lines)
 
     def finish(self) -> str:
-        """Return nothing: each line stands alone."""
+        """Return nothing: each line is complete."""
         return ""
 
-    def _process(self, process: Process) -> str:
-        palette = self._palette
-        reset = palette.reset
-        text = (
-            f"{process.pid.value}: {palette.user}{visible(user_of(process))}{reset}: "
-            f"{palette.binary}{visible(process.binary) or '?'}{reset}"
+    def _texts(self, event: GetEventsResponse, line: Line) -> tuple[str, ...]:
+        """Return the members of `_Texts`; a plain tuple, because this runs for every event."""
+        emoji, word, process, detail, outcome, colour = line
+        pid = user = binary = arguments = place = ""
+        if process is not None:
+            pid, user = str(process.pid.value), visible(user_of(process))
+            binary, place = visible(process.binary) or "?", place_of(process)
+            place = place and visible(place)
+            # Quoting puts a space before a first argument that has one in it.
+            arguments = visible(process.arguments).removeprefix(" ")
+        return (
+            rfc3339_nanos(event.time) if self._timestamps else "",
+            emoji if self._emoji else "",
+            colour,
+            word,
+            pid,
+            user,
+            binary,
+            arguments,
+            detail and visible(detail),
+            outcome and visible(outcome),
+            place,
+            self._node(event.node_name),
         )
-        # Quoting puts a space before a first argument that has one in it.
-        arguments = process.arguments.removeprefix(" ")
-        return f"{text} {visible(arguments)}" if arguments else text
-
-    def _place(self, process: Process) -> str:
-        place = place_of(process)
-        return f" {self._palette.place}[{visible(place)}]{self._palette.reset}" if place else ""
-
-    def _other(self, event: GetEventsResponse, kind: str | None) -> tuple[str, str]:
-        if kind in _OTHER_KINDS:
-            emoji, word, fields = _OTHER_KINDS[kind]
-            body = getattr(event, kind)
-            details = " ".join(visible(getattr(body, name)) for name in fields)
-            line = f"{word} {self._process(body.process)} {details}"
-            tail = self._place(body.process)
-        elif kind == "process_throttle":
-            action = "start" if event.process_throttle.type == 1 else "stop"
-            emoji, line = "🧬", f"throttle {action} {visible(event.process_throttle.cgroup)}"
-            tail = ""
-        elif kind == "rate_limit_info":
-            dropped = event.rate_limit_info.number_of_dropped_process_events
-            emoji, line, tail = "🛑", f"rate limit: {dropped} events dropped", ""
-        else:
-            emoji, line, tail = "❓", "event of an unknown kind", ""
-        return (f"{emoji} {line}" if self._emoji else line), tail
-
-    def _time(self, event: GetEventsResponse) -> str:
-        if not self._timestamps:
-            return ""
-        return f"{self._palette.dim}{rfc3339_nanos(event.time)}{self._palette.reset} "
 
     def _node(self, node: str) -> str:
         if not self._show_node:
@@ -130,5 +126,61 @@ class LifecycleRenderer:
                 self._first_node = node
             if node == self._first_node:
                 return ""
-            self._show_node = True  # from here on every line says where
-        return f" {self._palette.dim}@{visible(node)}{self._palette.reset}"
+            self._show_node = True  # from the second node on, every line names its node
+        return visible(node)
+
+    def _cut(self, texts: _Texts, width: int) -> _Texts:
+        """Return ``texts`` shortened to fit into ``width`` columns."""
+        over = self._columns(texts) - width
+        for name in _CUT_ORDER:
+            if over <= 0:
+                break
+            text = getattr(texts, name)
+            if text:
+                room = max(cell_count(text) - over, 1)
+                texts = texts._replace(**{name: self._fit(text, room)})
+                over = self._columns(texts) - width
+        return texts
+
+    def _columns(self, texts: _Texts) -> int:
+        if not texts.emoji:
+            return cell_count(_text(self._plain, *texts)[:-1])
+        # Terminals draw the signs of labels in two columns; tables of widths say one for some.
+        return _EMOJI_COLUMNS + cell_count(_text(self._plain, *texts._replace(emoji=""))[:-1])
+
+
+def _text(
+    palette: Palette,
+    time: str,
+    emoji: str,
+    colour: str,
+    word: str,
+    pid: str,
+    user: str,
+    binary: str,
+    arguments: str,
+    detail: str,
+    outcome: str,
+    place: str,
+    node: str,
+) -> str:
+    """Return the line that the members of `_Texts` make, with its end."""
+    reset = palette.reset
+    line = f"{emoji} {word}" if emoji else word
+    if colour:
+        line = f"{palette.labels[colour]}{line}{reset}"
+    if time:
+        line = f"{palette.dim}{time}{reset} {line}"
+    if pid:
+        line += f" {pid}: {palette.user}{user}{reset}: {palette.binary}{binary}{reset}"
+    if arguments:
+        line += f" {arguments}"
+    if detail:
+        line += f" {detail}"
+    if outcome:
+        line += f" {palette.bad}{outcome}{reset}"
+    if place:
+        line += f" {palette.place}[{place}]{reset}"
+    if node:
+        line += f" {palette.dim}@{node}{reset}"
+    return line + "\n"

@@ -1,21 +1,22 @@
 """Templates for scripts: ``--format '{{pid}} {{binary}}'``, or a list of fields.
 
 A field is a word of ours or a path in the event: ``process.cwd``, ``parent.exec_id``,
-``node_name``. What an event does not have is an empty text. Nothing in a value can break the
-line or the columns: tabs and line ends are escaped.
+``node_name``. A field that an event does not have is empty. Tabs and line ends
+in a value are escaped, so it cannot break the line or the columns.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
 from cli.errors import UsageError
-from cli.processes import command_of, end_of, place_of, process_of, user_of
+from cli.processes import command_of, place_of, process_of, user_of
 from cli.renderers.json import JsonEncoder
+from cli.renderers.kinds import MODULES, kind_of
 from cli.terminal import visible
 from cli.timestamps import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
@@ -40,10 +41,21 @@ def _type(event: GetEventsResponse) -> str:
     return (event.WhichOneof("event") or "").removeprefix("process_")
 
 
-def _end(event: GetEventsResponse) -> str:
-    if event.WhichOneof("event") != "process_exit":
-        return ""
-    return end_of(event.process_exit) or "0"
+def _of_kinds(texts: Mapping[str, _Field]) -> _Field:
+    def field(event: GetEventsResponse) -> str:
+        text = texts.get(event.WhichOneof("event") or "")
+        return text(event) if text is not None else ""
+
+    return field
+
+
+def _kind_words() -> Iterator[tuple[str, _Field]]:
+    """Yield the words that only some kinds of events have."""
+    found: dict[str, dict[str, _Field]] = {}
+    for kind in MODULES:
+        for word, text in kind_of(kind).words.items():
+            found.setdefault(word, {})[kind] = text
+    return ((word, _of_kinds(texts)) for word, texts in found.items())
 
 
 WORDS: dict[str, _Field] = {
@@ -58,7 +70,7 @@ WORDS: dict[str, _Field] = {
     "command": _of_process(command_of),
     "parent_command": _of_process(command_of, "parent"),
     "container": _of_process(place_of),
-    "end": _end,
+    **dict(_kind_words()),
 }
 
 

@@ -1,0 +1,48 @@
+"""``process_exit``: a process ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.processes import end_of, parent_of
+from cli.renderers.kinds.base import Kind, Line
+from tetragon.events_pb2 import GetEventsResponse
+
+if TYPE_CHECKING:
+    from cli.process_tree import ProcessTree
+    from cli.renderers.pen import Pen
+    from cli.top_model import TopModel
+
+
+def lifecycle(event: GetEventsResponse) -> Line:
+    """Return ``💥 exit PID: USER: BINARY ARGUMENTS``, and a status that is not 0 or the signal."""
+    ended = event.process_exit
+    return Line("💥", "exit", ended.process, "", end_of(ended), "end")
+
+
+def compact(event: GetEventsResponse, pen: Pen) -> str:
+    """Return ``💥 exit    SOURCE BINARY ARGUMENTS STATUS``."""
+    ended = event.process_exit
+    arguments = pen.cyan(pen.quote(ended.process.arguments))
+    status = pen.red(pen.plain(ended.signal) or str(ended.status))
+    return pen.line(event, ended.process, "💥", "exit", arguments, status)
+
+
+def tree(tree: ProcessTree, event: GetEventsResponse) -> None:
+    """End the process."""
+    ended = event.process_exit
+    how = end_of(ended)
+    how = f"exit {how}" if how.isdecimal() else how
+    tree.end(event, ended.process, parent_of(event), how)
+
+
+def top(model: TopModel, event: GetEventsResponse) -> None:
+    """Count an end."""
+    model.end(event, event.process_exit.process)
+
+
+def _end(event: GetEventsResponse) -> str:
+    return end_of(event.process_exit) or "0"
+
+
+KIND = Kind(lifecycle, compact, tree, top, words={"end": _end})

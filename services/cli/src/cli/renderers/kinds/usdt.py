@@ -1,0 +1,27 @@
+"""``process_usdt``: a process passed a static probe of a program or library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.renderers.kinds.base import Kind, Line
+from tetragon.events_pb2 import GetEventsResponse
+
+if TYPE_CHECKING:
+    from cli.renderers.pen import Pen
+
+
+def lifecycle(event: GetEventsResponse) -> Line:
+    """Return ``🕵️ usdt``, the process, the file, the provider and the probe."""
+    body = event.process_usdt
+    return Line("🕵️", "usdt", body.process, f"{body.path} {body.provider} {body.name}")
+
+
+def compact(event: GetEventsResponse, pen: Pen) -> str:
+    """Return ``🕵️ usdt    SOURCE BINARY PATH PROVIDER NAME``."""
+    body = event.process_usdt
+    parts = (pen.quote(body.path), pen.quote(body.provider), pen.quote(body.name))
+    return pen.line(event, body.process, "🕵️", "usdt", *parts)
+
+
+KIND = Kind(lifecycle, compact)
