@@ -12,6 +12,7 @@ class _Table:
     def __setitem__(self, key: Any, leaf: Any) -> None: ...
 
 class BPF:
+    def dump_func(self, name: bytes) -> bytes | None: ...
     RAW_TRACEPOINT: int
     raw_tracepoint_fds: dict[bytes, int]
     kprobe_fds: dict[bytes, Any]

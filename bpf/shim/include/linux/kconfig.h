@@ -6,6 +6,10 @@
  */
 #pragma once
 
+#ifdef __BPF_HELPERS_H /* compiled without headers of a kernel: collector/bpf/compiler.py */
+#include <linux/helpers.h>
+#else
+
 /* Offsets already are this kernel's: no relocation records wanted. */
 #define BPF_NO_PRESERVE_ACCESS_INDEX
 /* BCC's helpers.h asks for it. */
@@ -24,3 +28,4 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 #define PAGE_SIZE 4096
+#endif

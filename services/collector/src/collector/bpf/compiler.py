@@ -1,0 +1,181 @@
+"""BCC as a compiler and nothing else: C text in, bytecode out, in a child without rights.
+
+The only module that imports BCC, and only the child does: LLVM's 100 MB never enter the collector.
+Maps are numbers in the text (``MAP(n)`` of bpf/shim), so the compiler makes no map and needs no
+right; who loads the bytecode writes the descriptors in (see bytecode.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collector.errors import CompileError
+
+_CPU_LIMIT_S = 300  # of the child: the longest policy that is accepted takes 20
+_NOBODY = 65534
+_PR_SET_NO_NEW_PRIVS = 38
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# BCC's own helpers.h and copy of uapi/linux/bpf.h stay out: bpf/shim declares what we call.
+_FLAGS = (
+    "-D__BPF_HELPERS_H",
+    "-D_UAPI__LINUX_BPF_H__",
+    "-DLINUX_VERSION_CODE=0x50800",
+    "-Wno-macro-redefined",
+    "-Wno-pragma-once-outside-header",
+    "-Wno-unused-function",
+    "-Wno-int-conversion",
+)
+
+
+class Source(NamedTuple):
+    """C text that needs no header but the shim's, and the functions in it that become programs."""
+
+    text: str
+    programs: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+def identity() -> str:
+    """Return what distinguishes this compiler from another; empty where none is installed.
+
+    Imports nothing: it is asked for at every start.
+    """
+    spec = importlib.util.find_spec("bcc")
+    if spec is None or spec.origin is None:
+        return ""
+    version = Path(spec.origin).with_name("version.py")
+    libraries = sorted(Path("/usr/lib").glob("*/libbcc.so.0"))
+    try:
+        # The size stands for LLVM's version, which BCC does not say.
+        sizes = [str(library.stat().st_size) for library in libraries]
+        return " ".join([version.read_text().strip(), *sizes])
+    except OSError:
+        return "unknown"
+
+
+async def compile_source(source: Source, shim: Path) -> dict[str, bytes]:
+    """Return the bytecode of each program; raise `CompileError` with the compiler's first words."""
+    # The child may not be able to read the checkout: it gives up its rights first.
+    with tempfile.TemporaryDirectory(prefix="tetra-compile-") as folder:
+        readable = Path(folder) / "shim"
+        shutil.copytree(shim, readable, copy_function=shutil.copyfile)
+        for path in (Path(folder), readable, *readable.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        order = {**source._asdict(), "shim": str(readable)}
+        return await _run(order)
+
+
+async def _run(order: dict[str, Any]) -> dict[str, bytes]:
+    # The distribution's python3 has BCC; ours may be another that sees it.
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "collector.bpf.compiler",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        output, errors = await child.communicate(json.dumps(order).encode())
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+        raise
+    log = errors.decode(errors="replace")
+    try:
+        answer: dict[str, Any] = json.loads(output)
+    except ValueError:
+        status = f"exit status {child.returncode}"
+        raise CompileError(f"compile: ended early: {status}: {_last(log)}", log) from None
+    if "error" in answer:
+        raise CompileError(f"compile: {answer['error']}{_first_complaint(log)}", log)
+    return {name: bytes.fromhex(code) for name, code in answer["programs"].items()}
+
+
+def _first_complaint(log: str) -> str:
+    complaints = [line.strip() for line in log.splitlines() if "error: " in line]
+    return f": {complaints[0]}" if complaints else ""
+
+
+def _last(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
+
+
+# Below: the child.
+
+
+def drop_rights() -> None:
+    """Give up every capability, and root's own files where the process may change its user."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for limit, value in (
+        (resource.RLIMIT_CPU, _CPU_LIMIT_S), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0),
+    ):  # fmt: skip
+        resource.setrlimit(limit, (value, value))
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # without CAP_SETUID it stays root, without rights
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "capset")
+
+
+def _compile(text: str, programs: Sequence[str], flags: Sequence[str]) -> dict[str, bytes]:
+    try:
+        from bcc import BPF
+    except ImportError as error:
+        raise CompileError(
+            f"BCC is not installed for {sys.executable}: apt-get install python3-bpfcc ({error})"
+        ) from None
+    try:
+        bpf = BPF(text=text, cflags=[*_FLAGS, *flags])
+    except Exception as error:
+        raise CompileError(str(error)) from error
+    codes = {}
+    for name in programs:
+        try:
+            code = bpf.dump_func(name.encode())
+        except Exception:  # BCC's is a plain one
+            code = None
+        if not code:
+            raise CompileError(f"{name}: no such function in the text")
+        codes[name] = bytes(code)
+    return codes
+
+
+def main() -> None:
+    """Run in the child: order on standard input, answer on standard output."""
+    order = json.load(sys.stdin)
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # what BCC prints is no answer
+    os.environ["BCC_KERNEL_SOURCE"] = order["shim"]  # read when BCC compiles
+    os.chdir(order["shim"])
+    try:
+        drop_rights()
+        codes = _compile(order["text"], order["programs"], order["flags"])
+        answer: dict[str, Any] = {"programs": {name: code.hex() for name, code in codes.items()}}
+    except Exception as error:
+        answer = {"error": str(error)}
+    data = memoryview(json.dumps(answer).encode())
+    while data:
+        data = data[os.write(answer_to, data) :]
+    os._exit(0)  # LLVM's end takes its time
+
+
+if __name__ == "__main__":
+    main()

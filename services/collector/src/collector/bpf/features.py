@@ -1,0 +1,100 @@
+"""What this kernel lets this process load and attach: found by trying, never by version.
+
+Each kind is tried once, when it is first asked for, with a program of two instructions (``return
+0``). Kinds that need more than loading (perf events have rights of their own) are attached for a
+moment, which costs up to 0.1 s.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector.bpf import links, programs
+from collector.bpf.btf import Btf, BtfKind
+from collector.bpf.links import Uprobe
+from collector.bpf.programs import BOUND_BY_BTF, Kind, ProgramSpec, attach_name
+from collector.errors import AttachError, ProbeError, VerifierError
+
+# r0 = 0; exit
+_RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
+# A function and a tracepoint of every kernel above the floor: tried, never attached to.
+_FUNCTION = "security_file_open"
+_TARGETS = {Kind.TP_BTF: "sched_process_exit", Kind.LSM: "file_open"}
+_UPROBES = frozenset({Kind.UPROBE, Kind.URETPROBE, Kind.UPROBE_MULTI, Kind.URETPROBE_MULTI})
+# Loading these proves nothing: what they need beyond it is asked for when they are attached.
+_ATTACHED = _UPROBES | {
+    Kind.KPROBE, Kind.KRETPROBE, Kind.KPROBE_MULTI, Kind.KRETPROBE_MULTI, Kind.TRACEPOINT,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Features:
+    """Answers which kinds of programs work here; each is tried when it is first asked for."""
+
+    btf: Btf
+    _reasons: dict[tuple[Kind, bool], str] = field(default_factory=dict)
+    _helpers: dict[tuple[Kind, int], bool] = field(default_factory=dict)
+
+    def can(self, kind: Kind, *, sleepable: bool = False) -> bool:
+        """Return whether programs of this kind load and attach here."""
+        return not self.why_not(kind, sleepable=sleepable)
+
+    def why_not(self, kind: Kind, *, sleepable: bool = False) -> str:
+        """Return why programs of this kind cannot be used here; empty if they can."""
+        key = (kind, sleepable)
+        if key not in self._reasons:
+            self._reasons[key] = self._try(kind, sleepable)
+        return self._reasons[key]
+
+    def has_helper(self, kind: Kind, number: int) -> bool:
+        """Return whether programs of this kind may call a BPF helper, by ``enum bpf_func_id``."""
+        key = (kind, number)
+        if key not in self._helpers:
+            self._helpers[key] = self._try_helper(kind, number)
+        return self._helpers[key]
+
+    def _try(self, kind: Kind, sleepable: bool) -> str:
+        try:
+            program = programs.load(self._spec(kind, _RETURN_0, sleepable))
+        except ProbeError as error:
+            return str(error)
+        try:
+            if kind in _ATTACHED:
+                self._try_attach(kind, program)
+        except AttachError as error:
+            return str(error)
+        finally:
+            program.close()
+        return ""
+
+    def _spec(self, kind: Kind, instructions: bytes, sleepable: bool = False) -> ProgramSpec:
+        number = 0
+        if kind in BOUND_BY_BTF:
+            name = attach_name(kind, _TARGETS.get(kind, _FUNCTION))
+            wanted = BtfKind.TYPEDEF if kind is Kind.TP_BTF else BtfKind.FUNC
+            number = self.btf.find(name, wanted) or 0
+        return ProgramSpec("try", kind, instructions, number, sleepable=sleepable)
+
+    def _try_attach(self, kind: Kind, program: programs.Program) -> None:
+        if kind in _UPROBES:
+            # In a file that nobody maps: no process meets the breakpoint.
+            links.attach_uprobe(program, Uprobe(Path(__file__), 0)).close()
+        elif kind is Kind.TRACEPOINT:
+            links.attach(program, "sched/sched_process_exit").close()
+        else:
+            links.attach(program, _FUNCTION).close()
+
+    def _try_helper(self, kind: Kind, number: int) -> bool:
+        # call number; r0 = 0; exit. Wrong arguments are the verifier's next complaint, after it has
+        # accepted the number for this type: "unknown func", "invalid func", "cannot use helper".
+        call = bytes.fromhex("85000000") + number.to_bytes(4, "little")
+        try:
+            programs.load(self._spec(kind, call + _RETURN_0)).close()
+        except VerifierError as error:
+            if error.errno == errno.EPERM:
+                return False
+            refused = ("unknown func", "invalid func", "cannot use helper")
+            return not any(text in error.log for text in refused)
+        return True
