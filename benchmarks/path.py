@@ -6,12 +6,13 @@ import asyncio
 import io
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
+import eventfilters
 from benchmarks.harness import CACHE, TRUE, Report, need_root
 from cli.renderers.json import JsonRenderer
 from cli.renderers.lifecycle import LifecycleRenderer
@@ -23,8 +24,8 @@ from collector.pipeline import Pipeline
 from collector.processes.cache import ProcessCache
 from collector.processes.procfs import host_namespaces, read_all
 from collector.records.process import Decoder
-from gateway import filters
 from gateway.batch import Batch
+from gateway.selection import Selection
 from tetra.v1.bus_pb2 import EventBatch
 from tetragon.events_pb2 import EventType, Filter, GetEventsResponse
 
@@ -147,14 +148,17 @@ def run(report: Report, quick: bool) -> None:
         "in_init_tree": Filter(in_init_tree=BoolValue(value=False)),
         "cel_expression": Filter(cel_expression=["process_exec.process.pid > uint(5)"]),
     }.items():
-        selection = filters.compile([wanted], (), ())
+        filters = eventfilters.compile([wanted])
 
-        def match(selection: filters.Selection = selection) -> None:
-            for data in raw:  # decoded anew: else the parsed events would be there already
-                for _ in selection.select(Batch.decode(data, 1, 1)):
+        async def match(filters: eventfilters.Filters = filters) -> None:
+            for data in raw:  # decoded again: else the parsed events would be there already
+                async for _ in Selection(frozenset(), filters).select(Batch.decode(data, 1, 1)):
                     pass
 
-        report.add(f"gateway: filter {name}", per_event(match, count), "us")
+        def run_match(match: Callable[[], Coroutine[None, None, None]] = match) -> None:
+            asyncio.run(match())
+
+        report.add(f"gateway: filter {name}", per_event(run_match, count), "us")
     told = [GetEventsResponse.FromString(event) for event in events]
     out = io.StringIO()
 

@@ -12,6 +12,8 @@ HOMES = {
     name: ROOT / folder / "src" / name
     for name, folder in {
         "wire": "libs/wire",
+        "eventfilters": "libs/eventfilters",
+        "eventjson": "libs/eventjson",
         "bus": "libs/bus",
         "chassis": "libs/chassis",
         "tracingpolicy": "libs/tracingpolicy",
@@ -52,6 +54,14 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
         ("cli", {"collector", "gateway", "embedded", "bus", "chassis", "nats", "bcc"}),
         # It starts the services as processes, as a container engine would.
         ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
+        (
+            "eventfilters",
+            {*SERVICES, "embedded", "bus", "chassis", "eventjson", "bcc", "nats", "grpc"},
+        ),
+        (
+            "eventjson",
+            {*SERVICES, "embedded", "bus", "chassis", "eventfilters", "bcc", "nats", "grpc"},
+        ),
         ("wire", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc", "nats"}),
         ("bus", {*SERVICES, "embedded", "chassis", "tetragon", "tetra", "bcc"}),
         ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
@@ -80,6 +90,8 @@ def test_only_probes_knows_bcc_and_few_know_probes():
 def test_imports_between_members_are_in_their_metadata():
     distributions = {
         "wire": "tetra-wire",
+        "eventfilters": "tetra-eventfilters",
+        "eventjson": "tetra-eventjson",
         "bus": "tetra-bus",
         "chassis": "tetra-chassis",
         "tetragon": "tetra-proto",

@@ -64,11 +64,11 @@ BREAKAGES = [
     ("table", "collector.recovery.state._has_image", lambda saved: True),
     ("batches", "gateway.batch.without_malformed", lambda payloads, *_: payloads),
     ("batches", "gateway.batch._MAX_UINT64", 1 << 80),
-    ("requests", "gateway.filters.labels.RequestError", ValueError),
+    ("requests", "eventfilters.fields.labels.FilterError", KeyError),
     ("rendered", "cli.renderers.lifecycle.visible", str),
     ("rendered", "cli.renderers.template.visible", str),
     ("rendered", "cli.process_tree.visible", str),
-    ("rendered", "cli.timestamps._second", lambda seconds: str(EPOCH + timedelta(0, seconds))),
+    ("rendered", "eventjson.times._second", lambda seconds: str(EPOCH + timedelta(0, seconds))),
 ]
 
 

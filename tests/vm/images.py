@@ -38,10 +38,11 @@ ENGINE = ("apparmor", "containerd", "docker-cli", "docker.io", "runc")
 # Modules that find the disks, and overlay for the engine, by the order in which they load; each
 # brings what it depends on.
 MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
-_MEMBERS = (
-    "proto", "libs/wire", "libs/bus", "libs/chassis", "services/collector", "services/gateway",
-    "services/cli", "embedded",
-)  # fmt: skip
+_MEMBERS = tuple(
+    str(found.parent.relative_to(ROOT))
+    for pattern in ("proto", "libs/*", "services/*", "embedded")
+    for found in sorted(ROOT.glob(f"{pattern}/pyproject.toml"))
+)
 _WHEELS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
 # Development tools in the pinned set that no test in a guest needs.
 _UNUSED = (

@@ -15,19 +15,22 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, generate_latest
 
+import eventfilters
 from bus.subjects import events_subject
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
-from gateway import filters, wire
+from gateway import wire
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.feed import Feed
 from gateway.fleet import Fleet
 from gateway.history import History
 from gateway.metrics import Metrics
+from gateway.selection import Selection
 from gateway.settings import Settings
 from gateway.streams import Streams
 from gateway.subscriber import Subscriber
+from gateway.turn import Turn
 from tetra.v1.bus_pb2 import ControlResponse, EventBatch
 from tetra.v1.stream_pb2 import ListNodesResponse, StreamEventsResponse
 from tetragon.events_pb2 import FieldFilter, Filter, GetEventsResponse
@@ -41,7 +44,7 @@ OTHER_SUBJECT = 8  # they come on the subject of node "n", else on that of the n
 _STORED_NS = 1_767_225_600_000_000_000
 _SETTINGS = Settings()  # type: ignore[call-arg]  # all have defaults
 _nc = Client()  # never connected: messages are handed over as its callback would
-_selection = filters.compile(
+_filters = eventfilters.compile(
     [Filter(binary_regex=["x"]), Filter(pid_set=[1, 5]), Filter(ancestor_binary_regex=["."])],
     [],
     [FieldFilter(fields={"paths": ["process.binary"]})],
@@ -77,7 +80,8 @@ async def _check(options: int, parts: list[bytes]) -> None:
     bad = sum(not _is_batch(part) for part in parts)
     counted = streams.malformed["message"]
     assert counted >= bad, f"{bad} are no batches, {counted} counted"
-    _read(Feed(broadcaster, history, broadcaster._first), len(parts))
+    first = min(broadcaster._batches, default=broadcaster.head + 1)
+    await _read(Feed(broadcaster, history, Turn(), first), len(parts))
     nodes = ListNodesResponse(nodes=fleet.nodes())
     assert all(node.node_name for node in ListNodesResponse.FromString(_bytes(nodes)).nodes)
     assert set(fleet.stalled()) <= set(fleet.waiting())
@@ -111,7 +115,7 @@ def _is_answer(part: bytes) -> bool:
     return True
 
 
-def _read(feed: Feed, count: int) -> None:
+async def _read(feed: Feed, count: int) -> None:
     seen = 0
     while (found := feed.next_nowait()) is not None:
         batch, twice = found
@@ -124,8 +128,9 @@ def _read(feed: Feed, count: int) -> None:
         for payload, event in zip(good, response.events, strict=True):
             assert wire.event_type(payload) >= 0
             assert wire.event_time_ns(payload) == _time_ns(event) or not _is_plain(payload)
-        for payload in _selection.select(batch, twice):
-            GetEventsResponse.FromString(payload)
+        async for part in Selection(frozenset(), _filters).select(batch, twice):
+            for _, payload in part:
+                GetEventsResponse.FromString(payload)
         losses, gaps = feed.take_notices()
         StreamEventsResponse.FromString(_bytes(StreamEventsResponse(losses=losses, gaps=gaps)))
     assert seen <= count

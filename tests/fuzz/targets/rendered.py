@@ -14,7 +14,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from cli import stdin_events
 from cli.commands.top import TopView
 from cli.commands.tree import TreeView
 from cli.renderers import Renderer
@@ -26,6 +25,7 @@ from cli.renderers.pen import CompactOptions
 from cli.renderers.template import WORDS, TemplateRenderer
 from cli.renderers.tree import TreeRenderer
 from cli.resume import Batch
+from eventjson import decode
 from fuzz.inputs import flipped, join
 from fuzz.messages import TEXTS, changed
 from tetragon.events_pb2 import GetEventsResponse
@@ -75,7 +75,7 @@ def check(options: int, parts: list[bytes]) -> None:
 def _from_stdin(parts: list[bytes], events: list[GetEventsResponse]) -> list[GetEventsResponse]:
     lines = [part.replace(b"\n", b" ") for part in parts]
     lines += [line.encode() for line in _lines(JsonRenderer(), events)]
-    return [event for line in lines if (event := stdin_events._parse(line)) is not None]
+    return [event for line in lines if (event := decode(line)) is not None]
 
 
 def _render(renderer: Renderer, events: list[GetEventsResponse]) -> str:

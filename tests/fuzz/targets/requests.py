@@ -11,12 +11,11 @@ from random import Random
 import grpc
 from google.protobuf.message import DecodeError
 
+import eventfilters
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
-from gateway import auth, event_stream, filters
-from gateway.batch import Batch, Event
+from gateway import auth, event_stream
 from gateway.errors import RequestError
-from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.stream_pb2 import StreamEventsRequest
 from tetragon.events_pb2 import (
     EXCLUDE,
@@ -64,30 +63,27 @@ def check(options: int, parts: list[bytes]) -> None:
     except DecodeError:
         return  # refused: streams.refusing
     try:
-        nodes: frozenset[str] = frozenset()
         if isinstance(request, StreamEventsRequest):
-            nodes = auth.choose_nodes(frozenset(request.nodes))
+            auth.choose_nodes(frozenset(request.nodes))
             event_stream._time_ns("since", request.since)
             event_stream._time_ns("until", request.until)
-        selection = filters.compile(
-            request.allow_list, request.deny_list, request.field_filters, nodes=nodes
-        )
+        filters = eventfilters.compile(request.allow_list, request.deny_list, request.field_filters)
+    except eventfilters.FilterError as error:
+        refusal = RequestError(str(error))
     except RequestError as error:
         refusal = error
     else:
-        _apply(selection)
+        _apply(filters)
         return
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
     assert str(refusal)
 
 
-def _apply(selection: filters.Selection) -> None:
-    batch = Batch(1, 1, "node-1", "b", 1, 1, 1, LossCounters(), _EVENTS, 1)
-    for index, payload in selection.select_numbered(batch):
-        if payload != _EVENTS[index]:
-            GetEventsResponse.FromString(payload)
+def _apply(filters: eventfilters.Filters) -> None:
     for data in _EVENTS:
-        selection.apply(Event(data))
+        sent = filters.apply(eventfilters.Event(data))
+        if sent is not None and sent != data:
+            GetEventsResponse.FromString(sent)
 
 
 def mutate(part: bytes, rng: Random) -> bytes:

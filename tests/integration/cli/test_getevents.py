@@ -263,7 +263,7 @@ def test_reader_that_has_gone_is_no_error(serve, plain_tetragon_of, make_event, 
     assert process.stderr.read() == b""
 
 
-def test_stdin_is_read_and_filtered_here(tetra):
+def test_stdin_is_read_and_filtered(tetra):
     stdin = "\n".join(
         [
             '{"process_exec":{"process":{"pid":1,"binary":"/bin/a","user_name":"u"}},"x":1}',
@@ -273,7 +273,7 @@ def test_stdin_is_read_and_filtered_here(tetra):
     )
     done = tetra("getevents", input=stdin)
     assert done.stdout == "🚀 process 1: u: /bin/a\n💥 exit 2: ?: /bin/b 3 @n\n"
-    assert done.stderr == "tetra: stdin: 1 of 3 lines are no events\n"
+    assert done.stderr == "tetra: stdin: 1 of 3 lines are not events\n"
     assert tetra("getevents", "--pid", "2", "-o", "json", input=stdin).stdout == (
         '{"process_exit":{"process":{"pid":2,"binary":"/bin/b"},"status":3},"node_name":"n"}\n'
     )

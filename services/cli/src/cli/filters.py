@@ -1,27 +1,19 @@
-"""Filters: flags to ``tetragon.Filter``, and matching here where no server does it (stdin)."""
+"""Filters: from flags to ``tetragon.Filter``. `eventfilters` matches them, here or at a gateway."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from cli.errors import UsageError
-from cli.processes import process_of
 from tetragon.capabilities_pb2 import CapabilitiesType
 from tetragon.events_pb2 import (
     EXCLUDE,
     INCLUDE,
-    CapFilterSet,
     EventType,
     FieldFilter,
     Filter,
-    GetEventsResponse,
 )
-from tetragon.tetragon_pb2 import Process
-
-Predicate = Callable[[GetEventsResponse], bool]
 
 _CAPABILITY_SETS = ("permitted", "effective", "inheritable")
 _CAPABILITY_MODES = ("any", "all", "exactly", "none")
@@ -65,7 +57,7 @@ def filter_from(args: argparse.Namespace) -> Filter:
 
 
 def field_filters_from(args: argparse.Namespace) -> list[FieldFilter]:
-    """Return what ``--include-fields`` and ``--exclude-fields`` ask, in this order."""
+    """Return the field filters of ``--include-fields`` and ``--exclude-fields``, in this order."""
     filters = []
     for action, paths in ((INCLUDE, args.include_fields), (EXCLUDE, args.exclude_fields)):
         for path in paths:
@@ -118,7 +110,8 @@ def _capability(text: str) -> CapabilitiesType.ValueType:
 
 
 def _check_brackets(pattern: str) -> None:
-    # The server's regular expressions are RE2. Only what no dialect accepts is refused here.
+    # Patterns are RE2's. Here only those are refused that no dialect accepts: loading RE2 for the
+    # others takes longer than asking the gateway.
     try:
         re.compile(pattern)
     except re.error as error:
@@ -126,230 +119,3 @@ def _check_brackets(pattern: str) -> None:
             raise UsageError(
                 f"regular expression {pattern!r}: {error.msg}", "--process '^/usr/bin/(ls|cat)$'"
             ) from None
-
-
-# Matching without a server
-
-
-def local_predicate(wanted: Filter) -> Predicate:
-    """Return a test for ``wanted``, by the rules that the server follows.
-
-    Raises `UsageError` for CEL, which only a server evaluates, and for a bad pattern.
-    """
-    if wanted.cel_expression:
-        raise UsageError("--cel-expression: only a server evaluates it, stdin is filtered here")
-    tests = [
-        make(getattr(wanted, field.name))
-        for field, _ in wanted.ListFields()
-        if (make := _TESTS.get(field.name))
-    ]
-    return lambda event: all(test(event) for test in tests)
-
-
-def _compile(patterns: Iterable[str]) -> list[re.Pattern[str]]:
-    compiled = []
-    for pattern in patterns:
-        try:
-            # \z is RE2's word for what Python calls \Z.
-            compiled.append(re.compile(pattern.replace(r"\z", r"\Z")))
-        except re.error as error:
-            raise UsageError(
-                f"regular expression {pattern!r}: {error.msg}", "--process '^/usr/bin/(ls|cat)$'"
-            ) from None
-    return compiled
-
-
-def _regex(
-    texts: Callable[[Process], Sequence[str]], member: str = "process"
-) -> Callable[[Sequence[str]], Predicate]:
-    """Return a maker of tests: any pattern is found in any of the texts of a process."""
-
-    def make(patterns: Sequence[str]) -> Predicate:
-        compiled = _compile(patterns)
-
-        def test(event: GetEventsResponse) -> bool:
-            process = process_of(event, member)
-            if process is None:
-                return False
-            return any(regex.search(text) for text in texts(process) for regex in compiled)
-
-        return test
-
-    return make
-
-
-def _equal(text: Callable[[Process], object]) -> Callable[[Sequence[Any]], Predicate]:
-    def make(values: Sequence[Any]) -> Predicate:
-        allowed = frozenset(values)
-
-        def test(event: GetEventsResponse) -> bool:
-            process = process_of(event)
-            return process is not None and text(process) in allowed
-
-        return test
-
-    return make
-
-
-def _event_set(values: Sequence[int]) -> Predicate:
-    names = {event_name.lower() for event_name, n in EventType.items() if n in values}
-    return lambda event: event.WhichOneof("event") in names
-
-
-def _pid_set(values: Sequence[int]) -> Predicate:
-    family = set(values)
-
-    def test(event: GetEventsResponse) -> bool:
-        process, parent = process_of(event), process_of(event, "parent")
-        if process is None:
-            return False
-        if process.pid.value in family:
-            return True
-        if parent is not None and parent.pid.value in family:
-            family.add(process.pid.value)
-            return True
-        return False
-
-    return test
-
-
-def _policy_names(values: Sequence[str]) -> Predicate:
-    kinds = ("process_kprobe", "process_tracepoint", "process_uprobe", "process_lsm")
-
-    def test(event: GetEventsResponse) -> bool:
-        kind = event.WhichOneof("event")
-        return kind in kinds and getattr(event, kind).policy_name in values
-
-    return test
-
-
-def _capabilities(wanted: Any) -> Predicate:
-    rules = [
-        (name, _capability_rule(getattr(wanted, name)))
-        for name in _CAPABILITY_SETS
-        if wanted.HasField(name)
-    ]
-
-    def test(event: GetEventsResponse) -> bool:
-        process = process_of(event)
-        if process is None or not process.HasField("cap"):
-            return False
-        return all(rule(frozenset(getattr(process.cap, name))) for name, rule in rules)
-
-    return test
-
-
-def _capability_rule(wanted: CapFilterSet) -> Callable[[frozenset[int]], bool]:
-    given = [mode for mode in _CAPABILITY_MODES if getattr(wanted, mode)]
-    if len(given) != 1:
-        raise UsageError(
-            "--capabilities: one of any, all, exactly, none for each set", _CAPABILITIES_EXAMPLE
-        )
-    listed = frozenset(getattr(wanted, given[0]))
-    rules: dict[str, Callable[[frozenset[int]], bool]] = {
-        "any": lambda have: bool(have & listed),
-        "all": lambda have: listed <= have,
-        "exactly": lambda have: have == listed,
-        "none": lambda have: not have & listed,
-    }
-    return rules[given[0]]
-
-
-def _labels(selectors: Sequence[str]) -> Predicate:
-    parsed = [parse_selector(selector) for selector in selectors]
-
-    def test(event: GetEventsResponse) -> bool:
-        process = process_of(event)
-        if process is None or not process.HasField("pod"):
-            return False
-        labels = process.pod.pod_labels
-        return any(all(rule(labels) for rule in rules) for rules in parsed)
-
-    return test
-
-
-_REQUIREMENT = re.compile(
-    r"\s*(?:(?P<absent>!)?\s*(?P<key>[\w./-]+)\s*"
-    r"(?:(?P<op>==|=|!=)\s*(?P<value>[\w.-]*)|\s(?P<set>in|notin)\s*\((?P<values>[^)]*)\))?)\s*(?:,|$)"
-)
-
-
-def parse_selector(text: str) -> list[Callable[[Mapping[str, str]], bool]]:
-    """Return the requirements of a Kubernetes label selector such as ``a=b,c in (x,y),!d``."""
-    rules: list[Callable[[Mapping[str, str]], bool]] = []
-    at = 0
-    while at < len(text):
-        found = _REQUIREMENT.match(text, at)
-        if not found:
-            raise UsageError(
-                f"--labels: {text!r} is no selector", "--labels 'app=web,tier in (a,b)'"
-            )
-        rules.append(_requirement(found))
-        at = found.end()
-    return rules
-
-
-def _requirement(found: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
-    key, value = found["key"], found["value"]
-    if found["absent"]:
-        return lambda labels: key not in labels
-    if found["set"]:
-        values = {part.strip() for part in found["values"].split(",")}
-        if found["set"] == "in":
-            return lambda labels: key in labels and labels[key] in values
-        return lambda labels: key not in labels or labels[key] not in values
-    if found["op"] == "!=":
-        return lambda labels: key not in labels or labels[key] != value
-    if found["op"]:
-        return lambda labels: key in labels and labels[key] == value
-    return lambda labels: key in labels
-
-
-def _pod_texts(pick: Callable[[Process], str]) -> Callable[[Process], Sequence[str]]:
-    return lambda process: (pick(process),) if process.HasField("pod") else ()
-
-
-def _container_names(process: Process) -> Sequence[str]:
-    return [name for name in (process.pod.container.name, process.container_info.name) if name]
-
-
-_TESTS: dict[str, Callable[[Any], Predicate]] = {
-    "binary_regex": _regex(lambda p: (p.binary,)),
-    "namespace": _equal(lambda p: p.pod.namespace),
-    "pid": _equal(lambda p: p.pid.value),
-    "pid_set": _pid_set,
-    "event_set": _event_set,
-    "pod_regex": _regex(_pod_texts(lambda p: p.pod.name)),
-    "arguments_regex": _regex(lambda p: (p.arguments,)),
-    "labels": _labels,
-    "policy_names": _policy_names,
-    "capabilities": _capabilities,
-    "parent_binary_regex": _regex(lambda p: (p.binary,), "parent"),
-    "container_id": _regex(lambda p: (p.docker,)),
-    "container_name_regex": _regex(_container_names),
-    "namespace_regex": _regex(_pod_texts(lambda p: p.pod.namespace)),
-}
-
-
-def apply_field_filters(event: GetEventsResponse, filters: Iterable[FieldFilter]) -> None:
-    """Keep or remove the fields that ``filters`` name, in the inner event message."""
-    kind = event.WhichOneof("event")
-    if kind is None:
-        return
-    for field_filter in filters:
-        paths = [tuple(path.split(".")) for path in field_filter.fields.paths]
-        if paths:
-            _prune(getattr(event, kind), paths, keep=field_filter.action == INCLUDE)
-
-
-def _prune(message: Any, paths: Sequence[tuple[str, ...]], *, keep: bool) -> None:
-    for field, value in message.ListFields():
-        below = [path[1:] for path in paths if path[0] == field.name]
-        whole = () in below
-        if whole or not below:
-            if whole != keep:
-                message.ClearField(field.name)
-        elif field.message_type is not None:
-            for child in value if field.is_repeated else (value,):
-                if hasattr(child, "ListFields"):
-                    _prune(child, below, keep=keep)

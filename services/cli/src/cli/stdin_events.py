@@ -1,4 +1,4 @@
-"""Events from stdin: JSON lines that ``-o json`` or Tetragon's export file have."""
+"""Events from stdin: JSON lines that ``-o json`` wrote, or Tetragon's export file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import select
 from collections.abc import Iterator
 
-from google.protobuf import json_format
-
+import eventfilters
 from cli.errors import UsageError
-from cli.filters import apply_field_filters, local_predicate
 from cli.resume import Batch
 from cli.terminal import notice
+from eventjson import decode
 from tetra.v1.stream_pb2 import StreamEventsRequest
-from tetragon.events_pb2 import GetEventsResponse
 
 _CHUNK_BYTES = 256 * 1024
 _PATIENCE_S = 2.0
@@ -23,11 +21,11 @@ _HINT = "to ask a server: tetra getevents --server-address localhost:54321"
 def read_events(
     request: StreamEventsRequest, *, max_line_bytes: int, quiet: bool
 ) -> Iterator[Batch]:
-    """Yield a batch for each piece of stdin, filtered here as a server would."""
+    """Yield a batch for each piece of stdin, filtered as a gateway filters."""
     for wanted in ("since", "until", "last", "after", "snapshot"):
         if request.HasField(wanted):
             raise UsageError(f"--{wanted}: events come from stdin", _HINT)
-    matches = [local_predicate(wanted) for wanted in request.allow_list]
+    filters = _compile(request)
     nodes = frozenset(request.nodes)
     skipped = lines = 0
     if not quiet and not select.select([0], [], [], _PATIENCE_S)[0]:
@@ -36,37 +34,37 @@ def read_events(
         events = []
         for line in chunk:
             lines += 1
-            event = _parse(line)
+            event = decode(line)
             if event is None:
                 skipped += bool(line.strip())
-            elif (not nodes or event.node_name in nodes) and all(test(event) for test in matches):
-                apply_field_filters(event, request.field_filters)
-                events.append(event)
+            elif not nodes or event.node_name in nodes:
+                sent = filters.apply_parsed(eventfilters.Event(None, event))
+                if sent is not None:
+                    events.append(sent)
         yield Batch(events)
     if quiet:
         return
     if not lines:
         notice(f"stdin was empty; {_HINT}")
     elif skipped:
-        notice(f"stdin: {skipped} of {lines} lines are no events")
+        notice(f"stdin: {skipped} of {lines} lines are not events")
+
+
+def _compile(request: StreamEventsRequest) -> eventfilters.Filters:
+    try:
+        return eventfilters.compile(request.allow_list, request.deny_list, request.field_filters)
+    except eventfilters.FilterError as error:
+        raise UsageError(str(error), "--process '^/usr/bin/(ls|cat)$'") from None
 
 
 def _lines(max_line_bytes: int) -> Iterator[list[bytes]]:
     rest = b""
     while chunk := os.read(0, _CHUNK_BYTES):
-        *whole, rest = (rest + chunk).split(b"\n")
+        *complete, rest = (rest + chunk).split(b"\n")
         if len(rest) > max_line_bytes:
             raise UsageError(
                 f"stdin: a line has more than {max_line_bytes} bytes", "--max-recv-size 67108864"
             )
-        yield whole
+        yield complete
     if rest:
         yield [rest]
-
-
-def _parse(line: bytes) -> GetEventsResponse | None:
-    try:
-        event = json_format.Parse(line, GetEventsResponse(), ignore_unknown_fields=True)
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
-        return None
-    return event if event.WhichOneof("event") else None

@@ -1,23 +1,19 @@
-"""Times: what people type, and RFC 3339 as the public JSON form writes it.
-
-The calendar is computed once per second, not once per event: thousands of events share one.
-"""
+"""Times: what people type, and durations as people read them."""
 
 from __future__ import annotations
 
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cli.errors import UsageError
+from eventjson.times import rfc3339 as rfc3339
+from eventjson.times import rfc3339_nanos as rfc3339_nanos
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
 _UNIT_S = {
     "ns": 1e-9,
@@ -32,34 +28,9 @@ _UNIT_S = {
 }
 
 
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    if not _FIRST_S <= seconds <= _LAST_S:  # no calendar has it: as parse_time() understands it
-        return f"@{seconds}"
-    # timedelta, not fromtimestamp(): years before 1970 and after 2038 on every platform.
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-
-
 def unix_ns(timestamp: Timestamp) -> int:
     """Return nanoseconds since 1970; those of a time that is none, too."""
     return timestamp.seconds * 1_000_000_000 + timestamp.nanos
-
-
-def rfc3339(timestamp: Timestamp) -> str:
-    """Return RFC 3339 in UTC with 0, 3, 6 or 9 digits, the fewest that are exact."""
-    nanos = timestamp.nanos
-    if not nanos:
-        return _second(timestamp.seconds) + "Z"
-    if nanos % 1000:
-        return f"{_second(timestamp.seconds)}.{nanos:09d}Z"
-    if nanos % 1_000_000:
-        return f"{_second(timestamp.seconds)}.{nanos // 1000:06d}Z"
-    return f"{_second(timestamp.seconds)}.{nanos // 1_000_000:03d}Z"
-
-
-def rfc3339_nanos(timestamp: Timestamp) -> str:
-    """Return RFC 3339 in UTC, always with nine digits: columns stay aligned."""
-    return f"{_second(timestamp.seconds)}.{timestamp.nanos:09d}Z"
 
 
 def parse_duration_s(text: str) -> float:

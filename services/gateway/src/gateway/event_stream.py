@@ -10,13 +10,14 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway import auth, filters, wire
-from gateway.batch import Batch, Event
+from gateway import auth, wire
+from gateway.batch import Batch
 from gateway.errors import BusError, RequestError
 from gateway.feed import Feed
 from gateway.fleet import Fleet, Snapshot
 from gateway.history import CHUNK_BATCHES, History
-from gateway.streams import Context, Streams, refusing
+from gateway.selection import Selection
+from gateway.streams import Context, Streams, refusing, refusing_filters
 from tetra.v1 import stream_pb2
 
 NAME = "tetra.v1.EventStream"
@@ -45,7 +46,7 @@ class EventStream:
         """Return what a server needs; responses are made as bytes."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "StreamEvents": grpc.unary_stream_rpc_method_handler(
-                refusing(self.stream_events, stream_pb2.StreamEventsRequest)
+                refusing_filters(self.stream_events, stream_pb2.StreamEventsRequest)
             ),
             "ListNodes": grpc.unary_unary_rpc_method_handler(
                 refusing(self.list_nodes, stream_pb2.ListNodesRequest),
@@ -58,13 +59,8 @@ class EventStream:
         self, request: stream_pb2.StreamEventsRequest, context: Context
     ) -> None:
         """Send batches from the start that was asked for until the client or the end comes."""
-        selection = filters.compile(
-            request.allow_list,
-            request.deny_list,
-            request.field_filters,
-            nodes=auth.choose_nodes(frozenset(request.nodes)),
-        )
-        async with self._streams.open():
+        nodes = auth.choose_nodes(frozenset(request.nodes))
+        async with self._streams.open(request, nodes) as selection:
             plan = await self._plan(request, selection)
             await context.send_initial_metadata(())
             await _Sender(request, selection, plan, context, self._streams).run()
@@ -81,21 +77,21 @@ class EventStream:
             nodes=[node for node in nodes if auth.may_see(node.node_name)]
         )
 
-    async def _plan(
-        self, request: stream_pb2.StreamEventsRequest, selection: filters.Selection
-    ) -> _Plan:
+    async def _plan(self, request: stream_pb2.StreamEventsRequest, selection: Selection) -> _Plan:
         history = self._streams.history
         start = request.WhichOneof("start")
         if start is None or (start == "last" and request.last == 0):
-            plan = _Plan(self._streams.feed())
+            plan = _Plan(self._streams.feed(selection.turn))
         elif start == "last":
             plan = await self._plan_last(request.last, selection)
         elif start == "since":
-            plan = await self._plan_since(_time_ns("since", request.since))
+            plan = await self._plan_since(_time_ns("since", request.since), selection)
         elif start == "after":
-            plan = await self._plan_after(request.after)
+            plan = await self._plan_after(request.after, selection)
         else:
-            plan = _Plan(self._streams.feed())  # before the collectors are asked: no hole
+            plan = _Plan(
+                self._streams.feed(selection.turn)
+            )  # before the collectors are asked: no hole
             if request.snapshot:
                 plan.snapshots = await self._fleet.snapshot(selection.nodes)
         if start in ("last", "since", "after") and await history.is_cut():
@@ -113,7 +109,7 @@ class EventStream:
             plan.until_ns = _time_ns("until", request.until)
         return plan
 
-    async def _plan_after(self, cursor: stream_pb2.Cursor) -> _Plan:
+    async def _plan_after(self, cursor: stream_pb2.Cursor, selection: Selection) -> _Plan:
         if cursor.stored_ns > _LAST_TIME_NS:
             raise RequestError(f"after: {cursor.stored_ns} ns are no time before the year 10000")
         history = self._streams.history
@@ -121,14 +117,18 @@ class EventStream:
         start = max(cursor.stream_sequence, 1)
         seen = start if cursor.index else start - 1
         if seen < first or (seen <= last and await self._is_same(seen, cursor.stored_ns)):
-            return _Plan(self._streams.feed(start), skip=cursor.index, stored_ns=cursor.stored_ns)
+            return _Plan(
+                self._streams.feed(selection.turn, start),
+                skip=cursor.index,
+                stored_ns=cursor.stored_ns,
+            )
         # The stream is another, or lost its end: what came later than what was seen is new.
         if cursor.stored_ns:
             found = await history.find(cursor.stored_ns)
             while found is not None and found.stored_ns <= cursor.stored_ns:
                 found = next(iter((await history.fetch(found.stream_sequence + 1)).batches), None)
             first = found.stream_sequence if found else last + 1
-        plan = _Plan(self._streams.feed(first))
+        plan = _Plan(self._streams.feed(selection.turn, first))
         plan.feed.note_aged_out(0)
         return plan
 
@@ -140,20 +140,20 @@ class EventStream:
         there = batches[0] if batches and batches[0].stream_sequence == sequence else None
         return there is None or there.stored_ns == stored_ns
 
-    async def _plan_since(self, since_ns: int) -> _Plan:
+    async def _plan_since(self, since_ns: int, selection: Selection) -> _Plan:
         history = self._streams.history
         first, last = await history.bounds()
         found = await history.find(max(0, since_ns - CLOCKS_APART_NS))
         if found is None:
-            return _Plan(self._streams.feed(last + 1), since_ns=since_ns)
-        plan = _Plan(self._streams.feed(found.stream_sequence), since_ns=since_ns)
+            return _Plan(self._streams.feed(selection.turn, last + 1), since_ns=since_ns)
+        plan = _Plan(self._streams.feed(selection.turn, found.stream_sequence), since_ns=since_ns)
         if found.stream_sequence == first > 1 and found.stored_ns > since_ns:
             plan.feed.note_aged_out(0, found)
         return plan
 
-    async def _plan_last(self, count: int, selection: filters.Selection) -> _Plan:
+    async def _plan_last(self, count: int, selection: Selection) -> _Plan:
         start, skip = await find_last(self._streams.history, count, selection)
-        return _Plan(self._streams.feed(start), skip=skip)
+        return _Plan(self._streams.feed(selection.turn, start), skip=skip)
 
 
 @dataclass(slots=True)
@@ -178,7 +178,7 @@ def _time_ns(name: str, time: Timestamp) -> int:
         ) from None
 
 
-async def find_last(history: History, count: int, selection: filters.Selection) -> tuple[int, int]:
+async def find_last(history: History, count: int, selection: Selection) -> tuple[int, int]:
     """Return message and event index of the last ``count`` events of the chosen nodes."""
     first, last = await history.bounds()
     beyond = last + 1
@@ -210,7 +210,7 @@ class _Sender:
     def __init__(
         self,
         request: stream_pb2.StreamEventsRequest,
-        selection: filters.Selection,
+        selection: Selection,
         plan: _Plan,
         context: Context,
         streams: Streams,
@@ -233,10 +233,9 @@ class _Sender:
         """Send until the end."""
         await self._send()  # at once: the client knows where it is
         for snapshot in self._plan.snapshots.values():
-            for payload in snapshot.events:
-                selected = self._selection.apply(Event(payload))
-                if selected is not None:
-                    await self._add(selected, self._cursor)
+            async for part in self._selection.select_payloads(snapshot.events):
+                for _, payload in part:
+                    await self._add(payload, self._cursor)
         if self._count:
             await self._send()
         while await self._wait():
@@ -248,7 +247,7 @@ class _Sender:
                 await self._take(batch, self._skip(batch, twice))
                 if self._at_end() or self._size_bytes > MAX_RESPONSE_BYTES // 2:
                     break
-                await self._feed.rest()
+                await self._selection.turn.rest()
             await self._flush()
 
     # False: the end is here. Anything in memory counts as there at once.
@@ -291,17 +290,18 @@ class _Sender:
         behind = (batch.stream_sequence + 1, 0, batch.stored_ns)
         timed = self._is_timed(batch)
         plain = not timed and not batch.malformed
-        if skip == 0 and plain and self._fits(batch) and self._selection.whole:
+        if skip == 0 and plain and self._fits(batch) and self._selection.complete:
             if self._selection.chooses(batch.node_name):
                 self._parts.append(batch.spliced())
                 self._size_bytes += batch.size_bytes
                 self._count += len(batch.payloads)
             self._cursor = behind
             return
-        for index, payload in self._selection.select_numbered(batch, skip):
-            if not timed or self._is_in_time(batch.payloads[index]):
-                stored_ns = batch.stored_ns if index else before_ns
-                await self._add(payload, (batch.stream_sequence, index, stored_ns))
+        async for part in self._selection.select(batch, skip):
+            for index, payload in part:
+                if not timed or self._is_in_time(batch.payloads[index]):
+                    stored_ns = batch.stored_ns if index else before_ns
+                    await self._add(payload, (batch.stream_sequence, index, stored_ns))
         self._cursor = behind
 
     def _fits(self, batch: Batch) -> bool:

@@ -11,21 +11,24 @@ from gateway.continuity import Continuity
 from gateway.copies import Damage
 from gateway.errors import BusError
 from gateway.history import History
+from gateway.turn import Turn
 from tetra.v1 import stream_pb2
 
 _RETRY_S = 0.5  # between attempts while NATS cannot answer
 # Attempts until messages at the stream's end that nobody sends are given up, and with other copies,
 # one of which may lag behind.
 _END_ATTEMPTS, _END_ATTEMPTS_COPIES = 3, 20
-# Looked at in one go; then others have their turn, whether anything was sent or not.
-TURN_EVENTS = 2000
 
 
 class Feed:
     """Batches from a place on, in order, each once."""
 
     def __init__(
-        self, broadcaster: Broadcaster, history: History, start: int | None = None
+        self,
+        broadcaster: Broadcaster,
+        history: History,
+        turn: Turn,
+        start: int | None = None,
     ) -> None:
         self._broadcaster = broadcaster
         self._history = history
@@ -34,7 +37,7 @@ class Feed:
         self._continuity = Continuity()
         self.position = broadcaster.head + 1 if start is None else start  # wanted next
         self.catching_up = False
-        self._turn = 0  # events since the last rest
+        self._turn = turn
         self._attempts = 0  # in vain, at this position
         self._stored_ns = 0  # when NATS took the last batch
 
@@ -45,19 +48,10 @@ class Feed:
 
     async def next(self) -> tuple[Batch, int]:
         """Wait for the next batch; return it and how many of its events came already."""
-        await self.rest()
+        await self._turn.rest()
         while (found := self.next_nowait()) is None:
             await self.wait()
         return found
-
-    async def rest(self) -> None:
-        """Let the other tasks run if this one had its turn.
-
-        A filter that matches nothing would go through all there is without ever waiting.
-        """
-        if self._turn >= TURN_EVENTS:
-            self._turn = 0
-            await asyncio.sleep(0)
 
     async def wait(self) -> None:
         """Return when the next batch may be in memory."""
@@ -90,7 +84,6 @@ class Feed:
                 self._note_damage(self.position, batch.stream_sequence - 1, batch)
         self.position = batch.stream_sequence + 1
         self._stored_ns = batch.stored_ns
-        self._turn += len(batch.payloads) + 1
         return batch, self._continuity.check(batch)
 
     @property

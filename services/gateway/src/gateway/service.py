@@ -9,11 +9,11 @@ from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from chassis import logging
-from gateway import auth, filters, trouble, wire
+from gateway import auth, trouble, wire
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
-from gateway.streams import Context, Handler, Streams, refusing
+from gateway.streams import Context, Handler, Streams, refusing, refusing_filters
 from gateway.version import VERSION
 from tetra.v1 import bus_pb2
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
@@ -62,7 +62,7 @@ class Sensors:
         """Return what a server needs; events pass as bytes, so nothing is parsed or serialized."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "GetEvents": grpc.unary_stream_rpc_method_handler(
-                refusing(self.get_events, events_pb2.GetEventsRequest)
+                refusing_filters(self.get_events, events_pb2.GetEventsRequest)
             )
         }
         served: dict[str, tuple[Handler, type[Message]]] = {
@@ -96,20 +96,15 @@ class Sensors:
 
         Aggregation options change nothing, as in Tetragon: no event is merged or delayed.
         """
-        selection = filters.compile(
-            request.allow_list,
-            request.deny_list,
-            request.field_filters,
-            nodes=auth.granted_nodes(),
-        )
-        async with self._streams.open():
-            feed = self._streams.feed()
+        async with self._streams.open(request, auth.granted_nodes()) as selection:
+            feed = self._streams.feed(selection.turn)
             await context.send_initial_metadata(())
             while True:
-                batch, twice = await feed.next()
-                for payload in selection.select(batch, twice):
-                    await context.write(payload)
-                    self._streams.sent_events_total += 1
+                batch, duplicates = await feed.next()
+                async for part in selection.select(batch, duplicates):
+                    for _, payload in part:
+                        await context.write(payload)
+                        self._streams.sent_events_total += 1
 
     async def get_health(
         self, request: tetragon_pb2.GetHealthStatusRequest, context: Context

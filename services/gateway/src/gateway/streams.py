@@ -10,11 +10,16 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from eventfilters import MAX_REQUEST_BYTES, CostError, FilterError
 from gateway.broadcaster import Broadcaster
 from gateway.errors import BusError, RequestError
 from gateway.feed import Feed
 from gateway.history import History
+from gateway.selection import Compiler, FilteredRequest, Selection
 from gateway.subscriber import Subscriber
+from gateway.turn import Turn
+
+MAX_FILTER_BYTES = 256 << 20  # compiled, of all open streams
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -34,6 +39,8 @@ class Streams:
         self.history = history
         self._subscriber = subscriber
         self._max_clients = max_clients
+        self._compiler = Compiler()
+        self._filter_bytes = 0  # at most, of all open streams
         self._open: dict[asyncio.Task[Any], Feed | None] = {}
         self._stopping = False
         self.sent_events_total = 0
@@ -45,20 +52,43 @@ class Streams:
 
     @property
     def stream_is_dead(self) -> bool:
-        """Whether the stream is there and will never take an event."""
+        """Whether the stream exists and will never store an event."""
         return self._subscriber.stream_is_dead
 
     @property
     def malformed(self) -> dict[str, int]:
-        """What could not be read, since the start: messages that are no batches, and events."""
+        """Malformed messages and events since the start."""
         return {
             "message": self._subscriber.malformed_messages,
             "event": self._subscriber.malformed_events,
         }
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Hold one of the places; raise `RequestError` where there is none."""
+    async def open(
+        self, request: FilteredRequest, nodes: frozenset[str]
+    ) -> AsyncIterator[Selection]:
+        """Hold one of the places; raise `RequestError` where there is none.
+
+        Gives the filters of ``request`` on ``nodes``, compiled; raises `FilterError`.
+        """
+        selection = await self._compiler.compile(request, nodes)
+        self._check_place(selection.memory_bytes)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = None
+        self._filter_bytes += selection.memory_bytes
+        try:
+            yield selection
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            task.uncancel()
+            raise BusError("gateway is stopping: connect again") from None
+        finally:
+            self._filter_bytes -= selection.memory_bytes
+            del self._open[task]
+
+    def _check_place(self, filter_bytes: int) -> None:
         if self._stopping:
             raise BusError("gateway is stopping: connect again")
         if len(self._open) >= self._max_clients:
@@ -66,31 +96,25 @@ class Streams:
                 f"streams: {self._max_clients} are open, which is the limit",
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
+        if self._filter_bytes + filter_bytes > MAX_FILTER_BYTES:
+            raise RequestError(
+                f"filters: those of all clients may take {MAX_FILTER_BYTES >> 20} MiB together, "
+                "which is used up: use fewer regexes, or try again later",
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            )
         if not self.live:
             raise BusError("events: nats unreachable or stream not there")
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = None
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._stopping:
-                raise
-            task.uncancel()
-            raise BusError("gateway is stopping: connect again") from None
-        finally:
-            del self._open[task]
 
-    def feed(self, start: int | None = None) -> Feed:
+    def feed(self, turn: Turn, start: int | None = None) -> Feed:
         """Return the batches from ``start`` on, or from now on, for the stream of this task."""
-        feed = Feed(self.broadcaster, self.history, start)
+        feed = Feed(self.broadcaster, self.history, turn, start)
         task = asyncio.current_task()
         if task in self._open:
             self._open[task] = feed
         return feed
 
     def stop(self) -> None:
-        """End all streams: their clients are told to connect again."""
+        """End all streams with a status that makes their clients connect again."""
         self._stopping = True
         for task in self._open:
             task.cancel()
@@ -103,19 +127,36 @@ class Streams:
         return len(self._open)
 
 
-def refusing(handler: Handler, kind: type[Message]) -> Handler:
-    """Return ``handler`` for a request's bytes, with `RequestError` turned into its gRPC status."""
+def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None) -> Handler:
+    """Return ``handler`` for a request's bytes, with every refusal turned into its gRPC status."""
 
     async def handle(request: bytes, context: Context) -> Any:
         try:
-            try:
-                parsed = kind.FromString(request)
-            except DecodeError:
-                raise RequestError(f"request: not a {kind.DESCRIPTOR.full_name}") from None
-            return await handler(parsed, context)
+            return await handler(_parse(request, kind, max_bytes), context)
         except RequestError as error:
             refusal = error
+        except CostError as error:
+            refusal = RequestError(str(error), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        except FilterError as error:
+            refusal = RequestError(str(error))
         await context.abort(refusal.code, str(refusal))
         return None  # abort() raises
 
     return handle
+
+
+def refusing_filters(handler: Handler, kind: type[Message]) -> Handler:
+    """As `refusing`, for requests that carry filters."""
+    return refusing(handler, kind, MAX_REQUEST_BYTES)
+
+
+def _parse(request: bytes, kind: type[Message], max_bytes: int | None) -> Message:
+    if max_bytes is not None and len(request) > max_bytes:
+        raise RequestError(
+            f"request: {len(request)} bytes, at most {max_bytes} are allowed: use fewer filters",
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+    try:
+        return kind.FromString(request)
+    except DecodeError:
+        raise RequestError(f"request: not a {kind.DESCRIPTOR.full_name}") from None

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     with Client(server_options(args)) as client:
         nodes = sorted(client.nodes(), key=lambda node: node.node_name)
     if args.output == "json":
-        from cli.renderers.json import JsonEncoder
+        from eventjson import JsonEncoder
 
         encode = JsonEncoder(extensions=True).encode
         print("".join(encode(node) + "\n" for node in nodes), end="")

@@ -15,10 +15,10 @@ from google.protobuf.descriptor import Descriptor
 
 from cli.errors import UsageError
 from cli.processes import command_of, place_of, process_of, user_of
-from cli.renderers.json import JsonEncoder
 from cli.renderers.kinds import MODULES, kind_of
 from cli.terminal import visible
 from cli.timestamps import rfc3339_nanos
+from eventjson import JsonEncoder
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 

@@ -1,0 +1,20 @@
+"""pid: the process id is in the list."""
+
+from __future__ import annotations
+
+from eventfilters.event import Event
+from eventfilters.limits import Allowance
+from eventfilters.predicate import Predicate
+from tetragon.events_pb2 import Filter
+
+
+def build(wanted: Filter, allowance: Allowance) -> Predicate | None:
+    """Return the predicate, or None where the field is not set."""
+    if not wanted.pid:
+        return None
+    pids = frozenset(wanted.pid)
+
+    def match(event: Event) -> bool:
+        return event.process is not None and event.process.pid.value in pids
+
+    return match
