@@ -60,6 +60,10 @@ class Stack:
         self._files = [argument for file in files for argument in ("--file", file)]
         self._environment = os.environ | environment
 
+    def set(self, **environment):
+        """Set more variables, as a line more in the file .env would."""
+        self._environment |= environment
+
     def command(self, *arguments):
         return [
             "docker",

@@ -41,7 +41,6 @@ def fleet(tls, tmp_path_factory):
     """Start the three; yield their stacks by name."""
     override = tmp_path_factory.mktemp("names")
     common = {
-        "TETRA_NATS_COLLECTOR_PASSWORD": secrets.token_hex(8),
         "TETRA_NATS_GATEWAY_PASSWORD": secrets.token_hex(8),
         "TETRA_NATS_URL": f"tls://bus.example:{BUS_PORT}",
         "TETRA_NATS_TLS_CA_FILE": "/etc/tetra-tls/ca.pem",
@@ -65,7 +64,7 @@ def fleet(tls, tmp_path_factory):
         ),
         "collector": Stack(
             "compose.collector.yaml", names("collector"), project="tetra-test-collector",
-            **common, NODE_NAME="other-host", TETRA_TLS_DIR=str(only_ca),
+            **common, TETRA_TLS_DIR=str(only_ca),
         ),
         "gateway": Stack(
             "compose.gateway.yaml", names("gateway"), project="tetra-test-gateway",
@@ -77,7 +76,12 @@ def fleet(tls, tmp_path_factory):
     try:
         for stack in stacks.values():
             stack.down()
-            stack.up()
+        stacks["bus"].up()
+        let_in = ("exec", "-T", "nats", "/etc/nats/collector", "other-host")
+        lines = stacks["bus"].compose(*let_in).splitlines()
+        stacks["collector"].set(**dict(line.split("=", 1) for line in lines))
+        for further in ("collector", "gateway"):
+            stacks[further].up()
         yield stacks
     finally:
         for stack in reversed(stacks.values()):

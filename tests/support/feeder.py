@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from bus import subjects
+from bus import control, subjects
 from tetra.v1 import bus_pb2, node_pb2
 from tetragon import events_pb2
 
@@ -24,18 +24,18 @@ def exec_event(
     number: int, *, node: str = "n1", time_ns: int | None = None, argument_bytes: int = 0
 ) -> bytes:
     """Return the exec of process ``number``, as bytes in the order that collectors write."""
-    told = events_pb2.GetEventsResponse(node_name=node)
+    event = events_pb2.GetEventsResponse(node_name=node)
     ktime_ns = number * 1000
-    process = told.process_exec.process
+    process = event.process_exec.process
     process.exec_id = base64.b64encode(f"{node}:{ktime_ns}:{number}".encode()).decode()
     process.pid.value = number
     process.binary = "/usr/bin/true"
     process.arguments = str(number) + "x" * argument_bytes
     process.flags = "execve clone"
-    told.process_exec.parent.pid.value = 1
-    told.process_exec.parent.binary = "/usr/sbin/init"
-    told.time.FromNanoseconds(time.time_ns() if time_ns is None else time_ns)
-    return told.SerializeToString()
+    event.process_exec.parent.pid.value = 1
+    event.process_exec.parent.binary = "/usr/sbin/init"
+    event.time.FromNanoseconds(time.time_ns() if time_ns is None else time_ns)
+    return event.SerializeToString()
 
 
 def number_of(event: events_pb2.GetEventsResponse) -> int:
@@ -56,6 +56,7 @@ class Feeder:
         self.sequence = 0  # of the last event
         self.alive: list[bytes] = []  # answered to a snapshot request
         self.log_level = "info"
+        self.claimed_node = node  # in its answers
         self._answering: list[Subscription] = []
 
     def batch(self, events: list[bytes]) -> bus_pb2.EventBatch:
@@ -116,10 +117,10 @@ class Feeder:
         if request.snapshot:
             response.events.extend(self.alive)
             response.sequence = self.sequence
-        response.node.node_name = self.node
+        response.node.node_name = self.claimed_node
         response.node.boot_id = self.boot_id
         response.node.log_level = self.log_level
         response.node.last_sequence = self.sequence
         response.node.loss.CopyFrom(self.loss)
         response.node.kernel = "6.1.0"
-        await message.respond(response.SerializeToString())
+        await control.answer(self.nc, message, self.node, response.SerializeToString())

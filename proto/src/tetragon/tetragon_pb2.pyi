@@ -2044,10 +2044,13 @@ class StackTraceEntry(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
     MODULE_FIELD_NUMBER: _builtins.int
+    BUILD_ID_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     offset: _builtins.int
     symbol: _builtins.str
     module: _builtins.str
+    build_id: _builtins.bytes
+    """Ours: build id of the file that a user frame is in, for symbols from elsewhere."""
     def __init__(
         self,
         *,
@@ -2055,10 +2058,11 @@ class StackTraceEntry(_message.Message):
         offset: _builtins.int = ...,
         symbol: _builtins.str = ...,
         module: _builtins.str = ...,
+        build_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "module", b"module", "offset", b"offset", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "build_id", b"build_id", "module", b"module", "offset", b"offset", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.subjects import control_subject
+from bus import control as bus_control
+from bus.subjects import control_subject, reply_subject
+from chassis import logging
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
 from collector.delivery.publisher import Publisher, PublisherStatistics
@@ -14,7 +16,8 @@ from collector.losses import Losses
 from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
 from collector.processes.cache import Image, Process, ProcessCache
-from tetra.v1.bus_pb2 import ControlResponse
+from support.waiting import eventually
+from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 
 
 class NothingLost:
@@ -36,35 +39,61 @@ def control(tmp_path):
     return Control("boot", kernel._replace(headers=Path()), publisher, pipeline, losses)
 
 
-async def test_a_request_that_is_none_is_answered_so(control, nc):
+async def ask_one(nc, data):
+    """Return the first answer of the node."""
+    answers = []
+
+    def receive(_, answer):
+        answers.append(ControlResponse.FromString(answer))
+        return True
+
+    await bus_control.ask(nc, "big", data, receive, 30)
+    return answers[0]
+
+
+async def test_malformed_request_is_answered_with_an_error(control, nc):
     await control.serve(nc)
     for data, text in ((b"\xff\xff", "malformed"), (b"", "not known")):
-        reply = await nc.request(control_subject("big"), data, timeout=30)
-        assert text in ControlResponse.FromString(reply.data).error
+        assert text in (await ask_one(nc, data)).error
 
 
-async def test_an_answer_that_is_none_keeps_no_collector_from_starting(control, nc):
+async def test_message_that_is_no_request_changes_nothing(control, nc):
+    await control.serve(nc)
+    before = logging.get_level()
+    level = "error" if before != "error" else "info"
+    order = ControlRequest(set_log_level=level).SerializeToString()
+    subject = control_subject("big")
+    await nc.publish(subject, order)
+    await nc.publish(subject, order, reply="_INBOX.elsewhere")
+    # As JetStream sends a message of the stream to a reply subject.
+    reflected = {"Nats-Stream": "TETRA_EVENTS", "Nats-Subject": "tetra.events.other"}
+    await nc.publish(subject, order, reply=reply_subject("t"), headers=reflected)
+    assert (await ask_one(nc, ControlRequest(describe=True).SerializeToString())).node
+    assert logging.get_level() == before
+
+
+async def test_malformed_answer_does_not_keep_a_collector_from_starting(control, nc):
     async def answer(message):
-        await message.respond(b"\xff\xff")
+        await bus_control.answer(nc, message, "big", b"\xff\xff")
 
     await nc.subscribe(control_subject("big"), cb=answer)
     await nc.flush()
     await control.refuse_second(nc)
 
 
-async def test_a_snapshot_larger_than_a_message_comes_whole(control, gateway, nc):
+async def test_a_snapshot_larger_than_a_message_arrives_complete(control, gateway, nc):
     count = 20_000
     for pid in range(1, count + 1):
         image = Image("/usr/bin/x", arguments="y" * 400)
         control.pipeline.cache.add(Process(pid, pid, (0, 1), 1, pid, False, image), 0.0)
     await control.serve(nc)
     await nc.flush()
-    assert len(await gateway.gateway.fleet.describe()) == 1
+    await eventually(gateway.gateway.fleet.describe)
     snapshot = (await gateway.gateway.fleet.snapshot(frozenset()))["big"]
     assert len(snapshot.events) == count
     assert sum(map(len, snapshot.events)) > 8 << 20
     call = await gateway.stream(snapshot=True)
-    told = 0
-    while told < count:
-        told += len((await call.read()).events)
-    assert told == count
+    received = 0
+    while received < count:
+        received += len((await call.read()).events)
+    assert received == count

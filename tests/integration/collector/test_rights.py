@@ -1,9 +1,13 @@
-"""The shipped NATS configuration on a real server: each user can do its work and nothing else."""
+"""The shipped NATS scripts on a real server: each user can do its work and nothing else."""
 
 import asyncio
 import json
 import os
+import shutil
+import signal
+import subprocess
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,62 +15,73 @@ import nats
 import pytest
 from nats.errors import Error
 
+from bus import control, subjects
 from gateway.main import Gateway
 from gateway.settings import Settings
-from support.feeder import Feeder, exec_event
+from support.feeder import BOOT_ID, Feeder, exec_event
 from support.nats_server import NATS_SERVER
 from support.net import free_port
 from support.waiting import eventually
+from tetra.v1 import bus_pb2
 
-CONFIG = Path(__file__).parents[3] / "deploy/nats/nats-server.conf"
-USERS = ("collector", "gateway", "operator")
+SHIPPED = Path(__file__).parents[3] / "deploy/nats"
+LOCAL = "bus.example"  # the node of the collector beside NATS
+FURTHER = "web1"
 
 
-# What SECURITY.md has for a host whose collector may speak for that host only.
-BOUND = """
-    {
-      user: collector-web1
-      password: collector-web1-secret
-      permissions: {
-        publish: [
-          "tetra.events.web1"
-          "$JS.API.DIRECT.GET.TETRA_EVENTS.tetra.events.web1"
-          "tetra.control.web1"
-        ]
-        subscribe: ["_INBOX.collector-web1.>", "tetra.control", "tetra.control.web1"]
-        allow_responses: { max: 4096, expires: "30s" }
-      }
-    }
-"""
+@dataclass
+class Server:
+    """NATS as the container starts it, with folders and ports of this test's own."""
+
+    url: str
+    scripts: Path
+    passwords: Path
+    environment: dict[str, str]
+
+    def script(self, name: str, *arguments: str) -> str:
+        """Run a shipped script to its end; return what it printed."""
+        done = subprocess.run(
+            [self.scripts / name, *arguments], env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def password(self, user: str) -> str:
+        """Return a user's password, from its file."""
+        return (self.passwords / user / "nats-password").read_text()
 
 
 @pytest.fixture
 async def server(tmp_path):
-    """The server as the container starts it, on ports of its own, with a user more."""
     port = free_port()
-    text = CONFIG.read_text().replace("  users: [\n", f"  users: [{BOUND}", 1)
-    assert BOUND in text
-    for ours, theirs in (("/data", tmp_path), ("4222", port), ("8222", free_port())):
+    scripts, passwords = tmp_path / "scripts", tmp_path / "passwords"
+    shutil.copytree(SHIPPED, scripts)
+    config = scripts / "nats-server.conf"
+    text = config.read_text()
+    for ours, here in (("/data", tmp_path), ("4222", port), ("8222", free_port())):
         assert text.count(ours) == 1
-        text = text.replace(ours, str(theirs))
-    (tmp_path / "nats.conf").write_text(text)
-    command = [NATS_SERVER, "--config", tmp_path / "nats.conf"]
-    passwords = {f"{user.upper()}_PASSWORD": f'"{user}-secret"' for user in USERS}
-    quiet = asyncio.subprocess.DEVNULL
+        text = text.replace(ours, str(here))
+    config.write_text(text)
+    environment = {
+        "PATH": f"{NATS_SERVER.parent}:{os.environ['PATH']}", "NODE_NAME": LOCAL,
+        "TETRA_PASSWORDS_DIR": str(passwords), "TETRA_NATS_RUN_DIR": str(tmp_path / "run"),
+    }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
-        *command, env=os.environ | passwords, stdout=quiet, stderr=quiet
+        scripts / "start", env=environment, stderr=asyncio.subprocess.DEVNULL
     )
-    url = f"nats://127.0.0.1:{port}"
 
-    async def answers():
+    async def accepts():
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
             return True
 
-    await eventually(answers)
-    yield url
-    process.terminate()
+    await eventually(accepts)
+    running = Server(f"nats://127.0.0.1:{port}", scripts, passwords, environment)
+    running.script("collector", FURTHER)
+    await eventually(lambda: can_connect(running, f"collector-{FURTHER}"))  # NATS has reloaded
+    yield running
+    process.send_signal(signal.SIGTERM)
     await process.wait()
 
 
@@ -74,8 +89,8 @@ async def server(tmp_path):
 async def gateway(server):
     """A gateway with its own rights: it makes the stream."""
     settings: dict[str, Any] = {
-        "nats_url": server, "nats_user": "gateway", "nats_password": "gateway-secret",
-        "listen_address": "127.0.0.1:0",
+        "nats_url": server.url, "nats_user": "gateway", "listen_address": "127.0.0.1:0",
+        "nats_password_file": server.passwords / "gateway/nats-password",
     }  # fmt: skip
     running = Gateway(Settings(**settings))
     task = asyncio.create_task(running.run())
@@ -87,7 +102,7 @@ async def gateway(server):
 
 
 @asynccontextmanager
-async def user_of(url, name):
+async def user_of(server, name):
     """Connect as a user; yield the connection and the errors that the server sends it."""
     refused = []
 
@@ -95,8 +110,8 @@ async def user_of(url, name):
         refused.append(str(error).lower())
 
     nc = await nats.connect(
-        url, user=name, password=f"{name}-secret", inbox_prefix=f"_INBOX.{name}", error_cb=note,
-        allow_reconnect=False, connect_timeout=5,
+        server.url, user=name, password=server.password(name), error_cb=note,
+        inbox_prefix=f"_INBOX.{subjects.escape(name)}", allow_reconnect=False, connect_timeout=5,
     )  # fmt: skip
     try:
         yield nc, refused
@@ -104,84 +119,222 @@ async def user_of(url, name):
         await nc.close()
 
 
-async def is_refused(url, name, *, publish="", subscribe="", body=b""):
+async def can_connect(server, name):
+    """Return whether NATS knows the user."""
+    with suppress(Error, OSError):
+        async with user_of(server, name):
+            return True
+
+
+async def is_refused(nc, refused, *, publish="", subscribe="", body=b""):
     """Return whether the server forbids it."""
-    async with user_of(url, name) as (nc, refused):
-        if publish:
-            await nc.publish(publish, body)
-        if subscribe:
-            await nc.subscribe(subscribe)
-        with suppress(Error):
-            await nc.flush()
-        await asyncio.sleep(0)
+    before = len(refused)
+    if publish:
+        await nc.publish(publish, body)
+    if subscribe:
+        await nc.subscribe(subscribe)
+    with suppress(Error):
         await nc.flush()
-        return any("permissions violation" in text for text in refused)
+    await asyncio.sleep(0)
+    await nc.flush()
+    return any("permissions violation" in text for text in refused[before:])
 
 
-async def test_each_does_its_work(server, gateway):
-    async with user_of(server, "collector") as (nc, refused):
-        feeder = Feeder(nc, "one")
+@pytest.mark.parametrize(
+    ("user", "node"), [("collector", LOCAL), (f"collector-{FURTHER}", FURTHER)]
+)
+async def test_collector_can_do_its_work(server, gateway, user, node):
+    async with user_of(server, user) as (nc, refused):
+        feeder = Feeder(nc, node)
         await feeder.publish(20)
         await feeder.answer()
         nodes = await gateway.fleet.describe()
-        assert [n.node_name for n in nodes if n.alive] == ["one"]
+        assert [n.node_name for n in nodes if n.alive] == [node]
         await eventually(lambda: gateway.streams.broadcaster.statistics().events_total == 20)
+        last = await feeder.js.get_last_msg(
+            subjects.EVENTS_STREAM, subjects.events_subject(node), direct=True
+        )
+        assert bus_pb2.EventBatch.FromString(last.data or b"").boot_id == BOOT_ID
         assert refused == []
 
 
-async def test_a_bound_user_speaks_for_its_own_host_only(server, gateway):
-    async with user_of(server, "collector-web1") as (nc, refused):
-        feeder = Feeder(nc, "web1")
+async def test_second_collector_of_a_name_is_noticed(server):
+    answers = []
+    async with (
+        user_of(server, f"collector-{FURTHER}") as (first, _),
+        user_of(server, f"collector-{FURTHER}") as (second, refused),
+    ):
+
+        def receive(node, _):
+            answers.append(node)
+            return True
+
+        await control.ask(second, FURTHER, b"", receive, 30)  # ends at once: nothing listens
+        assert answers == []
+        await Feeder(first, FURTHER).answer()
+        await control.ask(second, FURTHER, b"", receive, 30)
+        assert answers == [FURTHER]
+        assert refused == []
+
+
+async def test_what_a_collector_says_of_another_node_is_left_out(server, gateway):
+    async with user_of(server, f"collector-{FURTHER}") as (nc, refused):
+        feeder = Feeder(nc, FURTHER)
         await feeder.publish(3)
-        # Its subject is its own; what it says there is not.
         forged = feeder.batch([exec_event(7, node="web2")])
         forged.node_name = "web2"
         await feeder.send(forged, identified=False)
-        mixed = [exec_event(8, node="web1"), exec_event(9, node="web2")]
+        mixed = [exec_event(8, node=FURTHER), exec_event(9, node="web2")]
         await feeder.send(feeder.batch(mixed), identified=False)
-        statistics = gateway.streams.broadcaster.statistics
         await eventually(lambda: gateway.streams.malformed == {"message": 1, "event": 1})
         assert refused == []
-    async with user_of(server, "operator") as (nc, _):
-        assert [node.node_name for node in gateway.fleet.nodes()] == ["web1"]
-        assert statistics().events_total == 5
+        assert [node.node_name for node in gateway.fleet.nodes()] == [FURTHER]
+        assert gateway.streams.broadcaster.statistics().events_total == 5
+
+
+async def test_answer_in_the_name_of_another_node_is_left_out(server, gateway):
+    async with user_of(server, f"collector-{FURTHER}") as (nc, _):
+        feeder = Feeder(nc, FURTHER)
+        await feeder.answer()
+        assert [n.node_name for n in await gateway.fleet.describe()] == [FURTHER]
+        feeder.claimed_node = "web2"
+        await gateway.fleet.describe()
+        assert [n.node_name for n in gateway.fleet.nodes()] == [FURTHER]
+
+
+async def test_message_of_the_stream_sent_on_by_jetstream_is_left_out(server, gateway):
+    """JetStream answers a read on any subject that the reader names, without asking its rights."""
+    async with user_of(server, f"collector-{FURTHER}") as (nc, refused):
+        feeder = Feeder(nc, FURTHER)
+        forged = feeder.batch([exec_event(7, node="web2")])
+        forged.node_name = "web2"
+        await feeder.send(forged, identified=False)
+        read = "$JS.API.DIRECT.GET.TETRA_EVENTS." + subjects.events_subject(FURTHER)
+        await nc.publish(read, b"", reply=subjects.events_subject("web2"))
+        await eventually(lambda: gateway.streams.malformed == {"message": 2, "event": 0})
+        assert refused == []
+    batches = (await gateway.streams.history.fetch(1)).batches
+    assert [batch.node_name for batch in batches] == ["", ""]
+
+
+async def test_request_to_itself_opens_no_other_subject(server):
+    async with user_of(server, f"collector-{FURTHER}") as (nc, refused):
+        received = asyncio.Event()
+
+        async def receive(_):
+            received.set()
+
+        await nc.subscribe(subjects.control_subject(FURTHER), cb=receive)
+        await nc.flush()
+        elsewhere = subjects.control_subject("web2")
+        await nc.publish(subjects.control_subject(FURTHER), b"", reply=elsewhere)
+        await asyncio.wait_for(received.wait(), 10)
+        assert await is_refused(nc, refused, publish=elsewhere)
+
+
+FORBIDDEN = {
+    f"collector-{FURTHER}": (
+        {"publish": "tetra.events.web2"},
+        {"publish": "tetra.control"},
+        {"publish": "tetra.control.web2"},
+        {"publish": "tetra.answers.token.web2"},
+        {"publish": "tetra.answers.token.="},
+        {"publish": "tetra.answers.token"},
+        {"publish": "_INBOX.gateway.token"},
+        {"publish": "$JS.API.DIRECT.GET.TETRA_EVENTS.tetra.events.web2"},
+        {"publish": "$JS.API.DIRECT.GET.TETRA_EVENTS", "body": b'{"seq":1}'},
+        {"publish": "$JS.API.STREAM.MSG.GET.TETRA_EVENTS", "body": b'{"seq":1}'},
+        {"publish": "$JS.API.STREAM.INFO.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.UPDATE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"},
+        {"publish": "$JS.API.CONSUMER.CREATE.TETRA_EVENTS"},
+        {"publish": "anything.else"},
+        {"subscribe": ">"},
+        {"subscribe": "tetra.events.>"},
+        {"subscribe": "tetra.events.web1"},
+        {"subscribe": "tetra.control.web2"},
+        {"subscribe": "tetra.control.*"},
+        {"subscribe": "tetra.answers.>"},
+        {"subscribe": "tetra.answers.*.>"},
+        {"subscribe": "tetra.answers.*.*"},
+        {"subscribe": "tetra.answers.*.web2"},
+        {"subscribe": "_INBOX.>"},
+        {"subscribe": "_INBOX.gateway.>"},
+        {"subscribe": "_INBOX.collector.>"},
+        {"subscribe": "_INBOX.collector-web2.>"},
+    ),
+    "collector": (
+        {"publish": "tetra.events.web1"},
+        {"publish": "tetra.control.web1"},
+        {"subscribe": "_INBOX.collector-web1.>"},
+        {"publish": "$JS.API.DIRECT.GET.TETRA_EVENTS.tetra.events.web1"},
+    ),
+    "gateway": (
+        {"publish": "tetra.events.web1"},
+        {"publish": "tetra.answers.token.web1"},
+        {"subscribe": "tetra.events.>"},
+        {"subscribe": "tetra.control"},
+        {"subscribe": "_INBOX.collector.>"},
+        {"subscribe": ">"},
+        {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.CREATE.OTHER"},
+        {"publish": "$SYS.REQ.SERVER.PING"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("user", FORBIDDEN)
+async def test_user_can_do_nothing_else(server, user):
+    async with user_of(server, user) as (nc, refused):
+        allowed = [
+            action for action in FORBIDDEN[user] if not await is_refused(nc, refused, **action)
+        ]
+    assert allowed == []
+
+
+async def test_a_further_host_is_let_in_and_out_while_nats_runs(server, gateway):
+    printed = server.script("collector", "db 1.example", 'chosen"word')
+    assert printed.splitlines() == [
+        "NODE_NAME=db 1.example",
+        "TETRA_NATS_USER=collector-db 1.example",
+        'TETRA_NATS_PASSWORD=chosen"word',
+    ]
+    name = "collector-db 1.example"
+    async with user_of(server, f"collector-{FURTHER}") as (kept, _):
+        await eventually(lambda: can_connect(server, name))
+        async with user_of(server, name) as (nc, refused):
+            await Feeder(nc, "db 1.example").publish(2)
+            assert refused == []
+        server.script("collector", "--remove", "db 1.example")
+        assert not (server.passwords / name).exists()
+        await kept.flush()
+        assert kept.is_connected  # a change of the users leaves the others' connections alone
+    assert gateway.subscriber.live
+
+
+def test_password_of_a_user_is_made_once_and_each_stands_in_a_file_of_its_own(server):
+    before = {user: server.password(user) for user in ("collector", "gateway", "operator")}
+    assert len(set(before.values())) == 3
+    assert all(len(password) == 32 for password in before.values())
+    once = server.script("collector", FURTHER)
+    assert server.script("collector", FURTHER) == once
+    modes = {
+        user: (server.passwords / user / "nats-password").stat().st_mode & 0o777
+        for user in (*before, f"collector-{FURTHER}")
+    }
+    assert modes.pop("gateway") == 0o444  # it runs as another user
+    assert set(modes.values()) == {0o600}
 
 
 @pytest.mark.parametrize(
-    ("user", "action"),
-    [
-        ("collector-web1", {"publish": "tetra.events.web2"}),
-        ("collector-web1", {"publish": "tetra.control.web2"}),
-        ("collector-web1", {"subscribe": "tetra.control.web2"}),
-        ("collector", {"subscribe": "tetra.events.>"}),
-        ("collector", {"subscribe": "_INBOX.gateway.>"}),
-        ("collector", {"subscribe": ">"}),
-        ("collector", {"publish": "anything.else"}),
-        ("collector", {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"}),
-        ("collector", {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"}),
-        ("collector", {"publish": "$JS.API.STREAM.UPDATE.TETRA_EVENTS"}),
-        ("collector", {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"}),
-        ("collector", {"publish": "$JS.API.CONSUMER.CREATE.TETRA_EVENTS"}),
-        ("gateway", {"publish": "tetra.events.one"}),
-        ("gateway", {"subscribe": "_INBOX.collector.>"}),
-        ("gateway", {"subscribe": ">"}),
-        ("gateway", {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"}),
-        ("gateway", {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"}),
-        ("gateway", {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"}),
-        ("gateway", {"publish": "$JS.API.STREAM.CREATE.OTHER"}),
-        ("gateway", {"publish": "$SYS.REQ.SERVER.PING"}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, *value.items())),
+    ("name", "password"), [("collector", "wrong"), ("unknown", ""), ("gateway", "")]
 )
-async def test_nobody_does_more(server, user, action):
-    assert await is_refused(server, user, **action)
-
-
-@pytest.mark.parametrize(
-    ("name", "password"), [("collector", "wrong"), ("nobody", ""), ("gateway", "")]
-)
-async def test_nobody_gets_in_without_the_password(server, name, password):
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.rpartition(":")[2]))
+async def test_connection_without_the_password_is_refused(server, name, password):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
     try:
         assert (await reader.readline()).startswith(b"INFO ")
         login = json.dumps({"user": name, "pass": password, "verbose": False})

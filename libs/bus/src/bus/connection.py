@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error
 
 from bus.settings import BusSettings
@@ -31,8 +32,31 @@ PING_INTERVAL_S = 10  # a host that vanished without a word is noticed after two
 _log = logging.getLogger(__name__)
 
 
+# Header of a message of the stream that was sent on to a subject by JetStream: see `is_reflected`.
+_SUBJECT_HEADER = "Nats-Subject"
+_REFLECTED_HEADER = "Tetra-Reflected"
+
+
+def is_reflected(message: Msg, *, direct: bool) -> bool:
+    """Return whether a message of the stream was not published there by a collector.
+
+    JetStream answers a direct get on whatever reply subject the reader names, also on one that the
+    reader may not publish on. So a message can be copied into another node's subject. The copy has
+    the headers of such an answer. A message that was read by direct get itself (``direct``) has
+    them once, and a copy has them twice.
+    """
+    headers = message.headers or {}
+    return (_REFLECTED_HEADER if direct else _SUBJECT_HEADER) in headers
+
+
 class _Client(Client):
-    """nats-py closes for ever on most errors that a server sends; we connect again instead."""
+    """Connects again on errors of the server on which nats-py closes the connection for good."""
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        parsed: dict[str, str] | None = await super()._process_headers(headers)
+        if parsed and headers.count(b"\n" + _SUBJECT_HEADER.encode() + b":") > 1:
+            parsed[_REFLECTED_HEADER] = "1"
+        return parsed
 
     async def _process_err(self, err_msg: str) -> None:
         if self.is_connected and "permissions violation" not in err_msg.lower():

@@ -12,6 +12,7 @@ EVENTS_STREAM = "TETRA_EVENTS"
 EVENTS_PREFIX = "tetra.events."
 EVENTS_ALL = EVENTS_PREFIX + ">"
 CONTROL_ALL = "tetra.control"
+ANSWERS_PREFIX = "tetra.answers."
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
@@ -38,8 +39,28 @@ def control_subject(node: str) -> str:
     return f"{CONTROL_ALL}.{escape(node)}"
 
 
-def node_of_subject(subject: str) -> str:
-    """Return the node of an events or control subject."""
+# The last token of a reply subject, where an answer has its node: no node's name is escaped to it.
+# A user whose rights end in ``*`` may subscribe to ``>`` there, so the token is a fixed one.
+_NO_NODE = "="
+
+
+def reply_subject(token: str) -> str:
+    """Return the reply subject of a request to collectors; ``token`` is the request's own."""
+    return f"{ANSWERS_PREFIX}{token}.{_NO_NODE}"
+
+
+def answer_subject(reply: str, node: str) -> str:
+    """Return the subject of the node's answers to a request that names ``reply``."""
+    return f"{reply.removesuffix(_NO_NODE)}{escape(node)}"
+
+
+def answers(reply: str) -> str:
+    """Return the subject of all nodes' answers to a request that names ``reply``."""
+    return f"{reply.removesuffix(_NO_NODE)}*"
+
+
+def node_of(subject: str) -> str:
+    """Return the node that a subject ends with."""
     return unescape(subject.rpartition(".")[2])
 
 

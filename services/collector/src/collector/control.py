@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from bus import subjects
+from bus import control, subjects
 from chassis import logging
 from collector.bpf.kernel import KernelInfo
 from collector.delivery.publisher import Publisher
@@ -44,15 +44,23 @@ class Control:
 
     async def refuse_second(self, nc: Client) -> None:
         """Raise `SecondCollector` if another collector answers for this node."""
-        subject = subjects.control_subject(self.publisher.node_name)
+        answers: list[bytes] = []
+
+        def receive(_: str, data: bytes) -> bool:
+            answers.append(data)
+            return True
+
+        name = self.publisher.node_name
         request = ControlRequest(describe=True).SerializeToString()
         try:
-            reply = await nc.request(subject, request, timeout=_ASK_TIMEOUT_S)
-            node = ControlResponse.FromString(reply.data).node
-        except (NatsError, TimeoutError):
+            await control.ask(nc, name, request, receive, _ASK_TIMEOUT_S)
+            if not answers:
+                return
+            node = ControlResponse.FromString(answers[0]).node
+        except NatsError:
             return
         except DecodeError:
-            log.warning("answer malformed", subject=subject)
+            log.warning("answer malformed", node=name)
             return
         if node.boot_id == self.boot_id:
             raise SecondCollector(
@@ -63,8 +71,12 @@ class Control:
 
     async def serve(self, nc: Client) -> None:
         """Answer from now on."""
-        await nc.subscribe(subjects.CONTROL_ALL, cb=self._answer)
-        await nc.subscribe(subjects.control_subject(self.publisher.node_name), cb=self._answer)
+
+        async def answer(message: Msg) -> None:
+            await self._answer(nc, message)
+
+        await nc.subscribe(subjects.CONTROL_ALL, cb=answer)
+        await nc.subscribe(subjects.control_subject(self.publisher.node_name), cb=answer)
 
     def describe(self) -> NodeInfo:
         """Return what the node is and how it does."""
@@ -99,8 +111,8 @@ class Control:
         (first_s, first), (last_s, last) = self._rates[0], self._rates[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
-    async def _answer(self, message: Msg) -> None:
-        if not message.reply:
+    async def _answer(self, nc: Client, message: Msg) -> None:
+        if not control.is_request(message):
             return
         response = ControlResponse()
         try:
@@ -116,28 +128,32 @@ class Control:
                         )
                 case "snapshot":
                     response.sequence = self.publisher.last_sequence
-                    await self._answer_parts(message, response, self.pipeline.snapshot())
+                    await self._answer_parts(nc, message, response, self.pipeline.snapshot())
                 case None:
                     response.error = "request not known to this collector"
         except DecodeError as error:
             response.error = f"request malformed: {error}"
-        await self._respond(message, response)
+        await self._respond(nc, message, response)
 
-    async def _answer_parts(self, message: Msg, last: ControlResponse, events: list[bytes]) -> None:
+    async def _answer_parts(
+        self, nc: Client, message: Msg, last: ControlResponse, events: list[bytes]
+    ) -> None:
         """Send all events but those that fit into ``last``, which is the caller's to send."""
         size = 0
         for event in events:
             size += len(event)
             if size > _PART_BYTES:
                 part = ControlResponse(sequence=last.sequence, events=last.events, more=True)
-                await self._respond(message, part)
+                await self._respond(nc, message, part)
                 del last.events[:]
                 size = len(event)
             last.events.append(event)
 
-    async def _respond(self, message: Msg, response: ControlResponse) -> None:
+    async def _respond(self, nc: Client, message: Msg, response: ControlResponse) -> None:
         response.node.CopyFrom(self.describe())
         try:
-            await message.respond(response.SerializeToString())
+            await control.answer(
+                nc, message, self.publisher.node_name, response.SerializeToString()
+            )
         except NatsError as error:
             log.warning("answer not sent", error=repr(error))

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import structlog
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.errors import APIError
 
-from bus import subjects
+from bus import control, subjects
 from gateway.batch import Batch, without_malformed
 from gateway.errors import BusError
 from gateway.history import decode
@@ -146,49 +145,33 @@ class Fleet:
     async def ask(
         self, request: bus_pb2.ControlRequest, node: str = "", timeout_s: float = ANSWER_S
     ) -> list[bus_pb2.ControlResponse]:
-        """Ask one collector, or all; return the answers there were within ``timeout_s``.
+        """Ask one collector, or all; return the answers that came within ``timeout_s``.
 
         It ends early when every collector that is alive has answered.
         """
         alive = {info.node_name for info in self.nodes() if info.alive}
-        wanted = {node} if node else set(alive)
-        subject = subjects.control_subject(node) if node else subjects.CONTROL_ALL
+        expected = {node} if node else set(alive)
         answers: list[bus_pb2.ControlResponse] = []
-        done = asyncio.Event()
 
-        async def receive(message: Msg) -> None:
-            if message.headers and message.headers.get("Status") == "503":  # nobody listens
-                done.set()
-                return
+        def receive(name: str, data: bytes) -> bool:
             try:
-                answer = bus_pb2.ControlResponse.FromString(message.data)
+                answer = bus_pb2.ControlResponse.FromString(data)
             except DecodeError:
-                _log.warning("answer malformed", subject=subject)
-                return
-            if node and answer.node.node_name != node:
-                _log.warning("answer of another node", asked=node, node=answer.node.node_name)
-                return
+                _log.warning("answer malformed", node=name)
+                return False
+            if answer.node.node_name != name:
+                _log.warning("answer names another node", node=name, named=answer.node.node_name)
+                return False
             answers.append(answer)
             self._on_answer(answer)
-            if answer.more:
-                return
-            wanted.discard(answer.node.node_name)
-            # Without anybody known, wait for who may be there.
-            if not wanted and (alive or node):
-                done.set()
+            if not answer.more:
+                expected.discard(name)
+            # While no node is known, all of the time is for those that may be there.
+            return not expected and bool(alive or node)
 
-        inbox = self._nc.new_inbox()
+        limit_s = timeout_s if alive or node else ANSWER_S
         try:
-            subscription = await self._nc.subscribe(inbox, cb=receive)
-            try:
-                await self._nc.publish(subject, request.SerializeToString(), reply=inbox)
-                async with asyncio.timeout(timeout_s if alive or node else ANSWER_S):
-                    await done.wait()
-            finally:
-                if not self._nc.is_closed and not self._nc.is_draining:
-                    await subscription.unsubscribe()
-        except TimeoutError:
-            pass
+            await control.ask(self._nc, node, request.SerializeToString(), receive, limit_s)
         except Error as error:
             raise BusError(f"control: nats: {str(error) or type(error).__name__}") from None
         return answers

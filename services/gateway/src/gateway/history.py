@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
+from bus.connection import is_reflected
 from bus.subjects import EVENTS_STREAM, events_subject
 from gateway.batch import Batch
 from gateway.copies import Copies, Damage
@@ -190,7 +191,8 @@ def _decode(message: Msg) -> Batch:
     headers = message.headers or {}
     sequence = int(headers["Nats-Sequence"])
     stored_ns = time_ns(headers["Nats-Time-Stamp"])
-    return decode(message.data, headers["Nats-Subject"], sequence, stored_ns)
+    data = b"" if is_reflected(message, direct=True) else message.data
+    return decode(data, headers["Nats-Subject"], sequence, stored_ns)
 
 
 def time_ns(text: str) -> int:

@@ -19,6 +19,7 @@ from nats.errors import Error
 from nats.js import api
 from nats.js.errors import NotFoundError
 
+from bus.connection import is_reflected
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
@@ -186,7 +187,8 @@ class Subscriber:
 
     def _receive(self, message: Msg, sequence: int, stored_ns: int) -> None:
         self.stream_is_dead = False
-        batch = decode(message.data, message.subject, sequence, stored_ns)
+        data = b"" if is_reflected(message, direct=False) else message.data
+        batch = decode(data, message.subject, sequence, stored_ns)
         if not batch.node_name:
             self.malformed_messages += 1
             self._tell_malformed(message.subject, sequence)

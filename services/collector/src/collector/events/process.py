@@ -86,6 +86,37 @@ class Encoder:
             process.wire = self._identity(process) + image.wire
         return process.wire
 
+    def thread_copy(self, process: Process, tid: int) -> bytes:
+        """Return the process as an event of one of its threads shows it.
+
+        Such an event has a copy of its own, with the thread's id and the live reference count.
+        """
+        wire = process.wire or self.process(process)
+        # The end of `_identity`: an optional refcnt, tid, in_init_tree; then comes the image.
+        image_at = len(wire) - len(process.image.wire)
+        tree_at = image_at - len(_P["in_init_tree"]) - (3 if process.in_init_tree else 1)
+        tid_at = tree_at - len(uint32_value(_P["tid"], process.pid))
+        head_end = tid_at - 2 if process.is_clone else tid_at
+        references = process.references
+        return b"".join(
+            (
+                wire[:head_end],
+                _REFCNT + varint(references) if references > 0 else b"",
+                uint32_value(_P["tid"], tid),
+                wire[tree_at:],
+            )
+        )
+
+    def bare_process(self, pid: int, start_time_ns: int, flags: str = "") -> bytes:
+        """Return a process that is not in the table: its pid and start time."""
+        return b"".join(
+            (
+                uint32_value(_P["pid"], pid),
+                text(_P["flags"], flags),
+                message(_P["start_time"], timestamp(max(start_time_ns, 0))),
+            )
+        )
+
     def exec_event(
         self,
         process: Process,
@@ -98,7 +129,7 @@ class Encoder:
         if binary_properties:  # told once, on a copy: so the copy shows the live count
             body += message(_P["binary_properties"], binary_properties)
             body += _REFCNT + varint(process.references)
-        return self._event(
+        return self.response(
             _EXEC, self._family(_EXEC_PARTS, body, parent, ancestors), process.start_time_ns
         )
 
@@ -115,16 +146,14 @@ class Encoder:
         if process is not None:
             body = self.process(process)
         else:
-            body = uint32_value(_P["pid"], record.pid) + message(
-                _P["start_time"], timestamp(start_time_ns)
-            )
+            body = self.bare_process(record.pid, start_time_ns)
         inner = self._family(_EXIT_PARTS, body, parent, ancestors)
         if record.exit_code:
             inner += text(_EXIT_SIGNAL, signal_name(record.exit_code))
             if status := record.exit_code >> 8:
                 inner += _EXIT_STATUS + varint(status)
         inner += message(_EXIT_TIME, timestamp(time_ns))
-        return self._event(_EXIT, inner, time_ns)
+        return self.response(_EXIT, inner, time_ns)
 
     def _family(
         self,
@@ -141,7 +170,8 @@ class Encoder:
             out += message(parts[2], self.process(ancestor))
         return out
 
-    def _event(self, event_tag: bytes, body: bytes, time_ns: int) -> bytes:
+    def response(self, event_tag: bytes, body: bytes, time_ns: int) -> bytes:
+        """Return the GetEventsResponse whose event is ``body``."""
         time = timestamp(time_ns)
         return b"".join(
             (

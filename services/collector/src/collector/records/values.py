@@ -203,6 +203,14 @@ Value = (
 )
 
 
+class BuildIdFrame(NamedTuple):
+    """A user frame that the kernel side named by its file: valid after the process has ended."""
+
+    build_id: bytes
+    offset: int  # in the file
+    address: int = 0
+
+
 class TracingRecord(NamedTuple):
     """One call of a hook that a policy reports: makes exactly one event."""
 
@@ -219,7 +227,7 @@ class TracingRecord(NamedTuple):
     returned: tuple[Value, ...] = ()  # one value if the policy asks for it
     return_action: int = 1  # tetragon.KprobeAction: POST without a return part
     kernel_stack: tuple[int, ...] = ()  # addresses, innermost first
-    user_stack: tuple[int, ...] = ()
+    user_stack: tuple[int | BuildIdFrame, ...] = ()
     ima_hash: tuple[int, bytes] | None = None  # enum hash_algo and digest, when available
     start_boottime_ns: int = 0  # task's start; for a process that the table does not know
 

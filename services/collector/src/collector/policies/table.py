@@ -1,0 +1,125 @@
+"""The policy table: what the events of each hook have in common, by policy number and revision.
+
+A record in the ring or in the journal says only (policy, revision, hook); the rest of its event is
+here. The table is saved with the process table, so a replay after a crash finds the same facts even
+if the policy has been replaced or removed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+Key = tuple[int, int]  # (policy number, revision)
+
+# Revisions that a number keeps after it was replaced or removed: their records may still be in the
+# ring, or in the journal until the next save of the table.
+_KEPT_REVISIONS = 8
+
+
+class EventKind(Enum):
+    """The message that a hook's events are, whichever mechanism serves the hook."""
+
+    KPROBE = "process_kprobe"
+    TRACEPOINT = "process_tracepoint"
+    UPROBE = "process_uprobe"
+    USDT = "process_usdt"
+    LSM = "process_lsm"
+    LOADER = "process_loader"
+
+
+class Argument(NamedTuple):
+    """An argument in the order of the policy; `type` is the name of a `tracingpolicy` type."""
+
+    type: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One function, tracepoint, place in a program or LSM hook of a loaded policy."""
+
+    kind: EventKind
+    function: str = ""  # kprobe: the symbol as attached; lsm: the hook's name
+    subsystem: str = ""  # tracepoint
+    event: str = ""
+    path: str = ""  # uprobe, usdt
+    symbol: str = ""  # uprobe, as written in the policy
+    offset: int = 0
+    ref_ctr_offset: int = 0
+    provider: str = ""  # usdt
+    name: str = ""
+    message: str = ""  # with the escapes of an event
+    tags: tuple[str, ...] = ()
+    args: tuple[Argument, ...] = ()  # without nop: as a record has them
+    data: tuple[Argument, ...] = ()
+    returned: Argument | None = None
+
+    @property
+    def label(self) -> str:
+        """The hook in metrics, as the original names it."""
+        match self.kind:
+            case EventKind.KPROBE:
+                return f"kprobe:{self.function}"
+            case EventKind.TRACEPOINT:
+                return f"tracepoint:{self.subsystem}/{self.event}"
+            case EventKind.UPROBE:
+                return f"uprobe:{self.path}/{self.symbol}"
+            case EventKind.USDT:
+                return f"usdt:{self.provider}/{self.name}"
+            case EventKind.LSM:
+                return f"lsm:{self.function}"
+            case EventKind.LOADER:
+                return "loader"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """One revision of a policy."""
+
+    number: int
+    revision: int
+    name: str
+    namespace: str = ""
+    domain: str = "static"
+    hooks: tuple[Hook, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What a record says."""
+        return self.number, self.revision
+
+
+@dataclass(slots=True)
+class PolicyTable:
+    """Every revision whose records may still come."""
+
+    _policies: dict[Key, LoadedPolicy] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[LoadedPolicy]:
+        return iter(self._policies.values())
+
+    def __len__(self) -> int:
+        return len(self._policies)
+
+    def get(self, number: int, revision: int) -> LoadedPolicy | None:
+        """Return the revision, or None where it was never loaded or is long gone."""
+        return self._policies.get((number, revision))
+
+    def add(self, policy: LoadedPolicy) -> None:
+        """Enter a revision before its programs are switched on; drop the oldest of its number."""
+        self._policies[policy.key] = policy
+        same = [key for key in self._policies if key[0] == policy.number]
+        for key in same[:-_KEPT_REVISIONS]:
+            del self._policies[key]
+
+    def restore(self, saved: Iterable[LoadedPolicy]) -> None:
+        """Enter the table of an earlier collector."""
+        for policy in saved:
+            self.add(policy)
+
+    def next_revision(self, number: int) -> int:
+        """Return a revision that no record of this number has had."""
+        return 1 + max((r for n, r in self._policies if n == number), default=0)
