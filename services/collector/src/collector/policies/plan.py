@@ -246,4 +246,4 @@ class Plan:
     hooks: tuple[PlannedHook, ...]
     statuses: tuple[HookStatus, ...] = ()
     # list name -> ids of its system calls, for InMap; 32-bit calls carry bit 31
-    syscall_ids: Mapping[str, tuple[int, ...]] = field(default=MappingProxyType({}))
+    syscall_ids: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))

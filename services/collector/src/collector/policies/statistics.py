@@ -1,0 +1,64 @@
+"""What the programs of a policy counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorCounters:
+    """What one selector of one hook decided."""
+
+    posted: int = 0  # records that reached the ring
+    not_posted: int = 0  # by NoPost
+    rate_limited: int = 0
+    acted: int = 0  # actions that act
+    monitored: int = 0  # the same, left out in mode monitor
+
+    def __add__(self, other: SelectorCounters) -> SelectorCounters:
+        return SelectorCounters(
+            self.posted + other.posted,
+            self.not_posted + other.not_posted,
+            self.rate_limited + other.rate_limited,
+            self.acted + other.acted,
+            self.monitored + other.monitored,
+        )
+
+
+# The hook's index in the document's order, and the selector's in the hook; a hook without
+# selectors counts as selector 0.
+Selector = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCounters:
+    """Totals of a policy since it was loaded."""
+
+    filtered: int = 0  # calls that no selector matched
+    selectors: dict[Selector, SelectorCounters] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)  # by reason
+    missed: int = 0  # runs that the kernel left out: recursion, or no room for a return
+    runs: int = 0  # only while kernel.bpf_stats_enabled is on
+    run_time_ns: int = 0
+    memory_bytes: int = 0  # of programs and own maps
+
+    @property
+    def total(self) -> SelectorCounters:
+        """The sum of all selectors."""
+        return sum(self.selectors.values(), SelectorCounters())
+
+    def __add__(self, other: PolicyCounters) -> PolicyCounters:
+        """Totals of an earlier revision and a later one; memory is the later one's."""
+        selectors = dict(self.selectors)
+        for key, counters in other.selectors.items():
+            selectors[key] = selectors.get(key, SelectorCounters()) + counters
+        return PolicyCounters(
+            self.filtered + other.filtered,
+            selectors,
+            self.lost + other.lost,
+            self.missed + other.missed,
+            self.runs + other.runs,
+            self.run_time_ns + other.run_time_ns,
+            other.memory_bytes,
+        )
