@@ -41,11 +41,15 @@ class ValueFilter:
 
     ``operands`` are positions in the hook's ``args`` or ``data`` (0 for the return value): one, or
     two for CapabilitiesGained (old, new), or those that the expression of CelExpr uses.
+
+    Where an operand's type is AUTO, or a ``resolve`` ends at another type than the document says,
+    the values are typed when the kernel's types are known: `tracingpolicy.reading.filters.typed`.
     """
 
     operands: tuple[int, ...]
     operator: Operator
     values: tuple[Value, ...] = ()
+    texts: tuple[str, ...] = field(default=(), compare=False)  # as written
     place: Place = field(default=Place(), compare=False)
 
 

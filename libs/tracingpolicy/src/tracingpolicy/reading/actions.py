@@ -1,0 +1,156 @@
+"""matchActions and matchReturnActions."""
+
+from __future__ import annotations
+
+import re
+
+from tracingpolicy.actions import ACTIONS, ActionKind
+from tracingpolicy.model import HookKind
+from tracingpolicy.reading.context import HookContext, kind_of
+from tracingpolicy.reading.document import Node
+from tracingpolicy.reading.fields import U32, U64, Fields
+from tracingpolicy.reading.report import Report, quoted
+from tracingpolicy.selectors import Action
+from tracingpolicy.types import ArgumentType
+from tracingpolicy.values import RateLimitScope
+
+MAX_SIGNAL = 64
+_KEYS = ("action", *dict.fromkeys(key for info in ACTIONS.values() for key in info.keys))
+_KINDS = {one.value: one for one in ActionKind}
+_RATE = re.compile(r"([0-9]{1,20})([smhSMH]?)\Z")
+_UNIT_MS = {"": 1000, "s": 1000, "m": 60_000, "h": 3_600_000}
+_STACKS = ("kernelStackTrace", "userStackTrace")
+_A, _H = ActionKind, HookKind
+# hook kind -> actions that it refuses, as the original does, with the reason.
+_REFUSED: dict[HookKind, tuple[frozenset[ActionKind], str]] = {
+    _H.FENTRY: (
+        frozenset(kind for kind, info in ACTIONS.items() if info.enforces),
+        "fentries only observe: write the hook in kprobes",
+    ),
+    _H.LSM: (
+        frozenset(_A) - {_A.SIGKILL, _A.SIGNAL, _A.NO_POST, _A.OVERRIDE, _A.POST},
+        "not an action of LSM hooks",
+    ),
+    _H.UPROBE: (frozenset({_A.GET_URL, _A.DNS_LOOKUP}), "not an action of uprobes"),
+    _H.USDT: (frozenset({_A.GET_URL, _A.DNS_LOOKUP, _A.OVERRIDE}), "not an action of usdts"),
+    _H.TRACEPOINT: (frozenset({_A.OVERRIDE}), "a tracepoint has no result to override"),
+}
+
+
+def read_action(report: Report, node: Node, path: str, hook: HookContext | None) -> Action | None:
+    """Return one action; ``hook`` is None in a macro that no selector names."""
+    fields = Fields(report, node, path, _KEYS, required=("action",))
+    kind: ActionKind | None = fields.choice("action", _KINDS, None, "an action")
+    action = Action(
+        kind=kind or ActionKind.POST,
+        rate_limit_ms=_rate_limit(fields),
+        rate_limit_scope=fields.member(
+            "rateLimitScope", RateLimitScope, RateLimitScope.THREAD, "a scope"
+        ),
+        kernel_stack_trace=fields.flag("kernelStackTrace"),
+        user_stack_trace=fields.flag("userStackTrace"),
+        ima_hash=fields.flag("imaHash"),
+        arg_error=fields.number("argError", low=-(1 << 31), high=(1 << 31) - 1),
+        arg_signal=fields.number("argSig"),
+        arg_sock=fields.number("argSock"),
+        arg_url=fields.text("argUrl"),
+        arg_fqdn=fields.text("argFqdn"),
+        arg_index=fields.number("argIndex"),
+        arg_value=fields.number("argValue"),
+        arg_regs=tuple(text for text, _ in fields.texts("argRegs")),
+        arg_new_symbol=fields.text("argNewSymbol"),
+        arg_new_address=_optional(fields, "argNewAddr"),
+        arg_new_offset=_optional(fields, "argNewOffset"),
+        place=fields.place(),
+    )
+    if kind is None:
+        return None
+    _check_keys(fields, action)
+    if hook is not None:
+        _check_hook(fields, action, hook)
+    return action
+
+
+def _optional(fields: Fields, key: str) -> int | None:
+    return fields.number(key, high=U64) if fields.has(key) else None
+
+
+def _rate_limit(fields: Fields) -> int:
+    text = fields.text("rateLimit", "0")
+    match = _RATE.match(text)
+    if match is None:
+        if not fields.failed("rateLimit"):
+            allowed = "a number of seconds, or a number with s, m or h"
+            fields.fail(f"{quoted(text)} is not an interval", "rateLimit", allowed)
+        return 0
+    return min(int(match[1]) * _UNIT_MS[match[2].lower()], U32)
+
+
+def _check_keys(fields: Fields, action: Action) -> None:
+    """Check the keys that belong to one action."""
+    kind = action.kind
+    if kind is not ActionKind.POST:
+        for key in ("rateLimit", "rateLimitScope", *_STACKS, "imaHash"):
+            if fields.has(key) and fields.entries[key].value is not False:
+                fields.fail(f"{key} belongs to action Post, not {kind.value}", key)
+    needed = {
+        ActionKind.GET_URL: "argUrl",
+        ActionKind.DNS_LOOKUP: "argFqdn",
+        ActionKind.SIGNAL: "argSig",
+    }.get(kind)
+    if needed and not fields.failed(needed):
+        if not fields.has(needed) or fields.entries[needed].value in ("", 0):
+            fields.fail(f"action {kind.value} needs {needed}", needed if fields.has(needed) else "")
+        elif needed == "argSig" and action.arg_signal > MAX_SIGNAL:
+            fields.fail(f"there is no signal {action.arg_signal}", needed, f"1 to {MAX_SIGNAL}")
+    jumps = [key for key in ("argNewSymbol", "argNewAddr", "argNewOffset") if fields.has(key)]
+    if len(jumps) > 1:
+        fields.fail(
+            f"{jumps[1]} beside {jumps[0]}",
+            jumps[1],
+            "one of argNewSymbol, argNewAddr, argNewOffset",
+        )
+
+
+def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
+    """Check that the hook can do the action."""
+    kind = action.kind
+    refused, reason = _REFUSED.get(hook.kind, (frozenset(), ""))
+    if kind in refused:
+        fields.fail(f"{kind.value}: {reason}", "action")
+        return
+    kernel = hook.kind in (HookKind.KPROBE, HookKind.FENTRY)
+    for key in _STACKS:
+        if fields.has(key) and fields.flag(key) and not kernel:
+            message = f"events of {hook.kind.value} have no stack traces"
+            fields.fail(message, key, "stack traces in kprobes and fentries")
+    if action.ima_hash and hook.kind is not HookKind.LSM:
+        fields.fail(
+            f"events of {hook.kind.value} have no IMA hash", "imaHash", "imaHash in lsmhooks"
+        )
+    if kind is ActionKind.OVERRIDE and hook.kind is HookKind.KPROBE and not hook.overridable:
+        fields.fail("Override works on system calls and security_ functions only", "action")
+    if kind is ActionKind.SET and hook.kind is not HookKind.USDT:
+        fields.fail("Set works in usdts only", "action")
+    if kind is ActionKind.NOTIFY_ENFORCER and not hook.policy.has_enforcers:
+        fields.fail("NotifyEnforcer needs spec.enforcers", "action")
+    if kind in (ActionKind.TRACK_SOCK, ActionKind.UNTRACK_SOCK):
+        _check_socket(fields, action, hook)
+    if kind is ActionKind.SET and action.arg_index >= len(hook.args):
+        fields.fail(
+            f"position {action.arg_index} is not in the hook's args",
+            "argIndex" if fields.has("argIndex") else "",
+        )
+
+
+def _check_socket(fields: Fields, action: Action, hook: HookContext) -> None:
+    key = "argSock" if fields.has("argSock") else ""
+    if action.arg_sock >= len(hook.args):
+        has = f"0 to {len(hook.args) - 1}" if hook.args else "an argument of type sock"
+        fields.fail(f"position {action.arg_sock} is not in the hook's args", key, has)
+        return
+    kind = kind_of(hook.args[action.arg_sock])
+    if kind not in (None, ArgumentType.SOCK, ArgumentType.SOCKET):
+        assert kind is not None
+        message = f"argument {action.arg_sock} is of type {kind.value}"
+        fields.fail(message, key, "an argument of type sock or socket")
