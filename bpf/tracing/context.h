@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where a hook's arguments are: the registers that struct pt_regs saves, by their byte offset, and
+ * the calling conventions. The struct is kernel ABI for user space (struct user_regs_struct).
+ */
+#pragma once
+
+#include "program.h"
+
+#if defined(__x86_64__)
+/* arch/x86/include/asm/ptrace.h. Functions: rdi, rsi, rdx, rcx, r8, r9; system calls: r10 for rcx. */
+#define REG_ARG0 112
+#define REG_ARG1 104
+#define REG_ARG2 96
+#define REG_ARG3 88
+#define REG_ARG4 72
+#define REG_ARG5 64
+#define REG_SYSCALL_ARG3 56
+#define REG_RETURN 80
+#define REG_SYSCALL_NUMBER 120 /* orig_ax */
+#define REG_STACK 152
+/* 32-bit system calls: ebx, ecx, edx, esi, edi, ebp. */
+#define REG_COMPAT_ARG0 40
+#define REG_COMPAT_ARG1 88
+#define REG_COMPAT_ARG2 96
+#define REG_COMPAT_ARG3 104
+#define REG_COMPAT_ARG4 112
+#define REG_COMPAT_ARG5 32
+#elif defined(__aarch64__)
+/* arch/arm64/include/asm/ptrace.h: regs[31], sp, pc, pstate, orig_x0, syscallno. */
+#define REG_ARG0 0
+#define REG_ARG1 8
+#define REG_ARG2 16
+#define REG_ARG3 24
+#define REG_ARG4 32
+#define REG_ARG5 40
+#define REG_SYSCALL_ARG3 24
+#define REG_RETURN 0
+#define REG_SYSCALL_NUMBER 280
+#define REG_STACK 248
+#define REG_COMPAT_ARG0 0
+#define REG_COMPAT_ARG1 8
+#define REG_COMPAT_ARG2 16
+#define REG_COMPAT_ARG3 24
+#define REG_COMPAT_ARG4 32
+#define REG_COMPAT_ARG5 40
+#else
+#error "no register layout for this machine"
+#endif
+
+/* A register of the context of a kprobe or uprobe, which is struct pt_regs itself. */
+#define CONTEXT_REGISTER(ctx, offset) (*(u64 *)((void *)(ctx) + (offset)))
+/* A register of a struct pt_regs at an address. */
+#define SAVED_REGISTER(regs, offset) KERNEL(u64, (regs) + (offset))

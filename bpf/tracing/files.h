@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Paths, walked from a dentry up to the task's root with probe reads only, so that every kind of
+ * hook can have them: bpf_d_path() is allowed in a few functions only (btf_allowlist_d_path in
+ * kernel/trace/bpf_trace.c). The walk is that of prepend_path() in fs/d_path.c.
+ */
+#pragma once
+
+#include "text.h"
+
+#ifndef WALK_STEPS
+#define WALK_STEPS 128 /* components and mounts; the verifier follows every step */
+#endif
+
+enum path_flags {
+	PATH_UNRESOLVED = 1, /* more than WALK_STEPS: the text is the end of the path */
+};
+
+struct file_item {
+	u32 flags; /* enum path_flags */
+	u16 mode;  /* inode.i_mode; 0: no inode */
+	u16 pad;
+}; /* the path follows */
+
+/* The piece of struct dentry from d_parent on: parent, then struct qstr with hash and length. */
+struct dentry_name {
+	u64 parent;
+	u32 hash, len;
+	u64 name;
+};
+
+/* Walk from (mount, dentry) to the root; the text is s->text[s->text_start..TEXT_MAX). Flags. */
+static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, bool in_mount)
+{
+	u64 root[2] = {}; /* struct path: mnt, dentry */
+	u64 fs = KERNEL(u64, current_task() + OFFSET_task_fs);
+	u64 mount_root = vfsmount ? KERNEL(u64, vfsmount + OFFSET_vfsmount_root) : 0;
+	struct dentry_name first = {};
+	u32 start = TEXT_MAX, flags = PATH_UNRESOLVED;
+
+	if (!in_mount && fs)
+		bpf_probe_read_kernel(root, sizeof(root), (void *)(fs + OFFSET_fs_root));
+	bpf_probe_read_kernel(&first, sizeof(first), (void *)(dentry + OFFSET_dentry_parent));
+	/* d_unlinked(): no longer in the hash, and not a root, which never is. */
+	if (first.parent != dentry && !KERNEL(u64, dentry + OFFSET_dentry_hash_pprev)) {
+		start -= sizeof(" (deleted)") - 1;
+		__builtin_memcpy(s->text + TEXT_MAX - 10, " (deleted)", 10);
+	}
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < WALK_STEPS; i++) {
+		struct dentry_name d = {};
+
+		if (dentry == root[1] && vfsmount == root[0]) {
+			flags = 0;
+			break;
+		}
+		bpf_probe_read_kernel(&d, sizeof(d), (void *)(dentry + OFFSET_dentry_parent));
+		if (dentry == mount_root || dentry == d.parent) {
+			u64 mount = vfsmount - OFFSET_mount_mnt, above = mount;
+
+			if (vfsmount)
+				above = KERNEL(u64, mount + OFFSET_mount_parent);
+			if (above == mount) { /* the root of all mounts */
+				flags = 0;
+				break;
+			}
+			dentry = KERNEL(u64, mount + OFFSET_mount_mountpoint);
+			vfsmount = above + OFFSET_mount_mnt;
+			mount_root = KERNEL(u64, vfsmount + OFFSET_vfsmount_root);
+			continue;
+		}
+		u32 len = d.len & 0xff, slash = 1; /* NAME_MAX is 255 */
+
+		if (len >= start) { /* no room: keep the end of the name */
+			d.name += len - start;
+			len = start;
+			slash = 0;
+		}
+		start -= len + slash;
+		FORGET(start);
+		start &= TEXT_MAX - 1;
+		FORGET(len);
+		len &= 0xff;
+		s->text[start] = '/';
+		bpf_probe_read_kernel(s->text + start + slash, len, (void *)d.name);
+		if (!slash) {
+			flags = 0;
+			break;
+		}
+		dentry = d.parent;
+	}
+	s->text_start = start;
+	return flags;
+}
+
+/*
+ * A path becomes an item: struct file_item and text. The length of the text, -1 if there is
+ * nothing to walk; *text points to the text.
+ */
+static __always_inline s32 write_walk(struct scratch *s, u32 type, u32 position, u64 vfsmount,
+				      u64 dentry, char **text, u16 *mode)
+{
+	struct item *item = item_at_end(s);
+
+	*text = NULL;
+	*mode = 0;
+	if (!item)
+		return -1;
+	if (!dentry) { /* no such file: an item without payload */
+		item_finish(s, item, type, position, 0, 0);
+		return -1;
+	}
+	struct file_item *file = item_payload(item);
+	u64 inode = KERNEL(u64, dentry + OFFSET_dentry_inode);
+
+	file->mode = inode ? KERNEL(u16, inode + OFFSET_inode_mode) : 0;
+	file->pad = 0;
+	file->flags = walk_up(s, vfsmount, dentry, !vfsmount);
+	u32 start = s->text_start, len = TEXT_MAX - start;
+
+	FORGET(start);
+	start &= TEXT_MAX - 1;
+	FORGET(len);
+	len &= 2 * TEXT_MAX - 1;
+	if (len > TEXT_MAX)
+		return -1;
+	/* A path of exactly TEXT_MAX bytes has no room for its length below the mask of tail(). */
+	if (len == TEXT_MAX)
+		len = TEXT_MAX - 1;
+	*text = (char *)(file + 1);
+	bpf_probe_read_kernel(*text, len, s->text + start);
+	*mode = file->mode;
+	item_finish(s, item, type, position, 0, sizeof(*file) + len);
+	return len;
+}
+
+static __always_inline s32 write_path(struct scratch *s, u32 type, u32 position, u64 path,
+				      char **text, u16 *mode)
+{
+	u64 pair[2] = {}; /* struct path: mnt, dentry */
+
+	if (path)
+		bpf_probe_read_kernel(pair, sizeof(pair), (void *)path);
+	return write_walk(s, type, position, pair[0], pair[1], text, mode);
+}
+
+static __always_inline s32 write_file(struct scratch *s, u32 type, u32 position, u64 file,
+				      char **text, u16 *mode)
+{
+	return write_path(s, type, position, file ? file + OFFSET_file_path : 0, text, mode);
+}
+
+/* The struct file behind a descriptor of the current task; 0 if it is not open. */
+static __always_inline u64 file_of_fd(u32 fd)
+{
+	u64 files = KERNEL(u64, current_task() + OFFSET_task_files);
+	u64 table = KERNEL(u64, files + OFFSET_files_fdt);
+
+	if (!files || fd >= KERNEL(u32, table + OFFSET_fdtable_max_fds))
+		return 0;
+	return KERNEL(u64, KERNEL(u64, table + OFFSET_fdtable_fd) + 8 * (u64)fd);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What all programs of a policy share: its mode, its losses, its counters. MAP_ numbers are defined
+ * at the head of the generated text, from the list in policies/maps.py.
+ */
+#pragma once
+
+#include "program.h"
+
+enum policy_mode {
+	MODE_OFF,
+	MODE_MONITOR,
+	MODE_ENFORCE,
+};
+
+/* Read before anything else: a policy is switched by one store of user space. */
+static __always_inline u32 policy_mode(void)
+{
+	volatile u32 *modes = MAP_VALUE(MAP_MODES);
+
+	return modes[NUMBER(NUMBER_SLOT)];
+}
+
+/* Why a record was lost; slots of MAP_LOST, LOSS_REASONS for each loaded policy. */
+enum loss_reason {
+	LOSS_RING_FULL,	   /* no room in the ring */
+	LOSS_NO_SCRATCH,   /* more than SCRATCH_SLOTS programs interrupted each other on one CPU */
+	LOSS_NO_PENDING,   /* the table of pending returns was full */
+	LOSS_REASONS = 4,
+};
+
+static __always_inline void count_loss(u32 reason)
+{
+	u32 slot = (u32)NUMBER(NUMBER_SLOT) * LOSS_REASONS + reason;
+	u64 *count = bpf_map_lookup_elem(MAP(MAP_LOST), &slot);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/*
+ * MAP_COUNTERS is u64[COUNTER_CPUS][COUNTER_SLOTS], both sizes from the text's head: a direct
+ * address and an add, where a per-CPU map costs a lookup. Slot 0 counts calls that no selector
+ * matched; then come COUNTERS_OF_SELECTOR for each selector of each hook, numbered through.
+ */
+enum selector_counter {
+	COUNTER_POSTED, /* records that reached the ring */
+	COUNTER_NOT_POSTED, /* NoPost */
+	COUNTER_RATE_LIMITED,
+	COUNTER_ACTED, /* actions that act, carried out, then the same in mode monitor */
+	COUNTER_MONITORED,
+	COUNTERS_OF_SELECTOR = 8,
+};
+#define COUNTER_OF(selector, counter) (1 + (selector) * COUNTERS_OF_SELECTOR + (counter))
+
+static __always_inline void count(u32 slot)
+{
+	u64 *counters = MAP_VALUE(MAP_COUNTERS);
+	u32 cpu = bpf_get_smp_processor_id();
+
+	FORGET(cpu);
+	cpu &= COUNTER_CPUS - 1;
+	FORGET(slot);
+	slot &= COUNTER_SLOTS - 1;
+	__sync_fetch_and_add(&counters[cpu * COUNTER_SLOTS + slot], 1);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every generated program starts from, beside types, helpers and maps of linux/helpers.h.
+ *
+ * Generated programs include no kernel header: offsets of kernel structs stand in their text as
+ * OFFSET_struct_member, taken from the kernel's BTF by policies/offsets.py.
+ */
+#pragma once
+
+/*
+ * A constant that is known only when the policy is loaded, so that the text and its object do not
+ * depend on what else is loaded: a 16-byte load with the source register 15, which no instruction
+ * of the kernel has; policies/numbers.py makes a plain load of it.
+ */
+#define NUMBER(which) bpf_pseudo_fd(15, which)
+
+/* What NUMBER can ask for; policies/numbers.py has the same list. */
+enum number {
+	NUMBER_SLOT,	 /* of the mode word and the losses; each loaded revision has its own */
+	NUMBER_POLICY,	 /* with the revision, what a record says */
+	NUMBER_REVISION,
+	NUMBER_HOOK,	 /* index of the hook that the program is attached to */
+	NUMBER_LEVEL,	 /* place among the programs of one system call, see dispatch.h */
+};
+
+/* The value of type T at a kernel address, or of the process's memory; 0 if it cannot be read. */
+#define KERNEL(T, address)                                                      \
+	({                                                                      \
+		T _value = 0;                                                   \
+		bpf_probe_read_kernel(&_value, sizeof(T), (void *)(address));   \
+		_value;                                                         \
+	})
+#define USER(T, address)                                                        \
+	({                                                                      \
+		T _value = 0;                                                   \
+		bpf_probe_read_user(&_value, sizeof(T), (void *)(address));     \
+		_value;                                                         \
+	})
+
+static __always_inline u64 current_task(void)
+{
+	return (u64)bpf_get_current_task();
+}
+
+/*
+ * A step of `resolve`: the pointer at *address, and `offset` bytes from where it points. False if
+ * it cannot be read.
+ */
+static __always_inline bool follow(u64 *address, u64 offset, bool user)
+{
+	u64 pointer = 0;
+	long failed;
+
+	if (user)
+		failed = bpf_probe_read_user(&pointer, sizeof(pointer), (void *)*address);
+	else
+		failed = bpf_probe_read_kernel(&pointer, sizeof(pointer), (void *)*address);
+	*address = pointer + offset;
+	return !failed;
+}

@@ -1,0 +1,98 @@
+"""Numbers and capability sets: a register, a field, or what `resolve` leads to.
+
+A number is kept in 64 bits, sign-extended where its type is signed: narrow arguments have anything
+in the upper bits of their register. Capability sets are passed by address.
+"""
+
+from __future__ import annotations
+
+from collector.policies.arguments.base import Arg, Cost, Unit, fetch_address, write_guarded
+from collector.policies.ctext import Lines
+from collector.policies.plan import RecordField
+from collector.policies.selectors import capabilities, cel, numbers
+from collector.policies.sources import Frame
+from tracingpolicy.operators import Operator
+from tracingpolicy.selectors import ValueFilter
+from tracingpolicy.types import TYPES, ArgumentType, Family
+
+
+class NumberReader:
+    """Integers of every width, capability and bpf_cmd."""
+
+    headers: tuple[str, ...] = ("record.h",)
+
+    def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
+        return Cost.NUMBER
+
+    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
+        fetch_address(arg, frame, out)
+        cast = narrow(arg)
+        if cast:
+            out.add(f"{arg.name} = {cast}{arg.name};")
+
+    def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
+        return False
+
+    def condition(
+        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
+    ) -> str:
+        if one.operator is Operator.CEL:
+            return cel.condition(one)
+        info = TYPES[arg.type]
+        inner = numbers.condition(arg.name, one, signed=info.signed, bits=info.bits, unit=unit)
+        return f"(!{arg.failed} && {inner})" if arg.can_fail else inner
+
+    def write(self, arg: Arg, out: Lines) -> None:
+        write_guarded(arg, f"write_u64(s, {arg.number}, {arg.position}, {arg.name});", out)
+
+
+class CapabilitiesReader(NumberReader):
+    """kernel_cap_t and the sets by use: pointers to 64 bits."""
+
+    def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
+        return Cost.OBJECT
+
+    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
+        fetch_address(arg, frame, out)
+        out.add(f"u64 {arg.name}_set = 0;", f"bool {arg.name}_ok = false;")
+
+    def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
+        if arg.planned.resolved is not None and arg.planned.resolved.size:
+            out.add(f"{arg.name}_set = {arg.name};", f"{arg.name}_ok = true;")
+            return False
+        # kernel_cap_t was u32[2] until v6.3, u64 since: on little endian the same eight bytes.
+        out.add(
+            f"{arg.name}_ok = !bpf_probe_read_kernel(&{arg.name}_set, 8, (void *){arg.name});"
+        )
+        return False
+
+    def condition(
+        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
+    ) -> str:
+        if one.operator is Operator.CAPABILITIES_GAINED:
+            return capabilities.gained(one)
+        inner = numbers.condition(f"{arg.name}_set", one, signed=False, bits=64, unit=unit)
+        return f"({arg.name}_ok && {inner})"
+
+    def write(self, arg: Arg, out: Lines) -> None:
+        out.add(
+            f"if ({arg.name}_ok)",
+            f"\twrite_u64(s, {arg.number}, {arg.position}, {arg.name}_set);",
+            "else",
+            f"\twrite_error(s, {arg.number}, {arg.position}, ERROR_VALUE, 0);",
+        )
+
+
+def narrow(arg: Arg) -> str:
+    """Return the cast that drops the upper bits of a register, "" where there are none."""
+    info = TYPES[arg.type]
+    if info.family is not Family.NUMBER or arg.type is ArgumentType.SYSCALL64:
+        return ""
+    source = arg.planned.source
+    if isinstance(source, RecordField) and source.size * 8 <= info.bits and source.signed == (
+        info.signed
+    ):
+        return ""
+    if info.bits == 64:
+        return ""
+    return f"(u64)({'s' if info.signed else 'u'}{info.bits})"

@@ -1,0 +1,111 @@
+"""The maps that generated programs use: their numbers in the C text, types and sizes.
+
+Shared maps come first and are the same for all policies; a policy's own follow, numbered through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType
+
+POLICIES_MAX = 1024  # loaded revisions at a time: words of the mode array
+LOSS_REASONS = ("ring full", "no scratch space", "too many pending returns")
+_LOSS_SLOTS = 4  # LOSS_REASONS of bpf/tracing/maps.h
+SCRATCH_SLOTS = 3  # SCRATCH_SLOTS of bpf/tracing/record.h
+SCRATCH_SIZE = 25272  # sizeof(struct scratch)
+RATE_ENTRIES = 32768
+SYSCALLS_MAX = 512  # of bpf/tracing/dispatch.h
+SYSCALL_LEVELS = 32
+CGROUP_ENTRIES = 4096
+
+EVENTS = "events"
+PROCESSES = "processes"
+MODES = "policy_modes"
+LOST = "policy_lost"
+SCRATCH = "policy_scratch"
+RATES = "policy_rates"
+SYSCALLS_ENTER = "sys_enter_jumps"
+SYSCALLS_EXIT = "sys_exit_jumps"
+SYSCALL_LEVELS_MAP = "syscall_levels"
+CGROUPS = "policy_cgroups"
+
+# Names of shared maps in the order of their numbers; events and processes are the base programs'.
+SHARED = (
+    EVENTS, PROCESSES, MODES, LOST, SCRATCH, RATES, SYSCALLS_ENTER, SYSCALLS_EXIT,
+    SYSCALL_LEVELS_MAP, CGROUPS,
+)  # fmt: skip
+
+# What stands in the C text for each.
+_MACROS = {
+    EVENTS: "MAP_EVENTS",
+    PROCESSES: "MAP_PROCESSES",
+    MODES: "MAP_MODES",
+    LOST: "MAP_LOST",
+    SCRATCH: "MAP_SCRATCH",
+    RATES: "MAP_RATES",
+    SYSCALLS_ENTER: "MAP_SYSCALLS_ENTER",
+    SYSCALLS_EXIT: "MAP_SYSCALLS_EXIT",
+    SYSCALL_LEVELS_MAP: "MAP_SYSCALL_LEVELS",
+    CGROUPS: "MAP_CGROUPS",
+}
+
+
+def shared_specs() -> tuple[MapSpec, ...]:
+    """Return how the shared maps are created, without those of the base programs."""
+    return (
+        MapSpec(MODES, MapType.ARRAY, 4, 4 * POLICIES_MAX, 1, MMAPABLE),
+        MapSpec(LOST, MapType.PERCPU_ARRAY, 4, 8, POLICIES_MAX * _LOSS_SLOTS),
+        MapSpec(SCRATCH, MapType.PERCPU_ARRAY, 4, SCRATCH_SIZE, SCRATCH_SLOTS),
+        MapSpec(RATES, MapType.LRU_HASH, 8, 8, RATE_ENTRIES),
+        MapSpec(SYSCALLS_ENTER, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
+        MapSpec(SYSCALLS_EXIT, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
+        MapSpec(SYSCALL_LEVELS_MAP, MapType.ARRAY, 4, SYSCALLS_MAX, 1, MMAPABLE),
+        MapSpec(CGROUPS, MapType.HASH, 8, 8, CGROUP_ENTRIES),
+    )
+
+
+def loss_key(slot: int, reason: int) -> bytes:
+    """Return the key in map LOST of a loaded policy's losses by a reason."""
+    return (slot * _LOSS_SLOTS + reason).to_bytes(4, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMap:
+    """A map of one policy and what it is filled with when it was created."""
+
+    spec: MapSpec
+    items: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class MapNumbers:
+    """Gives numbers to the maps of one text."""
+
+    own: list[OwnMap] = field(default_factory=list)
+    _macros: list[str] = field(default_factory=lambda: [_MACROS[name] for name in SHARED])
+
+    def add(self, macro: str, spec: MapSpec, items: tuple[tuple[bytes, bytes], ...] = ()) -> str:
+        """Add an own map unless its macro exists; return the macro."""
+        if macro not in self._macros:
+            self._macros.append(macro)
+            self.own.append(OwnMap(spec, items))
+        return macro
+
+    def lpm(self, macro: str, name: str, key_size: int, keys: dict[bytes, bytes]) -> str:
+        """Add a longest-prefix trie; keys have their length in bits first."""
+        spec = MapSpec(name, MapType.LPM_TRIE, key_size, 1, max(1, len(keys)), NO_PREALLOC)
+        return self.add(macro, spec, tuple(keys.items()))
+
+    def array(self, macro: str, name: str, value: bytes) -> str:
+        """Add an array of one value, which programs address directly."""
+        spec = MapSpec(name, MapType.ARRAY, 4, (len(value) + 7) // 8 * 8, 1)
+        return self.add(macro, spec, ((bytes(4), value.ljust(spec.value_size, b"\0")),))
+
+    def definitions(self) -> str:
+        """Return the macros as C."""
+        return "\n".join(f"#define {name} {n}" for n, name in enumerate(self._macros))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all maps in the order of their numbers."""
+        return (*SHARED, *(one.spec.name for one in self.own))

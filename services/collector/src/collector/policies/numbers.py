@@ -1,0 +1,40 @@
+"""Constants that a program gets when it is loaded: NUMBER of bpf/tracing/program.h.
+
+The compiled text has a 16-byte load with source register 15 for each; here it becomes a plain load
+of the constant, so one object serves every slot, revision and target.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+_LD_IMM64 = 0x18
+_SLOT = 8
+_NUMBER = 15
+
+
+class Number(IntEnum):
+    """``enum number`` of bpf/tracing/program.h."""
+
+    SLOT = 0
+    POLICY = 1
+    REVISION = 2
+    HOOK = 3
+    LEVEL = 4
+
+
+def bind(instructions: bytes, values: dict[Number, int]) -> bytes:
+    """Return the instructions with the constants in place; raise KeyError for one not given."""
+    out, at = bytearray(instructions), 0
+    while at < len(out):
+        if out[at] != _LD_IMM64:
+            at += _SLOT
+            continue
+        if out[at + 1] >> 4 == _NUMBER:
+            which = Number(int.from_bytes(out[at + 4 : at + 8], "little"))
+            value = values[which].to_bytes(8, "little")
+            out[at + 1] &= 0x0F
+            out[at + 4 : at + 8] = value[:4]
+            out[at + 12 : at + 16] = value[4:]
+        at += 2 * _SLOT
+    return bytes(out)

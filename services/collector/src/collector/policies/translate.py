@@ -1,0 +1,153 @@
+"""From a plan to the C text of its programs, filters first, arguments when they are first needed.
+
+`translate` is a pure function: the same plan on the same kernel gives the same text, whose digest
+is the key of the compiled object. What is known only when the policy is loaded (numbers of policy
+and hook) is left open, see `policies.numbers`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from collector.bpf.btf import Btf
+from collector.policies.arguments.base import Unit
+from collector.policies.ctext import comment
+from collector.policies.maps import MapNumbers, OwnMap
+from collector.policies.offsets import definitions
+from collector.policies.plan import Mechanism, Plan, PlannedHook, Target
+from collector.policies.program import HookText
+from collector.policies.sources import Frame
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
+_CPUS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the text depends on beside the plan."""
+
+    btf: Btf
+    cpus: int  # possible ones
+    folder: Path  # bpf/
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A function of the text, and what it is attached to.
+
+    ``hooks`` are indexes of hooks in the record, one for each target. Where ``by_cookie``, one
+    program serves all targets and the index is the attach cookie; where ``by_table``, it looks the
+    index up by the system call's number; else each target has a program with its own number.
+    """
+
+    function: str
+    mechanism: Mechanism
+    targets: tuple[Target, ...]
+    hooks: tuple[int, ...]
+    by_cookie: bool = False
+    by_table: bool = False
+    sleepable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The C text of a policy."""
+
+    text: str  # as it is compiled
+    shown: str  # without the headers: what a user reads
+    programs: tuple[Generated, ...]
+    maps: tuple[str, ...]  # names in the order of their numbers, the shared ones first
+    own: tuple[OwnMap, ...]
+    selectors: tuple[int, ...]  # of each planned hook: where its counters begin
+
+
+def translate(plan: Plan, kernel: Kernel) -> Translation:
+    """Return the programs of ``plan`` as C; raise `BtfError` if this kernel lacks a member."""
+    unit = Unit(MapNumbers(), {"record.h", "context.h"}, [])
+    programs: list[Generated] = []
+    functions: list[str] = []
+    first_hook, first_counter, starts = 0, 0, []
+    for number, hook in enumerate(plan.hooks):
+        for generated, text in _functions(plan, hook, number, first_hook, first_counter, unit):
+            programs.append(generated)
+            functions.append(text)
+        starts.append(first_counter)
+        first_hook += len(hook.targets)
+        first_counter += max(1, len(hook.hook.selectors))
+    body = "\n\n".join([_title(plan), *unit.functions, *functions]) + "\n"
+    sizes = _counter_sizes(first_counter, kernel.cpus)
+    headers = _expanded(sorted(unit.headers), kernel.folder)
+    constants = f"{sizes}\n{unit.maps.definitions()}\n"
+    constants += definitions(headers + body, kernel.btf) + "\n"
+    shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
+    return Translation(
+        constants + headers + body, constants + shown + "\n" + body, tuple(programs),
+        unit.maps.names(), tuple(unit.maps.own), tuple(starts),
+    )  # fmt: skip
+
+
+def _functions(
+    plan: Plan, hook: PlannedHook, number: int, first_hook: int, first_counter: int, unit: Unit
+) -> list[tuple[Generated, str]]:
+    """Return the programs of one planned hook: entry, and exit where it has one."""
+    found: list[tuple[Generated, str]] = []
+    targets = list(enumerate(hook.targets, first_hook))
+    for variant, group in enumerate(_groups(hook, targets)):
+        first = group[0][1]
+        name = f"hook{number}" + (f"_{variant}" if variant else "")
+        text = HookText(plan, hook, first, number, first_counter, unit)
+        for mechanism, suffix in ((hook.entry, ""), (hook.exit, "_return")):
+            if mechanism is None:
+                continue
+            frame = Frame(
+                mechanism, first.parameters, first.syscall is not None,
+                first.syscall is not None and first.syscall.compat,
+            )  # fmt: skip
+            function = name + suffix
+            generated = Generated(
+                function, mechanism, tuple(t for _, t in group), tuple(i for i, _ in group),
+                by_cookie=frame.by_cookie, by_table=frame.dispatched and len(group) > 1,
+                sleepable=hook.sleepable,
+            )  # fmt: skip
+            found.append((generated, text.entry(function, frame, by_table=generated.by_table)))
+    return found
+
+
+def _groups(
+    hook: PlannedHook, targets: list[tuple[int, Target]]
+) -> list[list[tuple[int, Target]]]:
+    """Return the targets that one function can serve: same arguments, same calling convention."""
+    groups: dict[object, list[tuple[int, Target]]] = {}
+    for index, target in targets:
+        compat = target.syscall is not None and target.syscall.compat
+        parameters = target.parameters if hook.exit is Mechanism.FEXIT else 0
+        groups.setdefault((target.args, compat, parameters), []).append((index, target))
+    return list(groups.values())
+
+
+def _title(plan: Plan) -> str:
+    return comment(f"policy {plan.policy.name}")
+
+
+def _counter_sizes(selectors: int, cpus: int) -> str:
+    slots = 1 << (selectors * 8).bit_length()
+    rounded = 1 << max(0, min(cpus, _CPUS_MAX) - 1).bit_length()
+    return f"#define COUNTER_CPUS {rounded}\n#define COUNTER_SLOTS {slots}"
+
+
+def _expanded(names: list[str], folder: Path) -> str:
+    """Return headers with the headers that they include, each once, behind #line."""
+    done: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in done:
+            return ""
+        done.add(name)
+        path = next(p for p in (folder / "tracing" / name, folder / "lib" / name) if p.exists())
+        text = path.read_text().replace("#pragma once\n", "")
+        inner = "".join(expand(one) for one in _INCLUDE.findall(text))
+        return f'{inner}#line 1 "{path.parent.name}/{name}"\n{_INCLUDE.sub(chr(10), text)}\n'
+
+    return "".join(expand(name) for name in names) + '#line 1 "policy.c"\n'
