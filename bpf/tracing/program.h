@@ -8,6 +8,16 @@
 #pragma once
 
 /*
+ * BCC redefines these, at the text's beginning, as helpers of kernels before 5.5, where it finds no
+ * bpf_probe_read_kernel in /proc/kallsyms: addresses there are hidden from the compiler's child
+ * (DoMiscWorkAround in iovisor/bcc: src/cc/frontends/clang/b_frontend_action.cc).
+ */
+#undef bpf_probe_read_kernel
+#undef bpf_probe_read_kernel_str
+#undef bpf_probe_read_user
+#undef bpf_probe_read_user_str
+
+/*
  * A constant that is known only when the policy is loaded, so that the text and its object do not
  * depend on what else is loaded: a 16-byte load with the source register 15, which no instruction
  * of the kernel has; policies/numbers.py makes a plain load of it.

@@ -19,6 +19,7 @@ from collector.metadata.redaction import Redactor
 from collector.pipeline import Pipeline
 from collector.processes.cache import ProcessCache
 from collector.processes.procfs import host_namespaces, read_all
+from kernel.policy_fixtures import policies  # noqa: F401  # a fixture
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process

@@ -15,6 +15,8 @@ from collector.errors import BtfError
 
 _USED = re.compile(r"\b(OFFSET|SIZE|HAVE)_(\w+)\b")
 
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+
 # OFFSET_x: (struct, member), or several where kernels differ: the first that exists.
 _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
@@ -60,6 +62,7 @@ _OPTIONAL = frozenset({"task_loginuid"})
 def definitions(text: str, btf: Btf) -> str:
     """Return a #define for each OFFSET_, SIZE_ and HAVE_ that ``text`` uses; raise `BtfError`."""
     lines = []
+    text = _COMMENT.sub("", text)
     for kind, name in sorted(set(_USED.findall(text))):
         if kind == "OFFSET":
             lines.append(f"#define OFFSET_{name} {_offset(btf, name)}")

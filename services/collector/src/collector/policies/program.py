@@ -216,8 +216,8 @@ class HookText:
                         "\tgoto leave_matched;", "}")  # fmt: skip
         self._take(values, out)
         out.add("begin_record(&s->record, hook, selector);")
-        for one in values.all():
-            self._write(one, values, frame, out)
+        for arg in values.all():
+            self._write(arg, values, frame, out)
         self._finish(posts, out)
 
     def _write(self, arg: Arg, values: Values, frame: Frame, out: Lines) -> None:
@@ -257,7 +257,9 @@ class HookText:
             out.add("if (s)", "\trelease_scratch(s);")
         out.label("leave")
         if frame.mechanism is Mechanism.SYS_ENTER:
-            out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_ENTER), ctx[1], NUMBER(NUMBER_LEVEL) + 1);")
+            out.add(
+                "jump_to_level(ctx, MAP(MAP_SYSCALLS_ENTER), ctx[1], NUMBER(NUMBER_LEVEL) + 1);"
+            )
         out.add("return 0;")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from collector.bpf.btf import Btf
 from collector.policies.arguments.base import Unit
+from collector.policies.counters import Counters
 from collector.policies.ctext import comment
 from collector.policies.maps import MapNumbers, OwnMap
 from collector.policies.offsets import definitions
@@ -21,7 +22,6 @@ from collector.policies.program import HookText
 from collector.policies.sources import Frame
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
-_CPUS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class Translation:
     programs: tuple[Generated, ...]
     maps: tuple[str, ...]  # names in the order of their numbers, the shared ones first
     own: tuple[OwnMap, ...]
-    selectors: tuple[int, ...]  # of each planned hook: where its counters begin
+    counters: Counters
+    selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
 
 
 def translate(plan: Plan, kernel: Kernel) -> Translation:
@@ -77,14 +78,16 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
         first_hook += len(hook.targets)
         first_counter += max(1, len(hook.hook.selectors))
     body = "\n\n".join([_title(plan), *unit.functions, *functions]) + "\n"
-    sizes = _counter_sizes(first_counter, kernel.cpus)
+    counters = Counters.of(first_counter, kernel.cpus)
+    unit.maps.add("MAP_COUNTERS", counters.spec())
     headers = _expanded(sorted(unit.headers), kernel.folder)
-    constants = f"{sizes}\n{unit.maps.definitions()}\n"
+    constants = f"{counters.definitions()}\n{unit.maps.definitions()}\n"
     constants += definitions(headers + body, kernel.btf) + "\n"
     shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
-        unit.maps.names(), tuple(unit.maps.own), tuple(starts),
+        unit.maps.names(), tuple(unit.maps.own), counters,
+        tuple(starts),
     )  # fmt: skip
 
 
@@ -115,9 +118,7 @@ def _functions(
     return found
 
 
-def _groups(
-    hook: PlannedHook, targets: list[tuple[int, Target]]
-) -> list[list[tuple[int, Target]]]:
+def _groups(hook: PlannedHook, targets: list[tuple[int, Target]]) -> list[list[tuple[int, Target]]]:
     """Return the targets that one function can serve: same arguments, same calling convention."""
     groups: dict[object, list[tuple[int, Target]]] = {}
     for index, target in targets:
@@ -129,12 +130,6 @@ def _groups(
 
 def _title(plan: Plan) -> str:
     return comment(f"policy {plan.policy.name}")
-
-
-def _counter_sizes(selectors: int, cpus: int) -> str:
-    slots = 1 << (selectors * 8).bit_length()
-    rounded = 1 << max(0, min(cpus, _CPUS_MAX) - 1).bit_length()
-    return f"#define COUNTER_CPUS {rounded}\n#define COUNTER_SLOTS {slots}"
 
 
 def _expanded(names: list[str], folder: Path) -> str:

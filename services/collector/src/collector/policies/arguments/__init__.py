@@ -15,7 +15,12 @@ from collector.policies.arguments.texts import TextReader
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
 _T = ArgumentType
-_NUMBER, _CAPABILITIES, _TEXT, _FILE = NumberReader(), CapabilitiesReader(), TextReader(), FileReader()
+_NUMBER, _CAPABILITIES, _TEXT, _FILE = (
+    NumberReader(),
+    CapabilitiesReader(),
+    TextReader(),
+    FileReader(),
+)
 
 _BY_FAMILY: dict[Family, Reader] = {
     Family.NUMBER: _NUMBER,

@@ -108,9 +108,7 @@ class Reader(Protocol):
     def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
         """Make what the filters compare; return whether this wrote the item."""
 
-    def condition(
-        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
-    ) -> str:
+    def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         """Return a C condition that is true where ``one`` of the argument's filters matches."""
 
     def write(self, arg: Arg, out: Lines) -> None:

@@ -24,16 +24,16 @@ class FileReader:
     def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
         fetch_address(arg, frame, out)
         out.add(
-            f"s32 {arg.name}_len = -1;", f"char *{arg.name}_text = NULL;", f"u16 {arg.name}_mode = 0;"
+            f"s32 {arg.name}_len = -1;",
+            f"char *{arg.name}_text = NULL;",
+            f"u16 {arg.name}_mode = 0;",
         )
 
     def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
         self.write(arg, out)
         return True
 
-    def condition(
-        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
-    ) -> str:
+    def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         positive = OPERATORS[one.operator].opposite or one.operator
         if positive is Operator.FILE_TYPE:
             mode = f"({arg.name}_mode & {_S_IFMT:#o})"
@@ -53,7 +53,9 @@ class FileReader:
         call = {
             ArgumentType.FILE: f"write_file({where}{name}, {tail})",
             ArgumentType.FD: f"write_file({where}file_of_fd({name}), {tail})",
-            ArgumentType.KIOCB: f"write_file({where}KERNEL(u64, {name} + OFFSET_kiocb_file), {tail})",
+            ArgumentType.KIOCB: (
+                f"write_file({where}KERNEL(u64, {name} + OFFSET_kiocb_file), {tail})"
+            ),
             ArgumentType.LINUX_BINPRM: (
                 f"write_file({where}KERNEL(u64, {name} + OFFSET_binprm_file), {tail})"
             ),

@@ -33,9 +33,7 @@ class NumberReader:
     def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
         return False
 
-    def condition(
-        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
-    ) -> str:
+    def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CEL:
             return cel.condition(one)
         info = TYPES[arg.type]
@@ -61,14 +59,10 @@ class CapabilitiesReader(NumberReader):
             out.add(f"{arg.name}_set = {arg.name};", f"{arg.name}_ok = true;")
             return False
         # kernel_cap_t was u32[2] until v6.3, u64 since: on little endian the same eight bytes.
-        out.add(
-            f"{arg.name}_ok = !bpf_probe_read_kernel(&{arg.name}_set, 8, (void *){arg.name});"
-        )
+        out.add(f"{arg.name}_ok = !bpf_probe_read_kernel(&{arg.name}_set, 8, (void *){arg.name});")
         return False
 
-    def condition(
-        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
-    ) -> str:
+    def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CAPABILITIES_GAINED:
             return capabilities.gained(one)
         inner = numbers.condition(f"{arg.name}_set", one, signed=False, bits=64, unit=unit)
@@ -89,8 +83,10 @@ def narrow(arg: Arg) -> str:
     if info.family is not Family.NUMBER or arg.type is ArgumentType.SYSCALL64:
         return ""
     source = arg.planned.source
-    if isinstance(source, RecordField) and source.size * 8 <= info.bits and source.signed == (
-        info.signed
+    if (
+        isinstance(source, RecordField)
+        and source.size * 8 <= info.bits
+        and source.signed == (info.signed)
     ):
         return ""
     if info.bits == 64:

@@ -43,9 +43,7 @@ class TextReader:
         )
         return False
 
-    def condition(
-        self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit
-    ) -> str:
+    def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         where = f"(const char *){arg.name}_head" if _is_short(filters) else f"{arg.name}_text"
         inner = texts.condition(where, f"{arg.name}_len", one, unit)
         return f"({arg.name}_len >= 0 && {inner})"
@@ -61,9 +59,12 @@ class TextReader:
 def _is_short(filters: list[ValueFilter]) -> bool:
     """Whether all compares fit on the stack: a few short values from the text's beginning."""
     values = [v for one in filters for v in one.values if isinstance(v, bytes)]
-    return bool(filters) and all(
-        (OPERATORS[one.operator].opposite or one.operator) in _ON_STACK for one in filters
-    ) and len(values) <= texts.UNROLLED_MAX and all(len(value) <= SHORT_MAX for value in values)
+    return (
+        bool(filters)
+        and all((OPERATORS[one.operator].opposite or one.operator) in _ON_STACK for one in filters)
+        and len(values) <= texts.UNROLLED_MAX
+        and all(len(value) <= SHORT_MAX for value in values)
+    )
 
 
 def _short_size(filters: list[ValueFilter]) -> int:

@@ -74,9 +74,7 @@ def _trie(
     return trie, ends
 
 
-def _close(
-    trie: list[list[int]], ends: list[bool], count: int
-) -> tuple[tuple[int, ...], int]:
+def _close(trie: list[list[int]], ends: list[bool], count: int) -> tuple[tuple[int, ...], int]:
     """Return the complete transitions with one accepting state at the end."""
     back = [0] * len(trie)
     queue = deque([0])

@@ -126,7 +126,11 @@ def _prefix(values: tuple[bytes, ...], unit: Unit) -> list[str]:
     lines = []
     for value in kept:
         test = all_of([f"len >= {len(value)}", *same_bytes("text", value)])
-        lines += [f"\t{comment(quoted(value))}", f"\tif {_in_parentheses(test)}", "\t\treturn true;"]
+        lines += [
+            f"\t{comment(quoted(value))}",
+            f"\tif {_in_parentheses(test)}",
+            "\t\treturn true;",
+        ]
     return [*lines, "\treturn false;"]
 
 
@@ -138,7 +142,11 @@ def _postfix(values: tuple[bytes, ...], unit: Unit) -> list[str]:
     for value in kept:
         end = f"tail(text, len, {len(value)})"
         test = all_of([f"len >= {len(value)}", *same_bytes(end, value)])
-        lines += [f"\t{comment(quoted(value))}", f"\tif {_in_parentheses(test)}", "\t\treturn true;"]
+        lines += [
+            f"\t{comment(quoted(value))}",
+            f"\tif {_in_parentheses(test)}",
+            "\t\treturn true;",
+        ]
     return [*lines, "\treturn false;"]
 
 
@@ -149,8 +157,7 @@ def _in_parentheses(test: str) -> str:
 def trie_keys(values: Iterable[bytes], size: int) -> dict[bytes, bytes]:
     """Return the keys of a longest-prefix trie: length in bits, then the bytes."""
     return {
-        (8 * len(value)).to_bytes(4, "little") + value.ljust(size, b"\0"): b"\1"
-        for value in values
+        (8 * len(value)).to_bytes(4, "little") + value.ljust(size, b"\0"): b"\1" for value in values
     }
 
 

@@ -1,0 +1,138 @@
+"""The dispatcher of system calls: one raw tracepoint program for all policies.
+
+It jumps by the call's number; programs of one call stand at levels, see bpf/tracing/dispatch.h. The
+two dispatcher programs are written as instructions, there is nothing to compile: bounds check of
+the number, tail call, return.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from collector.bpf import links, programs
+from collector.bpf.btf import Btf
+from collector.bpf.links import Link
+from collector.bpf.maps import BpfMap
+from collector.bpf.programs import Kind, Program, ProgramSpec
+from collector.errors import ProbeError
+from collector.policies.maps import SYSCALL_LEVELS, SYSCALLS_MAX
+
+_U32 = struct.Struct("<I")
+
+
+def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("<BBhi", code, src << 4 | dst, offset, value)
+
+
+def enter_program(array: int) -> bytes:
+    """Return the instructions: r1 context, whose second word is the system call's number."""
+    return b"".join(
+        [
+            _instruction(0x79, 3, 1, 8),  # r3 = ctx[1]
+            _instruction(0x35, 3, offset=3, value=SYSCALLS_MAX),  # if r3 >= it: to the end
+            _instruction(0x18, 2, 1, value=array),  # r2 = the program array
+            _instruction(0),
+            _instruction(0x85, value=12),  # bpf_tail_call(r1, r2, r3)
+            _instruction(0xB7, 0, value=0),  # r0 = 0
+            _instruction(0x95),
+        ]
+    )
+
+
+def exit_program(array: int, number_offset: int) -> bytes:
+    """Return the instructions: the number is in the saved registers, ctx[0]."""
+    return b"".join(
+        [
+            _instruction(0xBF, 6, 1),  # r6 = ctx
+            _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + number_offset
+            _instruction(0x07, 3, value=number_offset),
+            _instruction(0xBF, 1, 10),  # r1 = stack - 8
+            _instruction(0x07, 1, value=-8),
+            _instruction(0xB7, 2, value=8),
+            _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 8, r3)
+            _instruction(0x79, 3, 10, -8),
+            _instruction(0x35, 3, offset=4, value=SYSCALLS_MAX),
+            _instruction(0xBF, 1, 6),
+            _instruction(0x18, 2, 1, value=array),
+            _instruction(0),
+            _instruction(0x85, value=12),
+            _instruction(0xB7, 0, value=0),
+            _instruction(0x95),
+        ]
+    )
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Owns the dispatcher programs; attaches each when its first policy needs it."""
+
+    entry: BpfMap
+    exit: BpfMap
+    levels: memoryview  # highest used level plus 1, of each system call
+    number_offset: int = 120  # of the call's number in struct pt_regs: orig_ax on x86
+    _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
+    _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
+
+    def free_level(self, number: int, *, at_return: bool) -> int:
+        """Return a level that no program of this system call uses; raise `ProbeError`."""
+        if not 0 <= number < SYSCALLS_MAX:
+            raise ProbeError(f"attach: system call {number}: numbers are below {SYSCALLS_MAX}")
+        used = self._used.get((at_return, number), set())
+        for level in range(SYSCALL_LEVELS):
+            if level not in used:
+                return level
+        raise ProbeError(
+            f"attach: system call {number}: {SYSCALL_LEVELS} hooks on it already; remove a policy"
+        )
+
+    def add(self, number: int, level: int, program: int, *, at_return: bool) -> None:
+        """Let a program run at this system call."""
+        array = self.exit if at_return else self.entry
+        array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
+        self._used.setdefault((at_return, number), set()).add(level)
+        self._set_levels(number)
+        if at_return not in self._attached:
+            self._attach(at_return=at_return)
+
+    def remove(self, number: int, level: int, *, at_return: bool) -> None:
+        """Take a program away."""
+        array = self.exit if at_return else self.entry
+        array.delete(_U32.pack(level * SYSCALLS_MAX + number))
+        self._used[at_return, number].discard(level)
+        self._set_levels(number)
+        if not any(levels for (when, _), levels in self._used.items() if when is at_return):
+            self._detach(at_return=at_return)
+
+    def close(self) -> None:
+        """Detach and release the array of levels."""
+        for at_return in tuple(self._attached):
+            self._detach(at_return=at_return)
+        self.levels.release()
+
+    def _set_levels(self, number: int) -> None:
+        # Entry and exit share the bound: a jump to an empty level does nothing.
+        used = self._used.get((False, number), set()) | self._used.get((True, number), set())
+        self.levels[number] = max(used, default=-1) + 1
+
+    def _attach(self, *, at_return: bool) -> None:
+        if at_return:
+            name, code = "sys_exit", exit_program(self.exit.fd, self.number_offset)
+        else:
+            name, code = "sys_enter", enter_program(self.entry.fd)
+        program = programs.load(ProgramSpec(f"on_{name}", Kind.RAW_TRACEPOINT, code))
+        self._attached[at_return] = program, links.attach(program, name)
+
+    def _detach(self, *, at_return: bool) -> None:
+        if at_return in self._attached:
+            program, link = self._attached.pop(at_return)
+            link.close()
+            program.close()
+
+
+def number_offset(btf: Btf) -> int:
+    """Return where struct pt_regs has the system call's number; raise `BtfError`."""
+    for member in ("orig_ax", "syscallno"):
+        if btf.has_name(member):
+            return btf.struct_member("struct pt_regs", member).offset
+    return btf.struct_member("struct pt_regs", "orig_ax").offset

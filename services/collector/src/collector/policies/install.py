@@ -1,0 +1,231 @@
+"""From a translated and compiled policy to programs in the kernel, attached but switched off.
+
+`SharedMaps` owns the maps that all policies use; `Installed` owns one revision's programs, maps and
+links. A policy is installed while its mode word is off; `SharedMaps.set_mode` switches all of its
+hooks with one store. Attaching and closing block: up to 130 ms a hook, so never in the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from collector.bpf import links, maps, programs
+from collector.bpf.bytecode import ProgramCode, ProgramPlan, relocate, relocations
+from collector.bpf.links import Link, Uprobe
+from collector.bpf.maps import BpfMap
+from collector.bpf.programs import Kind, Program, ProgramSpec
+from collector.policies.dispatch import Dispatcher
+from collector.policies.maps import (
+    LOSS_REASONS,
+    LOST,
+    MODES,
+    POLICIES_MAX,
+    SYSCALL_LEVELS_MAP,
+    SYSCALLS_ENTER,
+    SYSCALLS_EXIT,
+    loss_key,
+    shared_specs,
+)
+from collector.policies.numbers import Number, bind
+from collector.policies.plan import Mechanism, Target
+from collector.policies.translate import Generated, Translation
+
+KINDS: Mapping[Mechanism, Kind] = {
+    Mechanism.FENTRY: Kind.FENTRY,
+    Mechanism.FEXIT: Kind.FEXIT,
+    Mechanism.FMOD_RET: Kind.FMOD_RET,
+    Mechanism.LSM: Kind.LSM,
+    Mechanism.KPROBE: Kind.KPROBE,
+    Mechanism.KRETPROBE: Kind.KRETPROBE,
+    Mechanism.KPROBE_MULTI: Kind.KPROBE_MULTI,
+    Mechanism.KRETPROBE_MULTI: Kind.KRETPROBE_MULTI,
+    Mechanism.SYS_ENTER: Kind.TAIL_CALL,
+    Mechanism.SYS_EXIT: Kind.TAIL_CALL,
+    Mechanism.RAW_TRACEPOINT: Kind.RAW_TRACEPOINT,
+    Mechanism.TP_BTF: Kind.TP_BTF,
+    Mechanism.TRACEPOINT: Kind.TRACEPOINT,
+    Mechanism.UPROBE: Kind.UPROBE,
+    Mechanism.URETPROBE: Kind.URETPROBE,
+    Mechanism.UPROBE_MULTI: Kind.UPROBE_MULTI,
+    Mechanism.URETPROBE_MULTI: Kind.URETPROBE_MULTI,
+}
+_UPROBES = (
+    Mechanism.UPROBE, Mechanism.URETPROBE, Mechanism.UPROBE_MULTI, Mechanism.URETPROBE_MULTI
+)  # fmt: skip
+_RETURNS = (
+    Mechanism.FEXIT, Mechanism.KRETPROBE, Mechanism.KRETPROBE_MULTI, Mechanism.SYS_EXIT,
+    Mechanism.URETPROBE, Mechanism.URETPROBE_MULTI,
+)  # fmt: skip
+
+
+class ModeWord(IntEnum):
+    """``enum policy_mode`` of bpf/tracing/maps.h."""
+
+    OFF = 0
+    MONITOR = 1
+    ENFORCE = 2
+
+
+@dataclass(slots=True)
+class SharedMaps:
+    """Owns the maps of all policies; those of the base programs belong to their owner."""
+
+    fds: dict[str, int]
+    dispatcher: Dispatcher
+    _own: dict[str, BpfMap]
+    _modes: memoryview
+
+    @classmethod
+    def create(cls, events: int, processes: int) -> SharedMaps:
+        """Create them; raise `ProbeError`."""
+        own = {spec.name: maps.create(spec) for spec in shared_specs()}
+        fds = {"events": events, "processes": processes}
+        fds |= {name: one.fd for name, one in own.items()}
+        dispatcher = Dispatcher(
+            own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], memoryview(own[SYSCALL_LEVELS_MAP].mapped())
+        )
+        modes = memoryview(own[MODES].mapped())[: 4 * POLICIES_MAX].cast("I")
+        return cls(fds, dispatcher, own, modes)
+
+    def set_mode(self, slot: int, mode: ModeWord) -> None:
+        """Switch every hook of a loaded revision."""
+        self._modes[slot] = mode
+
+    def mode(self, slot: int) -> ModeWord:
+        """Return the mode of a loaded revision."""
+        return ModeWord(self._modes[slot])
+
+    def lost(self, slot: int) -> dict[str, int]:
+        """Return how many records a loaded revision lost, by reason."""
+        found = {}
+        for number, reason in enumerate(LOSS_REASONS):
+            values = memoryview(self._own[LOST].lookup(loss_key(slot, number)) or b"").cast("Q")
+            found[reason] = sum(values)
+        return found
+
+    def close(self) -> None:
+        """Close the maps and the dispatcher's programs."""
+        self.dispatcher.close()
+        for one in self._own.values():
+            one.close()
+
+
+@dataclass(slots=True)
+class Installed:
+    """Owns the programs, maps and links of one revision of a policy."""
+
+    maps: dict[str, BpfMap] = field(default_factory=dict)
+    programs: list[Program] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
+    _dispatcher: Dispatcher | None = None
+
+    def close(self) -> None:
+        """Detach, then close programs and maps; the policy must be off."""
+        for at_return, number, level in self.jumps:
+            assert self._dispatcher is not None
+            self._dispatcher.remove(number, level, at_return=at_return)
+        for link in self.links:
+            link.close()
+        for program in self.programs:
+            program.close()
+        for one in self.maps.values():
+            one.close()
+        self.links, self.programs, self.maps, self.jumps = [], [], {}, []
+
+
+def install(
+    translation: Translation,
+    codes: Mapping[str, bytes],
+    shared: SharedMaps,
+    *,
+    slot: int,
+    policy: int,
+    revision: int,
+) -> Installed:
+    """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
+    installed = Installed(_dispatcher=shared.dispatcher)
+    numbers = {Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision}
+    try:
+        for own in translation.own:
+            installed.maps[own.spec.name] = created = maps.create(own.spec)
+            created.update_batch(own.items)
+        fds = shared.fds | {name: one.fd for name, one in installed.maps.items()}
+        numbered = [fds[name] for name in translation.maps]
+        # Returns first: an entry whose return is not hooked would wait for it.
+        for one in sorted(translation.programs, key=lambda one: one.mechanism not in _RETURNS):
+            _install_function(one, _relocated(one, codes, numbered), numbers, installed)
+    except BaseException:
+        installed.close()
+        raise
+    return installed
+
+
+def _relocated(one: Generated, codes: Mapping[str, bytes], fds: list[int]) -> bytes:
+    code = codes[one.function]
+    plan = ProgramPlan(one.function, KINDS[one.mechanism])
+    return relocate(ProgramCode(plan, code, relocations(code, len(fds))), fds)
+
+
+def _install_function(
+    one: Generated, code: bytes, numbers: dict[Number, int], installed: Installed
+) -> None:
+    if one.by_cookie:
+        _install_multi(one, bind(code, numbers | {Number.HOOK: 0}), installed)
+        return
+    if one.by_table or one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
+        _install_jumps(one, code, numbers, installed)
+        return
+    for hook, target in zip(one.hooks, one.targets, strict=True):
+        program = _load(one, bind(code, numbers | {Number.HOOK: hook}), target, installed)
+        if one.mechanism in _UPROBES:
+            installed.links.append(links.attach_uprobe(program, _place(target)))
+        else:
+            installed.links.append(links.attach(program, _attach_name(one, target)))
+
+
+def _install_jumps(
+    one: Generated, code: bytes, numbers: dict[Number, int], installed: Installed
+) -> None:
+    dispatcher, at_return = installed._dispatcher, one.mechanism is Mechanism.SYS_EXIT
+    assert dispatcher is not None
+    for hook, target in zip(one.hooks, one.targets, strict=True):
+        assert target.syscall is not None
+        number = target.syscall.number
+        level = dispatcher.free_level(number, at_return=at_return)
+        values = numbers | {Number.HOOK: hook, Number.LEVEL: level}
+        program = _load(one, bind(code, values), target, installed)
+        dispatcher.add(number, level, program.fd, at_return=at_return)
+        installed.jumps.append((at_return, number, level))
+
+
+def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
+    program = _load(one, code, one.targets[0], installed)
+    if one.mechanism in _UPROBES:
+        places = [_place(target) for target in one.targets]
+        installed.links.append(links.attach_uprobes(program, places, one.hooks))
+    else:
+        names = [target.attach for target in one.targets]
+        installed.links.append(links.attach_kprobes(program, names, one.hooks))
+
+
+def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> Program:
+    spec = ProgramSpec(
+        one.function, KINDS[one.mechanism], code, target.btf_id, sleepable=one.sleepable
+    )
+    program = programs.load(spec)
+    installed.programs.append(program)
+    return program
+
+
+def _place(target: Target) -> Uprobe:
+    return Uprobe(Path(target.path), target.offset, target.ref_ctr_offset)
+
+
+def _attach_name(one: Generated, target: Target) -> str:
+    if one.mechanism is Mechanism.TRACEPOINT:
+        return f"{target.subsystem}/{target.attach}"
+    return target.attach

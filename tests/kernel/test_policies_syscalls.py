@@ -1,0 +1,69 @@
+"""Policies on system calls: whole records of real calls, by the dispatcher."""
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from collector.policies.install import ModeWord
+from collector.records.values import TracingRecord
+from support.policies import POLICY, REVISION, arg, in_child, match, syscall_plan
+from tracingpolicy.operators import Operator
+from tracingpolicy.selectors import Selector
+from tracingpolicy.types import ArgumentType as T
+
+pytestmark = pytest.mark.kernel
+
+AT_FDCWD = -100
+OPENAT = 257
+ARGS = (arg(0, T.INT), arg(1, T.STRING), arg(2, T.INT))
+PASSWD = Selector(args=(match(1, Operator.PREFIX, b"/etc/pass"),))
+
+
+def open_all(*paths: str) -> None:
+    for path in paths:
+        with suppress(OSError):
+            os.close(os.open(path, os.O_RDONLY))
+
+
+def test_matching_call_gives_one_whole_record(policies):
+    with policies.loaded(syscall_plan("openat", OPENAT, ARGS, (PASSWD,))) as loaded:
+        pid = in_child(lambda: open_all("/etc/passwd", "/etc/group", "/etc/passwords"))
+        first, second = loaded.until(2, pid)
+    assert (first.args, second.args) == (
+        (AT_FDCWD, b"/etc/passwd", os.O_CLOEXEC),
+        (AT_FDCWD, b"/etc/passwords", os.O_CLOEXEC),
+    )
+    assert first == TracingRecord(
+        policy=POLICY, revision=REVISION, hook=0, ktime_ns=first.ktime_ns, image_ktime_ns=0,
+        pid=pid, tid=pid, action=1, args=first.args, start_boottime_ns=first.start_boottime_ns,
+    )  # fmt: skip
+    assert 0 < first.start_boottime_ns < first.ktime_ns < second.ktime_ns
+    assert loaded.lost == dict.fromkeys(loaded.lost, 0)
+
+
+def test_policy_that_is_off_reports_nothing(policies):
+    with policies.loaded(syscall_plan("openat", OPENAT, ARGS, (PASSWD,))) as loaded:
+        loaded.shared.set_mode(loaded.slot, ModeWord.OFF)
+        quiet = in_child(lambda: open_all("/etc/passwd"))
+        loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+        pid = in_child(lambda: open_all("/etc/passwd"))
+        loaded.until(1, pid)
+        assert loaded.of(quiet) == []
+
+
+def test_several_policies_on_one_call_each_report_it(policies):
+    plan = syscall_plan("openat", OPENAT, ARGS, (PASSWD,))
+    others = [replace(plan, policy=replace(plan.policy, name=f"other-{n}")) for n in range(3)]
+    with (
+        policies.loaded(plan) as first,
+        policies.loaded(others[0]) as second,
+        policies.loaded(others[1]) as third,
+    ):
+        second.shared.set_mode(second.slot, ModeWord.OFF)
+        second.installed.close()  # leaves a hole in the jumps
+        pid = in_child(lambda: open_all("/etc/passwd"))
+        first.until(2, pid)
+        assert len(first.of(pid)) == 2
+        assert (first.counts().posted, third.counts().posted) == (1, 1)

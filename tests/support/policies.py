@@ -1,0 +1,206 @@
+"""Policies on the running kernel, without a collector: plan in, decoded records out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from collector.bpf import compiler, maps
+from collector.bpf.btf import Btf
+from collector.bpf.maps import BpfMap, MapSpec, MapType, possible_cpus
+from collector.bpf.ring import Ring
+from collector.policies.counters import SelectorCounts
+from collector.policies.install import Installed, ModeWord, SharedMaps, install
+from collector.policies.plan import (
+    Mechanism,
+    Plan,
+    PlannedArgument,
+    PlannedHook,
+    Source,
+    Syscall,
+    SyscallArgument,
+    Target,
+)
+from collector.policies.translate import Kernel, Translation, translate
+from collector.records.tracing import decode_tracing
+from collector.records.values import TracingRecord
+from tracingpolicy.model import Argument, Kprobe, Policy
+from tracingpolicy.operators import Operator
+from tracingpolicy.selectors import Action, Selector, ValueFilter
+from tracingpolicy.types import ArgumentType
+
+BPF = Path(__file__).parents[2] / "bpf"
+RING_BYTES = 1 << 20
+POLICY, REVISION = 7, 3
+
+
+@cache
+def btf() -> Btf:
+    """The running kernel's types, read once."""
+    return Btf.vmlinux()
+
+
+@cache
+def kernel() -> Kernel:
+    """What translation depends on."""
+    return Kernel(btf(), possible_cpus(), BPF)
+
+
+@dataclass
+class Loaded:
+    """One policy in the kernel, switched on."""
+
+    translation: Translation
+    installed: Installed
+    shared: SharedMaps
+    ring: Ring
+    slot: int
+    records: list[TracingRecord] = field(default_factory=list)
+
+    def pump(self) -> list[TracingRecord]:
+        """Decode what is in the ring; return all records so far."""
+        self.records += [decode_tracing(one) for one in self.ring.drain()]
+        return self.records
+
+    def of(self, pid: int) -> list[TracingRecord]:
+        """Return the records of a process so far."""
+        return [one for one in self.pump() if one.pid == pid]
+
+    def until(self, count: int, pid: int, timeout_s: float = 10.0) -> list[TracingRecord]:
+        """Return the records of a process once there are ``count``."""
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.of(pid)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} records: {found}"
+            time.sleep(0.002)
+        return found
+
+    def counts(self, selector: int = 0) -> SelectorCounts:
+        """Return what the programs counted for a selector."""
+        memory = self.installed.maps["policy_counters"].mapped()
+        return self.translation.counters.of_selector(memory, selector)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Return the losses by reason."""
+        return self.shared.lost(self.slot)
+
+
+@dataclass
+class Machine:
+    """The shared maps of a test session; compiled texts are kept."""
+
+    events: BpfMap
+    processes: BpfMap
+    shared: SharedMaps
+    ring: Ring
+    _codes: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _slots: int = 0
+
+    @classmethod
+    def create(cls) -> Machine:
+        """Create the maps."""
+        maps.raise_memlock_limit()
+        events = maps.create(MapSpec("events", MapType.RINGBUF, 0, 0, RING_BYTES))
+        size = process_value_size()
+        processes = maps.create(MapSpec("processes", MapType.HASH, 4, size, 4096))
+        shared = SharedMaps.create(events.fd, processes.fd)
+        return cls(events, processes, shared, Ring(events.fd, RING_BYTES))
+
+    def compile(self, translation: Translation) -> dict[str, bytes]:
+        """Return the bytecode of each function; a text is compiled once."""
+        if translation.text not in self._codes:
+            names = tuple(one.function for one in translation.programs)
+            source = compiler.Source(translation.text, names)
+            self._codes[translation.text] = asyncio.run(
+                compiler.compile_source(source, BPF / "shim")
+            )
+        return self._codes[translation.text]
+
+    @contextmanager
+    def loaded(self, plan: Plan, mode: ModeWord = ModeWord.MONITOR) -> Iterator[Loaded]:
+        """Load a plan, switch it on, and remove it at the end."""
+        translation = translate(plan, kernel())
+        codes = self.compile(translation)
+        self._slots += 1
+        slot = self._slots % 512
+        installed = install(
+            translation, codes, self.shared, slot=slot, policy=POLICY, revision=REVISION
+        )
+        try:
+            self.ring.drain()
+            self.shared.set_mode(slot, mode)
+            yield Loaded(translation, installed, self.shared, self.ring, slot)
+        finally:
+            self.shared.set_mode(slot, ModeWord.OFF)
+            installed.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        self.shared.close()
+        self.ring.close()
+        self.processes.close()
+
+
+def process_value_size() -> int:
+    """Return the size of struct process_value, as the C side checks it."""
+    text = (BPF / "lib" / "values.h").read_text()
+    found = re.search(r"sizeof\(struct process_value\) == (\d+)", text)
+    assert found
+    return int(found[1])
+
+
+# --- building plans without documents
+
+
+def arg(index: int, kind: ArgumentType, **options: Any) -> Argument:
+    """Return an argument of a document."""
+    return Argument(index=index, type=kind, **options)
+
+
+def match(operand: int, operator: Operator, *values: Any) -> ValueFilter:
+    """Return an element of matchArgs."""
+    return ValueFilter(operands=(operand,), operator=operator, values=values)
+
+
+def planned(one: Argument, source: Source, *, user_memory: bool = False) -> PlannedArgument:
+    """Return a planned argument."""
+    return PlannedArgument(argument=one, type=one.type, source=source, user_memory=user_memory)
+
+
+def syscall_plan(
+    name: str,
+    number: int,
+    args: tuple[Argument, ...] = (),
+    selectors: tuple[Selector, ...] = (),
+) -> Plan:
+    """Return the plan of a policy with one system call, by the dispatcher."""
+    hook = Kprobe(call=f"sys_{name}", args=args, selectors=selectors)
+    target = Target(
+        name=f"__x64_sys_{name}", attach="sys_enter", syscall=Syscall(number, name, "x64")
+    )
+    planned_args = tuple(planned(one, SyscallArgument(one.index), user_memory=True) for one in args)
+    ready = PlannedHook(hook=hook, entry=Mechanism.SYS_ENTER, targets=(target,), args=planned_args)
+    return Plan(policy=Policy(name="test", kprobes=(hook,)), hooks=(ready,))
+
+
+def in_child(action: Callable[[], None]) -> int:
+    """Run ``action`` in a forked child; return its pid once it has ended."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+__all__ = ["Action", "Selector"]
