@@ -39,7 +39,7 @@ def record(lives: int) -> list[bytes]:
     """Return the records of real short lives, as the ring has them."""
 
     info, folder = kernel.detect(CACHE / "headers"), probes.bpf_folder()
-    flags = probes.compiler_flags(info, folder, ring_size_bytes=64 << 20, process_map_entries=65536)
+    flags = probes.compiler_flags(info, ring_size_bytes=64 << 20, process_map_entries=65536)
     opened = asyncio.run(probes.open_probes(info, flags, folder))
     try:
         script = f"for i in $(seq {lives}); do {TRUE} $i; done"

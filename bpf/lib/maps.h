@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every map, each size with its reason. Sizes in capitals come from settings (probes.py). */
+/*
+ * What lies in the maps, and what bounds it. The collector creates the maps (collector/bpf/probes.py
+ * lists them): MAP_<NAME> is a map's number, SIZEOF_<NAME> the size of its values there.
+ */
 #pragma once
 
 #include "events.h"
 #include "path.h"
 
-/* One ring for all hooks, so that the order of records is the order of events. */
-BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+#define map_lookup(name, key) bpf_map_lookup_elem(MAP(MAP_##name), key)
+#define map_update(name, key, value) bpf_map_update_elem(MAP(MAP_##name), key, value, 0 /* BPF_ANY */)
+#define map_delete(name, key) bpf_map_delete_elem(MAP(MAP_##name), key)
+/* EVENTS: one ring for all hooks, so that the order of records is the order of events. */
+#define ring_output(data, size) bpf_ringbuf_output(MAP(MAP_EVENTS), data, size, 0)
+/* Neither side can change alone. */
+#define VALUES(name, type) _Static_assert(sizeof(type) == SIZEOF_##name, "values of " #name)
 
-/* Every living process, by tgid. What the kernel must know to name an image and its parent. */
+/* PROCESSES: every living process, by tgid: what names an image and its parent. */
 struct process_value {
 	u64 ktime_ns; /* when the image started; never 0 */
 	u64 parent_ktime_ns;
@@ -16,9 +24,9 @@ struct process_value {
 	u32 flags; /* FLAG_CLONE until the first exec, FLAG_IN_INIT_TREE */
 	u64 start_boottime; /* task_struct.start_boottime: tells a reused pid from the old one */
 };
-BPF_HASH(processes, u32, struct process_value, PROCESS_MAP_ENTRIES);
+VALUES(PROCESSES, struct process_value);
 
-/* What did not make it, by reason; collector/probes.py names the slots. */
+/* LOST: what could not be reported, by reason. */
 enum loss {
 	LOST_EXEC,
 	LOST_FORK,
@@ -27,7 +35,7 @@ enum loss {
 	LOST_PROCESS, /* the process map was full */
 	LOSSES,
 };
-BPF_PERCPU_ARRAY(lost, u64, LOSSES);
+VALUES(LOST, u64);
 
 /*
  * Longest parts of an exec record. A path has at most PATH_MAX bytes; the name given to execveat
@@ -68,21 +76,21 @@ struct exec_scratch {
 	/* Paths grow from the end to the front; a name of 255 bytes may follow any position. */
 	char path[PATH_LEN_MAX + 256];
 };
-BPF_PERCPU_ARRAY(exec_scratch, struct exec_scratch, 1);
+VALUES(EXEC_SCRATCH, struct exec_scratch);
 
 struct data_scratch {
 	struct data_record record;
 	char data[PIECE_MAX];
 };
-BPF_PERCPU_ARRAY(data_scratch, struct data_scratch, 1);
+VALUES(DATA_SCRATCH, struct data_scratch);
 
 /*
- * Programs that on_exec goes on in when a process is unusual: a loop that could carry the longest
- * arguments or the deepest path is more than the verifier follows in one program.
+ * EXEC_STAGES: programs that on_exec continues in when a process is unusual: a loop that could carry
+ * the longest arguments or the deepest path is more than the verifier follows in one program.
  */
 enum exec_stage {
 	STAGE_PIECES,
 	STAGE_WALK,
 	STAGES,
 };
-BPF_PROG_ARRAY(exec_stages, STAGES);
+#define continue_in(ctx, stage) bpf_tail_call(ctx, MAP(MAP_EXEC_STAGES), stage)

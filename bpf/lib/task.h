@@ -17,9 +17,6 @@
 		_value;                                             \
 	})
 
-/* Keeps clang from knowing what the verifier does not: a mask after it stays in the code. */
-#define FORGET(x) asm volatile("" : "+r"(x))
-
 static __always_inline struct pid *task_thread_pid(struct task_struct *task)
 {
 	return KREAD(struct pid *, task->thread_pid);

@@ -28,7 +28,7 @@
 static __always_inline void count_lost(int kind)
 {
 	u32 key = kind;
-	u64 *count = lost.lookup(&key);
+	u64 *count = map_lookup(LOST, &key);
 
 	if (count)
 		(*count)++;
@@ -50,7 +50,7 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
 
 		if (i == 0)
 			*parent_pid = tgid;
-		value = processes.lookup(&tgid);
+		value = map_lookup(PROCESSES, &tgid);
 		if (value) {
 			*parent_pid = tgid;
 			return value;
@@ -66,7 +66,7 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
  * on the same thread, or never, if the exec dies past the point of no return: then on_exit() of
  * exit.bpf.c takes it away, or the pid's next owner would be told to have changed privileges.
  */
-BPF_HASH(privileges, u64, u32, 4096);
+VALUES(PRIVILEGES, u32);
 
 static __always_inline int on_prepare(struct linux_binprm *bprm)
 {
@@ -103,24 +103,20 @@ static __always_inline int on_prepare(struct linux_binprm *bprm)
 	if (how) {
 		u64 id = bpf_get_current_pid_tgid() >> 32;
 
-		privileges.update(&id, &how);
+		map_update(PRIVILEGES, &id, &how);
 	}
 	return 0;
 }
 
-#ifdef HAVE_PREPARE_EXEC
-/* Raw tracepoint sched_prepare_exec(task, bprm): "tracing: Add sched_prepare_exec tracepoint", v6.10. */
-int on_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * Raw tracepoint sched_prepare_exec(task, bprm): "tracing: Add sched_prepare_exec tracepoint", v6.10.
+ * Older kernels: fentry, or where there is none a kprobe, on the security modules' hook
+ * security_bprm_committing_creds(bprm), called a little later. BPRM_ARGUMENT is where bprm is in ctx.
+ */
+int on_prepare_exec(u64 *ctx)
 {
-	return on_prepare((struct linux_binprm *)ctx->args[1]);
+	return on_prepare((struct linux_binprm *)ctx[BPRM_ARGUMENT]);
 }
-#else
-/* Older kernels: a kprobe on the hook of the security modules, called a little later. */
-int on_committing_creds(struct pt_regs *ctx)
-{
-	return on_prepare((struct linux_binprm *)PT_REGS_PARM1(ctx));
-}
-#endif
 #endif
 
 /* Copy user memory behind the record; what is longer than INLINE_MAX is left for send_pieces(). */
@@ -152,7 +148,7 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 					u32 field, u32 error_flag)
 {
 	u32 zero = 0, sent = range->sent;
-	struct data_scratch *piece = data_scratch.lookup(&zero);
+	struct data_scratch *piece = map_lookup(DATA_SCRATCH, &zero);
 
 	if (!piece)
 		return;
@@ -181,7 +177,7 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 		 * Wakes the reader, as a record does that finds all before it read. Without that the
 		 * records behind would not wake it either: they find this one unread.
 		 */
-		if (events.ringbuf_output(piece, sizeof(piece->record) + size, 0)) {
+		if (ring_output(piece, sizeof(piece->record) + size)) {
 			count_lost(LOST_DATA);
 			s->record.flags |= FLAG_TRUNC_ARGS;
 			range->len = sent;
@@ -224,27 +220,26 @@ static __always_inline void send_exec(void *ctx, struct exec_scratch *s)
 	size &= 2 * DATA_MAX - 1;
 	if (size > sizeof(*record) + sizeof(s->data))
 		return;
-	if (events.ringbuf_output(record, size, 0))
+	if (ring_output(record, size))
 		count_lost(LOST_EXEC);
 }
 
 /* The end of every exec, in whichever program it is reached. 33 tail calls are the kernel's limit. */
-static __always_inline void walk_and_send(struct bpf_raw_tracepoint_args *ctx,
-					  struct exec_scratch *s)
+static __always_inline void walk_and_send(u64 *ctx, struct exec_scratch *s)
 {
 	if (!s->walk.resolved && !s->walk.full)
 		walk_up(&s->walk, s->path);
 	if (!s->walk.resolved && !s->walk.full)
-		exec_stages.call(ctx, STAGE_WALK);
+		continue_in(ctx, STAGE_WALK);
 	send_exec(ctx, s);
 }
 
-int on_exec(struct bpf_raw_tracepoint_args *ctx)
+int on_exec(u64 *ctx)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
-	struct linux_binprm *bprm = (struct linux_binprm *)ctx->args[2];
+	struct task_struct *task = (struct task_struct *)ctx[0];
+	struct linux_binprm *bprm = (struct linux_binprm *)ctx[2];
 	u32 zero = 0, off = 0;
-	struct exec_scratch *s = exec_scratch.lookup(&zero);
+	struct exec_scratch *s = map_lookup(EXEC_SCRATCH, &zero);
 	struct process_value *known, *parent;
 	long len;
 
@@ -319,11 +314,11 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 
 #ifdef ENABLE_CRED
 	u64 id = record->pid;
-	u32 *how = privileges.lookup(&id);
+	u32 *how = map_lookup(PRIVILEGES, &id);
 
 	if (how) {
 		record->secureexec = *how;
-		privileges.delete(&id);
+		map_delete(PRIVILEGES, &id);
 	}
 #endif
 
@@ -334,7 +329,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	parent = find_parent(task, &record->parent_pid);
 	if (parent)
 		record->parent_ktime_ns = parent->ktime_ns;
-	known = processes.lookup(&pid);
+	known = map_lookup(PROCESSES, &pid);
 	if (known) {
 		record->replaced_ktime_ns = known->ktime_ns;
 		value.flags = known->flags & FLAG_IN_INIT_TREE;
@@ -352,7 +347,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	value.parent_pid = record->parent_pid;
 	value.parent_ktime_ns = record->parent_ktime_ns;
 	value.start_boottime = record->start_boottime = KREAD(u64, task->start_boottime);
-	if (processes.update(&pid, &value))
+	if (map_update(PROCESSES, &pid, &value))
 		count_lost(LOST_PROCESS);
 
 	/* Working directory, last: its walk may have to go on in another program. */
@@ -368,16 +363,16 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 			   (void *)fs + __builtin_offsetof(struct fs_struct, root), s->path);
 	}
 	if (has_pieces(&s->args) || has_pieces(&s->envs))
-		exec_stages.call(ctx, STAGE_PIECES);
+		continue_in(ctx, STAGE_PIECES);
 	walk_and_send(ctx, s);
 	return 0;
 }
 
 /* Sends long arguments and environment ahead of the record, then lets it follow. */
-int on_exec_pieces(struct bpf_raw_tracepoint_args *ctx)
+int on_exec_pieces(u64 *ctx)
 {
 	u32 zero = 0;
-	struct exec_scratch *s = exec_scratch.lookup(&zero);
+	struct exec_scratch *s = map_lookup(EXEC_SCRATCH, &zero);
 
 	if (!s)
 		return 0;
@@ -386,17 +381,17 @@ int on_exec_pieces(struct bpf_raw_tracepoint_args *ctx)
 	else
 		send_pieces(ctx, s, &s->envs, DATA_ENVS, FLAG_ERROR_ENVS);
 	if (has_pieces(&s->args) || has_pieces(&s->envs))
-		exec_stages.call(ctx, STAGE_PIECES);
-	exec_stages.call(ctx, STAGE_WALK);
+		continue_in(ctx, STAGE_PIECES);
+	continue_in(ctx, STAGE_WALK);
 	count_lost(LOST_EXEC); /* only if a call fails: the longest arguments need 26 of 33 */
 	return 0;
 }
 
 /* Goes on with a path of more than WALK_STEPS components. */
-int on_exec_walk(struct bpf_raw_tracepoint_args *ctx)
+int on_exec_walk(u64 *ctx)
 {
 	u32 zero = 0;
-	struct exec_scratch *s = exec_scratch.lookup(&zero);
+	struct exec_scratch *s = map_lookup(EXEC_SCRATCH, &zero);
 
 	if (!s)
 		return 0;

@@ -19,15 +19,15 @@
  * The exit code is the last thread's: with exit_group() and with signals all threads have
  * the group's.
  */
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+int on_exit(u64 *ctx)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct task_struct *task = (struct task_struct *)ctx[0];
 	struct exit_record record = {};
 	struct process_value *value;
 	u32 pid;
 
 #ifdef HAVE_GROUP_DEAD
-	if (!(ctx->args[1] & 0xff)) /* a bool: the other bytes may hold anything */
+	if (!(ctx[1] & 0xff)) /* a bool: the other bytes may hold anything */
 		return 0;
 #else
 	struct signal_struct *signal = KREAD(struct signal_struct *, task->signal);
@@ -39,20 +39,20 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 #ifdef ENABLE_CRED
 	u64 id = pid;
 
-	privileges.delete(&id);
+	map_delete(PRIVILEGES, &id);
 #endif
-	value = processes.lookup(&pid);
+	value = map_lookup(PROCESSES, &pid);
 	if (!value)
 		return 0;
 	record.image_ktime_ns = value->ktime_ns;
-	if (processes.delete(&pid))
+	if (map_delete(PROCESSES, &pid))
 		return 0;
 	record.kind = RECORD_EXIT;
 	record.exit_code = KREAD(u32, task->exit_code);
 	record.ktime_ns = bpf_ktime_get_boot_ns();
 	record.pid = pid;
 	record.tid = KREAD(u32, task->pid);
-	if (events.ringbuf_output(&record, sizeof(record), 0))
+	if (ring_output(&record, sizeof(record)))
 		count_lost(LOST_EXIT);
 	return 0;
 }

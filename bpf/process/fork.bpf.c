@@ -13,9 +13,9 @@
  * A new thread passes here too: it is not a process, its pid is not its thread group's.
  * Nobody is told about a fork, but an exit without an exec must be, and by what it was forked from.
  */
-int on_fork(struct bpf_raw_tracepoint_args *ctx)
+int on_fork(u64 *ctx)
 {
-	struct task_struct *child = (struct task_struct *)ctx->args[1];
+	struct task_struct *child = (struct task_struct *)ctx[1];
 	u32 pid = KREAD(u32, child->tgid);
 	struct process_value value = {}, *parent;
 	struct fork_record record = {};
@@ -36,7 +36,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 		value.flags |= FLAG_IN_INIT_TREE;
 	value.parent_pid = record.parent_pid;
 	value.parent_ktime_ns = record.parent_ktime_ns;
-	if (processes.update(&pid, &value))
+	if (map_update(PROCESSES, &pid, &value))
 		count_lost(LOST_PROCESS);
 
 	record.kind = RECORD_FORK;
@@ -44,7 +44,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	record.ktime_ns = value.ktime_ns;
 	record.pid = pid;
 	record.start_boottime = value.start_boottime;
-	if (events.ringbuf_output(&record, sizeof(record), 0))
+	if (ring_output(&record, sizeof(record)))
 		count_lost(LOST_FORK);
 	return 0;
 }

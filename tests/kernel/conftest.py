@@ -103,7 +103,7 @@ def _watch(cache: Path, enable: tuple[str, ...], **options: Any) -> Generator[Wa
     info = kernel.detect(cache)
     folder = probes.bpf_folder()
     flags = probes.compiler_flags(
-        info, folder, ring_size_bytes=16 << 20, process_map_entries=65536, enable=enable
+        info, ring_size_bytes=16 << 20, process_map_entries=65536, enable=enable
     )
     opened = asyncio.run(probes.open_probes(info, flags, folder))
     try:

@@ -21,7 +21,7 @@ def opened(headers, enable=()):
     info = kernel.detect(headers)
     folder = probes.bpf_folder()
     flags = probes.compiler_flags(
-        info, folder, ring_size_bytes=RING_BYTES, process_map_entries=4096, enable=enable
+        info, ring_size_bytes=RING_BYTES, process_map_entries=4096, enable=enable
     )
     return info, asyncio.run(probes.open_probes(info, flags, folder)), build_id(folder, flags)
 

@@ -73,18 +73,14 @@ def test_package_stays_inside_its_borders(package, forbidden):
     assert {top: files for top, files in crossed.items() if top in forbidden} == {}
 
 
-def test_only_probes_knows_bcc_and_few_know_probes():
-    importers: dict[str, set[str]] = {"bcc": set(), "collector.bpf.probes": set()}
-    for home in HOMES.values():
-        for source in home.rglob("*.py"):
-            for module in imported_modules(source) & importers.keys():
-                importers[module].add(str(source.relative_to(ROOT)))
-    assert importers["bcc"] <= {
-        "services/collector/src/collector/bpf/compiler.py",
-        "services/collector/src/collector/bpf/probes.py",
+def test_only_the_compiler_knows_bcc():
+    importers = {
+        str(source.relative_to(ROOT))
+        for home in HOMES.values()
+        for source in home.rglob("*.py")
+        if "bcc" in imported_modules(source)
     }
-    home = "services/collector/src/collector"
-    assert importers["collector.bpf.probes"] <= {f"{home}/main.py", f"{home}/bpf/pins.py"}
+    assert importers == {"services/collector/src/collector/bpf/compiler.py"}
 
 
 def test_imports_between_members_are_in_their_metadata():

@@ -1,7 +1,5 @@
 """A collector's answers on the bus, as a gateway gets them."""
 
-from pathlib import Path
-
 import pytest
 
 from bus import control as bus_control
@@ -36,7 +34,7 @@ def control(tmp_path):
     events: list[bytes] = []
     pipeline = Pipeline(cache, Enricher(tuple(range(10))), Encoder("big"), events.append)
     kernel = KernelInfo(**{name: () if name == "features" else "" for name in KernelInfo._fields})
-    return Control("boot", kernel._replace(headers=Path()), publisher, pipeline, losses)
+    return Control("boot", kernel, publisher, pipeline, losses)
 
 
 async def ask_one(nc, data):

@@ -49,6 +49,11 @@ def test_half_an_instruction_is_refused():
         built(RETURN_0[:-1])
 
 
+def test_call_of_a_function_that_was_not_compiled_is_refused():
+    with pytest.raises(ValueError, match="instruction 2: a call of an unknown function"):
+        built(RETURN_0 + bytes.fromhex("85100000ffffffff"))
+
+
 def test_object_survives_its_form_on_disk():
     built_object = built(load_map(1) + RETURN_0)
     assert decode(encode(built_object)) == built_object

@@ -74,7 +74,6 @@ async def run(settings: Settings) -> None:
     folder = probes.bpf_folder()
     flags = probes.compiler_flags(
         info,
-        folder,
         ring_size_bytes=1 << (settings.ring_size_bytes - 1).bit_length(),
         process_map_entries=settings.execve_map_entries,
         enable=_enabled(settings),

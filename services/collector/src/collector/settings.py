@@ -46,7 +46,7 @@ class Settings(ServiceSettings, BusSettings):
         Path("/var/lib/tetra"), description="folder for what must outlive the collector"
     )
     cache_dir: Path = Field(
-        Path("/var/cache/tetra"), description="folder for headers made from the kernel's BTF"
+        Path("/var/cache/tetra"), description="folder for compiled programs, by kernel"
     )
     procfs: Path = Field(Path("/proc"), description="the host's proc file system")
     btf: Path = Field(

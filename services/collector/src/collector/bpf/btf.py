@@ -18,8 +18,8 @@ from typing import NamedTuple
 from collector.errors import BtfError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-_MAGIC = 0xEB9F
-_HEADER = struct.Struct("<HBBIIIII")
+_MAGIC_AND_VERSION = b"\x9f\xeb\x01"
+_HEADER = struct.Struct("<BIIIII")  # flags; size of the header; places and sizes
 _TYPE = struct.Struct("<III")  # name, info, size or type
 _MEMBER = struct.Struct("<III")  # name, type, offset in bits
 _PAIR = struct.Struct("<II")  # a parameter: name, type
@@ -145,11 +145,9 @@ class Btf:
             raise BtfError(f"{source}: damaged type information: {error}") from None
 
     def _read(self) -> None:
-        magic, version, _, header, type_at, type_size, text_at, text_size = _HEADER.unpack_from(
-            self._data
-        )
-        if magic != _MAGIC or version != 1:
+        if self._data[:3] != _MAGIC_AND_VERSION:
             raise BtfError(f"{self.source}: not type information (BTF version 1, little endian)")
+        _, header, type_at, type_size, text_at, text_size = _HEADER.unpack_from(self._data, 3)
         self._text = self._data[header + text_at : header + text_at + text_size]
         at, end = header + type_at, header + type_at + type_size
         if end > len(self._data) or len(self._text) != text_size or not self._text.endswith(b"\0"):
@@ -372,9 +370,10 @@ class Btf:
     def constants(self, wanted: frozenset[str] | set[str]) -> dict[str, int]:
         """Return the values of enumerators by name, from whichever enums they are in."""
         found: dict[str, int] = {}
-        for number in range(self._first or 1, self.count):
-            if self.type(number).kind in _ENUMS:
-                values = self.enum_values(number)
+        for index, place in enumerate(self._places):
+            # The kind alone: a `Type` for each of 130,000 would take ten times as long.
+            if self._data[place + 7] & 31 in _ENUMS and place:
+                values = self.enum_values(self._first + index)
                 found |= {name: values[name] for name in wanted & values.keys()}
         return (self._base.constants(wanted) if self._base else {}) | found
 

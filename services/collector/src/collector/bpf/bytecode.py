@@ -16,6 +16,8 @@ from collector.bpf.programs import Kind
 
 _SLOT = 8  # bytes of one instruction
 _LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM: takes two slots
+# BPF_PSEUDO_CALL to offset -1: what the compiler leaves for a function that it does not have.
+_CALL_UNRESOLVED = bytes.fromhex("85100000ffffffff")
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2  # in the source register
 
 
@@ -58,6 +60,8 @@ def relocations(instructions: bytes, maps: int) -> tuple[Relocation, ...]:
     if len(instructions) % _SLOT:
         raise ValueError(f"bytecode: {len(instructions)} bytes: not whole instructions")
     while at < len(instructions):
+        if instructions[at : at + _SLOT] == _CALL_UNRESOLVED:
+            raise ValueError(f"bytecode: instruction {at // _SLOT}: a call of an unknown function")
         if instructions[at] != _LD_IMM64:
             at += _SLOT
             continue

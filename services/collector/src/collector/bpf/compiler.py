@@ -38,13 +38,20 @@ _FLAGS = (
     "-Wno-int-conversion",
 )
 
+# BCC looks for these helpers in /proc/kallsyms, finds no addresses there without CAP_SYSLOG, and
+# then puts a #define to an older helper before the text (b_frontend_action.cc).
+_PREFIX = "".join(
+    f"#undef bpf_probe_read_{name}\n" for name in ("kernel", "kernel_str", "user", "user_str")
+)
+
 
 class Source(NamedTuple):
-    """C text that needs no header but the shim's, and the functions in it that become programs."""
+    """C text, the headers that it includes, and the functions in it that become programs."""
 
     text: str
     programs: tuple[str, ...]
     flags: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()  # name and text; the shim's need not be named
 
 
 def identity() -> str:
@@ -71,9 +78,16 @@ async def compile_source(source: Source, shim: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="tetra-compile-") as folder:
         readable = Path(folder) / "shim"
         shutil.copytree(shim, readable, copy_function=shutil.copyfile)
+        for name, text in source.headers:
+            (readable / "include" / name).write_text(text)
         for path in (Path(folder), readable, *readable.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        order = {**source._asdict(), "shim": str(readable)}
+        order = {
+            "text": source.text,
+            "programs": source.programs,
+            "flags": [*source.flags, f"-I{readable / 'include'}"],
+            "shim": str(readable),
+        }
         return await _run(order)
 
 
@@ -143,7 +157,7 @@ def _compile(text: str, programs: Sequence[str], flags: Sequence[str]) -> dict[s
             f"BCC is not installed for {sys.executable}: apt-get install python3-bpfcc ({error})"
         ) from None
     try:
-        bpf = BPF(text=text, cflags=[*_FLAGS, *flags])
+        bpf = BPF(text=f"{_PREFIX}#line 1\n{text}", cflags=[*_FLAGS, *flags])
     except Exception as error:
         raise CompileError(str(error)) from error
     codes = {}

@@ -1,24 +1,25 @@
 """What this kernel is and has: found in its BTF, never by comparing versions.
 
-The one place that knows of differences between kernels. `detect` gives the names that ``bpf/``
-tests with ``#ifdef``.
+The one place that knows of differences between kernels. `detect` returns the names that ``bpf/``
+tests with ``#ifdef``. Reading them from BTF costs 0.1 s and 25 MB, so they are kept in the cache
+under the kernel's build id.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
+import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from collector.errors import KernelError
+from collector.bpf.btf import VMLINUX, Btf, BtfKind
+from collector.bpf.cache import BlobCache, key_of
+from collector.errors import BtfError, KernelError
 
-BTF = Path("/sys/kernel/btf/vmlinux")
+BTF = VMLINUX
 
 # Names in include/uapi/linux/capability.h and their numbers.
 _NEEDED = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
@@ -32,10 +33,13 @@ class KernelInfo(NamedTuple):
 
     release: str
     machine: str
-    headers: Path  # the folder of vmlinux.h
+    build: str  # names this kernel's build and its types: the same, the same objects fit
+    btf: Path  # the file with its types
+    cache: BlobCache
     features: tuple[str, ...]  # HAVE_... names for the compiler
     cgroup: str  # "v2", or "v1:<controller>"
-    proven: bool  # the types are the kernel's own, not from a file that somebody chose
+    cgroup_subsys: int | None  # on v1: the controller's number, enum cgroup_subsys_id
+    proven: bool  # the types are the kernel's own, not from a file that was set
 
 
 def boot_id() -> str:
@@ -61,9 +65,10 @@ def check_rights() -> None:
 
 
 def detect(cache: Path, btf: Path = BTF, procfs: Path = Path("/proc")) -> KernelInfo:
-    """Return the kernel's features; generate ``vmlinux.h`` into ``cache`` when it is not there.
+    """Return the kernel's features, from ``cache`` when they are there.
 
-    Raise `KernelError` for a kernel that cannot carry the probes.
+    Raise `KernelError` for a kernel that cannot carry the probes, `BtfError` for a file that is no
+    type information.
     """
     uname = os.uname()
     if not btf.exists():
@@ -78,106 +83,111 @@ def detect(cache: Path, btf: Path = BTF, procfs: Path = Path("/proc")) -> Kernel
     if own and btf.read_bytes() != BTF.read_bytes():
         raise KernelError(
             f"btf: {btf}: not the types of this kernel ({uname.release}), which has its own "
-            f"({BTF}): leave the setting away"
+            f"({BTF}): remove the setting"
         )
-    headers = _generate(cache, btf, uname.release)
-    text = (headers / "vmlinux.h").read_text()
-    if "BPF_FUNC_ringbuf_output" not in text:
+    blobs = BlobCache(cache)
+    build = _build(uname, btf)
+    facts = _facts(blobs, build, btf)
+    if not facts["ring"]:
         raise KernelError(f"kernel {uname.release}: no BPF ring buffer: needs Linux 5.8 or newer")
+    controller = _v1_controller(procfs, facts["controllers"])
     return KernelInfo(
         uname.release,
         uname.machine,
-        headers,
-        tuple(_features(text)),
-        _cgroup(procfs, text),
+        build,
+        btf,
+        blobs,
+        tuple(facts["features"]),
+        f"v1:{controller}" if controller else "v2",
+        facts["controllers"][controller] if controller else None,
         proven=own or btf == BTF,
     )
 
 
-def _features(text: str) -> Iterator[str]:
-    # Parameters of the tracepoint: the group_dead flag came with v6.16.
-    exit_hook = re.search(r"\(\*btf_trace_sched_process_exit\)\(([^)]*)\)", text)
-    if exit_hook and exit_hook[1].count(",") >= 2:
+def _build(uname: os.uname_result, btf: Path, notes: Path = Path("/sys/kernel/notes")) -> str:
+    """Return what distinguishes this kernel's types: its build id, or the hash of its BTF."""
+    build_id = ""
+    if btf == BTF:
+        try:
+            build_id = _gnu_build_id(notes.read_bytes())
+        except OSError:
+            build_id = ""
+    if not build_id:
+        with btf.open("rb") as file:
+            build_id = f"btf {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"{uname.release} {uname.version} {uname.machine} {build_id}"
+
+
+def _gnu_build_id(notes: bytes) -> str:
+    """Return the NT_GNU_BUILD_ID in a run of ELF notes (elf.h), or nothing."""
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = (
+            int.from_bytes(notes[at + part : at + part + 4], "little") for part in (0, 4, 8)
+        )
+        name_at = at + 12
+        at = name_at + (name_size + 3) // 4 * 4
+        if kind == 3 and notes[name_at : name_at + name_size] == b"GNU\0":
+            return notes[at : at + size].hex()
+        at += (size + 3) // 4 * 4
+    return ""
+
+
+def _facts(blobs: BlobCache, build: str, btf: Path) -> dict[str, Any]:
+    """Return what `_read_facts` returns, from the cache where it is there."""
+    key = key_of(["kernel facts 1", build])
+    kept = blobs.read(key)
+    if kept is not None:
+        facts: dict[str, Any] = json.loads(kept)
+        return facts
+    facts = _read_facts(Btf.vmlinux(btf))
+    blobs.write(key, json.dumps(facts).encode())
+    return facts
+
+
+def _read_facts(btf: Btf) -> dict[str, Any]:
+    numbers = btf.constants({f"{controller}_cgrp_id" for controller in _V1_CONTROLLERS})
+    return {
+        "ring": btf.has_name("BPF_FUNC_ringbuf_output"),
+        "features": list(_features(btf)),
+        "controllers": {name.removesuffix("_cgrp_id"): number for name, number in numbers.items()},
+    }
+
+
+def _features(btf: Btf) -> Iterator[str]:
+    # Arguments of the tracepoint: the group_dead flag came with v6.16.
+    if (
+        _has_tracepoint(btf, "sched_process_exit")
+        and len(btf.tracepoint_proto("sched_process_exit").params) >= 2
+    ):
         yield "HAVE_GROUP_DEAD"
-    if "btf_trace_sched_prepare_exec" in text:  # since v6.10
+    if _has_tracepoint(btf, "sched_prepare_exec"):  # since v6.10
         yield "HAVE_PREPARE_EXEC"
-    task = _struct(text, "task_struct")
-    if "loginuid;" in task:  # CONFIG_AUDIT
+    if _has_member(btf, "task_struct", "loginuid"):  # CONFIG_AUDIT
         yield "HAVE_LOGINUID"
-    if "time_ns;" in _struct(text, "nsproxy"):  # CONFIG_TIME_NS
+    if _has_member(btf, "nsproxy", "time_ns"):  # CONFIG_TIME_NS
         yield "HAVE_TIME_NS"
-    if "*__parent;" in _struct(text, "kernfs_node"):  # renamed in v6.15
+    if _has_member(btf, "kernfs_node", "__parent"):  # renamed in v6.15
         yield "HAVE_KERNFS___PARENT"
 
 
-def _struct(text: str, name: str) -> str:
-    start = text.find(f"\nstruct {name} {{\n")
-    return text[start : text.find("\n};", start)] if start >= 0 else ""
+def _has_tracepoint(btf: Btf, name: str) -> bool:
+    return btf.find(f"btf_trace_{name}", BtfKind.TYPEDEF) is not None
 
 
-def _cgroup(procfs: Path, text: str) -> str:
-    """Return which cgroup of a process names its container."""
+def _has_member(btf: Btf, struct: str, member: str) -> bool:
+    try:
+        btf.struct_member(f"struct {struct}", member)
+    except BtfError:
+        return False
+    return True
+
+
+def _v1_controller(procfs: Path, known: dict[str, int]) -> str | None:
+    """Return the cgroup v1 controller whose cgroup names a process's container; None: it is v2."""
     try:
         rows = [line.split() for line in (procfs / "cgroups").read_text().splitlines()[1:]]
     except OSError:
-        return "v2"
+        return None
     on_v1 = {name for name, hierarchy, *_ in rows if hierarchy != "0"}
-    for controller in _V1_CONTROLLERS:
-        if controller in on_v1 and f"{controller}_cgrp_id" in text:
-            return f"v1:{controller}"
-    return "v2"
-
-
-def _generate(cache: Path, btf: Path, release: str) -> Path:
-    # The build id would do, but a BTF file given by hand has none: its content decides.
-    with btf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    folder = cache / f"{release}-{digest}"
-    header = folder / "vmlinux.h"
-    if header.exists():
-        return folder
-    tool = _bpftool()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"vmlinux.h.{os.getpid()}"
-        with partial.open("wb") as out:
-            done = subprocess.run(
-                [tool, "btf", "dump", "file", str(btf), "format", "c"],
-                stdout=out,
-                stderr=subprocess.PIPE,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-        if done.returncode:
-            [*_, said] = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
-            raise KernelError(f"vmlinux.h: bpftool: {said}")
-        partial.write_text(_plain_padding(partial.read_text()))
-        partial.rename(header)
-    except OSError as error:
-        raise KernelError(f"vmlinux.h: {error.filename or folder}: {error.strerror}") from None
-    return folder
-
-
-def _plain_padding(header: str) -> str:
-    """Return ``header`` with its padding bit fields turned into arrays.
-
-    bpftool writes padding as a run of ``long: 64``. Clang lowers such a run to one wide integer,
-    which BPF aligns to 16 bytes: fields behind it can then be read 16 bytes too far (seen with
-    LLVM 14 and mm_struct of 6.18), although offsetof() is right.
-    """
-    names = itertools.count()
-    return re.sub(
-        r"(?:\t+long: 64;\n)+",
-        lambda run: f"\t\tlong unsigned int __pad{next(names)}[{run[0].count(';')}];\n",
-        header,
-    )
-
-
-def _bpftool() -> str:
-    found = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    # Ubuntu's is a wrapper that wants the tools of exactly this kernel; any of them will do.
-    tools = sorted(Path("/usr/lib").glob("linux-*tools*/**/bpftool"))
-    for candidate in (*([found] if found else []), *map(str, tools)):
-        if subprocess.run([candidate, "version"], capture_output=True, check=False).returncode == 0:
-            return candidate
-    raise KernelError("vmlinux.h: bpftool is not installed: apt-get install bpftool")
+    return next((name for name in _V1_CONTROLLERS if name in on_v1 and name in known), None)
