@@ -25,7 +25,7 @@ from cli.renderers.pen import CompactOptions
 from cli.renderers.template import WORDS, TemplateRenderer
 from cli.renderers.tree import TreeRenderer
 from cli.resume import Batch
-from eventjson import decode
+from eventjson.decoder import decode
 from fuzz.inputs import flipped, join
 from fuzz.messages import TEXTS, changed
 from tetragon.events_pb2 import GetEventsResponse

@@ -58,7 +58,7 @@ def test_killed_again_and_again_a_file_has_each_event_once(address, start_tetra,
     assert process.wait(60) == 0
     assert kills >= 3
     assert printed(output) == list(range(1, 4001))
-    assert b"bytes behind the cursor are cut from standard output" in process.stderr.read()
+    assert b"bytes after the cursor from standard output" in process.stderr.read()
 
 
 def test_what_was_in_the_file_before_stays(address, start_tetra, tmp_path):
@@ -153,9 +153,9 @@ def test_one_cursor_file_has_one_user(tetra, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-o", "tree"), "a tree is printed at its end only"),
-        (("--after", "1:1"), "--after and --cursor-file: there is one beginning only"),
-        (("--no-follow",), "--no-follow: shows nothing without a beginning"),
+        (("-o", "tree"), "a tree is printed only at the end"),
+        (("--after", "1:1"), "--after and --cursor-file: a stream has one beginning"),
+        (("--no-follow",), "--no-follow: prints nothing without a beginning"),
     ],
 )
 def test_what_does_not_go_together(tetra, tmp_path, arguments, told):

@@ -3,10 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from support.pseudo_terminal import Terminal
+from tetra.v1.node_pb2 import NodeInfo
 
 # Words typed, and what the shell makes of them.
 CASES = [
@@ -19,7 +22,9 @@ CASES = [
     ("tetra help doc", "tetra help doctor"),
     ("tetra status --tls-cert-file one-cert", "tetra status --tls-cert-file one-certificate.pem"),
     ("tetra top --by cont", "tetra top --by container"),
+    ("tetra nodes --server-address x --out", "tetra nodes --server-address x --output"),
 ]
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def needs(shell):
@@ -37,7 +42,8 @@ def folder(tetra_command, tetra_environment, tmp_path_factory):
     for shell in ("bash", "zsh", "fish"):
         with (folder / f"tetra.{shell}").open("wb") as script:
             command = [*tetra_command, "completion", shell]
-            subprocess.run(command, env=tetra_environment(), stdout=script, check=True, timeout=60)
+            env = tetra_environment(PATH=PATH)
+            subprocess.run(command, env=env, stdout=script, check=True, timeout=60)
     (folder / "one-certificate.pem").touch()
     return folder
 
@@ -48,7 +54,7 @@ def shell(tetra_environment, folder):
     opened = []
 
     def start(*command):
-        env = tetra_environment(PS1="$ ", HOME=str(folder), ZDOTDIR=str(folder))
+        env = tetra_environment(PS1="$ ", HOME=str(folder), ZDOTDIR=str(folder), PATH=PATH)
         opened.append(Terminal(["env", "-C", folder, *command], env, columns=120))
         return opened[-1]
 
@@ -82,7 +88,7 @@ def test_fish(folder, words, completed):
     done = subprocess.run(
         ["fish", "--no-config", "-c", f"source tetra.fish; complete -C '{words}'"],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder)},
+        env={**os.environ, "HOME": str(folder), "PATH": PATH},
         capture_output=True,
         text=True,
         timeout=60,
@@ -92,11 +98,48 @@ def test_fish(folder, words, completed):
     assert completed.split()[-1] in {line.split("\t")[0] for line in done.stdout.splitlines()}
 
 
-@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
-def test_every_command_and_flag_is_there(folder, shell_name, tetra):
-    script = (folder / f"tetra.{shell_name}").read_text()
-    for line in tetra("getevents", "--help").stdout.splitlines():
-        for word in line.split():
-            if word.startswith("--") and word.strip("-,[]").replace("-", "").isalpha():
-                flag = word.strip(",")
-                assert flag in script or f"-l {flag[2:]} " in script
+@pytest.fixture
+def completed(tetra):
+    """Ask ``tetra`` what bash would ask it; returns the words that it offers."""
+
+    def complete(line, **env):
+        words = line.split(" ")
+        done = tetra(
+            _TETRA_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), **env
+        )
+        assert (done.stderr, done.returncode) == ("", 0)
+        return [answer.partition(",")[2] for answer in done.stdout.split()]
+
+    return complete
+
+
+def test_every_command_and_flag_is_completed(completed, tetra):
+    commands = completed("tetra ")
+    assert "getevents" in commands
+    assert "loglevel" in commands
+    help_lines = tetra("getevents", "--help").stdout.splitlines()
+    flags = {
+        word.rstrip(",")
+        for line in help_lines
+        if line.startswith("  -")
+        for word in line.split("   ")[0].split()
+        if word.startswith("--")
+    }
+    assert len(flags) > 50
+    assert flags == {*completed("tetra getevents --")}
+
+
+def test_names_of_nodes_are_asked_from_the_gateway(completed, serve, gateway_of):
+    nodes = [NodeInfo(node_name=name) for name in ("web-1", "web-2", "db-1")]
+    address = serve(gateway_of([], nodes=nodes))
+    command = f"tetra --server-address {address} getevents --node"
+    assert completed(f"{command} web") == ["web-1", "web-2"]
+    assert completed("tetra top --node ", TETRA_SERVER_ADDRESS=address) == [
+        "db-1",
+        "web-1",
+        "web-2",
+    ]
+
+
+def test_without_a_gateway_no_node_is_completed(completed):
+    assert completed("tetra --server-address 127.0.0.1:1 top --node ") == []

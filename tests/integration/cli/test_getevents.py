@@ -60,7 +60,7 @@ def test_flags_become_one_filter(serve, plain_tetragon_of, tetra):
     server = plain_tetragon_of([])
     tetra(
         *("getevents", "--server-address", serve(server), "-e", "PROCESS_EXEC", "-e", "exit"),
-        *("--process", "a,b", "--processes", "c", "--namespaces", "n", "--host", "--pods", "p"),
+        *("--process", "a{1,2}", "--processes", "c", "--namespaces", "n", "--host", "--pods", "p"),
         *("--labels", "k in (a,b)", "--policy-names", "x", "--containers", "web"),
         *("--cel-expression", '"f(a, b)"', "--capabilities", "permitted:all:CAP_BPF+sys_admin"),
         *("--namespace-regex", "q", "--pid", "1,2", "-f", "process.pid,parent", "-F", "parent.pid"),
@@ -68,7 +68,7 @@ def test_flags_become_one_filter(serve, plain_tetragon_of, tetra):
     (request,) = server.requests
     (wanted,) = request.allow_list
     assert list(wanted.event_set) == [1, 5]
-    assert list(wanted.binary_regex) == ["a", "b", "c"]
+    assert list(wanted.binary_regex) == ["a{1,2}", "c"]
     assert list(wanted.namespace) == ["n", ""]
     assert list(wanted.labels) == ["k in (a,b)"]
     assert list(wanted.cel_expression) == ["f(a, b)"]
@@ -78,6 +78,34 @@ def test_flags_become_one_filter(serve, plain_tetragon_of, tetra):
     include, exclude = request.field_filters
     assert (include.action, list(include.fields.paths)) == (0, ["process.pid", "parent"])
     assert (exclude.action, list(exclude.fields.paths)) == (1, ["parent.pid"])
+
+
+def test_comma_in_a_regular_expression_is_no_separator(serve, plain_tetragon_of, tetra):
+    server = plain_tetragon_of([])
+    cel = "process_exec.process.pid in [uint(1), uint(2)]"
+    done = tetra(
+        *("getevents", "--server-address", serve(server), "--process", "^/bin/tr{1,1}ue$"),
+        *("--arguments", "^a,b$", "--parent-process", "x,y", "--pod", "[a,b]", "--pod", "c"),
+        *("--containers", "a{1,2}", "--container-id", "^[0-9,a]", "--namespace-regex", "q{0,1}"),
+        *("--cel-expression", cel, "--pid", "1,2", "-n", "p,q", "-e", "exec,exit"),
+    )
+    (request,) = server.requests
+    (wanted,) = request.allow_list
+    assert list(wanted.binary_regex) == ["^/bin/tr{1,1}ue$"]
+    assert list(wanted.arguments_regex) == ["^a,b$"]
+    assert list(wanted.parent_binary_regex) == ["x,y"]
+    assert list(wanted.pod_regex) == ["[a,b]", "c"]
+    assert list(wanted.container_name_regex) == ["a{1,2}"]
+    assert list(wanted.container_id) == ["^[0-9,a]"]
+    assert list(wanted.namespace_regex) == ["q{0,1}"]
+    assert list(wanted.cel_expression) == [cel]
+    assert (list(wanted.pid), list(wanted.namespace)) == ([1, 2], ["p", "q"])
+    assert list(wanted.event_set) == [1, 5]
+    # A binary with a comma in its path is rare, two binaries are likely.
+    assert done.stderr == (
+        "tetra: --parent-process: 'x,y' is one regular expression; "
+        "repeat --parent-process for several\n"
+    )
 
 
 def test_times_and_cursors_are_sent(serve, gateway_of, tetra):

@@ -52,6 +52,18 @@ def test_compact_on_a_terminal(terminal, address):
     assert "\x1b[2J" not in screen.raw
 
 
+def test_lines_are_cut_to_the_terminal_unless_wide(terminal, address):
+    screen = terminal("getevents", "--last", "2", ADDRESS, address, columns=40)
+    lines = screen.wait_until(lambda lines: lines[1])
+    assert lines[:3] == [
+        "🚀 process 1: root: /usr/bin/true 1",
+        "🚀 process 2: root: /usr/bin/true \\x1b[…",
+        "",
+    ]
+    wide = terminal("getevents", "--wide", "--last", "2", ADDRESS, address, columns=40)
+    wide.wait_until(lambda lines: lines[3].startswith("世界世界"))
+
+
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour_where_it_is_not_wanted(terminal, address, env):
     screen = terminal("getevents", "--last", "2", ADDRESS, address, **env)

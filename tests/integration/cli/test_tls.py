@@ -214,7 +214,7 @@ def test_token_goes_with_every_call(guarded_address, tetra, tmp_path):
 def test_token_on_an_open_network_is_warned_of(tetra):
     done = tetra("status", "--server-address", "gw.invalid:1", "--retries", "0", TETRA_TOKEN="x")
     assert done.stderr.splitlines()[0] == (
-        "tetra: the token goes to gw.invalid:1 unencrypted; --tls-ca-cert-files ca.pem encrypts"
+        "tetra: the token goes to gw.invalid:1 unencrypted; --tls-ca-cert-files ca.pem encrypts it"
     )
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from eventjson import JsonEncoder
+from eventjson.encoder import JsonEncoder
 from support.feeder import exec_event
 from tetragon.events_pb2 import GetEventsResponse
 

@@ -10,10 +10,9 @@ from cli.timestamps import (
     duration_text,
     parse_duration_s,
     parse_time,
-    rfc3339,
-    rfc3339_nanos,
     unix_ns,
 )
+from eventjson.times import rfc3339, rfc3339_nanos
 
 NOW = datetime(2026, 5, 4, 12, 0, 0).timestamp()
 

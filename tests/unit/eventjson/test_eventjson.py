@@ -6,7 +6,8 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventjson import JsonEncoder, decode
+from eventjson.decoder import decode
+from eventjson.encoder import JsonEncoder
 from support.random_messages import fill
 from tetra.v1.stream_pb2 import StreamEventsResponse
 from tetragon.events_pb2 import Filter, GetEventsRequest, GetEventsResponse

@@ -159,7 +159,7 @@ class Client:
             )
         )
 
-    def doubt_nodes(self, names: Iterable[str]) -> None:
+    def warn_of_unknown_nodes(self, names: Iterable[str]) -> None:
         """Notice nodes that the gateway never heard of: they may come yet, or be misspelt."""
         wanted = set(names)
         if not wanted:

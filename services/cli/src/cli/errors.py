@@ -15,12 +15,14 @@ class TetraError(Exception):
 
 
 class UsageError(TetraError):
-    """A flag, address, certificate, time or cursor is wrong; ``example`` is what is right."""
+    """A flag, address, certificate, time or cursor is wrong; ``example`` is a correct one."""
 
     exit_code = 2
 
     def __init__(self, message: str, example: str = "") -> None:
+        """Append the example to the message."""
         super().__init__(f"{message}; for example: {example}" if example else message)
+        self.example = example
 
 
 class ServerError(TetraError):
@@ -28,7 +30,7 @@ class ServerError(TetraError):
 
 
 class UnreachableError(ServerError):
-    """Nobody answered at the address, or the connection broke."""
+    """Nothing answered at the address, or the connection broke."""
 
 
 class UnsupportedError(ServerError):

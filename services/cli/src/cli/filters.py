@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import re
+from typing import Any
 
 from cli.errors import UsageError
 from tetragon.capabilities_pb2 import CapabilitiesType
@@ -22,7 +22,7 @@ _CAPABILITIES_EXAMPLE = (
 )
 
 
-def filter_from(args: argparse.Namespace) -> Filter:
+def filter_from(args: Any) -> Filter:
     """Return the one filter that the flags make: all of them must hold."""
     wanted = Filter(
         binary_regex=args.process,
@@ -56,7 +56,7 @@ def filter_from(args: argparse.Namespace) -> Filter:
     return wanted
 
 
-def field_filters_from(args: argparse.Namespace) -> list[FieldFilter]:
+def field_filters_from(args: Any) -> list[FieldFilter]:
     """Return the field filters of ``--include-fields`` and ``--exclude-fields``, in this order."""
     filters = []
     for action, paths in ((INCLUDE, args.include_fields), (EXCLUDE, args.exclude_fields)):

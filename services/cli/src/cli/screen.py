@@ -72,7 +72,7 @@ class Feed:
 
     def _read(self) -> None:
         try:
-            self._client.doubt_nodes(self._request.nodes)
+            self._client.warn_of_unknown_nodes(self._request.nodes)
             for batch in self._client.stream(self._request, ResumePolicy()):
                 self._queue.put(batch)
             self._queue.put(None)

@@ -10,7 +10,7 @@ import eventfilters
 from cli.errors import UsageError
 from cli.resume import Batch
 from cli.terminal import notice
-from eventjson import decode
+from eventjson.decoder import decode
 from tetra.v1.stream_pb2 import StreamEventsRequest
 
 _CHUNK_BYTES = 256 * 1024

@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cli.errors import UsageError
-from eventjson.times import rfc3339 as rfc3339
-from eventjson.times import rfc3339_nanos as rfc3339_nanos
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -54,7 +52,10 @@ def parse_time(text: str, now: float | None = None) -> Timestamp:
 
     now = time.time() if now is None else now
     moment = Timestamp()
-    moment.FromNanoseconds(_unix_ns(text.strip(), now))
+    text = text.strip()
+    if text.startswith("-") and _DURATION_PART.match(text[1:]):
+        raise UsageError(f"time {text!r}: durations count back from now without a sign", text[1:])
+    moment.FromNanoseconds(_unix_ns(text, now))
     return moment
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import re
@@ -14,24 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.arguments import server_options
+from cli.command import Args, Command, Flag
 from cli.errors import TetraError
+from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
-
-HELP = "check whether this host can run the collector and reach the rest"
-DESCRIPTION = """Check this host line by line: kernel, BTF, capabilities, mounts, tools, NATS and
-gateway. Exit code 0 means that all is well (warnings allowed), 1 that something must be done.
-
-examples:
-  sudo tetra doctor
-  tetra doctor --nats-url nats://bus.example:4222 --server-address gw.example:54321
-"""
+from cli.values import Choice, Value
 
 _LEAST_KERNEL = (5, 8)  # BPF ring buffer
 _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _CAP_SYS_ADMIN = 21  # held, it stands for CAP_BPF and CAP_PERFMON
 _HOST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NATS_TIMEOUT_S = 2.0
+_NATS_URL = "nats://127.0.0.1:4222"
 
 
 class Finding(NamedTuple):
@@ -43,20 +36,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument(
-        "--nats-url",
-        default=os.environ.get("TETRA_NATS_URL", "nats://127.0.0.1:4222"),
-        metavar="URL",
-        help="NATS server [TETRA_NATS_URL; nats://127.0.0.1:4222]",
-    )
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="[auto]"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the findings."""
     output = Output.stdout()
     colour = wants_colour(args.color, sys.stdout)
@@ -230,7 +210,7 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return (found[1] or "127.0.0.1", int(found[2] or 4222)) if found else (rest, 4222)
 
 
-def gateway(args: argparse.Namespace) -> Finding:
+def gateway(args: Args) -> Finding:
     """Look whether the gateway answers, is well, and hears of nodes."""
     from cli.client import Client
     from cli.errors import UnsupportedError
@@ -251,3 +231,31 @@ def gateway(args: argparse.Namespace) -> Finding:
     if not alive:
         return Finding("warn", "gateway", fact, "no collector is connected to its NATS server")
     return Finding("ok", "gateway", fact)
+
+
+COMMAND = Command(
+    "doctor",
+    run,
+    summary="check whether this host can run the collector and reach the servers",
+    text="""Check this host line by line: kernel, BTF, capabilities, mounts, tools, NATS, gateway.
+Exit code 0: nothing is wrong, warnings are allowed. 1: something must be corrected.
+
+examples:
+  sudo tetra doctor
+  tetra doctor --nats-url nats://bus.example:4222 --server-address gw.example:54321
+""",
+    params=[
+        Flag(
+            "--nats-url",
+            type=Value("URL", example=_NATS_URL),
+            default=lambda: os.environ.get("TETRA_NATS_URL", _NATS_URL),
+            help=f"address of the NATS server [default: TETRA_NATS_URL, else {_NATS_URL}]",
+        ),
+        Flag(
+            "--color",
+            type=Choice("auto", "always", "never"),
+            default="auto",
+            help="when to use colours [default: auto]",
+        ),
+    ],
+)

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
-from cli.arguments import server_options
+from cli.command import Args, Command
+from cli.server_flags import server_options
 from cli.terminal import Output
 
-HELP = "print the server's build, probes and settings as JSON"
-DESCRIPTION = """Print one JSON line: Name, Version, Probes, Conf, Build.
 
-examples:
-  tetra info
-  tetra info | jq .Conf
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare no flags of its own."""
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print what the server says about itself."""
+def run(args: Args) -> int:
+    """Print name, version, probes, settings and build of the server."""
     from cli.client import Client
 
     with Client(server_options(args)) as client:
@@ -58,3 +46,16 @@ def _setting(value: Any) -> object:
             return holder.value
     listed = ListValue()
     return json_format.MessageToDict(listed) if value.Unpack(listed) else None
+
+
+COMMAND = Command(
+    "info",
+    run,
+    summary="print the server's build, probes and settings as JSON",
+    text="""Print one line of JSON: Name, Version, Probes, Conf, Build.
+
+examples:
+  tetra info
+  tetra info | jq .Conf
+""",
+)

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
+import click
 
-from cli.arguments import add_global_flags, server_options
+from cli.command import Args, Command, Group
+from cli.server_flags import server_options
+from cli.values import Choice
 
-HELP = "show or set how much the server logs"
-DESCRIPTION = """Show or set how much the server logs.
+_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
+_TEXT = f"""Show or set the log level of the server: {", ".join(_LEVELS)}.
 
 examples:
   tetra loglevel get
   tetra loglevel set debug
 """
-USAGE = "get|set LEVEL "
-ALIASES = ("log",)  # the original's
-
-_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the two verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="get|set", required=True)
-    for verb, help in (("get", "print the level"), ("set", "set the level")):
-        sub = verbs.add_parser(
-            verb, prog=f"tetra loglevel {verb}", help=help, description=DESCRIPTION
-        )
-        if verb == "set":
-            sub.add_argument("level", choices=_LEVELS, metavar="LEVEL", help=", ".join(_LEVELS))
-        add_global_flags(sub, suppress=True)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print or set the level."""
+def _get(args: Args) -> int:
+    """Print the level."""
     from cli.client import Client
     from tetragon.sensors_pb2 import LogLevel
 
     with Client(server_options(args)) as client:
-        if args.verb == "get":
-            print(f"Current log level: {LogLevel.Name(client.log_level())}")
-        else:
-            name = {"warning": "WARN"}.get(args.level, args.level.upper())
-            level = client.set_log_level(LogLevel.Value(f"LOG_LEVEL_{name}"))
-            print(f"Log level set to: {LogLevel.Name(level)}")
+        print(f"Current log level: {LogLevel.Name(client.log_level())}")
     return 0
+
+
+def _set(args: Args) -> int:
+    """Set the level."""
+    from cli.client import Client
+    from tetragon.sensors_pb2 import LogLevel
+
+    name = {"warning": "WARN"}.get(args.level, args.level.upper())
+    with Client(server_options(args)) as client:
+        level = client.set_log_level(LogLevel.Value(f"LOG_LEVEL_{name}"))
+        print(f"Log level set to: {LogLevel.Name(level)}")
+    return 0
+
+
+GET = Command("get", _get, summary="print the level", text=_TEXT)
+SET = Command(
+    "set",
+    _set,
+    summary="set the level",
+    text=_TEXT,
+    params=[click.Argument(["level"], type=Choice(*_LEVELS), metavar="LEVEL")],
+)
+COMMAND = Group(
+    "loglevel",
+    {"get": f"{__name__}:GET", "set": f"{__name__}:SET"},
+    summary="show or set the log level of the server",
+    text=_TEXT,
+)

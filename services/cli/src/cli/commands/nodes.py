@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import TYPE_CHECKING
 
-from cli.arguments import server_options
+from cli.command import Args, Command, Flag
+from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
+from cli.values import Choice
 
 if TYPE_CHECKING:
     from tetra.v1.node_pb2 import NodeInfo
 
-HELP = "list the hosts that events come from"
-DESCRIPTION = """List every node that the gateway heard of: whether it is alive, how long ago it
-was last heard of, its processes, the events it told and how many a second, what it lost.
-
-examples:
-  tetra nodes
-  tetra nodes -o json | jq 'select(.alive | not).node_name'
-"""
-
 _HEADS = ("NODE", "STATE", "SEEN", "PROCS", "EVENTS", "RATE", "LOST", "VERSION", "KERNEL")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="[text]")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the nodes."""
     from cli.client import Client
 
     with Client(server_options(args)) as client:
         nodes = sorted(client.nodes(), key=lambda node: node.node_name)
     if args.output == "json":
-        from eventjson import JsonEncoder
+        from eventjson.encoder import JsonEncoder
 
         encode = JsonEncoder(extensions=True).encode
         print("".join(encode(node) + "\n" for node in nodes), end="")
@@ -72,3 +59,26 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+COMMAND = Command(
+    "nodes",
+    run,
+    summary="list the hosts that publish events",
+    text="""List every node that the gateway knows: whether it is alive, how long ago it was last
+seen, its processes, how many events it published and at which rate, and how many it lost.
+
+examples:
+  tetra nodes
+  tetra nodes -o json | jq 'select(.alive | not).node_name'
+""",
+    params=[
+        Flag(
+            "-o",
+            "--output",
+            type=Choice("text", "json"),
+            default="text",
+            help="form of the output [default: text]",
+        )
+    ],
+)

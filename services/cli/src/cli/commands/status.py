@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
-from cli.arguments import server_options
+from cli.command import Args, Command
+from cli.server_flags import server_options
 from cli.terminal import visible
 
-HELP = "tell whether the server is well"
-DESCRIPTION = """Ask the server for its health. Exit code 0 means that it runs, 1 that it does not.
 
-examples:
-  tetra status
-  tetra status --server-address gateway.example:54321 --timeout 2s
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare no flags of its own."""
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the health status."""
     from cli.client import Client
     from tetragon.tetragon_pb2 import HEALTH_STATUS_RUNNING
@@ -32,3 +19,17 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"Health Status: {visible(statuses[0].details)}")
     return 0 if statuses[0].status == HEALTH_STATUS_RUNNING else 1
+
+
+COMMAND = Command(
+    "status",
+    run,
+    summary="print the health of the server",
+    text="""Ask the server for its health. Exit code 0: it is running. 1: it is not, or no server
+answers.
+
+examples:
+  tetra status
+  tetra status --server-address gateway.example:54321 --timeout 2s
+""",
+)

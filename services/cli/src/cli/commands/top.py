@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from cli.arguments import add_list, duration_s, server_options
+from cli.command import Args, Command, Flag, repeated
 from cli.errors import UsageError
+from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
+from cli.values import DURATION, NODES, Choice
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,19 +19,6 @@ if TYPE_CHECKING:
 
     from cli.resume import Batch
     from cli.top_model import Row
-
-HELP = "show what starts and ends most, live"
-DESCRIPTION = """Show processes started and ended a second, by binary, user, container or node (over
-the last ten seconds), the longest running, and what was lost. When the output is no terminal, or
-with --once, one picture is printed after an interval.
-
-keys: b binary   u user   c container   n node   q quit
-
-examples:
-  tetra top
-  tetra top --by user --node web-1
-  tetra top --once --interval 10s        one table after ten seconds, for scripts
-"""
 
 _KEYS = "q quit   b binary   u user   c container   n node"
 _BY_KEY = {"b": "binary", "u": "user", "c": "container", "n": "node"}
@@ -42,23 +30,7 @@ _RATE_TITLES = ("STARTS/S", "ENDS/S", "STARTED")
 _RUNNING_TITLES = f"{'PID':>8}  {'USER':<{_USER_COLUMNS}}  {'RUNNING':>7}  LONGEST RUNNING"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument(
-        "--by", choices=tuple(_BY_KEY.values()), default="binary", help="group [binary]"
-    )
-    add_list(parser, "--node", metavar="NAME", help="events of this node only")
-    parser.add_argument(
-        "--interval",
-        type=duration_s,
-        default=1.0,
-        metavar="DURATION",
-        help="time between two pictures [1s]",
-    )
-    parser.add_argument("--once", action="store_true", help="print one picture after an interval")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Show or print the tables."""
     if args.interval <= 0:
         raise UsageError("--interval: must be more than 0", "--interval 1s")
@@ -159,3 +131,34 @@ class TopView:
             line = f"{process.pid:>8}  {user}  {ran:>7}  {command}"
             lines.append(Text(self._fit(line, width)))
         return lines
+
+
+COMMAND = Command(
+    "top",
+    run,
+    summary="show which programs start and end most, live",
+    text="""Show process starts and ends a second, by binary, user, container or node (over the last
+ten seconds), the processes that have run longest, and what was lost. If stdout is not a terminal,
+or with --once, one table is printed after an interval.
+
+keys: b binary   u user   c container   n node   q quit
+
+examples:
+  tetra top
+  tetra top --by user --node web-1
+  tetra top --once --interval 10s        one table after ten seconds, for scripts
+""",
+    params=[
+        Flag(
+            "--by",
+            type=Choice(*_BY_KEY.values()),
+            default="binary",
+            help="how starts and ends are grouped [default: binary]",
+        ),
+        repeated("--node", type=NODES, help="only events of this node"),
+        Flag(
+            "--interval", type=DURATION, default=1.0, help="time between two pictures [default: 1s]"
+        ),
+        Flag("--once", is_flag=True, help="print one table after an interval"),
+    ],
+)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from cli.arguments import add_list, duration_s, server_options
+from cli.command import Args, Command, Flag, repeated
+from cli.server_flags import server_options
 from cli.terminal import Fit, Output, notice, terminal_width, visible, wants_colour
+from cli.values import DURATION, NODES, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,42 +23,12 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[Entry, tuple[bool, ...]]]
 
-HELP = "show the process tree of a node, live"
-DESCRIPTION = """Show every process under its parent: those that run already, and what starts and
-ends from now on. Ended processes stay for a while, with how they ended and how long they ran.
-When the output is no terminal, or with --once, the tree of now is printed.
-
-keys: arrows, page up and down, g, G: move   e: show ended ones   t: show kernel threads
-      p: pause   q: quit
-
-examples:
-  tetra tree
-  tetra tree --node web-1
-  tetra tree --once > tree.txt
-"""
-
 _KEYS = "q quit   ↑↓ PgUp PgDn g G move   e ended   t kernel threads   p pause"
 _INTERVAL_S = 0.25
 _KEPT_ENDED = 5_000  # for as long as --keep says, but no more than this
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    add_list(parser, "--node", metavar="NAME", help="processes of this node only")
-    parser.add_argument("--once", action="store_true", help="print the tree of now, and stop")
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="[auto]"
-    )
-    parser.add_argument(
-        "--keep",
-        type=duration_s,
-        default=10.0,
-        metavar="DURATION",
-        help="how long ended processes stay [10s]",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Show or print the tree."""
     from cli.client import Client, ResumePolicy
 
@@ -196,3 +167,38 @@ def _state(entry: Entry, now_s: float) -> str:
     if entry.end_s is None:
         return entry.ran(now_s)
     return entry.state() if entry.how else f"ended, {entry.ran()}".removesuffix(", ")
+
+
+COMMAND = Command(
+    "tree",
+    run,
+    summary="show each process under its parent, live",
+    text="""Show every process under its parent: those that run, and what starts and ends from now
+on. Ended processes stay for a while, with their outcome and how long they ran. If stdout is not a
+terminal, or with --once, the present tree is printed.
+
+keys: arrows, page up and down, g, G: move   e: ended processes   t: kernel threads
+      p: pause   q: quit
+
+examples:
+  tetra tree
+  tetra tree --node web-1
+  tetra tree --once > tree.txt
+""",
+    params=[
+        repeated("--node", type=NODES, help="only processes of this node"),
+        Flag("--once", is_flag=True, help="print the present tree and stop"),
+        Flag(
+            "--color",
+            type=Choice("auto", "always", "never"),
+            default="auto",
+            help="when to use colours [default: auto]",
+        ),
+        Flag(
+            "--keep",
+            type=DURATION,
+            default=10.0,
+            help="how long ended processes stay [default: 10s]",
+        ),
+    ],
+)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cli.arguments import checked, server_options
+from cli.command import Args, Command, Flag, repeated
+from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
-from cli.timestamps import parse_time, rfc3339
+from cli.values import NODES, TIME, Choice
+from eventjson.times import rfc3339
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,24 +18,6 @@ if TYPE_CHECKING:
     from cli.resume import Batch
     from tetra.v1.stream_pb2 import StreamEventsRequest
     from tetragon.events_pb2 import GetEventsResponse
-
-HELP = "prove that the stream is whole, or list its holes"
-DESCRIPTION = """Read the stream from its beginning to its present end and account for every event.
-
-Each collector numbers its events without a gap. What is missing between two numbers, what a
-collector says that it lost, times when no collector ran, and events that came twice are listed
-with node, time and cause. Exit code 0: nothing is missing and nothing came twice; 3: something is.
-
-On a NATS cluster a server whose copy of the stream is damaged says nothing of it, and the others
-make up for it. So each copy is looked at by itself first, which reads the stream once more for
-each; one that is damaged is named, and the exit code is 3. With --since that is left out; --copies
-and --no-copies say so explicitly.
-
-examples:
-  tetra verify
-  tetra verify --since 1h --node web-1
-  tetra verify -o json | jq '.nodes[] | select(.missing > 0)'
-"""
 
 NOT_WHOLE = 3
 _PROGRESS_EVENTS = 250_000
@@ -123,24 +106,7 @@ class Book:
                 account.seen.add(name)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument(
-        "--since", metavar="TIME", type=checked(parse_time, "time"), help="begin there, not at the "
-        "beginning: 10m, 2h, 2026-05-01T12:00:00Z",
-    )  # fmt: skip
-    parser.add_argument(
-        "--node", action="append", default=[], metavar="NAME", help="this node only; may repeat"
-    )
-    parser.add_argument(
-        "--copies",
-        action=argparse.BooleanOptionalAction,
-        help="look at every copy of the stream [without --since]",
-    )
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="[text]")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Read, account, print."""
     from cli.client import Client, ResumePolicy
     from cli.errors import UnsupportedError
@@ -161,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if book.whole and not book.damage else NOT_WHOLE
 
 
-def _request(args: argparse.Namespace) -> StreamEventsRequest:
+def _request(args: Args) -> StreamEventsRequest:
     from google.protobuf.field_mask_pb2 import FieldMask
 
     from tetra.v1.stream_pb2 import Cursor, StreamEventsRequest
@@ -228,3 +194,45 @@ def _json(book: Book) -> str:
         "damaged_copies": book.damage, "unseen_copies": book.unseen_copies,
     }  # fmt: skip
     return json.dumps(told) + "\n"
+
+
+COMMAND = Command(
+    "verify",
+    run,
+    summary="prove that the stream is complete, or list what is missing",
+    text="""Read the stream from its beginning to its present end and account for every event.
+
+Each collector numbers its events without a gap. Numbers that are missing, events that a collector
+reports as lost, times when no collector ran, and duplicates are listed with node, time and cause.
+Exit code 0: nothing is missing or duplicated. 3: something is.
+
+On a NATS cluster, a server with a damaged copy of the stream does not report it, and the other
+servers answer for it. So each copy is read on its own first; a damaged one is named, and the exit
+code is 3. With --since, copies are not read; --copies and --no-copies override that.
+
+examples:
+  tetra verify
+  tetra verify --since 1h --node web-1
+  tetra verify -o json | jq '.nodes[] | select(.missing > 0)'
+""",
+    params=[
+        Flag(
+            "--since",
+            type=TIME,
+            help="begin at a time instead of the beginning: 10m (ago), 2h, 2026-05-01T12:00:00Z",
+        ),
+        repeated("--node", type=NODES, help="only events of this node"),
+        Flag(
+            "--copies/--no-copies",
+            default=None,
+            help="read each copy of the stream [default: yes, but not with --since]",
+        ),
+        Flag(
+            "-o",
+            "--output",
+            type=Choice("text", "json"),
+            default="text",
+            help="form of the output [default: text]",
+        ),
+    ],
+)

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from cli import __version__
-from cli.arguments import server_options
+from cli.command import Args, Command, Flag
+from cli.server_flags import server_options
 from cli.terminal import visible
 
-HELP = "print the version of this client, and of the server"
-DESCRIPTION = """Print the version of this client; with --server that of the server too.
 
-examples:
-  tetra version
-  tetra version --server
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument(
-        "-s", "--server", action="store_true", help="ask the server for its version"
-    )
-    parser.add_argument("-b", "--build", action="store_true", help="say what this client runs on")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print versions."""
     print(f"CLI version: {__version__}", flush=True)
     if args.build:
@@ -41,3 +24,21 @@ def run(args: argparse.Namespace) -> int:
         with Client(server_options(args)) as client:
             print(f"Server version: {visible(client.version())}")
     return 0
+
+
+COMMAND = Command(
+    "version",
+    run,
+    summary="print the version of this client, and of the server",
+    text="""Print the version of this client; with --server also that of the server.
+
+examples:
+  tetra version
+  tetra version --server
+  tetra version --build      for a bug report
+""",
+    params=[
+        Flag("-s", "--server", is_flag=True, help="ask the server for its version"),
+        Flag("-b", "--build", is_flag=True, help="print the versions of Python and libraries"),
+    ],
+)

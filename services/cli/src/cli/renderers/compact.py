@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from cli.renderers.kinds import kind_of
 from cli.renderers.pen import CompactOptions, Pen
-from cli.timestamps import rfc3339_nanos
+from eventjson.times import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.timestamps import rfc3339
+from eventjson.times import rfc3339
 from tetra.v1.stream_pb2 import GapNotice
 
 _CAUSES = {

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from eventjson import JsonEncoder
+from eventjson.encoder import JsonEncoder
 from tetragon.events_pb2 import GetEventsResponse
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")

@@ -16,7 +16,7 @@ from cli.processes import place_of, user_of
 from cli.renderers.kinds import kind_of
 from cli.renderers.kinds.base import Line
 from cli.terminal import Fit, cell_count, visible
-from cli.timestamps import rfc3339_nanos
+from eventjson.times import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
 
 _EMOJI_COLUMNS = 3  # two for the sign, one for the blank behind it

@@ -17,8 +17,8 @@ from cli.errors import UsageError
 from cli.processes import command_of, place_of, process_of, user_of
 from cli.renderers.kinds import MODULES, kind_of
 from cli.terminal import visible
-from cli.timestamps import rfc3339_nanos
-from eventjson import JsonEncoder
+from eventjson.encoder import JsonEncoder
+from eventjson.times import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 

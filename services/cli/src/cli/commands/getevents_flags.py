@@ -1,0 +1,134 @@
+"""Flags of ``tetra getevents``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.command import Flag, in_section, repeated, switch
+from cli.values import (
+    CEL,
+    CURSOR,
+    DURATION,
+    INTEGER,
+    NAMES,
+    NODES,
+    PATHS,
+    PIDS,
+    REGEX,
+    TIME,
+    Choice,
+    Value,
+    comma_list,
+)
+
+OUTPUTS = ("lifecycle", "json", "compact", "tree")
+
+_TYPES = Value("TYPE[,...]", comma_list, example="PROCESS_EXEC")
+_CAPABILITIES = Value("[SET:[MODE:]]NAME", comma_list, example="CAP_SYS_ADMIN")
+
+_OUTPUT = in_section(
+    "output",
+    Flag("-o", "--output", type=Choice(*OUTPUTS), help="form of the output [default: lifecycle]"),
+    Flag(
+        "--color",
+        type=Choice("auto", "always", "never"),
+        default="auto",
+        help="when to use colours [default: auto]",
+    ),
+    Flag(
+        "--format",
+        default="",
+        type=Value("TEMPLATE", example="time,pid,binary"),
+        help="form of your own: '{{time}} {{pid}} {{process.cwd}}', or fields in columns: "
+        "time,pid,user; words: type time node pid ppid user binary arguments command "
+        "parent_command container end, and every path of the JSON form",
+    ),
+    switch("--wide", help="do not cut lines to the width of the terminal"),
+    switch("--timestamps", help="begin each line with the time of the event"),
+    switch(
+        "--extensions", help="JSON: show fields that Tetragon lacks (argv, container_info, ...)"
+    ),
+    repeated("-f", "--include-fields", type=PATHS, help="only these fields: process.pid"),
+    repeated("-F", "--exclude-fields", type=PATHS, help="without these fields: parent"),
+    switch(
+        "--quote",
+        default=True,
+        help="compact: quote texts that have spaces or unprintable characters; =false prints them "
+        "as Tetragon up to 1.7.0 does [default: true]",
+    ),
+    switch(
+        "--stack-traces",
+        default=True,
+        help="compact: print stack traces of kprobes [default: true]",
+    ),
+    switch("--ima-hash", default=True, help="compact: print IMA hashes of files [default: true]"),
+    Flag(
+        "-t",
+        "--tty-encode",
+        default="",
+        type=Value("PATH", example="/dev/pts/1"),
+        help="print only what was written to this terminal",
+    ),
+    switch("-q", "--quiet", help="no notices about losses and connections on stderr"),
+)
+
+_FILTERS = in_section(
+    "filters (a regular expression is RE2, matches anywhere, and is never split at commas)",
+    repeated("-e", "--event-types", type=_TYPES, help="type: PROCESS_EXEC, PROCESS_EXIT, ..."),
+    repeated("--process", "--processes", type=REGEX, help="binary"),
+    repeated("--parent-process", type=REGEX, help="binary of the parent"),
+    repeated("--arguments", type=REGEX, help="arguments"),
+    repeated("--pid", type=PIDS, help="process id"),
+    repeated("--pid-set", type=PIDS, help="process id of the process or of an ancestor"),
+    repeated("-n", "--namespace", "--namespaces", type=NAMES, help="namespace of the pod"),
+    repeated("--namespace-regex", type=REGEX, help="namespace of the pod"),
+    repeated("--pod", "--pods", type=REGEX, help="name of the pod"),
+    repeated("--containers", type=REGEX, help="name of the container"),
+    repeated("--container-id", type=REGEX, help="id of the container"),
+    switch("--host", help="processes outside of pods"),
+    repeated(
+        "--labels",
+        type=Value("SELECTOR", example="'app=web,tier in (a,b)'"),
+        help="labels of the pod: app=web",
+    ),
+    repeated("--policy-names", type=NAMES, help="tracing policy that reported the event"),
+    repeated(
+        "--capabilities",
+        type=_CAPABILITIES,
+        help="capabilities of the process: effective:any:CAP_BPF+CAP_PERFMON",
+    ),
+    repeated(
+        "--cel-expression", type=CEL, help="CEL expression: process_exec.process.pid > uint(1)"
+    ),
+)
+
+_STREAM = in_section(
+    "part of the stream",
+    Flag("--since", type=TIME, help="begin at a time: 10m (ago), 14:30, 2026-01-31T14:30:00Z"),
+    Flag("--until", type=TIME, help="stop at a time"),
+    Flag("--last", type=INTEGER, help="begin N events ago"),
+    Flag("--after", type=CURSOR, help="begin after a cursor (from --show-cursor)"),
+    switch("--snapshot", help="begin with the processes that run now"),
+    repeated("--node", type=NODES, help="only events of this node"),
+    Flag(
+        "--follow/--no-follow",
+        default=True,
+        help="continue with new events [default: follow]",
+    ),
+    switch("--show-cursor", help="print the last cursor on stderr at the end"),
+    Flag(
+        "--cursor-file",
+        type=Value("FILE", Path, example="place", is_file=True),
+        help="keep the cursor in FILE and begin after the cursor that it holds; each event is "
+        "then once in a file that stdout appends to, even if tetra is killed",
+    ),
+    switch("--reconnect", help="reconnect without limit"),
+    Flag(
+        "--reconnect-wait",
+        type=DURATION,
+        default=2.0,
+        help="longest wait between two attempts [default: 2s]",
+    ),
+)
+
+FLAGS = (*_OUTPUT, *_FILTERS, *_STREAM)
