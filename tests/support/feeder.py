@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 
 from bus import control, subjects
 from tetra.v1 import bus_pb2, node_pb2
-from tetragon import events_pb2
+from tetragon import events_pb2, sensors_pb2
 
 BOOT_ID = "b0000000-0000-4000-8000-000000000001"
 START_NS = 1_700_000_000_000_000_000
@@ -56,6 +56,7 @@ class Feeder:
         self.sequence = 0  # of the last event
         self.alive: list[bytes] = []  # answered to a snapshot request
         self.log_level = "info"
+        self.policies: list[sensors_pb2.TracingPolicyStatus] = []
         self.claimed_node = node  # in its answers
         self._answering: list[Subscription] = []
 
@@ -117,6 +118,9 @@ class Feeder:
         if request.snapshot:
             response.events.extend(self.alive)
             response.sequence = self.sequence
+        if request.WhichOneof("request") == "list_policies":
+            domain = request.list_policies.domain
+            response.policies.extend(p for p in self.policies if domain in ("", p.domain))
         response.node.node_name = self.claimed_node
         response.node.boot_id = self.boot_id
         response.node.log_level = self.log_level

@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tetra.v1 import policy_pb2 as _policy_pb2
 from tetragon import tetragon_pb2 as _tetragon_pb2
 import builtins as _builtins
 import sys
@@ -367,6 +368,7 @@ class TracingPolicyStatus(_message.Message):
     STATS_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     HOOK_STATUSES_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     namespace: _builtins.str
@@ -389,6 +391,10 @@ class TracingPolicyStatus(_message.Message):
     def stats(self) -> Global___TracingPolicyStats: ...
     @_builtins.property
     def hook_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___HookStatus]: ...
+    @_builtins.property
+    def details(self) -> _policy_pb2.PolicyDetails:
+        """Ours."""
+
     def __init__(
         self,
         *,
@@ -406,10 +412,11 @@ class TracingPolicyStatus(_message.Message):
         stats: Global___TracingPolicyStats | None = ...,
         domain: _builtins.str = ...,
         hook_statuses: _abc.Iterable[Global___HookStatus] | None = ...,
+        details: _policy_pb2.PolicyDetails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stats", b"_stats", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stats", b"_stats", "details", b"details", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stats", b"_stats", "domain", b"domain", "enabled", b"enabled", "error", b"error", "filter_id", b"filter_id", "hook_statuses", b"hook_statuses", "id", b"id", "info", b"info", "kernel_memory_bytes", b"kernel_memory_bytes", "mode", b"mode", "name", b"name", "namespace", b"namespace", "sensors", b"sensors", "state", b"state", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stats", b"_stats", "details", b"details", "domain", b"domain", "enabled", b"enabled", "error", b"error", "filter_id", b"filter_id", "hook_statuses", b"hook_statuses", "id", b"id", "info", b"info", "kernel_memory_bytes", b"kernel_memory_bytes", "mode", b"mode", "name", b"name", "namespace", b"namespace", "sensors", b"sensors", "state", b"state", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stats: _TypeAlias = _typing.Literal["stats"]  # noqa: Y015
     _WhichOneofArgType__stats: _TypeAlias = _typing.Literal["_stats", b"_stats"]  # noqa: Y015

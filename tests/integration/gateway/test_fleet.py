@@ -96,6 +96,29 @@ async def test_log_levels_of_one_and_of_all(gateway, fleet):
     assert caught.value.details() == "node nobody: no answer"
 
 
+async def test_policies_of_all_nodes_and_of_one(gateway, fleet):
+    for name, domain in (("node-4", "static"), ("node-2", "grpc"), ("node-2", "static")):
+        status = sensors_pb2.TracingPolicyStatus(name="files", domain=domain)
+        status.details.node_name = name
+        fleet[name].policies.append(status)
+
+    async def listed(domain="", metadata=()):
+        request = sensors_pb2.ListTracingPoliciesRequest(domain=domain)
+        answer = await gateway.sensors.ListTracingPolicies(request, metadata=metadata)
+        return [(policy.details.node_name, policy.domain) for policy in answer.policies]
+
+    everything = [("node-2", "grpc"), ("node-2", "static"), ("node-4", "static")]
+    assert await listed() == everything
+    assert await listed("static") == everything[1:]
+    assert await listed("nothing") == []
+    assert await listed(metadata=(("tetra-node", "node-4"),)) == everything[2:]
+    domains = await gateway.sensors.ListDomains(sensors_pb2.ListDomainsRequest())
+    assert list(domains.domains) == ["grpc", "static"]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await listed(metadata=(("tetra-node", "nobody"),))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 async def test_another_gateway_knows_nodes_that_were_silent_before_it_came(
     gateway, fleet, start_gateway
 ):

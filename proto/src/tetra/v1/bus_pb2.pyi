@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tetra.v1 import node_pb2 as _node_pb2
+from tetragon import sensors_pb2 as _sensors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -86,24 +87,30 @@ class ControlRequest(_message.Message):
     DESCRIBE_FIELD_NUMBER: _builtins.int
     SET_LOG_LEVEL_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LIST_POLICIES_FIELD_NUMBER: _builtins.int
     describe: _builtins.bool
     """Answer with node information."""
     set_log_level: _builtins.str
     """Set the log level: debug, info, warning, error."""
     snapshot: _builtins.bool
     """Answer with the processes alive now."""
+    @_builtins.property
+    def list_policies(self) -> Global___ListPolicies:
+        """Answer with the state of the tracing policies, of one domain or (empty) of all."""
+
     def __init__(
         self,
         *,
         describe: _builtins.bool = ...,
         set_log_level: _builtins.str = ...,
         snapshot: _builtins.bool = ...,
+        list_policies: Global___ListPolicies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -118,6 +125,7 @@ class ControlResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     """One line; empty where the request was carried out."""
     sequence: _builtins.int
@@ -130,6 +138,10 @@ class ControlResponse(_message.Message):
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """For snapshot: serialized tetragon.GetEventsResponse (process_exec with flag procFS)."""
 
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_sensors_pb2.TracingPolicyStatus]:
+        """For list_policies."""
+
     def __init__(
         self,
         *,
@@ -138,11 +150,31 @@ class ControlResponse(_message.Message):
         events: _abc.Iterable[_builtins.bytes] | None = ...,
         sequence: _builtins.int = ...,
         more: _builtins.bool = ...,
+        policies: _abc.Iterable[_sensors_pb2.TracingPolicyStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "policies", b"policies", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ControlResponse: _TypeAlias = ControlResponse  # noqa: Y015
+
+@_typing.final
+class ListPolicies(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicies: _TypeAlias = ListPolicies  # noqa: Y015

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -22,6 +23,7 @@ from collector.losses import Losses
 from collector.pipeline import Pipeline
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 from tetra.v1.node_pb2 import NodeInfo
+from tetragon.sensors_pb2 import TracingPolicyStatus
 
 _ASK_TIMEOUT_S = 0.5
 _RATE_OVER_S = 10.0
@@ -29,6 +31,10 @@ _PART_BYTES = 512 << 10  # of a snapshot, in one message
 _LEVELS = ("debug", "info", "warning", "error")
 
 log = structlog.get_logger()
+
+
+def _no_policies(_node_name: str, _domain: str) -> list[TracingPolicyStatus]:
+    return []
 
 
 @dataclass(slots=True)
@@ -40,6 +46,7 @@ class Control:
     publisher: Publisher
     pipeline: Pipeline
     losses: Losses
+    policies: Callable[[str, str], list[TracingPolicyStatus]] = _no_policies
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
 
     async def refuse_second(self, nc: Client) -> None:
@@ -129,6 +136,10 @@ class Control:
                 case "snapshot":
                     response.sequence = self.publisher.last_sequence
                     await self._answer_parts(nc, message, response, self.pipeline.snapshot())
+                case "list_policies":
+                    response.policies.extend(
+                        self.policies(self.publisher.node_name, request.list_policies.domain)
+                    )
                 case None:
                     response.error = "request not known to this collector"
         except DecodeError as error:

@@ -19,9 +19,10 @@ from tetra.v1 import bus_pb2
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
 
 NAME = "tetragon.FineGuidanceSensors"
-NODE_KEY = "tetra-node"  # request metadata: the node that GetDebug and SetDebug mean
+# Request metadata: the node that GetDebug, SetDebug and ListTracingPolicies mean.
+NODE_KEY = "tetra-node"
 
-_POLICIES = "this agent sees executions and exits; it loads no tracing policies"
+_POLICIES = "policies are files of each host: put it into the collector's --tracing-policy-dir"
 _SENSORS = "sensors are deprecated in Tetragon's API; the probes here are always on"
 _WHY_NOT = {
     "AddTracingPolicy": _POLICIES,
@@ -205,14 +206,31 @@ class Sensors:
     async def list_tracing_policies(
         self, request: sensors_pb2.ListTracingPoliciesRequest, context: Context
     ) -> sensors_pb2.ListTracingPoliciesResponse:
-        """Answer an empty list."""
-        return sensors_pb2.ListTracingPoliciesResponse()
+        """Answer the policies of every node, or of one; each says its node in a field of ours."""
+        policies = await self._policies(context, request.domain)
+        return sensors_pb2.ListTracingPoliciesResponse(policies=policies)
 
     async def list_domains(
         self, request: sensors_pb2.ListDomainsRequest, context: Context
     ) -> sensors_pb2.ListDomainsResponse:
-        """Answer an empty list."""
-        return sensors_pb2.ListDomainsResponse()
+        """Answer the domains that have policies, in order."""
+        policies = await self._policies(context)
+        return sensors_pb2.ListDomainsResponse(domains=sorted({one.domain for one in policies}))
+
+    async def _policies(
+        self, context: Context, domain: str = ""
+    ) -> list[sensors_pb2.TracingPolicyStatus]:
+        node = _chosen_node(context)
+        request = bus_pb2.ControlRequest(list_policies=bus_pb2.ListPolicies(domain=domain))
+        answers = await self._fleet.ask(request, node)
+        if node and not answers:
+            raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+        return [
+            policy
+            for answer in sorted(answers, key=lambda answer: answer.node.node_name)
+            if auth.may_see(answer.node.node_name)
+            for policy in answer.policies
+        ]
 
     async def _dump(self, nodes: frozenset[str]) -> sensors_pb2.GetDebugResponse:
         response = sensors_pb2.GetDebugResponse(flag=sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE)

@@ -194,7 +194,7 @@ class PolicyManager:
             policy=str(identity),
             revision=revision,
             hooks=len(new.loaded.hooks),
-            mechanisms=" ".join(_mechanisms(new.statuses)),
+            mechanisms=" ".join(mechanisms(new.statuses)),
             file=entry.file or None,
         )
         if old is not None:
@@ -289,5 +289,6 @@ def _state(statuses: Iterable[HookStatus]) -> State:
     return State.PARTIALLY_ENABLED
 
 
-def _mechanisms(statuses: Iterable[HookStatus]) -> list[str]:
+def mechanisms(statuses: Iterable[HookStatus]) -> list[str]:
+    """Return how the hooks are attached, each way once."""
     return sorted({one.value for status in statuses for one in status.mechanisms})
