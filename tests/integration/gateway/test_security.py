@@ -4,20 +4,29 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from chassis import logging
+from gateway import rights
 from gateway.errors import SecurityError
 from gateway.main import Gateway
 from gateway.settings import Settings
-from support.feeder import Feeder
+from support.feeder import Feeder, exec_event
 from support.gateways import read_numbers
 from support.waiting import eventually
 from tetra.v1 import stream_pb2, stream_pb2_grpc
-from tetragon import events_pb2, sensors_pb2, sensors_pb2_grpc, tetragon_pb2
+from tetragon import (
+    eventlogservice_pb2,
+    events_pb2,
+    sensors_pb2,
+    sensors_pb2_grpc,
+    tetragon_pb2,
+)
 
 MAKE = Path(__file__).parents[3] / "deploy/tls/make"
 TOKENS = """
@@ -26,6 +35,8 @@ all read,control
 looker read
 one read n1      # of one node
 tuner control
+tuner1 control,read n1
+editor policies
 """
 
 
@@ -123,12 +134,157 @@ async def test_a_token_of_one_node_shows_nothing_of_others(start_gateway, nc, to
     asked = stream_pb2.StreamEventsRequest(nodes=["n2"])
     call = gateway.events.StreamEvents(asked, metadata=bearer("one"))
     assert await call.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert await call.details() == "node n2: not yours"
+    assert await call.details() == "node n2: the token does not grant it"
     asked = sensors_pb2.GetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_LOG_LEVEL)
     got, _ = await code_of(
         gateway.sensors.GetDebug(asked, metadata=(*bearer("one"), ("tetra-node", "n2")))
     )
     assert got == grpc.StatusCode.PERMISSION_DENIED
+
+
+def methods_of(*modules):
+    """Yield each method of the services that the modules describe, with its full name."""
+    for module in modules:
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}", method
+
+
+OURS = (sensors_pb2, eventlogservice_pb2, stream_pb2)
+
+
+async def test_every_method_is_denied_without_the_right_that_it_needs(start_gateway, tokens):
+    gateway = await start_gateway(token_file=tokens)
+    holders = {"looker": {"read"}, "tuner": {"control"}, "editor": {"policies"}}
+    for name, _ in methods_of(*OURS):
+        for token, held in holders.items():
+            call = gateway.channel.unary_unary(name)
+            code, details = await code_of(call(b"", metadata=bearer(token), timeout=5))
+            denied = code == grpc.StatusCode.PERMISSION_DENIED
+            assert denied == (rights.NEEDED[name] not in held), (name, token, code, details)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/tetragon.FineGuidanceSensors/NewMethod",
+        "/tetra.v1.EventStream/NewMethod",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_method_that_is_not_listed_is_denied(start_gateway, tokens, method):
+    gateway = await start_gateway(token_file=tokens)
+    call = gateway.channel.unary_unary(method)
+    got, details = await code_of(call(b"", metadata=bearer("all")))
+    assert got == grpc.StatusCode.PERMISSION_DENIED
+    assert "is not granted" in details
+
+
+async def test_no_method_shows_another_node_to_a_token_of_one_node(start_gateway, nc, tokens):
+    gateway = await start_gateway(token_file=tokens)
+    mine, other = Feeder(nc, "n1"), Feeder(nc, "hidden")
+    for feeder in (mine, other):
+        feeder.alive = [exec_event(7, node=feeder.node)]
+        await feeder.answer()
+        await feeder.publish(3)
+    await gateway.gateway.fleet.describe()
+    await other.be_silent()  # GetHealth names it once it counts as gone
+    gateway.gateway.fleet._nodes["hidden"].heard_at = 0.0
+    dump = sensors_pb2.GetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE)
+    since = stream_pb2.StreamEventsRequest(last=100, no_follow=True)
+    shown = stream_pb2.StreamEventsRequest(snapshot=True, no_follow=True)
+    requests = {"GetDebug": [b"", dump.SerializeToString()],
+                "StreamEvents": [since.SerializeToString(), shown.SerializeToString()]}  # fmt: skip
+    received = b""
+    for name, method in methods_of(*OURS):
+        if name.endswith("/GetEvents"):  # never ends; its filter is that of StreamEvents
+            continue
+        for request in requests.get(method.name, [b""]):
+            if method.server_streaming:
+                call = gateway.channel.unary_stream(name)(request, metadata=bearer("tuner1"))
+                received += b"".join([response async for response in call])
+                continue
+            with suppress(grpc.aio.AioRpcError):
+                call = gateway.channel.unary_unary(name)(request, metadata=bearer("tuner1"))
+                received += await call
+    assert b"n1" in received
+    assert b"hidden" not in received
+
+
+async def test_a_token_of_one_node_sets_and_reads_the_log_level_of_that_node(
+    start_gateway, nc, tokens
+):
+    gateway = await start_gateway(token_file=tokens)
+    mine, other = Feeder(nc, "n1"), Feeder(nc, "n2")
+    other.log_level = "debug"
+    await mine.answer()
+    await other.answer()
+    await gateway.gateway.fleet.describe()
+    own = logging.get_level()
+    level = sensors_pb2.LOG_LEVEL_WARN if own != "warning" else sensors_pb2.LOG_LEVEL_ERROR
+    changed = sensors_pb2.SetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_LOG_LEVEL, level=level)
+    asked = sensors_pb2.GetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_LOG_LEVEL)
+    for metadata in (bearer("tuner1"), (*bearer("tuner1"), ("tetra-node", "n1"))):
+        mine.log_level = "info"
+        await gateway.sensors.SetDebug(changed, metadata=metadata)
+        assert mine.log_level in ("warning", "error")
+        assert other.log_level == "debug"
+        assert logging.get_level() == own  # the gateway's own
+        answer = await gateway.sensors.GetDebug(asked, metadata=metadata)
+        assert answer.level == level
+    code, details = await code_of(
+        gateway.sensors.SetDebug(changed, metadata=(*bearer("tuner1"), ("tetra-node", "n2")))
+    )
+    assert (code, details) == (
+        grpc.StatusCode.PERMISSION_DENIED, "node n2: the token does not grant it",
+    )  # fmt: skip
+    await mine.be_silent()
+    code, details = await code_of(gateway.sensors.SetDebug(changed, metadata=bearer("tuner1")))
+    assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "node n1: no answer")
+
+
+@pytest.mark.parametrize(
+    ("replacement", "code", "text"),
+    [
+        ("", grpc.StatusCode.UNAUTHENTICATED, "the token was removed"),
+        ("looker read n1", grpc.StatusCode.UNAVAILABLE, "the token was changed: connect again"),
+    ],
+)
+async def test_streams_of_a_revoked_token_end_within_5_s(
+    start_gateway, nc, tokens, replacement, code, text
+):
+    gateway = await start_gateway(token_file=tokens)
+    feeder = Feeder(nc)
+
+    def open_streams(token):
+        reflection = gateway.channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )
+        return [
+            gateway.sensors.GetEvents(events_pb2.GetEventsRequest(), metadata=bearer(token)),
+            gateway.events.StreamEvents(
+                stream_pb2.StreamEventsRequest(), metadata=bearer(token)
+            ),
+            reflection(metadata=bearer(token)),
+        ]  # fmt: skip
+
+    revoked, kept = open_streams("looker"), open_streams("all")
+    for call in (*revoked[:2], *kept[:2]):
+        await call.initial_metadata()
+    tokens.write_text(TOKENS.replace("looker read", replacement))
+    start = time.monotonic()
+    for call in revoked:
+        with suppress(grpc.aio.AioRpcError):  # the status comes behind what is not read yet
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert await call.code() == code
+        assert await call.details() == f"authorization: {text}"
+    assert time.monotonic() - start < 5
+    numbers = await feeder.publish(3)
+    assert await read_numbers(kept[0], 3) == numbers
+    assert not any(call.done() for call in kept)
+    for call in kept:
+        call.cancel()
 
 
 async def test_tokens_are_read_again_and_health_needs_none(start_gateway, tokens):

@@ -1,67 +1,32 @@
-"""Who may do what: bearer tokens from a file that is read again when it changes.
+"""Who calls: bearer tokens, from a file that is read again when it changes.
 
-A line of the file: ``TOKEN RIGHT[,RIGHT] [NODE,...]``. Rights: ``read`` sees events and state,
-``control`` changes something (SetDebug). Node names limit both to these nodes. ``#`` begins a
-comment. Without a token file every client may do everything.
+A line of the file: ``TOKEN RIGHT[,RIGHT] [NODE,...]``. Rights: ``read`` reads events and state,
+``control`` changes settings (SetDebug), ``policies`` changes tracing policies. Node names limit all
+of them to these nodes. ``#`` begins a comment. Without a token file every client may do everything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import structlog
 
-from gateway.errors import RequestError, SecurityError
+from gateway import rights
+from gateway.errors import SecurityError
+from gateway.revocation import Revocation
+from gateway.rights import Grant
 from gateway.streams import Context
 
-READ, CONTROL = "read", "control"
-_RIGHTS = frozenset((READ, CONTROL))
-_CONTROLLING = frozenset(("/tetragon.FineGuidanceSensors/SetDebug",))
-_OPEN = frozenset(("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"))
 _LOOK_EVERY_S = 1.0
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What the holder of a token may do, and on which nodes; no nodes means all."""
-
-    rights: frozenset[str] = _RIGHTS
-    nodes: frozenset[str] = frozenset()
-
-
-# Set for the task that handles one request.
-_grant: ContextVar[Grant] = ContextVar("grant", default=Grant())  # noqa: B039 - it is frozen
-
-
-def granted_nodes() -> frozenset[str]:
-    """Return the nodes this request is limited to; empty means all."""
-    return _grant.get().nodes
-
-
-def may_see(node: str) -> bool:
-    """Return whether this request may learn of ``node``."""
-    nodes = granted_nodes()
-    return not nodes or node in nodes
-
-
-def choose_nodes(wanted: frozenset[str]) -> frozenset[str]:
-    """Return the nodes of ``wanted`` (empty: all) for this request; raise if one is not granted."""
-    nodes = granted_nodes()
-    if not nodes:
-        return wanted
-    for node in sorted(wanted - nodes):
-        raise RequestError(f"node {node}: not yours", grpc.StatusCode.PERMISSION_DENIED)
-    return wanted or nodes
 
 
 class Tokens:
@@ -74,10 +39,10 @@ class Tokens:
         self._grants = self._read()
         self._look_at = time.monotonic() + _LOOK_EVERY_S
 
-    def find(self, token: str) -> Grant | None:
-        """Return what ``token`` grants, None where it is not known."""
+    def find(self, digest: bytes) -> Grant | None:
+        """Return what the token with this `digest` grants, None where it is not known."""
         self._refresh()
-        return self._grants.get(_digest(token))
+        return self._grants.get(digest)
 
     # A file that has become unreadable leaves the old tokens in force.
     def _refresh(self) -> None:
@@ -111,22 +76,29 @@ class Tokens:
             words = line.split("#", 1)[0].split()
             if not words:
                 continue
-            rights = frozenset(words[1].split(",")) if len(words) > 1 else frozenset()
-            if not rights or rights - _RIGHTS or len(words) > 3:
+            granted = frozenset(words[1].split(",")) if len(words) > 1 else frozenset()
+            if not granted or granted - rights.ALL or len(words) > 3:
                 raise SecurityError(
                     f"tokens: {self._path}: line {number}: expected TOKEN RIGHT[,RIGHT] "
-                    "[NODE,...] with rights read, control"
+                    "[NODE,...] with rights read, control, policies"
                 )
             nodes = frozenset(words[2].split(",")) if len(words) > 2 else frozenset()
-            grants[_digest(words[0])] = Grant(rights, nodes)
+            grants[digest(words[0])] = Grant(granted, nodes)
         return grants
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Lets a request pass if its token grants what it asks."""
+    """Passes a request on if its token grants the right that its method needs."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
+        self._revocation = Revocation(tokens.find)
+
+    async def watch(self) -> None:
+        """End streams whose token is removed or changed, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self._revocation.end_revoked()
 
     async def intercept_service(
         self,
@@ -134,10 +106,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Set what this request is granted, or refuse it."""
-        method = handler_call_details.method
-        if method in _OPEN:
+        method = str(handler_call_details.method)
+        needed = rights.NEEDED.get(method)
+        if needed is None:
+            return _refuse(grpc.StatusCode.PERMISSION_DENIED, f"{method} is not granted to tokens")
+        if needed == rights.NONE:
             return await continuation(handler_call_details)
-        needed = CONTROL if method in _CONTROLLING else READ
         headers = [
             str(value)
             for key, value in handler_call_details.invocation_metadata or ()
@@ -146,15 +120,16 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if not headers:
             return _refuse(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
         scheme, _, token = headers[0].partition(" ")
-        grant = self._tokens.find(token.strip()) if scheme.lower() == "bearer" else None
+        name = digest(token.strip())
+        grant = self._tokens.find(name) if scheme.lower() == "bearer" else None
         if grant is None:
             return _refuse(grpc.StatusCode.UNAUTHENTICATED, "the token is not known")
         if needed not in grant.rights:
             return _refuse(
                 grpc.StatusCode.PERMISSION_DENIED, f"the token does not grant {needed!r}"
             )
-        _grant.set(grant)
-        return await continuation(handler_call_details)
+        rights.current.set(grant)
+        return self._revocation.guard(await continuation(handler_call_details), name, grant)
 
 
 def _refuse(code: grpc.StatusCode, text: str) -> Any:
@@ -164,5 +139,6 @@ def _refuse(code: grpc.StatusCode, text: str) -> Any:
     return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """Return the hash by which a token is known here."""
     return hashlib.sha256(token.encode()).digest()

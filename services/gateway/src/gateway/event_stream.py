@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway import auth, wire
+from gateway import rights, wire
 from gateway.batch import Batch
 from gateway.errors import BusError, RequestError
 from gateway.feed import Feed
@@ -59,7 +59,7 @@ class EventStream:
         self, request: stream_pb2.StreamEventsRequest, context: Context
     ) -> None:
         """Send batches from the start that was asked for until the client or the end comes."""
-        nodes = auth.choose_nodes(frozenset(request.nodes))
+        nodes = rights.choose_nodes(frozenset(request.nodes))
         async with self._streams.open(request, nodes) as selection:
             plan = await self._plan(request, selection)
             await context.send_initial_metadata(())
@@ -74,7 +74,7 @@ class EventStream:
         except BusError:
             nodes = self._fleet.nodes()
         return stream_pb2.ListNodesResponse(
-            nodes=[node for node in nodes if auth.may_see(node.node_name)]
+            nodes=[node for node in nodes if rights.may_see(node.node_name)]
         )
 
     async def _plan(self, request: stream_pb2.StreamEventsRequest, selection: Selection) -> _Plan:

@@ -125,13 +125,7 @@ class Fleet:
     async def snapshot(self, names: frozenset[str]) -> dict[str, Snapshot]:
         """Return the processes alive on the nodes ``names``, on all nodes where empty."""
         request = bus_pb2.ControlRequest(snapshot=True)
-        if names:
-            asked = await asyncio.gather(
-                *(self.ask(request, name, SNAPSHOT_S) for name in sorted(names))
-            )
-            answers = [answer for part in asked for answer in part]
-        else:
-            answers = await self.ask(request, timeout_s=SNAPSHOT_S)
+        answers = await self.ask_nodes(request, names, SNAPSHOT_S)
         snapshots: dict[str, Snapshot] = {}
         for answer in answers:
             node = answer.node
@@ -141,6 +135,17 @@ class Fleet:
             part = snapshots.setdefault(node.node_name, Snapshot(node.boot_id, answer.sequence))
             part.events += filter(None, without_malformed(list(answer.events), node.node_name))
         return snapshots
+
+    async def ask_nodes(
+        self, request: bus_pb2.ControlRequest, nodes: frozenset[str], timeout_s: float = ANSWER_S
+    ) -> list[bus_pb2.ControlResponse]:
+        """Ask each of ``nodes``, all nodes where empty; return the answers as `ask` does."""
+        if not nodes:
+            return await self.ask(request, timeout_s=timeout_s)
+        asked = await asyncio.gather(
+            *(self.ask(request, node, timeout_s) for node in sorted(nodes))
+        )
+        return [answer for answers in asked for answer in answers]
 
     async def ask(
         self, request: bus_pb2.ControlRequest, node: str = "", timeout_s: float = ANSWER_S

@@ -62,6 +62,7 @@ class Gateway:
             stack.push_async_callback(self.server.stop)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.server.follow(self.subscriber))
+                tasks.create_task(self.server.watch_tokens())
                 tasks.create_task(self.subscriber.run())
                 tasks.create_task(self._tell())
                 try:

@@ -41,11 +41,11 @@ class Server:
         self._fleet = fleet
         self._serving: bool | None = None
         credentials = tls.load(settings)
-        interceptors = (
-            [auth.Interceptor(auth.Tokens(settings.token_file))] if settings.token_file else []
+        self._interceptor = (
+            auth.Interceptor(auth.Tokens(settings.token_file)) if settings.token_file else None
         )
         self._server = grpc.aio.server(
-            interceptors=interceptors,
+            interceptors=[self._interceptor] if self._interceptor else [],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", settings.keepalive_s * 1000),
@@ -83,6 +83,11 @@ class Server:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await subscriber.wait_live(not subscriber.live)
+
+    async def watch_tokens(self) -> None:
+        """End streams whose token is removed or changed, for ever."""
+        if self._interceptor is not None:
+            await self._interceptor.watch()
 
     async def stop(self) -> None:
         """Send clients elsewhere and stop."""

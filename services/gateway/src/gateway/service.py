@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from chassis import logging
-from gateway import auth, trouble, wire
+from gateway import rights, trouble, wire
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
@@ -38,7 +38,7 @@ _WHY_NOT = {
     "GetEventLogParams": "there is no export file; a client writes one from its stream",
     "SetEventLogParams": "there is no export file; a client writes one from its stream",
 }
-_LEVELS = {  # the less to the more talkative
+_LEVELS = {  # from the least to the most verbose
     sensors_pb2.LOG_LEVEL_ERROR: "error",
     sensors_pb2.LOG_LEVEL_WARN: "warning",
     sensors_pb2.LOG_LEVEL_INFO: "info",
@@ -97,7 +97,7 @@ class Sensors:
 
         Aggregation options change nothing, as in Tetragon: no event is merged or delayed.
         """
-        async with self._streams.open(request, auth.granted_nodes()) as selection:
+        async with self._streams.open(request, rights.granted_nodes()) as selection:
             feed = self._streams.feed(selection.turn)
             await context.send_initial_metadata(())
             while True:
@@ -121,7 +121,7 @@ class Sensors:
             details=found or "running",
         )
         for name in self._fleet.stalled():
-            if auth.may_see(name):
+            if rights.may_see(name):
                 response.health_status.add(
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
                     status=tetragon_pb2.HEALTH_STATUS_ERROR,
@@ -129,7 +129,7 @@ class Sensors:
                     "collector: it answers, but the stream takes nothing from it",
                 )
         for node in self._fleet.nodes():
-            if not node.alive and auth.may_see(node.node_name):
+            if not node.alive and rights.may_see(node.node_name):
                 response.health_status.add(
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
                     status=tetragon_pb2.HEALTH_STATUS_STOPPED,
@@ -168,38 +168,38 @@ class Sensors:
     async def get_debug(
         self, request: sensors_pb2.GetDebugRequest, context: Context
     ) -> sensors_pb2.GetDebugResponse:
-        """Answer the log level of one collector or the most talkative of all, or the processes."""
-        node = _chosen_node(context)
+        """Answer the most verbose log level of the chosen nodes, or their processes."""
+        nodes = _chosen_nodes(context)
         if request.flag == sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE:
-            return await self._dump(frozenset({node} if node else auth.granted_nodes()))
+            return await self._dump(nodes)
         if request.flag != sensors_pb2.CONFIG_FLAG_LOG_LEVEL:
             raise RequestError(f"flag {request.flag} is not known")
-        answers = await self._fleet.ask(bus_pb2.ControlRequest(describe=True), node)
-        levels = {a.node.log_level for a in answers} or {"" if node else logging.get_level()}
+        answers = await self._fleet.ask_nodes(bus_pb2.ControlRequest(describe=True), nodes)
+        levels = {a.node.log_level for a in answers} or {"" if nodes else logging.get_level()}
         for level in reversed(_LEVELS):
             if _LEVELS[level] in levels:
                 return sensors_pb2.GetDebugResponse(flag=request.flag, level=level)
-        raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+        raise _no_answer(nodes)
 
     async def set_debug(
         self, request: sensors_pb2.SetDebugRequest, context: Context
     ) -> sensors_pb2.SetDebugResponse:
-        """Set the log level of one collector, or of all and this gateway."""
-        node = _chosen_node(context)
+        """Set the log level of the chosen nodes; of this gateway too, where that is all nodes."""
+        nodes = _chosen_nodes(context)
         if request.flag != sensors_pb2.CONFIG_FLAG_LOG_LEVEL or not request.HasField("level"):
             raise RequestError("only CONFIG_FLAG_LOG_LEVEL can be set, with a level")
         level = (_LEVELS | _SAME_LEVELS).get(request.level)
         if level is None:
             raise RequestError(f"log level {request.level} is not known")
-        answers = await self._fleet.ask(bus_pb2.ControlRequest(set_log_level=level), node)
-        if node and not answers:
-            raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+        answers = await self._fleet.ask_nodes(bus_pb2.ControlRequest(set_log_level=level), nodes)
+        if nodes and not answers:
+            raise _no_answer(nodes)
         for answer in answers:
             if answer.error:
                 raise RequestError(
                     f"node {answer.node.node_name}: {answer.error}", grpc.StatusCode.INTERNAL
                 )
-        if not node:
+        if not nodes:
             logging.set_level(level)
         return sensors_pb2.SetDebugResponse(flag=request.flag, level=request.level)
 
@@ -220,15 +220,14 @@ class Sensors:
     async def _policies(
         self, context: Context, domain: str = ""
     ) -> list[sensors_pb2.TracingPolicyStatus]:
-        node = _chosen_node(context)
+        nodes = _chosen_nodes(context)
         request = bus_pb2.ControlRequest(list_policies=bus_pb2.ListPolicies(domain=domain))
-        answers = await self._fleet.ask(request, node)
-        if node and not answers:
-            raise RequestError(f"node {node}: no answer", grpc.StatusCode.UNAVAILABLE)
+        answers = await self._fleet.ask_nodes(request, nodes)
+        if nodes and not answers:
+            raise _no_answer(nodes)
         return [
             policy
             for answer in sorted(answers, key=lambda answer: answer.node.node_name)
-            if auth.may_see(answer.node.node_name)
             for policy in answer.policies
         ]
 
@@ -249,12 +248,16 @@ def _unimplemented(name: str, why: str) -> Any:
     return handle
 
 
-def _chosen_node(context: Context) -> str:
+# The node that the request names, or the nodes that it is limited to; empty means all.
+def _chosen_nodes(context: Context) -> frozenset[str]:
     metadata = context.invocation_metadata() or ()
-    node = next((str(value) for key, value in metadata if key == NODE_KEY), "")
-    if node and not auth.may_see(node):
-        raise RequestError(f"node {node}: not yours", grpc.StatusCode.PERMISSION_DENIED)
-    return node
+    return rights.choose_nodes(
+        frozenset(str(value) for key, value in metadata if key == NODE_KEY and value)
+    )
+
+
+def _no_answer(nodes: frozenset[str]) -> RequestError:
+    return RequestError(f"node {', '.join(sorted(nodes))}: no answer", grpc.StatusCode.UNAVAILABLE)
 
 
 # An address may carry a user and a password.

@@ -31,7 +31,7 @@ class Settings(ServiceSettings, BusSettings):
     token_file: Path | None = Field(
         None,
         description="bearer tokens, one a line: TOKEN RIGHT[,RIGHT] [NODE,...]; rights: read, "
-        "control",
+        "control, policies",
     )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz; empty: none"
