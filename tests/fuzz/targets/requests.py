@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 import eventfilters
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
-from gateway import event_stream, rights
+from gateway import plan, rights
 from gateway.errors import RequestError
 from tetra.v1.stream_pb2 import StreamEventsRequest
 from tetragon.events_pb2 import (
@@ -65,8 +65,8 @@ def check(options: int, parts: list[bytes]) -> None:
     try:
         if isinstance(request, StreamEventsRequest):
             rights.choose_nodes(frozenset(request.nodes))
-            event_stream._time_ns("since", request.since)
-            event_stream._time_ns("until", request.until)
+            plan.time_ns("since", request.since)
+            plan.time_ns("until", request.until)
         filters = eventfilters.compile(request.allow_list, request.deny_list, request.field_filters)
     except eventfilters.FilterError as error:
         refusal = RequestError(str(error))

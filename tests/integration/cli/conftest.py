@@ -87,11 +87,16 @@ class Gateway(EventStreamServicer):
         self.notices = StreamEventsResponse()
         self.refuse = None  # details of an INVALID_ARGUMENT
         self.released = threading.Event()
+        self.scan = None  # messages read and their total: reported until `scanned` is set
+        self.scanned = threading.Event()
 
     def StreamEvents(self, request, context):
         self.requests.append(request)
         if self.refuse:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refuse)
+        while self.scan and not self.scanned.wait(0.1) and context.is_active():
+            done, total = self.scan
+            yield StreamEventsResponse(progress={"done": done, "total": total})
         at, index = request.after.stream_sequence, request.after.index
         if request.snapshot and self.snapshot:
             at, index = len(self.batches) + 1, 0

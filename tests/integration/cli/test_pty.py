@@ -1,6 +1,7 @@
 """On a real pseudo-terminal: colours, keys, resizing, Ctrl-C, and a terminal left as it was."""
 
 import subprocess
+import threading
 
 import pytest
 
@@ -62,6 +63,24 @@ def test_lines_are_cut_to_the_terminal_unless_wide(terminal, address):
     ]
     wide = terminal("getevents", "--wide", "--last", "2", ADDRESS, address, columns=40)
     wide.wait_until(lambda lines: lines[3].startswith("世界世界"))
+
+
+def test_progress_is_shown_on_a_terminal_until_events_come(terminal, serve, gateway_of, make_event):
+    gateway = gateway_of([[make_event(1)]])
+    gateway.scan = (250_000, 1_000_000)
+    screen = terminal("getevents", "--last", "1", ADDRESS, serve(gateway))
+    screen.wait_for("tetra: reading the past: 25 % of 1,000,000 messages")
+    gateway.scanned.set()
+    lines = screen.wait_for("process 1: root: /usr/bin/true 1")
+    assert not any("reading the past" in line for line in lines)
+
+
+def test_progress_is_not_written_to_a_file(serve, gateway_of, make_event, tetra):
+    gateway = gateway_of([[make_event(1)]])
+    gateway.scan = (250_000, 1_000_000)
+    threading.Timer(1.5, gateway.scanned.set).start()
+    done = tetra("getevents", "--last", "1", "--no-follow", ADDRESS, serve(gateway))
+    assert (done.stdout, done.stderr) == ("🚀 process 1: root: /usr/bin/true 1\n", "")
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

@@ -121,7 +121,7 @@ async def test_since_in_the_future_waits(gateway, feeder):
 
 
 async def test_until_ends_an_idle_stream_in_its_own_time(gateway, feeder, monkeypatch):
-    monkeypatch.setattr("gateway.event_stream.GRACE_NS", 200_000_000)
+    monkeypatch.setattr("gateway.sender.GRACE_NS", 200_000_000)
     until_ns = time.time_ns() + 300_000_000
     call = await gateway.stream(until=at(until_ns))
     await feeder.send(

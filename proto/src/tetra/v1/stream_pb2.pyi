@@ -38,8 +38,8 @@ class Cursor(_message.Message):
     index: _builtins.int
     """Events of that message that are already behind the cursor."""
     stored_ns: _builtins.int
-    """When NATS took the last message that is behind the cursor, in part at least; calendar clock, 0
-    where it is not known. It tells whether the stream is still the one that the cursor is of.
+    """When NATS stored the last message that is behind the cursor, in part at least; calendar clock, 0
+    where it is not known. A gateway compares it to find out whether the stream was replaced.
     """
     def __init__(
         self,
@@ -73,7 +73,7 @@ class StreamEventsRequest(_message.Message):
     MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
     CHECK_COPIES_FIELD_NUMBER: _builtins.int
     last: _builtins.int
-    """At the last N events of the stream that pass the filters' node choice."""
+    """At the last N events of the stream that pass the filters, exactly."""
     snapshot: _builtins.bool
     """Now, after an exec (flag procFS) for each process alive."""
     no_follow: _builtins.bool
@@ -81,8 +81,8 @@ class StreamEventsRequest(_message.Message):
     max_batch_events: _builtins.int
     """Most events in one response; 0 leaves it to the gateway."""
     check_copies: _builtins.bool
-    """Before anything is sent look through every copy of the stream that NATS's servers hold, and tell
-    what each lacks (CAUSE_COPY_DAMAGED) or that it could not be looked at (CAUSE_COPY_UNSEEN).
+    """Before anything is sent look through every copy of the stream that NATS's servers hold, and
+    report what each lacks (CAUSE_COPY_DAMAGED) or that it could not be read (CAUSE_COPY_UNSEEN).
     Reads the whole stream once for each copy.
     """
     @_builtins.property
@@ -95,7 +95,7 @@ class StreamEventsRequest(_message.Message):
     def field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FieldFilter]: ...
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """At the first event at or after this time."""
+        """At the first event at or after this time. Notices of an earlier time are left out, too."""
 
     @_builtins.property
     def after(self) -> Global___Cursor:
@@ -103,7 +103,7 @@ class StreamEventsRequest(_message.Message):
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Stop at the first event after this time."""
+        """Stop at the first event after this time. Notices of a later time are left out, too."""
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -143,6 +143,7 @@ class StreamEventsResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.GetEventsResponse]: ...
     @_builtins.property
@@ -155,6 +156,10 @@ class StreamEventsResponse(_message.Message):
 
     @_builtins.property
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapNotice]: ...
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """How much of the past was read, once a second and in every response until all of it was."""
+
     def __init__(
         self,
         *,
@@ -162,14 +167,38 @@ class StreamEventsResponse(_message.Message):
         cursor: Global___Cursor | None = ...,
         losses: _abc.Iterable[Global___LossNotice] | None = ...,
         gaps: _abc.Iterable[Global___GapNotice] | None = ...,
+        progress: Global___Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "events", b"events", "gaps", b"gaps", "losses", b"losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "events", b"events", "gaps", b"gaps", "losses", b"losses", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    done: _builtins.int
+    """Messages of the stream that were read, of those that are to be read at most."""
+    total: _builtins.int
+    def __init__(
+        self,
+        *,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class LossNotice(_message.Message):
@@ -188,7 +217,9 @@ class LossNotice(_message.Message):
         """How many more than at the last notice, by cause."""
 
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Of the last event that was published with the new counters."""
+
     def __init__(
         self,
         *,
@@ -219,36 +250,36 @@ class GapNotice(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         CAUSE_UNSPECIFIED: GapNotice._Cause.ValueType  # 0
         CAUSE_AGED_OUT: GapNotice._Cause.ValueType  # 1
-        """The stream no longer has what was asked for (age or size limit)."""
+        """The stream no longer has the requested events (age or size limit)."""
         CAUSE_MISSING_SEQUENCE: GapNotice._Cause.ValueType  # 2
         """Numbers of a node do not join: dropped by its spool, or lost on the way."""
         CAUSE_COLLECTOR_DOWN: GapNotice._Cause.ValueType  # 3
-        """No collector ran: what started and ended meanwhile was seen by nobody."""
+        """No collector ran: what started and ended in between was not recorded."""
         CAUSE_STREAM_DAMAGED: GapNotice._Cause.ValueType  # 4
         """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
         CAUSE_COPY_DAMAGED: GapNotice._Cause.ValueType  # 5
         """Nothing is missing: one copy of the stream lacks messages that another has."""
         CAUSE_MALFORMED: GapNotice._Cause.ValueType  # 6
-        """What was there could not be read, and is left out: somebody's bug."""
+        """Malformed messages or events were left out: a bug of the publisher."""
         CAUSE_COPY_UNSEEN: GapNotice._Cause.ValueType  # 7
-        """Nothing is known to be missing: a copy of the stream could not be looked at."""
+        """Nothing is known to be missing: a copy of the stream could not be read."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: GapNotice.Cause.ValueType  # 0
     CAUSE_AGED_OUT: GapNotice.Cause.ValueType  # 1
-    """The stream no longer has what was asked for (age or size limit)."""
+    """The stream no longer has the requested events (age or size limit)."""
     CAUSE_MISSING_SEQUENCE: GapNotice.Cause.ValueType  # 2
     """Numbers of a node do not join: dropped by its spool, or lost on the way."""
     CAUSE_COLLECTOR_DOWN: GapNotice.Cause.ValueType  # 3
-    """No collector ran: what started and ended meanwhile was seen by nobody."""
+    """No collector ran: what started and ended in between was not recorded."""
     CAUSE_STREAM_DAMAGED: GapNotice.Cause.ValueType  # 4
     """Messages inside the stream are gone from every copy: a damaged file, or deleted by hand."""
     CAUSE_COPY_DAMAGED: GapNotice.Cause.ValueType  # 5
     """Nothing is missing: one copy of the stream lacks messages that another has."""
     CAUSE_MALFORMED: GapNotice.Cause.ValueType  # 6
-    """What was there could not be read, and is left out: somebody's bug."""
+    """Malformed messages or events were left out: a bug of the publisher."""
     CAUSE_COPY_UNSEEN: GapNotice.Cause.ValueType  # 7
-    """Nothing is known to be missing: a copy of the stream could not be looked at."""
+    """Nothing is known to be missing: a copy of the stream could not be read."""
 
     CAUSE_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int

@@ -50,15 +50,15 @@ class EventStreamServicer:
     """Missing associated documentation comment in .proto file."""
 
     def StreamEvents(self, request, context):
-        """Events of all nodes, or of chosen ones, in batches. The first response comes at once and has a
-        cursor, so that a client knows that it is connected and where.
+        """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
+        without a cursor only reports progress. The first cursor tells a client where it is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """Every node that is or was heard of.
+        """Every node that the gateway heard from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,21 +34,21 @@ class EventStreamStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventStreamAsyncStub: ...
     StreamEvents: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]
-    """Events of all nodes, or of chosen ones, in batches. The first response comes at once and has a
-    cursor, so that a client knows that it is connected and where.
+    """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
+    without a cursor only reports progress. The first cursor tells a client where it is connected.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]
-    """Every node that is or was heard of."""
+    """Every node that the gateway heard from."""
 
 @_typing.type_check_only
 class EventStreamAsyncStub(EventStreamStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamEvents: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]  # type: ignore[assignment]
-    """Events of all nodes, or of chosen ones, in batches. The first response comes at once and has a
-    cursor, so that a client knows that it is connected and where.
+    """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
+    without a cursor only reports progress. The first cursor tells a client where it is connected.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """Every node that is or was heard of."""
+    """Every node that the gateway heard from."""
 
 class EventStreamServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,8 +57,8 @@ class EventStreamServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.StreamEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamEventsResponse], _abc.AsyncIterator[_stream_pb2.StreamEventsResponse]]:
-        """Events of all nodes, or of chosen ones, in batches. The first response comes at once and has a
-        cursor, so that a client knows that it is connected and where.
+        """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
+        without a cursor only reports progress. The first cursor tells a client where it is connected.
         """
 
     @_abc_1.abstractmethod
@@ -67,6 +67,6 @@ class EventStreamServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stream_pb2.ListNodesResponse, _abc.Awaitable[_stream_pb2.ListNodesResponse]]:
-        """Every node that is or was heard of."""
+        """Every node that the gateway heard from."""
 
 def add_EventStreamServicer_to_server(servicer: EventStreamServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -107,6 +107,8 @@ class Client:
 
     options: ServerOptions
     notice: Callable[[str], None] = lambda text: None
+    # Called with the messages of the past that were read, and their total at most.
+    progress: Callable[[int, int], None] = lambda done, total: None
     _channel: grpc.Channel | None = field(default=None, init=False)
     _turn: int = field(default=0, init=False)  # which of the addresses is in use
     _closed: bool = field(default=False, init=False)
@@ -264,7 +266,10 @@ class Client:
         try:
             for response in call:
                 self._channel_is_new = False
-                yield Batch(response.events, response.cursor, response.losses, response.gaps)
+                if response.HasField("progress"):
+                    self.progress(response.progress.done, response.progress.total)
+                if response.HasField("cursor"):  # else it has progress only
+                    yield Batch(response.events, response.cursor, response.losses, response.gaps)
             return
         except grpc.RpcError as error:
             if _code(error) != grpc.StatusCode.UNIMPLEMENTED:

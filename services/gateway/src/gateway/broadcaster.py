@@ -1,8 +1,8 @@
 """Fan-out: one window of the newest batches in memory, read by every stream at its own place.
 
-The window is the bounded queue of each stream at once: a stream that is slower than the bus falls
-out of its end, reads on from NATS (feed.py), and is back as soon as the window has what it needs.
-Nothing is copied per stream, nothing is dropped, and the memory does not grow with their number.
+The window is the bounded queue of all streams. A stream that is slower than the bus falls behind
+its end, reads from NATS (feed.py), and returns as soon as the window has what it needs. Nothing is
+copied per stream, nothing is dropped, and the memory does not grow with the number of streams.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gateway.batch import Batch
 
-# The newest batches keep what was parsed from them: it is several times as large as they are.
+# The newest batches keep what was parsed from them, which is several times as large as they are.
 WARM_BATCHES = 32
 WARM_BYTES = 2 << 20
 
@@ -42,26 +42,25 @@ class Broadcaster:
         self._events_total = 0
         self._arrived = asyncio.Event()
         self.head = 0  # stream sequence of the newest batch, or where the window began
-        self._first = 1
         self.generation = 0  # counts the streams that have been; see restart()
-        # Messages that the stream of this generation had and no longer has: it is the old one.
+        # Messages that the stream lost from its end, where this generation is the same stream.
         self.lost_end: tuple[int, int] | None = None
 
     def restart(self, head: int, lost_end: tuple[int, int] | None = None) -> None:
-        """Forget all: the next batch is the one behind ``head`` of a new stream.
+        """Empty the window: the next batch is the one behind ``head`` of a new stream.
 
-        ``lost_end``: it is no new one, but the old one without these, which were its last.
+        ``lost_end``: it is not a new stream, but the old one without these messages, its last.
         """
         self.lost_end = lost_end
         self._batches.clear()
         self._warm.clear()
         self._size_bytes = self._warm_bytes = 0
-        self.head, self._first = head, head + 1
+        self.head = head
         self.generation += 1
         self._wake()
 
     def publish(self, batch: Batch) -> None:
-        """Add the newest batch and wake those who wait for it."""
+        """Add the newest batch and wake the streams that wait for it."""
         self._batches[batch.stream_sequence] = batch
         self._size_bytes += batch.size_bytes
         self._events_total += len(batch.payloads)
@@ -70,14 +69,13 @@ class Broadcaster:
         while self._size_bytes > self._max_bytes and len(self._batches) > 1:
             oldest = self._batches.pop(next(iter(self._batches)))
             self._size_bytes -= oldest.size_bytes
-            self._first = oldest.stream_sequence + 1
         self._wake()
 
     def get(self, sequence: int) -> Batch | None:
         """Return the batch with number ``sequence``, None if it is still to come.
 
-        Raises `Behind` where the window does not have it: no longer, or because NATS stepped over
-        it, which only who reads the past can tell more about.
+        Raises `Behind` where the window does not have it: it is too old, or NATS skipped it. Only
+        `History` can find out which.
         """
         if sequence > self.head:
             return None
@@ -87,7 +85,7 @@ class Broadcaster:
         return batch
 
     def stored_ns_before(self, sequence: int) -> int:
-        """Return when NATS took the message before ``sequence``; 0 where that is not known."""
+        """Return when NATS stored the message before ``sequence``; 0 where that is not known."""
         batch = self._batches.get(sequence - 1)
         return batch.stored_ns if batch else 0
 

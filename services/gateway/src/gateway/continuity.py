@@ -1,4 +1,4 @@
-"""Proves that a node's events are whole, or tells what is missing: from numbers and counters."""
+"""Proves that a node's events are complete, or reports what is missing: by numbers and counters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway import wire
 from gateway.batch import Batch
+from gateway.notices import Notices
 from tetra.v1 import node_pb2, stream_pb2
 
 _MAX_SERIES = 10_000  # nodes and boots remembered per stream
@@ -15,7 +16,7 @@ _MAX_HOLES = 64  # remembered per node, for batches that come late
 
 @dataclass(slots=True)
 class _Series:
-    """What was seen of one node in one boot."""
+    """What came from one node in one boot."""
 
     first: int
     last: int
@@ -26,13 +27,17 @@ class _Series:
     loss: node_pb2.LossCounters
     holes: list[tuple[int, int]] = field(default_factory=list)  # first, last
 
+    @property
+    def last_event_ns(self) -> int:
+        """Time of the last event; when NATS stored it, where it has none."""
+        return wire.event_time_ns(self.last_event) or self.stored_ns
+
 
 @dataclass(slots=True)
 class Continuity:
     """Follows the batches of one stream of events, in order."""
 
-    losses: list[stream_pb2.LossNotice] = field(default_factory=list)
-    gaps: list[stream_pb2.GapNotice] = field(default_factory=list)
+    notices: Notices = field(default_factory=Notices)
     _series: OrderedDict[tuple[str, str], _Series] = field(default_factory=OrderedDict)
     _boots: dict[str, str] = field(default_factory=dict)
     _damage: list[tuple[int, int]] = field(default_factory=list)  # messages that are gone
@@ -40,7 +45,7 @@ class Continuity:
     def note_damage(self, first: int, last: int, from_ns: int, to_ns: int) -> None:
         """Note that messages ``first`` to ``last`` are gone from inside the stream; 0: unknown.
 
-        The times are those at which NATS took the ones before and behind, 0 where unknown.
+        The times are those at which NATS stored the ones before and behind, 0 where unknown.
         """
         notice = stream_pb2.GapNotice(
             cause=stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED,
@@ -51,14 +56,14 @@ class Continuity:
         if from_ns and to_ns:
             getattr(notice, "from").FromNanoseconds(from_ns)
             notice.to.FromNanoseconds(to_ns)
-        self.gaps.append(notice)
+        self.notices.add_gap(notice)
         self._damage = [*self._damage[-_MAX_HOLES:], (first, last)]
 
     def check(self, batch: Batch) -> int:
-        """Note what is missing before ``batch``; return how many of its events came already.
+        """Note what is missing before ``batch``; return how many of its events are duplicates.
 
         JetStream drops a batch that is published twice within its window of two minutes; this
-        drops the later ones.
+        finds the later ones.
         """
         if not batch.node_name:
             self._note_malformed(batch, [batch.stream_sequence])
@@ -70,49 +75,46 @@ class Continuity:
         if seen is None:
             earlier = self._series.get((batch.node_name, self._boots.get(batch.node_name, "")))
             if earlier is not None:
-                self._collector_was_down(batch, earlier)
-            self._boots[batch.node_name] = batch.boot_id
-            self._series[key] = _Series(
-                batch.first_sequence,
-                batch.last_sequence,
-                batch.stream_sequence,
-                batch.stored_ns,
-                batch.payloads[-1] if batch.payloads else b"",
-                batch.probes_start_ns,
-                batch.loss,
-            )
-            if len(self._series) > _MAX_SERIES:
-                self._series.popitem(last=False)
+                self._note_collector_down(batch, earlier)
+            self._begin(key, batch)
             return 0
         if batch.probes_start_ns > seen.probes_start_ns:
-            self._collector_was_down(batch, seen)
+            self._note_collector_down(batch, seen)
             seen.probes_start_ns = batch.probes_start_ns
             seen.loss = node_pb2.LossCounters()
         self._compare_losses(batch, seen)
         return self._compare_numbers(batch, seen)
 
-    def take(self) -> tuple[list[stream_pb2.LossNotice], list[stream_pb2.GapNotice]]:
-        """Return the notices since the last call."""
-        losses, gaps = self.losses, self.gaps
-        self.losses, self.gaps = [], []
-        return losses, gaps
+    def _begin(self, key: tuple[str, str], batch: Batch) -> None:
+        self._boots[batch.node_name] = batch.boot_id
+        self._series[key] = _Series(
+            batch.first_sequence,
+            batch.last_sequence,
+            batch.stream_sequence,
+            batch.stored_ns,
+            batch.payloads[-1] if batch.payloads else b"",
+            batch.probes_start_ns,
+            batch.loss,
+        )
+        if len(self._series) > _MAX_SERIES:
+            self._series.popitem(last=False)
 
     def _compare_numbers(self, batch: Batch, seen: _Series) -> int:
         first, last = batch.first_sequence, batch.last_sequence
         if first <= seen.last:
             hole = next((h for h in seen.holes if h[0] <= first and last <= h[1]), None)
-            if hole is not None:  # late, not twice
+            if hole is not None:  # late, and no duplicate
                 seen.holes.remove(hole)
                 rest = [(hole[0], first - 1), (last + 1, hole[1])]
                 seen.holes += [part for part in rest if part[0] <= part[1]]
                 return 0
             if last < seen.first:  # from before this stream of events began
                 return 0
-            twice = min(seen.last, last) - first + 1
+            duplicates = min(seen.last, last) - first + 1
             seen.last = max(seen.last, last)
-            return twice
+            return duplicates
         if first > seen.last + 1:
-            self._hole(batch, seen)
+            self._note_hole(batch, seen)
             seen.holes = [*seen.holes[-_MAX_HOLES:], (seen.last + 1, first - 1)]
         seen.last = last
         seen.stream_sequence = batch.stream_sequence
@@ -121,22 +123,23 @@ class Continuity:
             seen.last_event = batch.payloads[-1]
         return 0
 
-    # When it happened, by the events around it: they may have waited long until NATS took them.
-    def _hole(self, batch: Batch, seen: _Series) -> None:
+    # Dated by the events around it: a batch may have waited long before NATS stored it.
+    def _note_hole(self, batch: Batch, seen: _Series) -> None:
         damaged = any(
             seen.stream_sequence < at and upto < batch.stream_sequence for at, upto in self._damage
         )
-        notice = self._gap(
+        to_ns = wire.event_time_ns(batch.payloads[0]) if batch.payloads else 0
+        notice = _gap(
             batch,
             stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED
             if damaged
             else stream_pb2.GapNotice.CAUSE_MISSING_SEQUENCE,
-            wire.event_time_ns(seen.last_event) or seen.stored_ns,
+            seen.last_event_ns,
+            to_ns or batch.stored_ns,
         )
-        if batch.payloads and (to_ns := wire.event_time_ns(batch.payloads[0])):
-            notice.to.FromNanoseconds(to_ns)
         notice.first, notice.last = seen.last + 1, batch.first_sequence - 1
         notice.count = notice.last - notice.first + 1
+        self.notices.add_gap(notice)
 
     def _compare_losses(self, batch: Batch, seen: _Series) -> None:
         if batch.loss == seen.loss:
@@ -146,32 +149,35 @@ class Continuity:
             for cause, count in batch.loss.by_cause.items()
             if count > (before := seen.loss.by_cause.get(cause, 0))
         }
-        if lost:
-            notice = stream_pb2.LossNotice(
-                node_name=batch.node_name,
-                boot_id=batch.boot_id,
-                lost=node_pb2.LossCounters(by_cause=lost),
-            )
-            notice.time.FromNanoseconds(batch.stored_ns)
-            self.losses.append(notice)
-            seen.loss = batch.loss
+        if not lost:
+            return
+        last_ns = wire.event_time_ns(batch.payloads[-1]) if batch.payloads else 0
+        notice = stream_pb2.LossNotice(
+            node_name=batch.node_name,
+            boot_id=batch.boot_id,
+            lost=node_pb2.LossCounters(by_cause=lost),
+        )
+        notice.time.FromNanoseconds(last_ns or batch.stored_ns)
+        self.notices.add_loss(notice, seen.last_event_ns, last_ns or batch.stored_ns)
+        seen.loss = batch.loss
 
-    def _collector_was_down(self, batch: Batch, seen: _Series) -> None:
-        # What a killed collector left is told by the next one: later than the gap.
-        told_ns = wire.event_time_ns(seen.last_event) or seen.stored_ns
-        from_ns = min(told_ns, batch.probes_start_ns)
-        notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN, from_ns)
-        notice.to.FromNanoseconds(batch.probes_start_ns)
+    def _note_collector_down(self, batch: Batch, seen: _Series) -> None:
+        # The next collector publishes what a killed one left: events later than the gap's start.
+        from_ns = min(seen.last_event_ns, batch.probes_start_ns)
+        cause = stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN
+        self.notices.add_gap(_gap(batch, cause, from_ns, batch.probes_start_ns))
 
     def _note_malformed(self, batch: Batch, numbers: list[int]) -> None:
-        notice = self._gap(batch, stream_pb2.GapNotice.CAUSE_MALFORMED, batch.stored_ns)
+        cause = stream_pb2.GapNotice.CAUSE_MALFORMED
+        notice = _gap(batch, cause, batch.stored_ns, batch.stored_ns)
         notice.count, notice.first, notice.last = len(numbers), numbers[0], numbers[-1]
+        self.notices.add_gap(notice)
 
-    def _gap(
-        self, batch: Batch, cause: stream_pb2.GapNotice.Cause.ValueType, from_ns: int
-    ) -> stream_pb2.GapNotice:
-        notice = stream_pb2.GapNotice(cause=cause, node_name=batch.node_name)
-        getattr(notice, "from").FromNanoseconds(from_ns)
-        notice.to.FromNanoseconds(batch.stored_ns)
-        self.gaps.append(notice)
-        return notice
+
+def _gap(
+    batch: Batch, cause: stream_pb2.GapNotice.Cause.ValueType, from_ns: int, to_ns: int
+) -> stream_pb2.GapNotice:
+    notice = stream_pb2.GapNotice(cause=cause, node_name=batch.node_name)
+    getattr(notice, "from").FromNanoseconds(from_ns)
+    notice.to.FromNanoseconds(to_ns)
+    return notice

@@ -11,12 +11,13 @@ from gateway.continuity import Continuity
 from gateway.copies import Damage
 from gateway.errors import BusError
 from gateway.history import History
+from gateway.notices import EVER, Window
 from gateway.turn import Turn
 from tetra.v1 import stream_pb2
 
 _RETRY_S = 0.5  # between attempts while NATS cannot answer
-# Attempts until messages at the stream's end that nobody sends are given up, and with other copies,
-# one of which may lag behind.
+# Attempts until messages at the stream's end that do not come are given up; more where the stream
+# has other copies, one of which may lag behind.
 _END_ATTEMPTS, _END_ATTEMPTS_COPIES = 3, 20
 
 
@@ -38,8 +39,8 @@ class Feed:
         self.position = broadcaster.head + 1 if start is None else start  # wanted next
         self.catching_up = False
         self._turn = turn
-        self._attempts = 0  # in vain, at this position
-        self._stored_ns = 0  # when NATS took the last batch
+        self._attempts = 0  # at this position, without a message
+        self._stored_ns = 0  # when NATS stored the last batch
 
     @property
     def lag(self) -> int:
@@ -47,7 +48,7 @@ class Feed:
         return max(0, self._broadcaster.head + 1 - self.position)
 
     async def next(self) -> tuple[Batch, int]:
-        """Wait for the next batch; return it and how many of its events came already."""
+        """Wait for the next batch; return it and how many of its first events are duplicates."""
         await self._turn.rest()
         while (found := self.next_nowait()) is None:
             await self.wait()
@@ -89,13 +90,13 @@ class Feed:
     @property
     def has_notices(self) -> bool:
         """Whether something was found missing since `take_notices`."""
-        return bool(self._continuity.losses or self._continuity.gaps)
+        return bool(self._continuity.notices)
 
     def take_notices(
-        self,
+        self, window: Window = EVER
     ) -> tuple[list[stream_pb2.LossNotice], list[stream_pb2.GapNotice]]:
-        """Return what was found missing since the last call."""
-        return self._continuity.take()
+        """Return what was found missing in ``window`` since the last call."""
+        return self._continuity.notices.take(window)
 
     async def _fetch(self) -> None:
         bounds = None
@@ -111,7 +112,7 @@ class Feed:
         if bounds is not None and bounds.first > self.position:
             self.note_aged_out(bounds.first - self.position, batches[0] if batches else None)
             self.position = bounds.first
-        elif bounds is not None and not batches:  # a replica that is not that far yet, or ...
+        elif bounds is not None and not batches:  # a replica that lags behind, or damage
             most = _END_ATTEMPTS_COPIES if self._history.replicas > 1 else _END_ATTEMPTS
             self._attempts = self._attempts + 1 if bounds.last >= self.position else 0
             if self._attempts == most:
@@ -129,7 +130,7 @@ class Feed:
 
     def note_copy(self, damage: Damage) -> None:
         """Note that a copy lacks messages that another has."""
-        self._continuity.gaps.append(
+        self._continuity.notices.add_gap(
             stream_pb2.GapNotice(
                 cause=stream_pb2.GapNotice.CAUSE_COPY_DAMAGED,
                 count=damage.last - damage.first + 1,
@@ -140,12 +141,12 @@ class Feed:
         )
 
     def note_unseen_copy(self, server: str) -> None:
-        """Note that the copy on ``server`` could not be looked at."""
+        """Note that the copy on ``server`` could not be read."""
         cause = stream_pb2.GapNotice.CAUSE_COPY_UNSEEN
-        self._continuity.gaps.append(stream_pb2.GapNotice(cause=cause, server=server))
+        self._continuity.notices.add_gap(stream_pb2.GapNotice(cause=cause, server=server))
 
     def note_cut(self) -> None:
-        """Note that NATS cut off a damaged file: it does not say how much was in there."""
+        """Note that NATS cut off a damaged file; it does not report how much that had."""
         self._continuity.note_damage(0, 0, 0, 0)
 
     def note_aged_out(self, count: int, first: Batch | None = None) -> None:
@@ -155,7 +156,7 @@ class Feed:
         )
         if first is not None:
             notice.to.FromNanoseconds(first.stored_ns)
-        self._continuity.gaps.append(notice)
+        self._continuity.notices.add_gap(notice)
 
     def _start_over(self) -> None:
         self._generation = self._broadcaster.generation
@@ -166,6 +167,6 @@ class Feed:
                 self._note_damage(first, min(last, self.position - 1), None)
                 self.position = first
             return
-        # Another stream took the old one's place: places in the old one mean nothing there.
+        # The stream is another: places in the old one have no meaning there.
         self.note_aged_out(0)
         self.position = 1

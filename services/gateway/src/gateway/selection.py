@@ -7,7 +7,7 @@ each of them the stream gives way (`Turn`) and pays for the time (`Budget`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import thread_time
@@ -57,18 +57,33 @@ class Selection:
         if self.complete:
             yield [(n, one) for n, one in enumerate(batch.payloads[skip:], skip) if one]
             return
-        for part in self._slices(islice(batch.events(), skip, None), skip):
+        for part in self._slices(islice(batch.events(), skip, None), skip, self.filters.apply):
             yield part
             await self.turn.rest()
+
+    async def passing(self, batch: Batch, skip: int = 0) -> list[int]:
+        """Return the indexes of the events that pass, of those behind the first ``skip``."""
+        if not self.chooses(batch.node_name):
+            return []
+        if self.filters.match is None:
+            return [n for n, one in enumerate(batch.payloads[skip:], skip) if one]
+        match, found = self.filters.match, list[int]()
+        events = islice(batch.events(), skip, None)
+        for part in self._slices(events, skip, lambda event: b"" if match(event) else None):
+            found += [index for index, _ in part]
+            await self.turn.rest()
+        return found
 
     async def select_payloads(self, payloads: Iterable[bytes]) -> AsyncIterator[Selected]:
         """As `select`, for events that are not in a batch, whatever their node."""
-        for part in self._slices(map(Event, payloads), 0):
+        for part in self._slices(map(Event, payloads), 0, self.filters.apply):
             yield part
             await self.turn.rest()
 
-    def _slices(self, events: Iterable[Event], first: int) -> Iterator[Selected]:
-        apply, turn = self.filters.apply, self.turn
+    def _slices(
+        self, events: Iterable[Event], first: int, apply: Callable[[Event], bytes | None]
+    ) -> Iterator[Selected]:
+        turn = self.turn
         selected: Selected = []
         start_s, charged = thread_time(), first
         index = first - 1

@@ -71,7 +71,7 @@ class Streams:
 
         Gives the filters of ``request`` on ``nodes``, compiled; raises `FilterError`.
         """
-        selection = await self._compiler.compile(request, nodes)
+        selection = await self.compile(request, nodes)
         self._check_place(selection.memory_bytes)
         task = asyncio.current_task()
         assert task is not None
@@ -87,6 +87,10 @@ class Streams:
         finally:
             self._filter_bytes -= selection.memory_bytes
             del self._open[task]
+
+    async def compile(self, request: FilteredRequest, nodes: frozenset[str]) -> Selection:
+        """Return the filters of ``request`` on ``nodes``, compiled; raise `FilterError`."""
+        return await self._compiler.compile(request, nodes)
 
     def _check_place(self, filter_bytes: int) -> None:
         if self._stopping:

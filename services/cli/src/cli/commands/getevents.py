@@ -81,10 +81,18 @@ def _batches(
     from cli.client import Client, ResumePolicy
     from cli.cursor import cursor_text
     from cli.errors import UnsupportedError
+    from cli.progress_line import ProgressLine
+
+    line = ProgressLine(quiet=args.quiet)
+
+    def tell(text: str) -> None:
+        line.clear()
+        if not args.quiet:
+            notice(text)
 
     policy = ResumePolicy(always=args.reconnect, wait_s=args.reconnect_wait)
     cursor = None
-    with Client(server_options(args), notice=_ignore if args.quiet else notice) as client:
+    with Client(server_options(args), notice=tell, progress=line.show) as client:
         if not args.quiet:
             client.warn_of_unknown_nodes(args.node)
         try:
@@ -93,15 +101,14 @@ def _batches(
                     raise UnsupportedError(
                         f"--cursor-file: {client.address} is a plain Tetragon, which has no cursors"
                     )
+                if batch.events or batch.losses or batch.gaps:
+                    line.clear()
                 yield batch
                 cursor = batch.cursor or cursor
         finally:
+            line.clear()
             if args.show_cursor and cursor is not None:
                 notice(f"cursor: {cursor_text(cursor)}")
-
-
-def _ignore(text: str) -> None:
-    pass
 
 
 def _reads_stdin(args: Args) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from tetragon.events_pb2 import GetEventsResponse
 
 NOT_WHOLE = 3
-_PROGRESS_EVENTS = 250_000
 
 
 @dataclass(slots=True)
@@ -110,18 +108,18 @@ def run(args: Args) -> int:
     """Read, account, print."""
     from cli.client import Client, ResumePolicy
     from cli.errors import UnsupportedError
+    from cli.progress_line import ProgressLine
 
-    book, told = Book(), 0
-    with Client(server_options(args), notice=notice) as client:
+    book = Book()
+    line = ProgressLine()
+    with Client(server_options(args), notice=notice, progress=line.show) as client:
         for batch in client.stream(_request(args), ResumePolicy()):
             if batch.cursor is None:
                 raise UnsupportedError(
                     f"verify: {client.address}: a plain Tetragon does not number its events"
                 )
             book.enter(batch)
-            if sys.stderr.isatty() and book.events - told >= _PROGRESS_EVENTS:
-                told = book.events
-                notice(f"{told:,} events so far")
+    line.clear()
     output = Output.stdout()
     output.write(_json(book) if args.output == "json" else _text(book))
     return 0 if book.whole and not book.damage else NOT_WHOLE
