@@ -1,5 +1,6 @@
 """On a real pseudo-terminal: colours, keys, resizing, Ctrl-C, and a terminal left as it was."""
 
+import os
 import subprocess
 import threading
 
@@ -34,6 +35,15 @@ def address(serve, gateway_of, make_event):
         event.process_exec.process.start_time.seconds = 1_767_225_600
     events[1].process_exec.process.arguments = f"\x1b[2J{'世界' * 60}"
     return serve(gateway_of([events]))
+
+
+def test_command_starts_without_fork_handlers(terminal):
+    """With them, gRPC in this process kills the command now and then: see `Terminal`."""
+    forks = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    screen = terminal("version")
+    screen.wait_for("CLI version")
+    assert not forks
 
 
 def test_colours_on_a_terminal_and_ctrl_c(terminal, address):
