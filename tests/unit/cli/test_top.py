@@ -63,3 +63,30 @@ def test_picture_at_80_columns(exec_event, monkeypatch):
         "",
         "q quit   b binary   u user   c container   n node",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "titles", "row", "running"),
+    [
+        (
+            44,
+            "BINARY                   STARTS/S     ENDS/S",
+            "/usr/sbin/iptables            1.0        0.0",
+            "     PID  USER        RUNNING  LONGEST RUNN…",
+        ),
+        (
+            30,
+            "BINARY                STARTS/S",
+            "/usr/sbin/iptables         1.0",
+            "     PID  RUNNING  LONGEST RU…",
+        ),
+        (20, "BINARY", "/usr/sbin/iptables", "     PID  RUNNING  …"),
+        (8, "BINARY", "/usr/sb…", "     PI…"),
+    ],
+)
+def test_narrow_picture_keeps_the_name(exec_event, width, titles, row, running):
+    view = TopView("binary", "localhost:54321")
+    view.model.take(Batch([exec_event(exec_id="x")]), NOW_S)
+    lines = view.picture(width, 12, NOW_S).plain.split("\n")
+    assert [line.rstrip() for line in (lines[2], lines[3], lines[5])] == [titles, row, running]
+    assert all(len(line) <= width for line in lines)

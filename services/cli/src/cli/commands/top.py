@@ -26,8 +26,10 @@ _FRAME_LINES = 6  # two of header, two titles, one blank, keys
 _ONCE_LINES = 50
 _NUMBER_COLUMNS = 11
 _USER_COLUMNS = 10
+# What a name keeps on a narrow terminal; numbers and users are left out before it is cut.
+_LEAST_NAME_COLUMNS = 12
+_LEAST_COLUMNS_WITH_USER = 43
 _RATE_TITLES = ("STARTS/S", "ENDS/S", "STARTED")
-_RUNNING_TITLES = f"{'PID':>8}  {'USER':<{_USER_COLUMNS}}  {'RUNNING':>7}  LONGEST RUNNING"
 
 
 def run(args: Args) -> int:
@@ -100,7 +102,7 @@ class TopView:
             Text(self._columns(self._group.upper(), _RATE_TITLES, width), style="bold"),
             *(rates or [Text("(nothing has started or ended yet)", style="dim")]),
             Text(),
-            Text(self._fit(_RUNNING_TITLES, width), style="bold"),
+            Text(self._running("PID", "USER", "RUNNING", "LONGEST RUNNING", width), style="bold"),
             *running,
         ]
         lines = [*lines, *[Text()] * height][: max(0, height - 1)]
@@ -110,8 +112,14 @@ class TopView:
         return text
 
     def _columns(self, name: str, numbers: tuple[str, ...], width: int) -> str:
-        right = "".join(f"{number:>{_NUMBER_COLUMNS}}" for number in numbers)
+        shown = numbers[: max(0, (width - _LEAST_NAME_COLUMNS) // _NUMBER_COLUMNS)]
+        right = "".join(f"{number:>{_NUMBER_COLUMNS}}" for number in shown)
         return self._fit(self._fit.padded(name, width - len(right)) + right, width)
+
+    def _running(self, pid: str, user: str, ran: str, command: str, width: int) -> str:
+        user = self._fit.padded(user, _USER_COLUMNS) + "  "
+        shown_user = user if width >= _LEAST_COLUMNS_WITH_USER else ""
+        return self._fit(f"{pid:>8}  {shown_user}{ran:>7}  {command}", width)
 
     def _rate(self, row: Row, width: int) -> Text:
         from rich.text import Text
@@ -127,9 +135,8 @@ class TopView:
         for process in self.model.longest(count):
             command = f"@{process.node} {process.command}" if several else process.command
             ran = duration_text(now_s - process.start_s)
-            user = self._fit.padded(process.user, _USER_COLUMNS)
-            line = f"{process.pid:>8}  {user}  {ran:>7}  {command}"
-            lines.append(Text(self._fit(line, width)))
+            line = self._running(str(process.pid), process.user, ran, command, width)
+            lines.append(Text(line))
         return lines
 
 
