@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -48,7 +47,6 @@ def run(args: Args) -> int:
         proc_mount,
         cgroup_mount,
         bcc,
-        bpftool,
         lambda: nats(args.nats_url),
         lambda: gateway(args),
     )
@@ -172,14 +170,6 @@ def bcc() -> Finding:
         "no Python module in this environment",
         "where the collector runs: apt install python3-bpfcc",
     )
-
-
-def bpftool() -> Finding:
-    """Look for bpftool, which writes the kernel's types down."""
-    path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
-    if path:
-        return Finding("ok", "bpftool", path)
-    return Finding("warn", "bpftool", "not found", "where the collector runs: apt install bpftool")
 
 
 def nats(urls: str) -> Finding:
