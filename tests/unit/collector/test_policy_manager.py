@@ -45,6 +45,9 @@ class FakeBackend:
     async def prepare(self, policies):
         self.log.append(("prepare", [policy.name for policy in policies]))
 
+    async def settle(self):
+        self.log.append("settled")
+
     async def install(self, policy, number, revision):
         await asyncio.sleep(0)
         if error := self.fail.get(policy.name):
@@ -115,6 +118,7 @@ async def test_a_changed_file_replaces_its_policy_without_a_gap(manager, backend
         ("prepare", ["one"]),
         ("one", 2, "attached"),
         ("one", 2, "monitor"),
+        "settled",
         ("one", 1, None),
         ("one", 1, "removed"),
     ]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.events import kernel_names, tracing_arguments
+from collector.policies.quoting import quoted
 from collector.records import values as v
 from tetragon.capabilities_pb2 import CapabilitiesType, SecureBitsType
 from tetragon.tetragon_pb2 import (
@@ -36,6 +37,7 @@ from tetragon.tetragon_pb2 import (
     TaintedBitsType,
     UserNamespace,
 )
+from tracingpolicy.types import ArgumentType
 
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 S32, S64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
@@ -311,10 +313,11 @@ def test_modules():
         assert argument == KprobeArgument(module_arg=wanted)
 
 
-@pytest.mark.parametrize("kind", sorted(tracing_arguments.TYPES - {"const_buf"}))
+@pytest.mark.parametrize("kind", sorted(tracing_arguments.TYPES))
 def test_memory_that_cannot_be_read_is_an_error_of_its_argument(kind):
-    wanted = KprobeError(Message="Bad address for basic type")
-    assert encoded(kind, v.Unreadable()) == KprobeArgument(error_arg=wanted)
+    if kind != "const_buf":
+        wanted = KprobeError(Message="Bad address for basic type")
+        assert encoded(kind, v.Unreadable()) == KprobeArgument(error_arg=wanted)
     wanted = KprobeError(Message="Bad address encountered during resolve dereference at depth 2")
     (argument,) = of_tracepoint(kind, v.Unreadable(2))
     assert argument == KprobeArgument(error_arg=wanted)
@@ -344,3 +347,30 @@ def test_syscalls_have_their_interface():
     assert of_tracepoint("syscall64", v.Syscall(11, True)) == [
         KprobeArgument(syscall_id=SyscallId(id=11, abi="i386"))
     ]
+
+
+@pytest.mark.parametrize("kind", sorted(tracing_arguments.TYPES | {"nop"}))
+def test_what_has_no_item_is_absent(kind):
+    if kind != "const_buf":
+        assert tracing_arguments.encoder(TAG, kind, "label")(v.Absent()) == b""
+    assert of_tracepoint(kind, v.Absent()) == []
+
+
+def test_every_type_of_a_document_can_be_encoded():
+    assert {kind.value for kind in ArgumentType} - {"nop", "auto"} == tracing_arguments.TYPES
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"plain text", "plain text"),
+        (b'a "b" \\ c', r"a \"b\" \\ c"),
+        (b"\a\b\f\n\r\t\v", r"\a\b\f\n\r\t\v"),
+        (b"\x00\x1f\x7f", r"\x00\x1f\x7f"),
+        ("é ✓".encode(), "é ✓"),
+        ("\u00a0\u200b\U000e0001".encode(), r"\u00a0\u200b\U000e0001"),
+        ("é".encode()[:1] + b"x\xff", r"\xc3x\xff"),
+    ],
+)
+def test_messages_are_escaped_as_in_go(raw, text):
+    assert quoted(raw) == text

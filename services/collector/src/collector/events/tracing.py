@@ -66,13 +66,10 @@ def form(policy: LoadedPolicy, hook: Hook, machine: str = "x86_64") -> Form:
 
     encoders = _argument_encoders(hook.kind, machine)
     returned = None
-    args = [encoders(field("args"), argument) for argument in hook.args]
     if hook.returned is not None:  # without a label, as in the original
-        unlabelled = Argument(hook.returned.type)
-        if hook.kind is EventKind.KPROBE:
-            returned = encoders(field("return"), unlabelled)
-        else:
-            args.append(encoders(field("args"), unlabelled))
+        # Of a uprobe it is the last argument.
+        name = "return" if hook.kind is EventKind.KPROBE else "args"
+        returned = encoders(field(name), Argument(hook.returned.type))
     actions = _numbers(field("action", VARINT)) if "action" in fields else ()
     return_actions = _numbers(field("return_action", VARINT)) if "return_action" in fields else ()
     response = events_pb2.GetEventsResponse.DESCRIPTOR.fields_by_name
@@ -83,7 +80,7 @@ def form(policy: LoadedPolicy, hook: Hook, machine: str = "x86_64") -> Form:
         ancestors=field("ancestors"),
         fixed=_fixed(kind, policy, hook),
         actions=actions,
-        args=tuple(args),
+        args=tuple(encoders(field("args"), argument) for argument in hook.args),
         data=tuple(encoders(field("data"), argument) for argument in hook.data),
         returned=returned,
         return_actions=return_actions,
@@ -153,11 +150,8 @@ class TracingEncoder:
         body = self._family(form, record, offset_ns, process, parent, ancestors)
         for encode, value in zip(form.args, record.args, strict=False):
             body.append(encode(value))
-        if record.returned:
-            if form.returned is not None:
-                body.append(form.returned(record.returned[0]))
-            elif len(form.args) > len(record.args):
-                body.append(form.args[-1](record.returned[0]))
+        if record.returned and form.returned is not None:
+            body.append(form.returned(record.returned[0]))
         for encode, value in zip(form.data, record.data, strict=False):
             body.append(encode(value))
         if form.actions:

@@ -368,26 +368,45 @@ _UNLABELLED = frozenset({"sockaddr", "sockaddr_un"})  # as in the original
 TYPES = frozenset(_OF_FUNCTIONS) | {"const_buf"}
 
 
+def _nothing(_value: object) -> bytes:
+    return b""
+
+
 def encoder(field_tag: bytes, kind: str, label: str = "") -> Encode:
     """Return the function that encodes values of type ``kind`` as field ``field_tag``."""
+    if kind == "nop":
+        return _nothing
     return _argument(field_tag, _OF_FUNCTIONS[kind], "" if kind in _UNLABELLED else label)
 
 
 def tracepoint_encoder(field_tag: bytes, kind: str, syscall_id: Encode) -> Encode:
     """Return the same for an argument of a tracepoint, which has no label there."""
+    if kind == "nop":
+        return _nothing
     if kind == "const_buf":
-        one = _argument(field_tag, _OF_TRACEPOINTS["uint64"], "")
-        return lambda elements: b"".join(map(one, elements))
+        return _array(_argument(field_tag, _OF_TRACEPOINTS["uint64"], ""))
     if kind == "syscall64":
         return _argument(field_tag, _message_member("syscall_id", syscall_id), "")
     return _argument(field_tag, _OF_TRACEPOINTS[kind], "")
+
+
+def _array(one: Encode) -> Encode:
+    def encode(elements: Any) -> bytes:
+        if elements.__class__ in (v.Unreadable, v.Absent):
+            return one(elements)
+        return b"".join(map(one, elements))
+
+    return encode
 
 
 def _argument(field_tag: bytes, form: Encode, label: str) -> Encode:
     tail = text(_LABEL, label.encode())
 
     def encode(value: Any) -> bytes:
-        body = unreadable(value) if value.__class__ is v.Unreadable else form(value)
+        kind = value.__class__
+        if kind is v.Absent:
+            return b""
+        body = unreadable(value) if kind is v.Unreadable else form(value)
         if tail:
             body += tail
         return field_tag + varint(len(body)) + body

@@ -1,8 +1,7 @@
 """The dispatcher of system calls: one raw tracepoint program for all policies.
 
 It jumps by the call's number; programs of one call stand at levels, see bpf/tracing/dispatch.h. The
-two dispatcher programs are written as instructions, there is nothing to compile: bounds check of
-the number, tail call, return.
+two dispatcher programs are written as instructions, there is nothing to compile.
 """
 
 from __future__ import annotations
@@ -25,42 +24,56 @@ def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: 
     return struct.pack("<BBhi", code, src << 4 | dst, offset, value)
 
 
-def enter_program(array: int) -> bytes:
+def enter_program(array: int, levels: int) -> bytes:
     """Return the instructions: r1 context, whose second word is the system call's number."""
-    return b"".join(
-        [
-            _instruction(0x79, 3, 1, 8),  # r3 = ctx[1]
-            _instruction(0x35, 3, offset=3, value=SYSCALLS_MAX),  # if r3 >= it: to the end
-            _instruction(0x18, 2, 1, value=array),  # r2 = the program array
-            _instruction(0),
-            _instruction(0x85, value=12),  # bpf_tail_call(r1, r2, r3)
-            _instruction(0xB7, 0, value=0),  # r0 = 0
-            _instruction(0x95),
-        ]
-    )
+    return _program([_instruction(0x79, 7, 1, 8)], array, levels)  # r7 = ctx[1]
 
 
-def exit_program(array: int, number_offset: int) -> bytes:
+def exit_program(array: int, levels: int, number_offset: int) -> bytes:
     """Return the instructions: the number is in the saved registers, ctx[0]."""
-    return b"".join(
-        [
-            _instruction(0xBF, 6, 1),  # r6 = ctx
-            _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + number_offset
-            _instruction(0x07, 3, value=number_offset),
-            _instruction(0xBF, 1, 10),  # r1 = stack - 8
-            _instruction(0x07, 1, value=-8),
-            _instruction(0xB7, 2, value=8),
-            _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 8, r3)
-            _instruction(0x79, 3, 10, -8),
-            _instruction(0x35, 3, offset=4, value=SYSCALLS_MAX),
+    number = [
+        _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + number_offset
+        _instruction(0x07, 3, value=number_offset),
+        _instruction(0xBF, 1, 10),  # r1 = stack - 8
+        _instruction(0x07, 1, value=-8),
+        _instruction(0xB7, 2, value=8),
+        _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 8, r3)
+        _instruction(0x79, 7, 10, -8),
+    ]
+    return _program(number, array, levels)
+
+
+def _program(number: list[bytes], array: int, levels: int) -> bytes:
+    """Return the program that gets the call's number into r7 and jumps to its first level in use.
+
+    A call that no policy hooks pays for one load. A failed jump continues with the next level:
+    a policy that was removed leaves its level empty.
+    """
+    begin = [
+        _instruction(0xBF, 6, 1),  # r6 = ctx
+        *number,
+        _instruction(0x35, 7, offset=0, value=SYSCALLS_MAX),  # if r7 >= it: to the end
+        _instruction(0x18, 1, 2, value=levels),  # r1 = the levels' only value
+        _instruction(0),
+        _instruction(0x0F, 1, 7),  # r1 += r7
+        _instruction(0x71, 8, 1, 0),  # r8 = levels[number]
+    ]
+    code = [*begin]
+    for level in range(SYSCALL_LEVELS):
+        code += [
+            _instruction(0xB5, 8, value=level),  # if r8 <= level: to the end
             _instruction(0xBF, 1, 6),
             _instruction(0x18, 2, 1, value=array),
             _instruction(0),
-            _instruction(0x85, value=12),
-            _instruction(0xB7, 0, value=0),
-            _instruction(0x95),
+            _instruction(0xBF, 3, 7),
+            _instruction(0x07, 3, value=level * SYSCALLS_MAX),
+            _instruction(0x85, value=12),  # bpf_tail_call(r1, r2, r3)
         ]
-    )
+    end = len(code)
+    for at, one in enumerate(code):
+        if one[0] in (0x35, 0xB5):
+            code[at] = one[:2] + struct.pack("<h", end - at - 1) + one[4:]
+    return b"".join([*code, _instruction(0xB7, 0, value=0), _instruction(0x95)])
 
 
 @dataclass(slots=True)
@@ -69,7 +82,8 @@ class Dispatcher:
 
     entry: BpfMap
     exit: BpfMap
-    levels: memoryview  # highest used level plus 1, of each system call
+    level_map: BpfMap
+    levels: memoryview  # its value: highest used level plus 1, of each system call
     number_offset: int = 120  # of the call's number in struct pt_regs: orig_ax on x86
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
@@ -117,9 +131,12 @@ class Dispatcher:
 
     def _attach(self, *, at_return: bool) -> None:
         if at_return:
-            name, code = "sys_exit", exit_program(self.exit.fd, self.number_offset)
+            name, code = (
+                "sys_exit",
+                exit_program(self.exit.fd, self.level_map.fd, self.number_offset),
+            )
         else:
-            name, code = "sys_enter", enter_program(self.entry.fd)
+            name, code = "sys_enter", enter_program(self.entry.fd, self.level_map.fd)
         program = programs.load(ProgramSpec(f"on_{name}", Kind.RAW_TRACEPOINT, code))
         self._attached[at_return] = program, links.attach(program, name)
 

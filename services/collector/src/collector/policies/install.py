@@ -84,8 +84,9 @@ class SharedMaps:
         own = {spec.name: maps.create(spec) for spec in shared_specs()}
         fds = {"events": events, "processes": processes}
         fds |= {name: one.fd for name, one in own.items()}
+        levels = own[SYSCALL_LEVELS_MAP]
         dispatcher = Dispatcher(
-            own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], memoryview(own[SYSCALL_LEVELS_MAP].mapped())
+            own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], levels, memoryview(levels.mapped())
         )
         modes = memoryview(own[MODES].mapped())[: 4 * POLICIES_MAX].cast("I")
         return cls(fds, dispatcher, own, modes)

@@ -78,6 +78,9 @@ class Backend(Protocol):
     async def prepare(self, policies: Sequence[Policy]) -> None:
         """Compile what is not cached, together; a policy that fails says so when installed."""
 
+    async def settle(self) -> None:
+        """Return when every run of a program that began before the call has ended."""
+
     async def install(self, policy: Policy, number: int, revision: int) -> Installation:
         """Load and attach; raise `PolicyErrors` or `ServiceError`, then nothing of it is left."""
 
@@ -119,7 +122,7 @@ class PolicyManager:
     ) -> None:
         """``parse``: from text and file name. ``record`` keeps a revision before its events."""
         self._backend = backend
-        self._table = table
+        self.table = table
         self._parse = parse
         self._record = record
         self._entries: dict[Identity, Entry] = {}
@@ -174,17 +177,19 @@ class PolicyManager:
         old, entry.policy, entry.file = entry.installation, policy, policy.file
         if old is None:
             entry.state = State.LOADING
-        revision = self._table.next_revision(entry.number)
+        revision = self.table.next_revision(entry.number)
         try:
             new = await self._backend.install(policy, entry.number, revision)
         except (PolicyErrors, ServiceError) as error:
             self._failed(entry, error)
             return
-        self._table.add(new.loaded)
+        self.table.add(new.loaded)
         self._record(new.loaded)
         entry.mode = policy.options.mode or Mode.ENFORCE
         new.switch(entry.mode)
         if old is not None:
+            # A call that met the new program before it was on must still find the old one on.
+            await self._backend.settle()
             old.switch(None)
             entry.before = entry.before + old.counters()
         entry.installation, entry.error = new, ""

@@ -53,7 +53,7 @@ class Hook:
     name: str = ""
     message: str = ""  # with the escapes of an event
     tags: tuple[str, ...] = ()
-    args: tuple[Argument, ...] = ()  # without nop: as a record has them
+    args: tuple[Argument, ...] = ()
     data: tuple[Argument, ...] = ()
     returned: Argument | None = None
 

@@ -22,6 +22,7 @@ _ERROR = Struct("<Ii")
 _U64 = Struct("<Q")
 _FILE = Struct("<IHH")
 
+_ABSENT = values.Absent()
 _ITEM_ERROR, _ITEM_TRUNCATED = 1, 2
 _POSITION_DATA, _POSITION_RETURN = 16, 32
 _KERNEL_STACK, _USER_STACK, _IMA_HASH, _RETURN_COPY = 48, 49, 50, 51
@@ -76,7 +77,9 @@ def _decode(data: bytes) -> TracingRecord:
 
 
 def _between(found: dict[int, Value], first: int, last: int) -> tuple[Value, ...]:
-    return tuple(found[position] for position in sorted(found) if first <= position < last)
+    """Return the values by position, `Absent` in between where there is none."""
+    end = max((position for position in found if first <= position < last), default=-1)
+    return tuple(found.get(position, _ABSENT) for position in range(first, end + 1))
 
 
 def _stack(found: dict[int, Value], position: int) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ added where an event is encoded. The type of the argument in the policy selects 
 | module, load_info | `Module` |
 | syscall64 | `Syscall` |
 | const_buf | tuple of `int`, one per element |
-| nop | no value at all: the argument has no place in the record |
+| nop | `Absent` |
 
-Any of them may be an `Unreadable` instead.
+Any of them may be an `Unreadable` instead, or `Absent` if the record had no room for it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Unreadable(NamedTuple):
     """An argument whose memory could not be read; the other arguments are not affected."""
 
     depth: int = BAD_ADDRESS  # from 0: the step of `resolve` that failed
+
+
+class Absent(NamedTuple):
+    """A position without an item: type nop, or the record had no room left."""
 
 
 class TruncatedBytes(NamedTuple):
@@ -184,6 +188,7 @@ Value = (
     int
     | bytes
     | Unreadable
+    | Absent
     | TruncatedBytes
     | BufferFault
     | Path
@@ -222,7 +227,7 @@ class TracingRecord(NamedTuple):
     pid: int  # of the owner where the sock is tracked
     tid: int
     action: int  # tetragon.KprobeAction: the last one executed at entry
-    args: tuple[Value, ...]  # in the order of the policy, without nop
+    args: tuple[Value, ...]  # in the order of the policy; those behind the last one are absent
     data: tuple[Value, ...] = ()
     returned: tuple[Value, ...] = ()  # one value if the policy asks for it
     return_action: int = 1  # tetragon.KprobeAction: POST without a return part

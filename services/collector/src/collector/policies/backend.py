@@ -1,0 +1,251 @@
+"""Policies into this kernel: plan, translate, compile or take from the cache, load, attach.
+
+Everything that blocks for long is elsewhere: the compiler in a child without rights, planning,
+loading, attaching and detaching in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import mmap
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from chassis.errors import ServiceError
+from collector.bpf.bytecode import ProgramPlan
+from collector.bpf.compiler import Source
+from collector.bpf.maps import MapSpec, MapType
+from collector.bpf.objects import Objects
+from collector.bpf.objects import Plan as ObjectPlan
+from collector.errors import ProbeError
+from collector.policies import counters
+from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
+from collector.policies.loaded import loaded_policy
+from collector.policies.maps import POLICIES_MAX, shared_specs
+from collector.policies.plan import HookStatus, Plan
+from collector.policies.statistics import PolicyCounters, SelectorCounters
+from collector.policies.table import LoadedPolicy
+from collector.policies.translate import Kernel, Translation, translate
+from tracingpolicy.model import Policy
+from tracingpolicy.position import PolicyErrors
+from tracingpolicy.values import Mode
+
+_MODES = {None: ModeWord.OFF, Mode.MONITOR: ModeWord.MONITOR, Mode.ENFORCE: ModeWord.ENFORCE}
+# Of maps that the base programs own: objects are keyed by names, so nothing else of them matters.
+_BASE_MAPS = (
+    MapSpec("events", MapType.RINGBUF, 0, 0, 4096),
+    MapSpec("processes", MapType.HASH, 4, 8, 1),
+)
+
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+_LIBC = ctypes.CDLL(None)
+_GRACE_S = 0.05
+
+log = structlog.get_logger()
+
+
+class _Slots:
+    """Places of mode words and losses; each loaded revision has its own."""
+
+    def __init__(self) -> None:
+        self._free = list(range(POLICIES_MAX - 1, -1, -1))
+
+    def take(self) -> int:
+        if not self._free:
+            raise ProbeError(f"policies: {POLICIES_MAX} are loaded already: remove some")
+        return self._free.pop()
+
+    def give(self, slot: int) -> None:
+        self._free.insert(0, slot)  # used again as late as possible
+
+
+@dataclass(slots=True)
+class KernelInstallation:
+    """Owns one revision in the kernel; see `manager.Installation`."""
+
+    loaded: LoadedPolicy
+    statuses: tuple[HookStatus, ...]
+    _plan: Plan
+    _translation: Translation
+    _installed: Installed
+    _shared: SharedMaps
+    _slot: int
+    _slots: _Slots
+    _memory: mmap.mmap | None
+    _lost_before: dict[str, int]
+    _memory_bytes: int = 0
+
+    def switch(self, mode: Mode | None) -> None:
+        """Set the mode of all hooks with one store."""
+        self._shared.set_mode(self._slot, _MODES[mode])
+
+    def counters(self) -> PolicyCounters:
+        """Return what the programs counted."""
+        lost = Counter(self._shared.lost(self._slot))
+        lost.subtract(self._lost_before)
+        runs = run_time_ns = missed = 0
+        for program in self._installed.programs:
+            info = program.info()
+            runs += info.run_count
+            run_time_ns += info.run_time_ns
+            missed += info.recursion_misses
+        return PolicyCounters(
+            filtered=self._filtered(),
+            selectors=self._selectors(),
+            lost=lost,
+            missed=missed,
+            runs=runs,
+            run_time_ns=run_time_ns,
+            memory_bytes=self._memory_bytes,
+        )
+
+    async def remove(self) -> None:
+        """Detach and free everything, in a thread; the mode is off."""
+        memory, self._memory = self._memory, None
+        await asyncio.to_thread(self._installed.close)
+        if memory is not None:
+            memory.close()
+        self._slots.give(self._slot)
+
+    def _filtered(self) -> int:
+        return self._translation.counters.filtered(self._memory) if self._memory else 0
+
+    def _selectors(self) -> dict[tuple[int, int], SelectorCounters]:
+        """By place among the document's hooks: one of them can have become several."""
+        if self._memory is None:
+            return {}
+        places = {id(hook): place for place, hook in enumerate(self._plan.policy.hooks())}
+        found: dict[tuple[int, int], SelectorCounters] = {}
+        for planned, first in zip(self._plan.hooks, self._translation.selectors, strict=True):
+            place = places.get(id(planned.hook), 0)
+            for selector in range(max(1, len(planned.hook.selectors))):
+                counts = self._translation.counters.of_selector(self._memory, first + selector)
+                key = place, selector
+                found[key] = found.get(key, SelectorCounters()) + SelectorCounters(*counts)
+        return found
+
+
+@dataclass(slots=True)
+class KernelBackend:
+    """Installs policies; see `manager.Backend`."""
+
+    plan: Callable[[Policy], Plan]  # raises `PolicyErrors`
+    kernel: Kernel
+    shared: SharedMaps
+    objects: Objects
+    _slots: _Slots = field(default_factory=_Slots)
+    _prepared: dict[int, tuple[Plan, Translation]] = field(default_factory=dict)
+    _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def prepare(self, policies: Sequence[Policy]) -> None:
+        """Compile what is not cached, as many at a time as there are CPUs."""
+        limit = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def one(policy: Policy) -> None:
+            async with limit:
+                with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
+                    translated = await self._translated(policy)
+                    self._prepared[id(policy)] = translated
+                    await self._compiled(translated[1])
+
+        self._prepared.clear()
+        if len(policies) > 1:
+            await asyncio.gather(*map(one, policies))
+
+    async def settle(self) -> None:
+        """Wait until no program runs that began before."""
+        await asyncio.to_thread(_wait_for_grace_period)
+
+    async def install(self, policy: Policy, number: int, revision: int) -> KernelInstallation:
+        """Load and attach, switched off; raise `PolicyErrors` or `ServiceError`."""
+        prepared = self._prepared.pop(id(policy), None)
+        plan, translation = prepared or await self._translated(policy)
+        codes = await self._compiled(translation)
+        slot = self._slots.take()
+        try:
+            return await asyncio.to_thread(
+                self._install, plan, translation, codes, slot, number, revision
+            )
+        except BaseException:
+            self._slots.give(slot)
+            raise
+
+    async def _translated(self, policy: Policy) -> tuple[Plan, Translation]:
+        def both() -> tuple[Plan, Translation]:
+            plan = self.plan(policy)
+            return plan, translate(plan, self.kernel)
+
+        async with self._planning:  # the kernel's types are read lazily, by one at a time
+            return await asyncio.to_thread(both)
+
+    async def _compiled(self, translation: Translation) -> dict[str, bytes]:
+        names = tuple(one.function for one in translation.programs)
+        known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
+        known |= {own.spec.name: own.spec for own in translation.own}
+        plan = ObjectPlan(
+            Source(translation.text, names),
+            tuple(known[name] for name in translation.maps),
+            tuple(ProgramPlan(one.function, KINDS[one.mechanism]) for one in translation.programs),
+        )
+        built = await self.objects.get(plan)
+        return {code.plan.name: code.instructions for code in built.object.programs}
+
+    def _install(
+        self,
+        plan: Plan,
+        translation: Translation,
+        codes: dict[str, bytes],
+        slot: int,
+        number: int,
+        revision: int,
+    ) -> KernelInstallation:
+        self.shared.set_mode(slot, ModeWord.OFF)
+        installed = install(
+            translation, codes, self.shared, slot=slot, policy=number, revision=revision
+        )
+        own = installed.maps.get(counters.NAME)
+        return KernelInstallation(
+            loaded=loaded_policy(plan, number, revision),
+            statuses=plan.statuses,
+            _plan=plan,
+            _translation=translation,
+            _installed=installed,
+            _shared=self.shared,
+            _slot=slot,
+            _slots=self._slots,
+            _memory=own.mapped() if own is not None else None,
+            _lost_before=self.shared.lost(slot),
+            _memory_bytes=sum(map(_charged, _descriptors(installed))),
+        )
+
+
+def _wait_for_grace_period() -> None:
+    """Programs run in RCU read sections; this command waits for those that have begun.
+
+    kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL calls synchronize_rcu().
+    """
+    number = _MEMBARRIER.get(os.uname().machine)
+    if number is None or _LIBC.syscall(number, 1, 0, 0):  # refused on kernels with nohz_full
+        time.sleep(_GRACE_S)
+
+
+def _descriptors(installed: Installed) -> Iterable[int]:
+    yield from (program.fd for program in installed.programs)
+    yield from (one.fd for one in installed.maps.values())
+
+
+def _charged(fd: int) -> int:
+    """Return the memory that the kernel charges to a map or program."""
+    try:
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in info.splitlines() if line.startswith("memlock:"))
