@@ -75,6 +75,7 @@ def test_bit_fields_lie_in_a_unit_of_their_type(types):
         ("struct tasks", "pid", "no type struct tasks in this kernel (nearest: task)"),
         ("struct task", "comm[16]", "comm[16]: the array has 16 elements"),
         ("struct task", "pid.value", "value: int has no members"),
+        ("struct task", "mm.task.comm[2][3]", "mm.task.comm[2][3]: char is no array or pointer"),
         ("struct task", "pid[0]", "pid[0]: int is no array or pointer"),
         ("struct task", "a..b", "a..b: not a path of members"),
         ("struct task", "", ": not a path of members"),

@@ -45,6 +45,7 @@ class VerifierError(ProbeError):
         if code == errno.EPERM:
             reason += ": CAP_BPF or CAP_PERFMON is missing, or this kernel refuses this kind"
         super().__init__(f"load {name}: {kind}: {reason}", log)
+        self.reason = reason
         self.name = name
         self.kind = kind
         self.errno = code
@@ -61,6 +62,7 @@ class AttachError(ProbeError):
                 "kernel.perf_event_paranoid"
             )
         super().__init__(f"attach {target}: {kind}: {reason}{hint}")
+        self.reason = f"{reason}{hint}"
         self.kind = kind
         self.target = target
         self.errno = code

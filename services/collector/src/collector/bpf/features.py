@@ -15,18 +15,21 @@ from collector.bpf import links, programs
 from collector.bpf.btf import Btf, BtfKind
 from collector.bpf.links import Uprobe
 from collector.bpf.programs import BOUND_BY_BTF, Kind, ProgramSpec, attach_name
-from collector.errors import AttachError, ProbeError, VerifierError
+from collector.errors import AttachError, VerifierError
 
 # r0 = 0; exit
 _RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
-# A function and a tracepoint of every kernel above the floor: tried, never attached to.
+# A function and a tracepoint of every kernel above the floor.
 _FUNCTION = "security_file_open"
 _TARGETS = {Kind.TP_BTF: "sched_process_exit", Kind.LSM: "file_open"}
 _UPROBES = frozenset({Kind.UPROBE, Kind.URETPROBE, Kind.UPROBE_MULTI, Kind.URETPROBE_MULTI})
 # Loading these proves nothing: what they need beyond it is asked for when they are attached.
 _ATTACHED = _UPROBES | {
-    Kind.KPROBE, Kind.KRETPROBE, Kind.KPROBE_MULTI, Kind.KRETPROBE_MULTI, Kind.TRACEPOINT,
+    Kind.FENTRY, Kind.KPROBE, Kind.KRETPROBE, Kind.KPROBE_MULTI, Kind.KRETPROBE_MULTI,
+    Kind.TRACEPOINT,
 }  # fmt: skip
+# Run from the same trampoline as fentry: arm64 before v6.4 or so loads them and refuses to attach.
+_LIKE_FENTRY = frozenset({Kind.FEXIT, Kind.FMOD_RET, Kind.LSM})
 
 
 @dataclass(slots=True)
@@ -58,16 +61,16 @@ class Features:
     def _try(self, kind: Kind, sleepable: bool) -> str:
         try:
             program = programs.load(self._spec(kind, _RETURN_0, sleepable))
-        except ProbeError as error:
-            return str(error)
+        except VerifierError as error:
+            return error.reason
         try:
             if kind in _ATTACHED:
                 self._try_attach(kind, program)
         except AttachError as error:
-            return str(error)
+            return error.reason
         finally:
             program.close()
-        return ""
+        return self.why_not(Kind.FENTRY) if kind in _LIKE_FENTRY else ""
 
     def _spec(self, kind: Kind, instructions: bytes, sleepable: bool = False) -> ProgramSpec:
         number = 0

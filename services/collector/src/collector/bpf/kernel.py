@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,7 +141,10 @@ def _facts(blobs: BlobCache, build: str, btf: Path) -> dict[str, Any]:
     if kept is not None:
         facts: dict[str, Any] = json.loads(kept)
         return facts
-    facts = _read_facts(Btf.vmlinux(btf))
+    try:
+        facts = _read_facts(Btf.vmlinux(btf))
+    except (ValueError, IndexError, struct.error) as error:
+        raise BtfError(f"btf: {btf}: damaged type information: {error}") from None
     blobs.write(key, json.dumps(facts).encode())
     return facts
 
