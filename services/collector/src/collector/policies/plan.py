@@ -45,9 +45,14 @@ class Mechanism(Enum):
 class FunctionArgument:
     """``ctx[position]`` of tracing programs and raw tracepoints; of probes, the register that
     passes the argument in C.
+
+    Where the parameter is narrower than a register, the bits above it are undefined: take
+    ``size`` bytes, extended by their sign if ``signed``.
     """
 
     position: int
+    size: int = 8
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,8 @@ class Resolved:
     signed: bool = False
     type_name: str = ""  # the C type, for messages
     user: bool = False  # the memory is the program's
+    bits: int = 0  # width of a bit field in those ``size`` bytes; 0: none
+    bit_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

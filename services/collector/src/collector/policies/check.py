@@ -1,0 +1,196 @@
+"""A document on this kernel: everything that is wrong with it, or its plan.
+
+What the document alone shows is found by `tracingpolicy`; here come the kernel's types, functions,
+tracepoints, programs, and what this kernel lets us attach. All mistakes are reported together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector.bpf.btf import Btf, BtfKind, FuncProto
+from collector.bpf.features import Features
+from collector.bpf.programs import Kind
+from collector.errors import BtfError
+from collector.policies.plan import Mechanism
+from collector.policies.syscalls import SyscallTable
+from tracingpolicy.actions import ACTIONS, ActionKind
+from tracingpolicy.model import Hook, Policy
+from tracingpolicy.position import Place
+from tracingpolicy.reading.report import Report
+from tracingpolicy.selectors import Selector
+
+# Actions that change something on the host; the list shrinks as they are built.
+NOT_SUPPORTED_YET = frozenset(kind for kind, info in ACTIONS.items() if not info.observes)
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+KALLSYMS = Path("/proc/kallsyms")
+_KINDS = {
+    Mechanism.SYS_ENTER: Kind.RAW_TRACEPOINT,
+    Mechanism.SYS_EXIT: Kind.RAW_TRACEPOINT,
+}
+
+WhyNot = Callable[[Mechanism, bool], str]
+
+
+def why_not(features: Features) -> WhyNot:
+    """Return the question why a mechanism does not work here, sleepable or not; "" if it does."""
+
+    def ask(mechanism: Mechanism, sleepable: bool) -> str:
+        kind = _KINDS.get(mechanism) or Kind(mechanism.value)
+        return features.why_not(kind, sleepable=sleepable)
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that programs can be attached to, with the types that describe it."""
+
+    name: str
+    proto: FuncProto
+    btf: Btf
+    module: str = ""
+
+
+@dataclass(slots=True)
+class Host:
+    """The kernel and the machine as plans depend on them."""
+
+    btf: Btf
+    why_not: WhyNot
+    machine: str = field(default_factory=lambda: os.uname().machine)
+    tracefs_places: tuple[Path, ...] = TRACEFS
+    kallsyms: Path = KALLSYMS
+    module_btf: Path = Path("/sys/kernel/btf")
+    syscalls: SyscallTable = field(init=False)
+    tracefs: Path | None = field(init=False)  # None: not mounted
+    _modules: dict[str, Btf] = field(default_factory=dict)
+    _names: frozenset[str] | None = None
+    _symbols: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.syscalls = SyscallTable.of(self.machine)
+        mounted = (one for one in self.tracefs_places if (one / "events").is_dir())
+        self.tracefs = next(mounted, None)
+
+    @classmethod
+    def of(cls, features: Features) -> Host:
+        """Return the running host."""
+        return cls(features.btf, why_not(features))
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Return the names of all functions in the kernel's BTF."""
+        if self._names is None:
+            self._names = frozenset(self.btf.names(BtfKind.FUNC))
+        return self._names
+
+    def has_function(self, name: str) -> bool:
+        """Return whether the kernel's BTF has a function; cheap for a few names."""
+        if self._names is not None:
+            return name in self._names
+        return self.btf.find_func(name) is not None
+
+    def function(self, name: str) -> Function | None:
+        """Return a function of the kernel or of a loaded module; None if there is none."""
+        number = self.btf.find_func(name)
+        if number is not None:
+            return Function(name, self.btf.func_proto(number), self.btf)
+        module = self._module_of(name)
+        if not module:
+            return None
+        try:
+            types = self.module(module)
+            return Function(name, types.func_proto(name), types, module)
+        except BtfError:
+            return None
+
+    def module(self, name: str) -> Btf:
+        """Return the types of a loaded module; raise `BtfError`."""
+        if name not in self._modules:
+            self._modules[name] = Btf.module(name, self.btf, self.module_btf)
+        return self._modules[name]
+
+    def nearest_functions(self, name: str) -> tuple[str, ...]:
+        """Return functions with names like this one."""
+        return self.btf.nearest_names(name, BtfKind.FUNC)
+
+    def _module_of(self, name: str) -> str:
+        """Return the module that has a function, from a line "ADDRESS t NAME\\t[MODULE]"."""
+        if self._symbols is None:
+            try:
+                self._symbols = self.kallsyms.read_bytes()
+            except OSError:
+                self._symbols = b""
+        at = self._symbols.find(f" {name}\t[".encode())
+        if at < 0:
+            return ""
+        start = self._symbols.index(b"[", at) + 1
+        return self._symbols[start : self._symbols.index(b"]", start)].decode(errors="replace")
+
+
+@dataclass(slots=True)
+class Checker:
+    """One policy while it is planned: where mistakes go, and what every hook asks."""
+
+    host: Host
+    policy: Policy
+    report: Report
+    sound: bool  # the document alone has no mistakes, so positions of operands are right
+
+    def fail(
+        self, place: Place, path: str, message: str, allowed: str = "", *key: str | int
+    ) -> None:
+        """Note a mistake at the value of a key."""
+        shown = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in key)
+        self.report.add(place.of(*key), f"{path}{shown}: {message}", allowed)
+
+    def choose(
+        self,
+        hook: Hook,
+        pairs: list[tuple[Mechanism, Mechanism | None]],
+        what: str,
+        sleepable: bool = False,
+    ) -> tuple[Mechanism, Mechanism | None, str] | None:
+        """Return the first pair that works here, and why not the ones before it.
+
+        None after a mistake: no pair works.
+        """
+        reasons: list[str] = []
+        for entry, leave in pairs:
+            why = self.host.why_not(entry, sleepable)
+            if not why and leave is not None:
+                why = self.host.why_not(leave, False)
+            if not why:
+                return entry, leave, "; ".join(reasons)
+            reasons.append(f"{entry.value}: {why}")
+        message = f"{what} cannot be hooked here: {'; '.join(reasons) or 'no mechanism'}"
+        self.fail(hook.place, path_of(hook), message)
+        return None
+
+
+def path_of(hook: Hook) -> str:
+    """Return where a hook stands in the document."""
+    return f"spec.{hook.kind.value}[{hook.index}]"
+
+
+def check_actions(checker: Checker, hook: Hook) -> None:
+    """Refuse the actions that are not built yet, by name."""
+    for number, selector in enumerate(hook.selectors):
+        for section, actions in _sections(selector):
+            for position, action in enumerate(actions):
+                if action.kind in NOT_SUPPORTED_YET:
+                    path = f"{path_of(hook)}.selectors[{number}].{section}[{position}]"
+                    message = f"action {action.kind.value} is not supported yet"
+                    supported = [kind.value for kind in ActionKind if kind not in NOT_SUPPORTED_YET]
+                    checker.fail(action.place, path, message, ", ".join(supported), "action")
+
+
+def _sections(selector: Selector) -> tuple[tuple[str, tuple], ...]:  # type: ignore[type-arg]
+    return (
+        ("matchActions", selector.actions),
+        ("matchReturnActions", selector.return_actions),
+    )
