@@ -106,12 +106,16 @@ def test_colours_are_around_the_parts_and_nothing_else(exit_event):
 @pytest.mark.parametrize(
     ("kind", "fields", "expected"),
     [
-        ("process_kprobe", {"function_name": "__x64_sys_write"}, "❓ kprobe P __x64_sys_write"),
-        ("process_tracepoint", {"subsys": "s", "event": "e"}, "⁉️ tracepoint P s e"),
+        ("process_kprobe", {"function_name": "__x64_sys_write"}, "❓ kprobe P -> write()"),
+        ("process_tracepoint", {"subsys": "s", "event": "e"}, "⁉️ tracepoint P -> s/e()"),
         ("process_loader", {"path": "/lib/x.so"}, "🧬 loader P /lib/x.so"),
-        ("process_uprobe", {"path": "/bin/b", "symbol": "f"}, "🕵️ uprobe P /bin/b f"),
-        ("process_usdt", {"path": "/b", "provider": "p", "name": "n"}, "🕵️ usdt P /b p n"),
-        ("process_lsm", {"function_name": "file_open"}, "🔒 lsm P file_open"),
+        ("process_uprobe", {"path": "/bin/b", "symbol": "f"}, "🕵️ uprobe P -> /bin/b:f()"),
+        (
+            "process_usdt",
+            {"path": "/b", "provider": "p", "name": "n"},
+            "🕵️ usdt P -> /b:p:n()",
+        ),
+        ("process_lsm", {"function_name": "file_open"}, "🔒 lsm P -> file_open()"),
         ("process_throttle", {"type": 1, "cgroup": "s.scope"}, "🧬 throttle start s.scope"),
         (
             "rate_limit_info",

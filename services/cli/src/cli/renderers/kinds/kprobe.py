@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cli.renderers.kinds import calls
 from cli.renderers.kinds.base import Kind, Line
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import ProcessKprobe, StackTraceEntry
@@ -16,9 +17,11 @@ _ABI_PREFIX = re.compile(r"^__(?:x64|arm64|ia32)_")
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
-    """Return ``❓ kprobe``, the process and the function."""
+    """Return ``❓ kprobe``, the process and the call with its result."""
     body = event.process_kprobe
-    return Line("❓", "kprobe", body.process, body.function_name)
+    result = calls.argument(getattr(body, "return")) if body.HasField("return") else ""
+    text = calls.call(body.function_name, body.args, result, body.policy_name)
+    return Line("❓", "kprobe", body.process, text, calls.outcome(body.action, body.return_action))
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:
@@ -55,4 +58,4 @@ def _user_frame(frame: StackTraceEntry, pen: Pen) -> str:
     return address + symbol + pen.yellow(f" ({pen.quote(frame.module)}+0x{frame.offset:x})\n")
 
 
-KIND = Kind(lifecycle, compact)
+KIND = Kind(lifecycle, compact, words=calls.words(lambda body: str(body.function_name)))

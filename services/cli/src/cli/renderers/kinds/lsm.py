@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cli.renderers.kinds import calls
 from cli.renderers.kinds.base import Kind, Line
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import ProcessLsm
@@ -27,9 +28,10 @@ _FILE_HOOKS = frozenset(
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
-    """Return ``🔒 lsm``, the process and the hook."""
+    """Return ``🔒 lsm``, the process and the hook with its arguments."""
     body = event.process_lsm
-    return Line("🔒", "lsm", body.process, body.function_name)
+    text = calls.call(body.function_name, body.args, policy=body.policy_name)
+    return Line("🔒", "lsm", body.process, text, calls.outcome(body.action))
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:
@@ -52,4 +54,4 @@ def _ima_hash(body: ProcessLsm, pen: Pen) -> str:
     return pen.green(f"   {pen.quote(path)}") + pen.blue(f" {pen.plain(body.ima_hash)}\n")
 
 
-KIND = Kind(lifecycle, compact)
+KIND = Kind(lifecycle, compact, words=calls.words(lambda body: str(body.function_name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cli.renderers.kinds import calls
 from cli.renderers.kinds.base import Kind, Line
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import ProcessTracepoint
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
-    """Return ``⁉️ tracepoint``, the process, subsystem and event."""
+    """Return ``⁉️ tracepoint``, the process and the event with its arguments."""
     body = event.process_tracepoint
-    return Line("⁉️", "tracepoint", body.process, f"{body.subsys} {body.event}")
+    text = calls.call(_name(body), body.args, policy=body.policy_name)
+    return Line("⁉️", "tracepoint", body.process, text, calls.outcome(body.action))
+
+
+def _name(body: ProcessTracepoint) -> str:
+    return f"{body.subsys}/{body.event}"
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:
@@ -38,4 +44,4 @@ def _system_call(body: ProcessTracepoint) -> str:
     return "unknown"
 
 
-KIND = Kind(lifecycle, compact)
+KIND = Kind(lifecycle, compact, words=calls.words(_name))
