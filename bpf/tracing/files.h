@@ -36,16 +36,21 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 	u64 fs = KERNEL(u64, current_task() + OFFSET_task_fs);
 	u64 mount_root = vfsmount ? KERNEL(u64, vfsmount + OFFSET_vfsmount_root) : 0;
 	struct dentry_name first = {};
-	u32 start = TEXT_MAX, flags = PATH_UNRESOLVED;
+	u32 flags = PATH_UNRESOLVED;
 
 	if (!in_mount && fs)
 		bpf_probe_read_kernel(root, sizeof(root), (void *)(fs + OFFSET_fs_root));
+	s->text_start = TEXT_MAX;
 	bpf_probe_read_kernel(&first, sizeof(first), (void *)(dentry + OFFSET_dentry_parent));
 	/* d_unlinked(): no longer in the hash, and not a root, which never is. */
 	if (first.parent != dentry && !KERNEL(u64, dentry + OFFSET_dentry_hash_pprev)) {
-		start -= sizeof(" (deleted)") - 1;
+		s->text_start = TEXT_MAX - (sizeof(" (deleted)") - 1);
 		__builtin_memcpy(s->text + TEXT_MAX - 10, " (deleted)", 10);
 	}
+	/*
+	 * The position lies in memory, not in a register: the verifier then knows nothing of it,
+	 * takes all steps for the same, and follows one in place of every combination of them.
+	 */
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < WALK_STEPS; i++) {
 		struct dentry_name d = {};
@@ -69,6 +74,7 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 			mount_root = KERNEL(u64, vfsmount + OFFSET_vfsmount_root);
 			continue;
 		}
+		u32 start = *(volatile u32 *)&s->text_start;
 		u32 len = d.len & 0xff, slash = 1; /* NAME_MAX is 255 */
 
 		if (len >= start) { /* no room: keep the end of the name */
@@ -82,6 +88,7 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 		FORGET(len);
 		len &= 0xff;
 		s->text[start] = '/';
+		*(volatile u32 *)&s->text_start = start;
 		bpf_probe_read_kernel(s->text + start + slash, len, (void *)d.name);
 		if (!slash) {
 			flags = 0;
@@ -89,7 +96,6 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 		}
 		dentry = d.parent;
 	}
-	s->text_start = start;
 	return flags;
 }
 

@@ -31,6 +31,8 @@ enum number {
 	NUMBER_REVISION,
 	NUMBER_HOOK,	 /* index of the hook that the program is attached to */
 	NUMBER_LEVEL,	 /* place among the programs of one system call, see dispatch.h */
+	NUMBER_LIST = 16, /* and on: the bit of the n-th list of binaries of this text */
+	NUMBER_GROUP = 80, /* and on: the bit of the n-th filter on containers */
 };
 
 /* The value of type T at a kernel address, or of the process's memory; 0 if it cannot be read. */

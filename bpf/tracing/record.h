@@ -50,12 +50,12 @@ enum item_position {
 	POSITION_KERNEL_STACK = 48,
 	POSITION_USER_STACK,
 	POSITION_IMA_HASH,
-	POSITION_RETURN_COPY, /* bytes read at return; replaces the argument in its first word */
 };
 
 enum item_flags {
 	ITEM_ERROR = 1,	    /* the payload is struct item_error */
 	ITEM_TRUNCATED = 2, /* the payload is a part of the original */
+	ITEM_ABSTRACT = 4,  /* an abstract socket address; its NUL is written as @ */
 };
 
 struct item_error {
@@ -66,8 +66,7 @@ struct item_error {
 enum item_error_reason {
 	ERROR_VALUE = 1,	/* the address of the value cannot be read */
 	ERROR_RESOLVE = 2,	/* a pointer on the way to it, at this depth, cannot be read */
-	ERROR_BUFFER_FAULT = 3, /* char_buf: page fault */
-	ERROR_BUFFER_SIZE = 4,	/* char_iovec: an entry is too large */
+	ERROR_BUFFER = 3,	/* a buffer; detail: 1 no memory, 2 page fault, 3 too large */
 };
 
 /*
@@ -77,9 +76,9 @@ enum item_error_reason {
 enum item_type {
 	ITEM_CHAR_BUF = 2,   /* u64 original size, bytes */
 	ITEM_CHAR_IOVEC = 3,
-	ITEM_SKB = 5,	     /* struct skb_item */
+	ITEM_SKB = 5,	     /* struct skb_view */
 	ITEM_STRING = 6,     /* bytes */
-	ITEM_SOCK = 7,	     /* struct sock_item */
+	ITEM_SOCK = 7,	     /* struct sock_view */
 	ITEM_CRED = 8,	     /* struct cred_item */
 	ITEM_FILENAME = 14,
 	ITEM_PATH = 15,	     /* struct file_item, path */
@@ -125,17 +124,26 @@ enum action {
  * run on the CPU, so each takes a slot of its own. A per-CPU value may not exceed 32 KiB.
  */
 #define SCRATCH_SLOTS 3
+#define TRIE_KEY_MAX 256 /* LPM_DATA_SIZE_MAX of kernel/bpf/lpm_trie.c */
+
+/* The key of a longest-prefix trie. */
+struct trie_key {
+	u32 bits;
+	char text[TRIE_KEY_MAX];
+};
 
 struct scratch {
 	u64 users;
 	u32 used; /* bytes of `items` in use */
 	u32 text_start;	/* path of the last walk: text[text_start..TEXT_MAX) */
+	u64 return_copy; /* address of a buffer that is read when the function returns */
 	struct tracing_record record;
 	char items[ITEMS_MAX + ITEM_MAX];
 	/* Paths grow from the end to the front; a name of 255 bytes may follow any position. */
 	char text[TEXT_MAX + 256];
+	struct trie_key trie_key;
 };
-_Static_assert(sizeof(struct scratch) <= 32768, "scratch exceeds a per-CPU value");
+_Static_assert(sizeof(struct scratch) == 25520, "SCRATCH_SIZE of policies/maps.py");
 
 static __always_inline struct scratch *take_scratch(void)
 {

@@ -66,4 +66,5 @@ def test_several_policies_on_one_call_each_report_it(policies):
         pid = in_child(lambda: open_all("/etc/passwd"))
         first.until(2, pid)
         assert len(first.of(pid)) == 2
-        assert (first.counts().posted, third.counts().posted) == (1, 1)
+        # Other processes of this machine may open the file too.
+        assert min(first.counts().posted, third.counts().posted) >= 1

@@ -34,7 +34,7 @@ from collector.records.tracing import decode_tracing
 from collector.records.values import TracingRecord
 from tracingpolicy.model import Argument, Kprobe, Policy
 from tracingpolicy.operators import Operator
-from tracingpolicy.selectors import Action, Selector, ValueFilter
+from tracingpolicy.selectors import Selector, ValueFilter
 from tracingpolicy.types import ArgumentType
 
 BPF = Path(__file__).parents[2] / "bpf"
@@ -201,6 +201,3 @@ def in_child(action: Callable[[], None]) -> int:
             os._exit(0)
     os.waitpid(pid, 0)
     return pid
-
-
-__all__ = ["Action", "Selector"]

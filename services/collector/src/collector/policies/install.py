@@ -177,7 +177,7 @@ def _install_function(
     if one.by_cookie:
         _install_multi(one, bind(code, numbers | {Number.HOOK: 0}), installed)
         return
-    if one.by_table or one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
+    if one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
         _install_jumps(one, code, numbers, installed)
         return
     for hook, target in zip(one.hooks, one.targets, strict=True):

@@ -13,11 +13,15 @@ POLICIES_MAX = 1024  # loaded revisions at a time: words of the mode array
 LOSS_REASONS = ("ring full", "no scratch space", "too many pending returns")
 _LOSS_SLOTS = 4  # LOSS_REASONS of bpf/tracing/maps.h
 SCRATCH_SLOTS = 3  # SCRATCH_SLOTS of bpf/tracing/record.h
-SCRATCH_SIZE = 25272  # sizeof(struct scratch)
+SCRATCH_SIZE = 25520  # sizeof(struct scratch)
 RATE_ENTRIES = 32768
 SYSCALLS_MAX = 512  # of bpf/tracing/dispatch.h
 SYSCALL_LEVELS = 32
 CGROUP_ENTRIES = 4096
+PENDING_KEY = 16  # struct pending_key of bpf/tracing/returns.h
+PENDING_SHORT = (512, 1024)  # value size and entries
+PENDING_LONG = (20888, 64)
+OWNER_ENTRIES = 32000
 
 EVENTS = "events"
 PROCESSES = "processes"
@@ -96,6 +100,19 @@ class MapNumbers:
         """Add a longest-prefix trie; keys have their length in bits first."""
         spec = MapSpec(name, MapType.LPM_TRIE, key_size, 1, max(1, len(keys)), NO_PREALLOC)
         return self.add(macro, spec, tuple(keys.items()))
+
+    def pending(self, *, long: bool) -> None:
+        """Add the tables of calls that have not returned; ``long``: texts are among the values."""
+        for macro, name, (size, entries), wanted in (
+            ("MAP_PENDING", "policy_pending", PENDING_SHORT, True),
+            ("MAP_PENDING_LONG", "policy_pending_long", PENDING_LONG, long),
+        ):
+            if wanted:
+                self.add(macro, MapSpec(name, MapType.LRU_HASH, PENDING_KEY, size, entries))
+
+    def owners(self) -> None:
+        """Add the table of tracked sockets: struct sock_owner of bpf/tracing/owners.h."""
+        self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 24, OWNER_ENTRIES))
 
     def array(self, macro: str, name: str, value: bytes) -> str:
         """Add an array of one value, which programs address directly."""

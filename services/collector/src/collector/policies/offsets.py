@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from collector.bpf.btf import Btf
+from collector.bpf.btf import Btf, BtfKind
 from collector.errors import BtfError
 
 _USED = re.compile(r"\b(OFFSET|SIZE|HAVE)_(\w+)\b")
@@ -51,12 +51,109 @@ _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
         "binprm_file": (("linux_binprm", "file"),),
         "filename_name": (("filename", "name"),),
         "net_device_name": (("net_device", "name"),),
+        # sockets.h
+        "sock_common": (("sock", "__sk_common"),),
+        "sock_type": (("sock", "sk_type"),),
+        "sock_protocol": (("sock", "sk_protocol"),),
+        "sock_mark": (("sock", "sk_mark"),),
+        "sock_priority": (("sock", "sk_priority"),),
+        "common_family": (("sock_common", "skc_family"),),
+        "common_state": (("sock_common", "skc_state"),),
+        "common_num": (("sock_common", "skc_num"),),
+        "common_dport": (("sock_common", "skc_dport"),),
+        "common_rcv_saddr": (("sock_common", "skc_rcv_saddr"),),
+        "common_daddr": (("sock_common", "skc_daddr"),),
+        "common_v6_rcv_saddr": (("sock_common", "skc_v6_rcv_saddr"),),
+        "common_v6_daddr": (("sock_common", "skc_v6_daddr"),),
+        "socket_sk": (("socket", "sk"),),
+        "skb_head": (("sk_buff", "head"),),
+        "skb_network_header": (("sk_buff", "network_header"),),
+        "skb_transport_header": (("sk_buff", "transport_header"),),
+        "skb_hash": (("sk_buff", "hash"),),
+        "skb_len": (("sk_buff", "len"),),
+        "skb_mark": (("sk_buff", "mark"),),
+        "skb_priority": (("sk_buff", "priority"),),
+        "skb_active_extensions": (("sk_buff", "active_extensions"),),
+        "skb_extensions": (("sk_buff", "extensions"),),
+        "skb_ext_offset": (("skb_ext", "offset"),),
+        "sec_path_len": (("sec_path", "len"),),
+        "sec_path_olen": (("sec_path", "olen"),),
+        # credentials.h, process.h
+        "cred_uid": (("cred", "uid"),),
+        "cred_euid": (("cred", "euid"),),
+        "cred_securebits": (("cred", "securebits"),),
+        "cred_permitted": (("cred", "cap_permitted"),),
+        "cred_effective": (("cred", "cap_effective"),),
+        "cred_inheritable": (("cred", "cap_inheritable"),),
+        "cred_user_ns": (("cred", "user_ns"),),
+        "user_ns_level": (("user_namespace", "level"),),
+        "user_ns_owner": (("user_namespace", "owner"),),
+        "user_ns_group": (("user_namespace", "group"),),
+        "user_ns_inum": (("user_namespace", "ns.inum"),),
+        "pid_level": (("pid", "level"),),
+        "pid_numbers": (("pid", "numbers"),),
+        "nsproxy_uts": (("nsproxy", "uts_ns"),),
+        "nsproxy_ipc": (("nsproxy", "ipc_ns"),),
+        "nsproxy_mnt": (("nsproxy", "mnt_ns"),),
+        "nsproxy_pid_for_children": (("nsproxy", "pid_ns_for_children"),),
+        "nsproxy_net": (("nsproxy", "net_ns"),),
+        "nsproxy_time": (("nsproxy", "time_ns"),),
+        "nsproxy_time_for_children": (("nsproxy", "time_ns_for_children"),),
+        "nsproxy_cgroup": (("nsproxy", "cgroup_ns"),),
+        "uts_namespace_inum": (("uts_namespace", "ns.inum"),),
+        "ipc_namespace_inum": (("ipc_namespace", "ns.inum"),),
+        "mnt_namespace_inum": (("mnt_namespace", "ns.inum"),),
+        "pid_namespace_inum": (("pid_namespace", "ns.inum"),),
+        "net_inum": (("net", "ns.inum"),),
+        "time_namespace_inum": (("time_namespace", "ns.inum"),),
+        "cgroup_namespace_inum": (("cgroup_namespace", "ns.inum"),),
+        # objects.h
+        "bpf_attr_prog_type": (("bpf_attr", "prog_type"),),
+        "bpf_attr_insn_cnt": (("bpf_attr", "insn_cnt"),),
+        "bpf_attr_prog_name": (("bpf_attr", "prog_name"),),
+        "bpf_prog_type": (("bpf_prog", "type"),),
+        "bpf_prog_len": (("bpf_prog", "len"),),
+        "bpf_prog_aux": (("bpf_prog", "aux"),),
+        "bpf_prog_aux_name": (("bpf_prog_aux", "name"),),
+        "bpf_map_type": (("bpf_map", "map_type"),),
+        "bpf_map_key_size": (("bpf_map", "key_size"),),
+        "bpf_map_value_size": (("bpf_map", "value_size"),),
+        "bpf_map_max_entries": (("bpf_map", "max_entries"),),
+        "bpf_map_name": (("bpf_map", "name"),),
+        "perf_event_attr": (("perf_event", "attr"),),
+        "perf_attr_type": (("perf_event_attr", "type"),),
+        "perf_attr_config": (("perf_event_attr", "config"),),
+        "perf_attr_probe_offset": (("perf_event_attr", "probe_offset"),),
+        "perf_attr_kprobe_func": (("perf_event_attr", "kprobe_func"),),
+        "module_name": (("module", "name"),),
+        "module_taints": (("module", "taints"),),
+        "load_info_name": (("load_info", "name"),),
+        "load_info_mod": (("load_info", "mod"),),
+        "load_info_sig_ok": (("load_info", "sig_ok"),),
+        # buffers.h: "iov_iter: use bvec/kvec..." renamed the member in v6.4
+        "iov_iter_type": (("iov_iter", "iter_type"), ("iov_iter", "type")),
+        "iov_iter_iov": (("iov_iter", "__iov"), ("iov_iter", "iov")),
+        "iov_iter_ubuf": (("iov_iter", "ubuf"),),
+        "iov_iter_count": (("iov_iter", "count"),),
     }
 )
 
 
+_ENUMERATORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "iter_type": ("ITER_IOVEC", "ITER_UBUF"),
+        "skb_ext_id": ("SKB_EXT_SEC_PATH",),
+    }
+)
+
 # Members that some kernels or configurations lack.
-_OPTIONAL = frozenset({"task_loginuid"})
+_OPTIONAL = frozenset(
+    {
+        "task_loginuid", "nsproxy_time", "nsproxy_time_for_children", "time_namespace_inum",
+        "sec_path_len", "sec_path_olen", "skb_active_extensions", "skb_extensions",
+        "skb_ext_offset", "iov_iter_ubuf", "load_info_sig_ok",
+    }
+)  # fmt: skip
 
 
 def definitions(text: str, btf: Btf) -> str:
@@ -70,14 +167,29 @@ def definitions(text: str, btf: Btf) -> str:
             lines.append(f"#define SIZE_{name} {_member_size(btf, name)}")
         elif kind == "HAVE" and name in _OFFSETS and _exists(btf, name):
             lines.append(f"#define HAVE_{name} 1")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_constants(text, btf)])
+
+
+def _constants(text: str, btf: Btf) -> list[str]:
+    """Return enumerators and facts that the text asks for; absent ones stay undefined."""
+    lines = []
+    for enum, names in _ENUMERATORS.items():
+        used = [name for name in names if re.search(rf"\b{name}\b", text)]
+        if used and btf.find(enum, BtfKind.ENUM, BtfKind.ENUM64) is not None:
+            values = btf.enum_values(enum)
+            lines += [f"#define {name} {values[name]}" for name in used if name in values]
+    if "SOCK_PROTOCOL_IS_BYTE" in text:
+        # A bit field of 8 bits until "net: Make sock protocol value checks more specific", v5.6.
+        size = btf.struct_member("struct sock", "sk_protocol").size
+        lines += ["#define SOCK_PROTOCOL_IS_BYTE"] if size == 1 else []
+    return lines
 
 
 def _offset(btf: Btf, name: str) -> int:
     error = BtfError(f"no offset {name}")
     for struct, member in _OFFSETS[name]:
         try:
-            return btf.struct_member(f"struct {struct}", member).offset
+            return btf.struct_member(_c_name(struct), member).offset
         except BtfError as missing:
             error = missing
     if name in _OPTIONAL:
@@ -87,14 +199,18 @@ def _offset(btf: Btf, name: str) -> int:
 
 def _member_size(btf: Btf, name: str) -> int:
     struct, member = _OFFSETS[name][0]
-    return btf.struct_member(f"struct {struct}", member).size
+    return btf.struct_member(_c_name(struct), member).size
 
 
 def _exists(btf: Btf, name: str) -> bool:
     for struct, member in _OFFSETS[name]:
         try:
-            btf.struct_member(f"struct {struct}", member)
+            btf.struct_member(_c_name(struct), member)
         except BtfError:
             continue
         return True
     return False
+
+
+def _c_name(struct: str) -> str:
+    return f"union {struct}" if struct == "bpf_attr" else f"struct {struct}"

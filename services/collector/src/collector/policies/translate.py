@@ -8,7 +8,8 @@ and hook) is left open, see `policies.numbers`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.bpf.btf import Btf
@@ -20,6 +21,7 @@ from collector.policies.offsets import definitions
 from collector.policies.plan import Mechanism, Plan, PlannedHook, Target
 from collector.policies.program import HookText
 from collector.policies.sources import Frame
+from tracingpolicy.values import Namespace
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 
@@ -31,6 +33,7 @@ class Kernel:
     btf: Btf
     cpus: int  # possible ones
     folder: Path  # bpf/
+    host_namespaces: Mapping[Namespace, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class Generated:
     """A function of the text, and what it is attached to.
 
     ``hooks`` are indexes of hooks in the record, one for each target. Where ``by_cookie``, one
-    program serves all targets and the index is the attach cookie; where ``by_table``, it looks the
-    index up by the system call's number; else each target has a program with its own number.
+    program serves all targets and the index is the attach cookie; else each target has a program
+    with its own number.
     """
 
     function: str
@@ -47,7 +50,6 @@ class Generated:
     targets: tuple[Target, ...]
     hooks: tuple[int, ...]
     by_cookie: bool = False
-    by_table: bool = False
     sleepable: bool = False
 
 
@@ -66,7 +68,7 @@ class Translation:
 
 def translate(plan: Plan, kernel: Kernel) -> Translation:
     """Return the programs of ``plan`` as C; raise `BtfError` if this kernel lacks a member."""
-    unit = Unit(MapNumbers(), {"record.h", "context.h"}, [])
+    unit = Unit(MapNumbers(), {"record.h", "context.h"}, [], kernel.host_namespaces)
     programs: list[Generated] = []
     functions: list[str] = []
     first_hook, first_counter, starts = 0, 0, []
@@ -100,7 +102,7 @@ def _functions(
     for variant, group in enumerate(_groups(hook, targets)):
         first = group[0][1]
         name = f"hook{number}" + (f"_{variant}" if variant else "")
-        text = HookText(plan, hook, first, number, first_counter, unit)
+        text = HookText(plan, hook, first, first_counter, unit)
         for mechanism, suffix in ((hook.entry, ""), (hook.exit, "_return")):
             if mechanism is None:
                 continue
@@ -111,10 +113,9 @@ def _functions(
             function = name + suffix
             generated = Generated(
                 function, mechanism, tuple(t for _, t in group), tuple(i for i, _ in group),
-                by_cookie=frame.by_cookie, by_table=frame.dispatched and len(group) > 1,
-                sleepable=hook.sleepable,
+                by_cookie=frame.by_cookie, sleepable=hook.sleepable,
             )  # fmt: skip
-            found.append((generated, text.entry(function, frame, by_table=generated.by_table)))
+            found.append((generated, text.function(function, frame)))
     return found
 
 

@@ -23,9 +23,12 @@ _U64 = Struct("<Q")
 _FILE = Struct("<IHH")
 
 _ABSENT = values.Absent()
-_ITEM_ERROR, _ITEM_TRUNCATED = 1, 2
+# enum hash_algo of include/uapi/linux/hash_info.h: bytes of a digest.
+_DIGEST_SIZES = {0: 16, 1: 16, 2: 20, 3: 20, 4: 32, 5: 48, 6: 64, 7: 28, 13: 64, 17: 32}
+
+_ITEM_ERROR, _ITEM_TRUNCATED, _ITEM_ABSTRACT = 1, 2, 4
 _POSITION_DATA, _POSITION_RETURN = 16, 32
-_KERNEL_STACK, _USER_STACK, _IMA_HASH, _RETURN_COPY = 48, 49, 50, 51
+_KERNEL_STACK, _USER_STACK, _IMA_HASH = 48, 49, 50
 _ERROR_VALUE, _ERROR_RESOLVE, _ERROR_BUFFER = 1, 2, 3
 SOCK_OWNER, ITEMS_DROPPED = 2, 1  # enum tracing_flags
 
@@ -89,7 +92,11 @@ def _stack(found: dict[int, Value], position: int) -> tuple[int, ...]:
 
 def _ima_hash(found: dict[int, Value]) -> tuple[int, bytes] | None:
     digest = found.get(_IMA_HASH)
-    return (digest[0], digest[1:]) if isinstance(digest, bytes) and digest else None
+    if not isinstance(digest, bytes) or len(digest) <= _U64.size:
+        return None
+    (algorithm,) = _U64.unpack_from(digest)
+    size = _DIGEST_SIZES.get(algorithm, len(digest))
+    return algorithm, digest[_U64.size : _U64.size + size]
 
 
 def _value(kind: int, flags: int, data: bytes) -> Value:
@@ -126,12 +133,122 @@ def _words(data: bytes, flags: int) -> Value:
     return tuple(word for (word,) in _U64.iter_unpack(data))
 
 
+_SOCK = Struct("<QIIHHHHHHI16s16s")
+_SKB = Struct("<IIIIHHHHII16s16s")
+_SOCKADDR = Struct("<HHI16s")
+_CRED = Struct("<10I3QiIII")
+_USER_NAMESPACE = Struct("<iIII")
+_BPF_PROGRAM = Struct("<II16s")
+_BPF_MAP = Struct("<IIII16s")
+_PERF_EVENT = Struct("<QQII128s")
+_MODULE = Struct("<QII64s")
+_COMPAT = 0x8000_0000
+_ADDRESS_SIZES = {2: 4, 10: 16}  # AF_INET, AF_INET6
+
+
+def _address(family: int, raw: bytes) -> bytes:
+    return raw[: _ADDRESS_SIZES.get(family, 0)]
+
+
+def _sock(data: bytes, flags: int) -> Value:
+    cookie, mark, priority, family, kind, protocol, state, sport, dport, _, saddr, daddr = (
+        _SOCK.unpack(data)
+    )
+    return values.Sock(
+        family, kind, protocol, state, mark, priority, _address(family, saddr),
+        _address(family, daddr), sport, dport, cookie,
+    )  # fmt: skip
+
+
+def _skb(data: bytes, flags: int) -> Value:
+    hash_, size, mark, priority, family, protocol, sport, dport, path, opath, saddr, daddr = (
+        _SKB.unpack(data)
+    )
+    return values.Skb(
+        hash_, size, priority, mark, _address(family, saddr), _address(family, daddr), sport,
+        dport, protocol, family, path, opath,
+    )  # fmt: skip
+
+
+def _sockaddr(data: bytes, flags: int) -> Value:
+    family, port, _, address = _SOCKADDR.unpack(data)
+    return values.Sockaddr(family, _address(family, address), port)
+
+
+def _sockaddr_un(data: bytes, flags: int) -> Value:
+    path = data[8:]
+    if flags & _ITEM_ABSTRACT:  # up to its last byte that is not 0: the kernel says no length
+        path = b"\0" + path[1:].rstrip(b"\0")
+    return values.SockaddrUn(int.from_bytes(data[:2], "little"), path)
+
+
+def _user_namespace(data: bytes, flags: int) -> Value:
+    return values.UserNamespace(*_USER_NAMESPACE.unpack(data))
+
+
+def _cred(data: bytes, flags: int) -> Value:
+    uid, gid, suid, sgid, euid, egid, fsuid, fsgid, bits, _, *rest = _CRED.unpack(data)
+    permitted, effective, inheritable, *user_ns = rest
+    return values.Cred(
+        uid, gid, euid, egid, suid, sgid, fsuid, fsgid, bits, permitted, effective, inheritable,
+        values.UserNamespace(*user_ns),
+    )  # fmt: skip
+
+
+def _bpf_program(data: bytes, flags: int) -> Value:
+    kind, instructions, name = _BPF_PROGRAM.unpack(data)
+    return values.BpfProgram(kind, instructions, _until_nul(name))
+
+
+def _bpf_map(data: bytes, flags: int) -> Value:
+    kind, key, value, entries, name = _BPF_MAP.unpack(data)
+    return values.BpfMap(kind, key, value, entries, _until_nul(name))
+
+
+def _perf_event(data: bytes, flags: int) -> Value:
+    config, offset, kind, _, function = _PERF_EVENT.unpack(data)
+    return values.PerfEvent(_until_nul(function), kind, config, offset)
+
+
+def _module(data: bytes, flags: int) -> Value:
+    taints, signature, _, name = _MODULE.unpack(data)
+    return values.Module(_until_nul(name), taints, None if signature > 1 else bool(signature))
+
+
+def _syscall(data: bytes, flags: int) -> Value:
+    number = int.from_bytes(data[:8], "little")
+    return values.Syscall(number & ~_COMPAT, bool(number & _COMPAT))
+
+
+def _buffer(data: bytes, flags: int) -> Value:
+    (size,) = _U64.unpack_from(data)
+    text = data[_U64.size :]
+    return values.TruncatedBytes(text, size) if flags & _ITEM_TRUNCATED else text
+
+
+def _until_nul(raw: bytes) -> bytes:
+    return raw.split(b"\0", 1)[0]
+
+
 # By number of the item's type: `TypeInfo.number`, or enum item_type.
 _DECODERS: dict[int, Callable[[bytes, int], Value]] = {
     **dict.fromkeys((1, 31, 29, 12, 10, 23, 45), _signed),
     **dict.fromkeys((32, 30, 13, 11, 4, 33, 34, 35, 36), _unsigned),
     **dict.fromkeys((6, 14, 38, 39), _text),
     **dict.fromkeys((15, 16, 17, 24, 37, 42), _file),
+    **dict.fromkeys((7, 41), _sock),
+    **dict.fromkeys((2, 3, 25), _buffer),
+    **dict.fromkeys((19, 43), _bpf_program),
+    **dict.fromkeys((26, 27), _module),
+    5: _skb,
+    8: _cred,
     18: _words,
+    20: _perf_event,
+    21: _bpf_map,
+    22: _user_namespace,
+    28: _syscall,
+    40: _sockaddr,
+    44: _sockaddr_un,
     64: _words,
+    65: _text,
 }

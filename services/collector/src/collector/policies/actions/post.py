@@ -1,4 +1,4 @@
-"""Post and NoPost: whether a matched call becomes a record, how often, and with which stacks."""
+"""The actions of a selector as C: Post and NoPost, TrackSock and UntrackSock."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ _SCOPES = {
     RateLimitScope.PROCESS: "bpf_get_current_pid_tgid() >> 32",
     RateLimitScope.GLOBAL: "0",
 }
+_SOCKETS = {ActionKind.TRACK_SOCK: "track_sock", ActionKind.UNTRACK_SOCK: "untrack_sock"}
 _NS_PER_MS = 1_000_000
+DONE_HERE = frozenset({ActionKind.POST, ActionKind.NO_POST, *_SOCKETS})
 
 
 @dataclass(frozen=True, slots=True)
-class PostActions:
-    """The actions of one selector, as far as they concern its record."""
+class SelectorActions:
+    """matchActions or matchReturnActions of one selector."""
 
     actions: tuple[Action, ...]
 
     @classmethod
-    def of(cls, selector: Selector) -> PostActions:
-        """Return those at the hook's entry."""
+    def at_entry(cls, selector: Selector) -> SelectorActions:
+        """Return those of matchActions."""
         return cls(selector.actions)
+
+    @classmethod
+    def at_return(cls, selector: Selector) -> SelectorActions:
+        """Return those of matchReturnActions."""
+        return cls(selector.return_actions)
 
     @property
     def posts(self) -> bool:
@@ -38,32 +45,37 @@ class PostActions:
         return ACTIONS[self.actions[-1].kind].number if self.actions else 0
 
     @property
-    def rate_limits(self) -> tuple[Action, ...]:
-        """Actions that limit the rate."""
-        return tuple(one for one in self._posts() if one.rate_limit_ms)
-
-    @property
     def kernel_stack(self) -> bool:
         """Whether a kernel stack trace is recorded."""
-        return any(one.kernel_stack_trace for one in self._posts())
+        return any(one.kernel_stack_trace for one in self._of(ActionKind.POST))
 
     @property
     def user_stack(self) -> bool:
         """Whether a user stack trace is recorded."""
-        return any(one.user_stack_trace for one in self._posts())
+        return any(one.user_stack_trace for one in self._of(ActionKind.POST))
 
     @property
     def ima_hash(self) -> bool:
         """Whether the file's digest of the integrity subsystem is recorded."""
-        return any(one.ima_hash for one in self._posts())
+        return any(one.ima_hash for one in self._of(ActionKind.POST))
+
+    @property
+    def tracks(self) -> tuple[Action, ...]:
+        """Actions on the owner of a socket."""
+        return self._of(*_SOCKETS)
 
     def rate_limited(self) -> str:
-        """Return the C condition that is true where no record may be posted now."""
-        calls = []
-        for one in self.rate_limits:
-            interval = f"{one.rate_limit_ms * _NS_PER_MS}ull"
-            calls.append(f"rate_limited(s, {_SCOPES[one.rate_limit_scope]}, {interval})")
-        return " || ".join(calls)
+        """Return the C condition that is true where no record may be posted now; "" for none."""
+        return " || ".join(
+            f"rate_limited(s, {_SCOPES[one.rate_limit_scope]}, {one.rate_limit_ms * _NS_PER_MS}ull)"
+            for one in self._of(ActionKind.POST)
+            if one.rate_limit_ms
+        )
 
-    def _posts(self) -> tuple[Action, ...]:
-        return tuple(one for one in self.actions if one.kind is ActionKind.POST)
+    def _of(self, *kinds: ActionKind) -> tuple[Action, ...]:
+        return tuple(one for one in self.actions if one.kind in kinds)
+
+
+def sock_call(kind: ActionKind, sock: str) -> str:
+    """Return the C statement that tracks or forgets the socket at an address."""
+    return f"{_SOCKETS[kind]}({sock});"

@@ -9,26 +9,38 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from collector.policies.arguments.base import Reader
+from collector.policies.arguments.buffers import ArrayReader, BufferReader
 from collector.policies.arguments.files import FileReader
 from collector.policies.arguments.numbers import CapabilitiesReader, NumberReader
+from collector.policies.arguments.objects import ObjectReader
+from collector.policies.arguments.sockets import SocketReader, UnixAddressReader
 from collector.policies.arguments.texts import TextReader
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
 _T = ArgumentType
-_NUMBER, _CAPABILITIES, _TEXT, _FILE = (
-    NumberReader(),
-    CapabilitiesReader(),
-    TextReader(),
-    FileReader(),
-)
-
 _BY_FAMILY: dict[Family, Reader] = {
-    Family.NUMBER: _NUMBER,
-    Family.CAPABILITIES: _CAPABILITIES,
-    Family.TEXT: _TEXT,
-    Family.PATH: _FILE,
+    Family.NUMBER: NumberReader(),
+    Family.CAPABILITIES: CapabilitiesReader(),
+    Family.TEXT: TextReader(),
+    Family.PATH: FileReader(),
+    Family.SOCKET: SocketReader(),
+    Family.ADDRESS: SocketReader(),
+    Family.UNIX_ADDRESS: UnixAddressReader(),
 }
-_BY_TYPE: dict[ArgumentType, Reader] = {}
+_BY_TYPE: dict[ArgumentType, Reader] = {
+    _T.CHAR_BUF: BufferReader(),
+    _T.CHAR_IOVEC: BufferReader(),
+    _T.IOV_ITER: BufferReader(),
+    _T.CONST_BUF: ArrayReader(),
+    _T.CRED: ObjectReader("write_cred", "credentials.h"),
+    _T.USER_NAMESPACE: ObjectReader("write_user_namespace", "credentials.h"),
+    _T.BPF_ATTR: ObjectReader("write_bpf_attr", "objects.h"),
+    _T.BPF_PROG: ObjectReader("write_bpf_prog", "objects.h"),
+    _T.BPF_MAP: ObjectReader("write_bpf_map", "objects.h"),
+    _T.PERF_EVENT: ObjectReader("write_perf_event", "objects.h"),
+    _T.MODULE: ObjectReader("write_module", "modules.h"),
+    _T.LOAD_INFO: ObjectReader("write_load_info", "load_info.h"),
+}
 
 READERS: Mapping[ArgumentType, Reader] = MappingProxyType(
     {

@@ -7,7 +7,8 @@ writes it otherwise. A family registers itself by types in `READERS` of this pac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from collector.policies.plan import PlannedArgument, RecordField, Resolved
 from collector.policies.sources import Frame, expression
 from tracingpolicy.selectors import ValueFilter
 from tracingpolicy.types import TYPES, ArgumentType
+from tracingpolicy.values import Namespace
 
 POSITION_DATA = 16  # enum item_position of bpf/tracing/record.h
 POSITION_RETURN = 32
@@ -85,8 +87,8 @@ class Unit:
     maps: MapNumbers
     headers: set[str]
     functions: list[str]
+    host_namespaces: Mapping[Namespace, int] = field(default_factory=dict)
     counter: int = 0
-    after_6_1: bool = True
 
     def unique(self, stem: str) -> str:
         """Return a name that nothing else in the text has."""

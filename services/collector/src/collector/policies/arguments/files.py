@@ -36,8 +36,8 @@ class FileReader:
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         positive = OPERATORS[one.operator].opposite or one.operator
         if positive is Operator.FILE_TYPE:
-            mode = f"({arg.name}_mode & {_S_IFMT:#o})"
-            found = any_of(f"{mode} == {int(v):#o}" for v in one.values if isinstance(v, int))
+            mode = f"({arg.name}_mode & 0{_S_IFMT:o})"
+            found = any_of(f"{mode} == 0{int(v):o}" for v in one.values if isinstance(v, int))
             if positive is not one.operator:
                 found = negated(found)
             return f"({arg.name}_mode && {found})"

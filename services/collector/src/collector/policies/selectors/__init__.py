@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from collector.policies.selectors import process
 from collector.policies.selectors.process import ProcessFilter
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tracingpolicy.selectors import Selector
 
 # Functions that return the conditions of a selector on the process; a new filter is one more.
-PROCESS_FILTERS: tuple[Callable[[Selector, Unit], list[ProcessFilter]], ...] = ()
+PROCESS_FILTERS = process.FAMILIES
 
 
 def process_filters(selector: Selector, unit: Unit) -> list[ProcessFilter]:

@@ -32,7 +32,7 @@ def condition(text: str, length: str, one: ValueFilter, unit: Unit) -> str:
     positive = OPERATORS[one.operator].opposite or one.operator
     if positive in _SUBSTRINGS:
         return _substring(text, length, values, positive, unit)
-    found = f"{_function(positive, values, unit)}({text}, {length})"
+    found = f"{_function(positive, values, unit)}(s, {text}, {length})"
     return found if positive is one.operator else f"!{found}"
 
 
@@ -45,7 +45,7 @@ def _function(operator: Operator, values: tuple[bytes, ...], unit: Unit) -> str:
     else:
         name, body = unit.unique("text_ends"), _postfix(values, unit)
     unit.functions.append(
-        f"static __always_inline bool {name}(const char *text, u32 len)\n{{\n"
+        f"static __always_inline bool {name}(struct scratch *s, const char *text, u32 len)\n{{\n"
         + "\n".join(body)
         + "\n}"
     )
@@ -166,7 +166,7 @@ def _by_trie(values: list[bytes], unit: Unit, how: str) -> list[str]:
     macro = f"MAP_{unit.unique('trie')}".upper()
     unit.maps.lpm(macro, macro.lower()[4:], 4 + size, trie_keys(values, size))
     unit.headers.add("tries.h")
-    return [f"\treturn {how}_in_trie(MAP({macro}), text, len, {size});"]
+    return [f"\treturn {how}_in_trie(s, MAP({macro}), text, len, {size});"]
 
 
 def _substring(
