@@ -210,14 +210,100 @@ def test_killed_launcher_takes_everything_along(launch):
     launch.expect_nothing_left(programs)
 
 
+def wait_until_shown(launch):
+    """Start processes until the terminal shows one."""
+    marker = uuid.uuid4().hex
+
+    def shown():
+        subprocess.run(["/usr/bin/true", marker], check=True)
+        return launch.has_ended(marker)
+
+    wait_until(shown, 60, launch.text)
+
+
 @pytest.mark.kernel
-def test_dead_child_brings_everything_down_and_is_named(launch):
+@pytest.mark.parametrize("service", ["nats-server", "tetra-gateway", "tetra-collector"])
+def test_dead_service_is_started_again_and_a_line_says_so(launch, service):
     launch.wait_for("^  stop  +Ctrl-C$")
-    programs = launch.program_ids()
-    os.kill(launch.pid_of("tetra-gateway"), signal.SIGKILL)
-    launch.expect_nothing_left(programs, END_WITHIN_S + 1)
-    launch.process.wait(5)
-    assert "tetra-embedded: error: gateway: killed by SIGKILL" in launch.text()
+    killed = launch.pid_of(service)
+    os.kill(killed, signal.SIGKILL)
+    name = service.removeprefix("tetra-").removesuffix("-server")
+    launch.wait_for(rf"^tetra-embedded: {name}: killed by SIGKILL: starting it again \(1 of 5\)$")
+    wait_until_shown(launch)
+    assert launch.pid_of(service) != killed
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 700 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = ["-o", "size=700m,mode=700"]
+    subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path):
+    """Write zeros until the disk is full."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 20))
+
+
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
+def test_full_disk_stops_nothing_for_good(small_disk):
+    launch = Launch(small_disk / "state")
+    try:
+        launch.wait_for("^disk +the event stream is limited to 349 MiB: .*TETRA_STREAM_MAX_BYTES")
+        launch.wait_for("^  stop  +Ctrl-C$")
+        wait_until_shown(launch)
+        fill(small_disk / "fill")
+        for _ in range(20):  # NATS has to write some
+            subprocess.run(["/usr/bin/true", "x" * 10_000], check=True)
+        full = "^tetra-embedded: nats: .*no space left on device: "
+        launch.wait_for(full + "it is started again when the disk has 32 MiB free")
+        (small_disk / "fill").unlink()
+        launch.wait_for(full + r"starting it again \(1 of 5\)$")
+        wait_until_shown(launch)
+        address = f"localhost:{launch.ports[1]}"
+        verified = subprocess.run(
+            [BIN / "tetra", "verify", "--server-address", address], capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+        print(verified.stdout, verified.stderr)
+        assert "damaged" not in verified.stdout + verified.stderr
+        launch.press_ctrl_c()
+        launch.process.wait(10)
+    finally:
+        for pid in launch.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        launch.close()
+
+
+@pytest.mark.kernel
+def test_stream_larger_than_the_disk_is_refused_at_once(small_disk):
+    environment = {"TETRA_STATE_DIR": str(small_disk), "TETRA_STREAM_MAX_BYTES": str(1 << 30)}
+    assert "TETRA_STREAM_MAX_BYTES is 1.0 GiB" in refuse(environment)
+
+
+@pytest.mark.kernel
+def test_link_in_the_state_folder_is_not_followed(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "nats.password").symlink_to(target)
+    assert "nats.password: is a link" in refuse({"TETRA_STATE_DIR": str(state)})
+    assert target.read_text() == "untouched"
+
+
+@pytest.mark.kernel
+def test_state_folder_of_another_user_is_refused(tmp_path):
+    os.chown(tmp_path, 12345, 12345)
+    assert "belongs to user 12345" in refuse({"TETRA_STATE_DIR": str(tmp_path)})
 
 
 @pytest.mark.kernel

@@ -13,18 +13,13 @@ from pathlib import Path
 
 import pytest
 
-# include/uapi/linux/capability.h: CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
-_CAPABILITY_BITS = (2, 19, 38, 39)
+from chassis import capabilities
 
 
 @cache
 def why_no_kernel_tests() -> str | None:
     """Return what keeps BPF programs from being loaded here, or None."""
-    status = dict(
-        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
-    held = int(status["CapEff"], 16)
-    if not all(held >> bit & 1 for bit in _CAPABILITY_BITS):
+    if capabilities.missing(capabilities.effective()):
         return "no right to load BPF programs (not root)"
     if not Path("/sys/kernel/btf/vmlinux").exists():
         return "the kernel has no BTF (/sys/kernel/btf/vmlinux)"

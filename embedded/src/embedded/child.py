@@ -1,4 +1,4 @@
-"""One child process: its log, the line that says it is ready, and an end that cannot fail."""
+"""One child process: its log, the line that says it is ready, and how it ends."""
 
 import asyncio
 import ctypes
@@ -12,6 +12,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from chassis.folders import open_own
 from embedded.errors import ChildError
 
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
@@ -33,16 +34,24 @@ class Child:
         self._stop_within_s = stop_within_s
         self._process: Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._logged = False
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._waiters: list[tuple[str, asyncio.Future[str]]] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process
+        return self._process.pid
 
     def add_arguments(self, *arguments: str) -> None:
         """Add to the command line what is known only now."""
         self._argv += arguments
 
     async def start(self, env: Mapping[str, str], log: Path | None = None) -> None:
-        """Start it; its output goes to ``log``, or to our own terminal where there is none."""
+        """Start it, or start it again; output goes to ``log``, or to our terminal without one."""
         parent = os.getpid()
+        self._tail.clear()
 
         def die_with_parent() -> None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -64,7 +73,14 @@ class Child:
             cause = (error.strerror or str(error)).lower()
             raise ChildError(f"{self.name}: {self._argv[0]}: {cause}", exit_code=1) from None
         if log:
-            self._reader = asyncio.create_task(self._read(_open_log(log)))
+            self._reader = asyncio.create_task(self._read(self._open_log(log)))
+
+    def _open_log(self, path: Path) -> FileIO:
+        if not self._logged:  # the log of the last run stays readable
+            with suppress(FileNotFoundError):
+                path.replace(path.with_suffix(".log.1"))
+        self._logged = True
+        return FileIO(open_own(path, append=True), "wb")
 
     async def _read(self, log: FileIO) -> None:
         assert self._process
@@ -136,12 +152,6 @@ class Child:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
         await self.wait()
-
-
-def _open_log(path: Path) -> FileIO:
-    with suppress(FileNotFoundError):
-        path.replace(path.with_suffix(".log.1"))  # the last run's stays readable
-    return path.open("wb", buffering=0)
 
 
 def _readable(line: str) -> str:

@@ -22,7 +22,7 @@ from support.net import free_port
 from support.waiting import eventually
 from tetra.v1 import stream_pb2
 
-GONE = "gone from inside the stream: a file of a NATS server is damaged"
+GONE = "the stream had them and lacks them now"
 NODES = 3
 
 

@@ -9,8 +9,7 @@ _CAUSES = {
     GapNotice.CAUSE_AGED_OUT: "the stream no longer has them",
     GapNotice.CAUSE_MISSING_SEQUENCE: "lost between collector and gateway",
     GapNotice.CAUSE_COLLECTOR_DOWN: "no collector ran",
-    GapNotice.CAUSE_STREAM_DAMAGED: "gone from inside the stream: "
-    "a file of a NATS server is damaged, or they were deleted by hand",
+    GapNotice.CAUSE_STREAM_DAMAGED: "the stream had them and lacks them now; NATS reports no cause",
     GapNotice.CAUSE_MALFORMED: "could not be read and are left out: who publishes there?",
 }
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chassis import capabilities
 from collector.bpf.btf import VMLINUX, Btf, BtfKind
 from collector.bpf.cache import BlobCache, key_of
 from collector.errors import BtfError, KernelError
 
 BTF = VMLINUX
 
-# Names in include/uapi/linux/capability.h and their numbers.
-_NEEDED = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
-_CAP_SYS_ADMIN = 21
 # Controllers whose cgroup v1 hierarchy container engines always use, best first.
 _V1_CONTROLLERS = ("memory", "pids", "cpuset")
 
@@ -50,14 +47,7 @@ def boot_id() -> str:
 
 def check_rights() -> None:
     """Raise `KernelError` unless this process may load and read probes."""
-    status = Path("/proc/self/status").read_text()
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    have = int(match[1], 16) if match else 0
-    missing = [
-        name
-        for name, bit in _NEEDED.items()
-        if not have >> bit & 1 and not (bit in (38, 39) and have >> _CAP_SYS_ADMIN & 1)
-    ]
+    missing = capabilities.missing(capabilities.effective())
     if missing:
         raise KernelError(
             f"rights: {', '.join(missing)} missing: run as root (sudo), or give the container "

@@ -1,0 +1,45 @@
+"""Whether a child answers over HTTP, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+_ANSWER_S = 2.0
+_ANSWER_BYTES = 1 << 16
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def ask(port: int, path: str) -> str | None:
+    """Return what is wrong, empty where nothing is; None where nothing answers."""
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answer = await reader.read(_ANSWER_BYTES)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2:
+        return None
+    return "" if words[1] == b"200" else _cause(body.decode(errors="replace"))
+
+
+# nats-server answers JSON, our services one line.
+def _cause(body: str) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip() or "not healthy"

@@ -1,0 +1,148 @@
+"""The four children: NATS, gateway, collector, client; started, supervised and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedded import nats_server, room
+from embedded.child import Child
+from embedded.health import free_port
+from embedded.settings import Settings
+from embedded.supervisor import Service, Supervisor
+
+_READY_WITHIN_S = 60.0
+_COMPILED_WITHIN_S = 180.0  # the collector compiles the probes, maybe on an emulated machine
+_BIN = Path(sys.executable).parent
+_CLIENT_STARTS_S = 0.1
+
+
+class Stack:
+    """The children and their settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.state_dir
+        health = {name: free_port() for name in ("nats", "gateway", "collector")}
+        stream_bytes, self._limited = room.fit_stream(self._folder, os.environ)
+        config, password_file = nats_server.write_config(
+            self._folder, settings.nats_port, health["nats"]
+        )
+        self._env = _environment(settings, password_file, stream_bytes)
+        self._health = health
+        # The times to stop in add up to less than two seconds.
+        self.nats = Child("nats", (_BIN / "nats-server", "-c", config), stop_within_s=0.3)
+        self.gateway = Child("gateway", (_BIN / "tetra-gateway",), stop_within_s=0.4)
+        self.collector = Child("collector", (_BIN / "tetra-collector",), stop_within_s=0.8)
+        self.cli = Child("tetra", (_BIN / "tetra", "getevents", "--reconnect"), stop_within_s=0.3)
+        self._children = (self.nats, self.gateway, self.collector, self.cli)
+        self._ready = {
+            self.nats: ("Server is ready", _READY_WITHIN_S),
+            self.gateway: ('"event": "serving"', _READY_WITHIN_S),
+            self.collector: ('"event": "ready"', _COMPILED_WITHIN_S),
+        }
+
+    async def start(self) -> None:
+        """Start all; raise `EmbeddedError` if one does not get ready."""
+        if self._limited:
+            print(f"{'disk':<10} {self._limited}", flush=True)
+        await self._show_start(self.nats, f"127.0.0.1:{self._settings.nats_port}")
+        await self._show_start(self.gateway, self._settings.listen_address)
+        ready = await self._show_start(self.collector, "probes of this kernel")
+        # Everything from the banner on is shown, also what happens before the client is connected;
+        # the client's own start is not.
+        since = time.time() + _CLIENT_STARTS_S
+        self.cli.add_arguments("--since", f"@{since:.6f}")
+        await self.cli.start(self._env)
+        await asyncio.sleep(since - time.time())
+        # The collector knows best under which name this node's events go out.
+        print(_banner(json.loads(ready), self._settings), flush=True)
+
+    async def _show_start(self, child: Child, what: str) -> str:
+        print(f"{child.name:<10} {what} ", end="", flush=True)
+        began = time.monotonic()
+        try:
+            line = await self._start(child)
+        except BaseException:
+            print(flush=True)
+            raise
+        print(f"ready ({time.monotonic() - began:.1f} s)", flush=True)
+        return line
+
+    async def _start(self, child: Child) -> str:
+        """Start a service; return the line by which it says that it is ready."""
+        env = dict(self._env)
+        if child is not self.nats:
+            env["TETRA_METRICS_ADDRESS"] = f"127.0.0.1:{self._health[child.name]}"
+        await child.start(env, self._folder / f"{child.name}.log")
+        phrase, within_s = self._ready[child]
+        return await child.wait_for_line(phrase, within_s)
+
+    async def wait(self) -> None:
+        """Return when the client ends well; raise `ChildError` for what cannot go on."""
+        paths = {self.nats: "/healthz", self.gateway: "/healthz", self.collector: "/healthz"}
+        supervisor = Supervisor(
+            [Service(child, self._health[child.name], path) for child, path in paths.items()],
+            self._start_again,
+            lambda: room.free_bytes(self._folder),
+            lambda text: print(f"tetra-embedded: {text}", file=sys.stderr, flush=True),
+        )
+        watch = asyncio.create_task(supervisor.run())
+        end = asyncio.create_task(self.cli.wait())
+        try:
+            await asyncio.wait((watch, end), return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+            if end.result() != 0:
+                raise self.cli.death()
+        finally:
+            end.cancel()
+            watch.cancel()
+            await asyncio.wait((watch, end))
+
+    async def _start_again(self, child: Child) -> None:
+        await self._start(child)
+
+    async def stop(self) -> None:
+        """End all that runs, in the order that loses nothing."""
+        for child in reversed(self._children):
+            await child.stop()
+
+
+def _environment(settings: Settings, password_file: Path, stream_bytes: int) -> Mapping[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TETRA_NATS_")}
+    host, _, port = settings.listen_address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):
+        host = "localhost"
+    return env | {
+        "PATH": f"{_BIN}:{env.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+        "TETRA_NATS_URL": f"nats://127.0.0.1:{settings.nats_port}",
+        "TETRA_NATS_USER": nats_server.USER,
+        "TETRA_NATS_PASSWORD_FILE": str(password_file),
+        "TETRA_LISTEN_ADDRESS": settings.listen_address,
+        "TETRA_SERVER_ADDRESS": f"{host}:{port}",
+        "TETRA_STATE_DIR": str(settings.state_dir / "collector"),
+        "TETRA_CACHE_DIR": env.get("TETRA_CACHE_DIR", str(settings.state_dir / "cache")),
+        "TETRA_LOG_FORMAT": "json",
+        room.SETTING: str(stream_bytes),
+    }
+
+
+def _banner(ready: Mapping[str, str], settings: Settings) -> str:
+    node = ready.get("node", platform.node())
+    kernel = ready.get("kernel", platform.release())
+    tetra = _BIN / "tetra"
+    if tetra.is_relative_to(Path.cwd()):
+        tetra = tetra.relative_to(Path.cwd())
+    return f"""
+Tetragon-mini watches node {node} (Linux {kernel})
+  gateway   {settings.listen_address}; from another terminal: {tetra} getevents
+  state     {settings.state_dir} (events, logs)
+  stop      Ctrl-C
+"""
