@@ -2,18 +2,15 @@
 
 import asyncio
 import os
-import re
-import sys
 import time
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import grpc
 import pytest
 
 from support.feeder import Feeder
+from support.gateway_process import gateway_process, resident_bytes
 from support.gateways import numbers_in
-from support.net import free_port
 from support.waiting import eventually
 from tetra.v1 import stream_pb2, stream_pb2_grpc
 from tetragon import events_pb2, sensors_pb2_grpc
@@ -26,31 +23,6 @@ ARGUMENT_BYTES = 600
 GROWTH_BYTES = 48 << 20  # of what allocators keep and connections hold, not of what piles up
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def resident_bytes(pid):
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
-@asynccontextmanager
-async def gateway_process(url, **settings):
-    """Run a gateway in a process of its own; yield its address and pid."""
-    address = f"127.0.0.1:{free_port()}"
-    flags = {"nats-url": url, "listen-address": address} | settings
-    process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).parent / "tetra-gateway",
-        *(f"--{name}={value}" for name, value in flags.items()),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield address, process.pid
-        assert process.returncode is None
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
 
 
 async def publish_at_rate(feeder, until):

@@ -1,0 +1,153 @@
+"""Requests that would occupy a gateway alone: the others go on, and the attacker is refused."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import grpc
+import pytest
+
+from support.feeder import Feeder
+from support.gateway_process import gateway_process, resident_bytes
+from support.gateways import numbers_in
+from support.waiting import eventually
+from tetra.v1 import stream_pb2, stream_pb2_grpc
+from tetragon import events_pb2, sensors_pb2_grpc, tetragon_pb2
+
+RATE_EVENTS, BATCH_EVENTS = 600, 6
+ATTACK_S = 4.0
+ANSWER_S = 1.0
+GROWTH_BYTES = 64 << 20
+TWENTY = str(list(range(20)))
+LOOPS = f"{TWENTY}.all(a, {TWENTY}.all(b, {TWENTY}.all(c, {TWENTY}.all(d, a + b + c + d < 100))))"
+NESTED = "(" * 25 + "process_exec.process.pid < uint({})" + ")" * 25  # CEL allows 32
+
+Filter = events_pb2.Filter
+ATTACKS = {
+    "60,000 regexes": lambda: [Filter(binary_regex=[f"^/usr/bin/tool{n}$" for n in range(60_000)])],
+    "300,000 filters": lambda: [Filter(pid=[n + 1_000_000]) for n in range(300_000)],
+    "5,000 expressions": lambda: [
+        Filter(cel_expression=[NESTED.format(n % 2) for n in range(5000)])
+    ],
+    "four loops": lambda: [Filter(cel_expression=[f"process_exec.process.pid == 0u || {LOOPS}"])],
+    # As much as the limits allow.
+    "256 filters": lambda: [
+        Filter(binary_regex=[f"^/nowhere{n}/[^/]*x$"], arguments_regex=["y$"]) for n in range(256)
+    ],
+    "32 expressions": lambda: [
+        Filter(cel_expression=[f"process_exec.process.pid == uint({n})" for n in range(32)])
+    ],
+}  # fmt: skip
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def publish_at_rate(feeder, done):
+    start, sent = time.monotonic(), 0
+    while not done.is_set():
+        sent += len(await feeder.publish(BATCH_EVENTS, BATCH_EVENTS))
+        ahead_s = sent / RATE_EVENTS - (time.monotonic() - start)
+        if ahead_s > 0:
+            await asyncio.sleep(ahead_s)
+
+
+async def attack(address, request, done):
+    """Send the request again and again until ``done``; return the statuses that ended it."""
+    statuses = set()
+    async with grpc.aio.insecure_channel(address) as channel:
+        send = channel.unary_stream("/tetra.v1.EventStream/StreamEvents")  # bytes: made once
+        while not done.is_set():
+            try:
+                async for _ in send(request, timeout=ATTACK_S):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                statuses.add(error.code())
+            await asyncio.sleep(0.1)
+    return statuses
+
+
+async def slowest_answer_s(sensors, seconds):
+    slowest, until = 0.0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        start = time.monotonic()
+        await sensors.GetHealth(tetragon_pb2.GetHealthStatusRequest(), timeout=60)
+        slowest = max(slowest, time.monotonic() - start)
+        await asyncio.sleep(0.05)
+    return slowest
+
+
+async def count_events(call, counts):
+    async for response in call:
+        counts.append(len(numbers_in(response)))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_others_are_served_under_attack(nats_server, nc, name, record_property):
+    request = stream_pb2.StreamEventsRequest(
+        allow_list=ATTACKS[name](), after=stream_pb2.Cursor()
+    ).SerializeToString()
+    done = asyncio.Event()
+    async with (
+        gateway_process(nats_server.url) as (address, pid),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        events = stream_pb2_grpc.EventStreamStub(channel)
+        sensors = sensors_pb2_grpc.FineGuidanceSensorsStub(channel)
+
+        async def is_live():
+            with suppress(grpc.aio.AioRpcError):
+                return (
+                    await anext(aiter(events.StreamEvents(stream_pb2.StreamEventsRequest())))
+                ).HasField("cursor")
+
+        await eventually(is_live, 30, 0.2)
+        feeder = Feeder(nc)
+        await feeder.publish(2000, 20)
+        counts: list[int] = []
+        reader = asyncio.create_task(
+            count_events(events.StreamEvents(stream_pb2.StreamEventsRequest()), counts)
+        )
+        publisher = asyncio.create_task(publish_at_rate(feeder, done))
+        calm_s = await slowest_answer_s(sensors, 1.0)
+        before_bytes = resident_bytes(pid)
+        attacker = asyncio.create_task(attack(address, request, done))
+        slowest_s = await slowest_answer_s(sensors, ATTACK_S)
+        seen = sum(counts)
+        grown = resident_bytes(pid) - before_bytes
+        done.set()
+        statuses = await attacker
+        await publisher
+        reader.cancel()
+    print(f"{name}: slowest answer {slowest_s:.2f} s, {grown >> 20} MiB more, {statuses}")
+    assert slowest_s < max(ANSWER_S, 4 * calm_s)  # the machine itself may be slow
+    assert seen > RATE_EVENTS * ATTACK_S / 4
+    assert grown < GROWTH_BYTES
+    if name in ("256 filters", "32 expressions"):
+        assert statuses <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    else:
+        assert statuses == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+async def test_deadline_ends_a_stream_whose_filter_passes_nothing(gateway, feeder, monkeypatch):
+    monkeypatch.setattr("eventfilters.limits.EVENT_S", 1.0)
+    await feeder.publish(20_000, 500)
+    request = stream_pb2.StreamEventsRequest(
+        allow_list=ATTACKS["four loops"](), after=stream_pb2.Cursor()
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in gateway.events.StreamEvents(request, timeout=0.5):
+            pass
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await eventually(lambda: len(gateway.gateway.streams) == 0, 5, 0.05)
+
+
+async def test_slow_filter_is_named_in_the_status(gateway, feeder):
+    await feeder.publish(5000, 500)
+    request = stream_pb2.StreamEventsRequest(
+        allow_list=ATTACKS["four loops"](), after=stream_pb2.Cursor(), no_follow=True
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in gateway.events.StreamEvents(request):
+            pass
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "ms of CPU time an event, at most 0.5 ms are allowed" in (caught.value.details() or "")
