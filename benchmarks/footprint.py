@@ -11,6 +11,7 @@ import time
 from benchmarks.harness import CACHE, Report, cpu_s, need_root, resident_mb, services
 from benchmarks.path import pipeline, record
 from benchmarks.storm import storm
+from collector.records import layouts
 
 IMAGES = {"tetra-cli": 90, "tetra-gateway": 110, "tetra-collector": None}
 
@@ -99,12 +100,16 @@ def lives_through_the_stages(lives: int) -> tuple[float, float]:
     from struct import pack_into, unpack_from
 
     recorded = [r for r in record(1000) if len(r) > 30]
-    staged = pipeline(lambda _event: None)
+    staged = pipeline()
     early = 0.0
     done = 0
     round_ = 0
-    # Offsets of ktime_ns and of what names another time of this life, in bpf/events.h.
-    times = {1: (8, 40), 2: (8,), 3: (8, 16)}
+    # Offsets of ktime_ns and of the other time of the same life.
+    times = {
+        1: [layouts.EXEC.offsets()[name] for name in ("ktime_ns", "replaced_ktime_ns")],
+        2: [layouts.FORK.offsets()["ktime_ns"]],
+        3: [layouts.EXIT.offsets()[name] for name in ("ktime_ns", "image_ktime_ns")],
+    }
     while done < lives:
         shift = round_ * 10**10
         moved = []

@@ -20,8 +20,7 @@ def recorded(report: Report) -> Path:
     """Return a file of recorded events, made once."""
     if not EVENTS.exists():
         report.say("recording real events")
-        events: list[bytes] = []
-        pipeline(events.append).handle(record(1000))
+        events = pipeline().handle(record(1000))
         CACHE.mkdir(parents=True, exist_ok=True)
         EVENTS.write_bytes(pickle.dumps(events[-2000:]))
     return EVENTS

@@ -17,13 +17,15 @@ from benchmarks.harness import CACHE, TRUE, Report, need_root
 from cli.renderers.json import JsonRenderer
 from cli.renderers.lifecycle import LifecycleRenderer
 from collector.bpf import kernel, probes
-from collector.delivery.publisher import _body
-from collector.events.process import Encoder
+from collector.clock import wall_offset_ns
+from collector.delivery.stored import body
+from collector.events.encoder import Encoder
 from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.processes.cache import ProcessCache
 from collector.processes.procfs import host_namespaces, read_all
-from collector.records.process import Decoder
+from collector.processes.table import ProcessTable
+from collector.running import Bootstrap
+from collector.sensors.registry import Parts, sensors
 from gateway.batch import Batch
 from gateway.selection import Selection
 from tetra.v1.bus_pb2 import EventBatch
@@ -55,7 +57,7 @@ def record(lives: int) -> list[bytes]:
 
 
 class _NoMap:
-    """In place of the kernel's process map: nothing is in it."""
+    """In place of the kernel's process map: it holds nothing."""
 
     def insert(self, _key: bytes, _value: bytes) -> bool:
         return True
@@ -64,15 +66,14 @@ class _NoMap:
         return False
 
 
-def pipeline(publish: Callable[[bytes], None]) -> Pipeline:
+def pipeline() -> Pipeline:
     """Return the collector's stages with the processes of now."""
-    namespaces = host_namespaces(PROCFS)
-    made = Pipeline(
-        cache=ProcessCache(), enricher=Enricher(namespaces),
-        encoder=Encoder(NODE, "", namespaces), publish=publish,
-    )  # fmt: skip
-    made.add_older(read_all(PROCFS), _NoMap(), PROCFS)  # type: ignore[arg-type]
-    return made
+    enricher = Enricher(host_namespaces(PROCFS))
+    encoder = Encoder(NODE, "", enricher.host_namespaces)
+    table = ProcessTable(removed=encoder.forget)
+    bootstrap = Bootstrap(table, enricher, encoder, _NoMap(), PROCFS, wall_offset_ns())
+    bootstrap.run(read_all(PROCFS), (), time.monotonic())
+    return Pipeline(sensors(Parts(table, enricher, encoder)))
 
 
 def per_event(step: Callable[[], object], events: int) -> list[float]:
@@ -102,17 +103,17 @@ def run(report: Report, quick: bool) -> None:
     report.begin("path", f"CPU an event, from the records of {lives:,} real lives; {ROUNDS} rounds")
     need_root()
     records = record(lives)
-    events: list[bytes] = []
-    pipeline(events.append).handle(records)
+    events = pipeline().handle(records)
     count = len(events)
 
+    kinds = {kind.number: kind for sensor in pipeline().sensors for kind in sensor.kinds}
+
     def decode() -> None:
-        decoder = Decoder()
         for data in records:
-            decoder.decode(data)
+            kinds[data[0]].decode(data)
 
     def whole() -> None:
-        staged = pipeline(lambda _event: None)
+        staged = pipeline()
         for at in range(0, len(records), 100):
             staged.handle(records[at : at + 100])
 
@@ -122,7 +123,7 @@ def run(report: Report, quick: bool) -> None:
         "collector: batch",
         per_event(
             lambda: [
-                _body(b"", events[at : at + BATCH_EVENTS]) for at in range(0, count, BATCH_EVENTS)
+                body(b"", events[at : at + BATCH_EVENTS]) for at in range(0, count, BATCH_EVENTS)
             ],
             count,
         ),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Records as they lie in the ring buffer: fixed widths, explicit padding, little to explain.
- * collector/records.py is the other side; a kernel test compares both field by field.
+ * Records in the ring buffer: fixed widths, explicit padding.
+ * collector/records/layouts.py mirrors them; a kernel test compares both field by field.
  */
 #pragma once
 
@@ -90,13 +90,11 @@ struct fork_record {
 	u32 flags;
 	u64 ktime_ns;
 	u32 pid;
-	u32 nspid;
-	u64 parent_ktime_ns;
 	u32 parent_pid;
-	u32 pad;
+	u64 parent_ktime_ns;
 	u64 start_boottime;
 };
-_Static_assert(sizeof(struct fork_record) == 48, "fork_record has a hole");
+_Static_assert(sizeof(struct fork_record) == 40, "fork_record has a hole");
 
 struct exit_record {
 	u32 kind;

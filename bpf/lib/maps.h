@@ -7,6 +7,7 @@
 
 #include "events.h"
 #include "path.h"
+#include "values.h"
 
 #define map_lookup(name, key) bpf_map_lookup_elem(MAP(MAP_##name), key)
 #define map_update(name, key, value) bpf_map_update_elem(MAP(MAP_##name), key, value, 0 /* BPF_ANY */)
@@ -16,25 +17,10 @@
 /* Neither side can change alone. */
 #define VALUES(name, type) _Static_assert(sizeof(type) == SIZEOF_##name, "values of " #name)
 
-/* PROCESSES: every living process, by tgid: what names an image and its parent. */
-struct process_value {
-	u64 ktime_ns; /* when the image started; never 0 */
-	u64 parent_ktime_ns;
-	u32 parent_pid;
-	u32 flags; /* FLAG_CLONE until the first exec, FLAG_IN_INIT_TREE */
-	u64 start_boottime; /* task_struct.start_boottime: tells a reused pid from the old one */
-};
+/* PROCESSES: every living process, by tgid. */
 VALUES(PROCESSES, struct process_value);
 
-/* LOST: what could not be reported, by reason. */
-enum loss {
-	LOST_EXEC,
-	LOST_FORK,
-	LOST_EXIT,
-	LOST_DATA,
-	LOST_PROCESS, /* the process map was full */
-	LOSSES,
-};
+/* LOST: records that could not be delivered, by enum loss. */
 VALUES(LOST, u64);
 
 /*

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A process came to be: raw tracepoint sched_process_fork.
+ * A new process: raw tracepoint sched_process_fork.
  *
  * Why here (kernel/fork.c):
  *
@@ -9,9 +9,9 @@
  *     trace_sched_process_fork       <- here, in the parent
  *     wake_up_new_task               only now can the child run, exec or exit
  *
- * So the child's entry in the process map exists before anything the child does, on whatever CPU.
- * A new thread passes here too: it is not a process, its pid is not its thread group's.
- * Nobody is told about a fork, but an exit without an exec must be, and by what it was forked from.
+ * So the child's entry in the process map exists before the child runs, on any CPU.
+ * A new thread also passes here: its pid differs from its tgid, and it is skipped.
+ * A fork is not an event. Its record names the image of a process that exits without an exec.
  */
 int on_fork(u64 *ctx)
 {
@@ -27,12 +27,11 @@ int on_fork(u64 *ctx)
 	value.ktime_ns = bpf_ktime_get_boot_ns();
 	value.flags = FLAG_CLONE;
 	value.start_boottime = KREAD(u64, child->start_boottime);
-	record.nspid = task_nspid(child);
 	if (parent) {
 		record.parent_ktime_ns = parent->ktime_ns;
 		value.flags |= parent->flags & FLAG_IN_INIT_TREE;
 	}
-	if (record.nspid == 1)
+	if (task_nspid(child) == 1)
 		value.flags |= FLAG_IN_INIT_TREE;
 	value.parent_pid = record.parent_pid;
 	value.parent_ktime_ns = record.parent_ktime_ns;

@@ -13,14 +13,12 @@ from typing import Any
 import pytest
 
 from collector.bpf import kernel, probes
-from collector.events.process import Encoder
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
-from collector.pipeline import Pipeline
-from collector.processes.cache import ProcessCache
-from collector.processes.procfs import host_namespaces, read_all
+from collector.processes.procfs import host_namespaces
 from kernel.policy_fixtures import policies  # noqa: F401  # a fixture
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.stages import Stages
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
@@ -33,22 +31,24 @@ class Watch:
 
     def __init__(self, opened: probes.Probes, **options: Any) -> None:
         self.opened = opened
+        ancestors = bool(options.pop("ancestors", False))
+        enricher = Enricher(host_namespaces(PROCFS), **options)
+        self.stages = Stages(enricher, NODE, with_ancestors=ancestors)
+        self.table = self.stages.table
+        self.bootstrap = self._parse(self.stages.bootstrap(opened.processes))
         self.events: list[GetEventsResponse] = []
-        self.cache = ProcessCache(with_ancestors=bool(options.pop("ancestors", False)))
-        self.pipeline = Pipeline(
-            cache=self.cache,
-            enricher=Enricher(host_namespaces(PROCFS), **options),
-            encoder=Encoder(NODE, "", host_namespaces(PROCFS)),
-            publish=lambda event: self.events.append(GetEventsResponse.FromString(event)),
-        )
-        self.pipeline.add_older(read_all(PROCFS), opened.processes, PROCFS)
-        self.bootstrap = self.events
-        self.events = []
+
+    def _parse(self, events: list[bytes]) -> list[GetEventsResponse]:
+        return [GetEventsResponse.FromString(event) for event in events]
 
     def pump(self) -> None:
-        """Handle what is in the ring."""
+        """Handle the records in the ring."""
         while records := self.opened.ring.drain():
-            self.pipeline.handle(records)
+            self.feed(records)
+
+    def feed(self, records: list[bytes], offset_ns: int | None = None) -> None:
+        """Handle records that were read from the ring."""
+        self.events += self._parse(self.stages.handle(records, offset_ns))
 
     def until_exec(self, pid: int, timeout_s: float = 10.0) -> Process:
         """Return the process of the first exec of ``pid``."""
@@ -57,8 +57,8 @@ class Watch:
             assert time.monotonic() < deadline, f"no exec of {pid}"
             time.sleep(0.002)
             self.pump()
-        told: Process = found[0].process
-        return told
+        process: Process = found[0].process
+        return process
 
     def until_exit(self, *pids: int, timeout_s: float = 10.0) -> list[GetEventsResponse]:
         """Return all events of ``pids`` once each of them has ended."""
@@ -80,7 +80,7 @@ class Watch:
 
 
 def is_exit(event: GetEventsResponse) -> bool:
-    """Tell an exit from an exec."""
+    """Return whether the event is an exit."""
     return event.HasField("process_exit")
 
 

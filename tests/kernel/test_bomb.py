@@ -24,7 +24,7 @@ def forks_of_the_machine():
 
 def test_twenty_thousand_at_once_are_told_or_their_loss_is(plain, lives):
     plain.pump()  # what was forked before
-    before, forks = forks_of_the_machine(), plain.pipeline.statistics.forks
+    before, forks = forks_of_the_machine(), plain.stages.counts()["fork"]
     bomb = subprocess.Popen(
         [lives, "bomb", str(COUNT)], stdout=subprocess.PIPE, start_new_session=True
     )
@@ -54,9 +54,9 @@ def test_twenty_thousand_at_once_are_told_or_their_loss_is(plain, lives):
     assert {e.status for e in ended} == {7}
     assert len({e.process.exec_id for e in ended}) == COUNT
     assert {e.process.binary for e in ended} == {lives}
-    told = plain.pipeline.statistics.forks - forks
+    told = plain.stages.counts()["fork"] - forks
     # The machine's count has threads too, and what others do here.
     assert COUNT <= told <= forks_of_the_machine() - before
-    assert len(plain.cache) < plain.cache.capacity
-    assert plain.cache.statistics.evictions == 0
+    assert len(plain.table) < plain.table.capacity
+    assert plain.table.statistics.evictions == 0
     plain.events.clear()  # half of all pids are in there, and will be used again

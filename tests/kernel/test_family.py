@@ -92,5 +92,5 @@ def test_kernel_threads_and_the_first_process_have_the_kernel_as_parent(plain):
             assert told.parent.binary == "<kernel>"
             assert told.parent.pid.value == 0
             break
-    kthreadd = plain.cache.living(2)
-    assert plain.cache.parent_of(kthreadd).image.binary == "<kernel>"
+    kthreadd = plain.table.living(2)
+    assert plain.table.parent_of(kthreadd).image.binary == "<kernel>"

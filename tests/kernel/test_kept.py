@@ -8,7 +8,7 @@ import pytest
 
 from collector.bpf import kernel, probes
 from collector.bpf.pins import Pins, build_id
-from collector.records.process import Decoder, ExecRecord, ExitRecord
+from collector.records.process import EXEC, EXIT, ExecDecoder, decode_exit
 
 pytestmark = pytest.mark.kernel
 
@@ -26,27 +26,27 @@ def opened(headers, enable=()):
     return info, asyncio.run(probes.open_probes(info, flags, folder)), build_id(folder, flags)
 
 
-def told(ring, mark):
+def reported(ring, mark):
     """Return whether the exec of ``TRUE mark`` is in the ring, and behind it the exit."""
-    decoder, deadline, pid = Decoder(), time.monotonic() + 10, None
+    decoder, deadline, pid = ExecDecoder(), time.monotonic() + 10, None
     while time.monotonic() < deadline:
         for data in ring.drain():
-            record = decoder.decode(data)
-            if isinstance(record, ExecRecord) and mark.encode() in record.args:
+            kind = int.from_bytes(data[:4], "little")
+            if kind == EXEC and mark.encode() in (record := decoder.decode(data)).args:
                 pid = record.pid
-            elif isinstance(record, ExitRecord) and record.pid == pid:
+            elif kind == EXIT and decode_exit(data).pid == pid:
                 return True
         time.sleep(0.005)
     return False
 
 
-def test_probes_with_names_go_on_when_nobody_holds_them(headers, bpf_file_system):
+def test_pinned_probes_outlive_their_process(headers, bpf_file_system):
     _, probes_, build = opened(headers)
     pins = Pins(bpf_file_system / "tetra", "a.node", build)
     pins.lock(make=True)
     pins.keep(probes_, 7)
     subprocess.run([TRUE, "while-held"], check=True)
-    assert told(probes_.ring, "while-held")
+    assert reported(probes_.ring, "while-held")
     position = probes_.ring.position
     probes_.close()
     probes_.free()
@@ -59,8 +59,8 @@ def test_probes_with_names_go_on_when_nobody_holds_them(headers, bpf_file_system
     kept = next_pins.take(7, RING_BYTES)
     assert kept.ring.position == position
     assert set(kept.hooks) == {"sched_process_fork", "sched_process_exec", "sched_process_exit"}
-    assert told(kept.ring, "while-nobody-looks")
-    assert kept.processes.lookup((1).to_bytes(4, "little")) is None  # nobody entered it
+    assert reported(kept.ring, "while-nobody-looks")
+    assert kept.processes.lookup((1).to_bytes(4, "little")) is None  # older than the probes
 
     assert len(next_pins.remove()) == 1
     kept.close()
@@ -77,7 +77,7 @@ def test_probes_with_names_go_on_when_nobody_holds_them(headers, bpf_file_system
     assert not (bpf_file_system / "tetra").exists()
 
 
-def test_probes_half_kept_are_not_taken(headers, bpf_file_system, capsys):
+def test_incomplete_pins_are_not_used(headers, bpf_file_system, capsys):
     _, probes_, build = opened(headers)
     pins = Pins(bpf_file_system / "tetra", "n", build)
     pins.keep(probes_, 7)

@@ -343,7 +343,7 @@ def test_processes_of_before_are_known(plain):
     assert ours.process.flags.startswith("procFS")
     assert ours.process.binary == os.readlink("/proc/self/exe")
     assert ours.parent.pid.value == os.getppid()
-    assert plain.cache.living(2).image.binary == "[kthreadd]"
+    assert plain.table.living(2).image.binary == "[kthreadd]"
 
 
 @pytest.mark.timeout(300)
@@ -400,13 +400,13 @@ def test_strace_agrees(plain, tmp_path):
     lines = [line for line in log.read_text().splitlines() if "= 0" in line and TRUE in line]
     pids = [int(line.split()[0]) for line in lines if f'execve("{TRUE}"' in line]
     events = plain.until_exit(*pids)
-    told = [e.process_exec for pid in pids for e in events if e in events and not is_exit(e)
-            and process_of(e).pid.value == pid and process_of(e).binary == TRUE]  # fmt: skip
-    assert [t.process.arguments for t in told] == [f"n{i}" for i in range(1, 8)] + ["last"]
+    # On a busy machine a pid may have had another process before: the last exec counts.
+    reported = [[e for e in execs_of(events, pid) if e.process.binary == TRUE][-1] for pid in pids]
+    assert [e.process.arguments for e in reported] == [f"n{i}" for i in range(1, 8)] + ["last"]
 
 
 def test_no_record_was_lost(plain, full):
     for watch in (plain, full):
         lost = [watch.opened.lost.lookup(slot.to_bytes(4, sys.byteorder)) for slot in range(5)]
         assert all(set(value) == {0} for value in lost)
-        assert watch.pipeline.statistics.malformed == 0
+        assert watch.stages.pipeline.statistics.malformed == 0

@@ -13,7 +13,7 @@ import pytest
 from collector.bpf.cache import BlobCache
 from collector.bpf.objects import Objects
 from collector.errors import ProbeError
-from collector.events.process import Encoder
+from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.events.tracing import TracingEncoder, form
 from collector.policies.backend import KernelBackend

@@ -1,4 +1,4 @@
-"""The event loop is woken for every record, with nothing else happening that would wake it."""
+"""The event loop wakes for every record even if nothing else would wake it."""
 
 import asyncio
 
@@ -14,11 +14,11 @@ SCRIPT = 'x=$(printf "%*s" "$1" x); sleep 0.5; exec true "$x"'
 
 
 @pytest.mark.parametrize("size", [1, 5_000, 120_000])
-async def test_an_exec_wakes_the_reader(plain, size):
+async def test_exec_wakes_the_reader(plain, size):
     woken = asyncio.Event()
 
     def handle(records, offset_ns):
-        plain.pipeline.handle(records, offset_ns)
+        plain.feed(records, offset_ns)
         woken.set()
 
     plain.pump()

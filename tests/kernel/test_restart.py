@@ -1,4 +1,4 @@
-"""A collector that starts again: what was told keeps its exec_id and is not told again."""
+"""A restarted collector: reported processes keep their exec_ids and are not repeated."""
 
 import subprocess
 import time
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from collector.recovery import state
+from collector.running import kernel_process
 from kernel.conftest import NODE, PROCFS
 from tetra.v1.state_pb2 import SavedTable
 
@@ -15,13 +16,13 @@ pytestmark = pytest.mark.kernel
 
 def restart(watch, folder):
     """Return the images that a next collector would find, saved as at a clean stop."""
-    state.save(folder, SavedTable(node_name=NODE), watch.cache, watch.pipeline.encoder)
+    state.save(folder, SavedTable(node_name=NODE), watch.table, watch.stages.encoder)
     return found(folder)
 
 
 def found(folder):
     """Return the images in a saved table that are alive."""
-    return state.still_alive(state.processes(state.read(folder, NODE)), PROCFS)
+    return state.still_alive(state.processes(state.read(folder, NODE), kernel_process(0)), PROCFS)
 
 
 @contextmanager
@@ -34,17 +35,17 @@ def waiting(*argv):
         child.communicate(timeout=10)
 
 
-def test_processes_alike_in_all_keep_their_own_ids(plain, tmp_path):
+def test_identical_processes_keep_their_own_ids(plain, tmp_path):
     with waiting("/usr/bin/cat", "-") as first, waiting("/usr/bin/cat", "-") as second:
         told = {child.pid: plain.until_exec(child.pid) for child in (first, second)}
         kept = {p.pid: p for p in restart(plain, tmp_path)}
-        encoder = plain.pipeline.encoder
+        encoder = plain.stages.encoder
         for pid, process in told.items():
             assert encoder.exec_id(kept[pid].key).decode() == process.exec_id
             assert type(process).FromString(encoder.process(kept[pid])) == process
 
 
-def test_an_exec_that_nobody_saw_is_a_new_image(plain, tmp_path):
+def test_unseen_exec_is_a_new_image(plain, tmp_path):
     with waiting("/bin/sh", "-c", "read line; exec /usr/bin/cat") as child:
         plain.until_exec(child.pid)
         assert child.pid in {p.pid for p in restart(plain, tmp_path)}
@@ -57,7 +58,7 @@ def test_an_exec_that_nobody_saw_is_a_new_image(plain, tmp_path):
         assert child.pid not in {p.pid for p in found(tmp_path) if not p.ended}
 
 
-def test_another_node_or_a_damaged_file_begins_anew(plain, tmp_path):
+def test_state_of_another_node_or_damaged_state_is_not_used(plain, tmp_path):
     assert restart(plain, tmp_path)
     assert state.read(tmp_path, "another-node") is None
     (tmp_path / "processes.pb").write_bytes(b"\xff\xff\xff")

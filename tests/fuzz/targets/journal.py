@@ -14,15 +14,14 @@ from random import Random
 from struct import Struct, pack
 
 from collector.delivery.spool import Run, Spool
-from collector.events.process import Encoder
 from collector.metadata.enricher import Enricher
-from collector.pipeline import Pipeline
-from collector.processes.cache import ProcessCache
 from collector.recovery import state
 from collector.recovery.replay import recover
+from collector.running import kernel_process
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from fuzz.targets import records
+from support.stages import Stages
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.state_pb2 import SavedTable
@@ -40,9 +39,9 @@ _OURS = SavedTable(
 ).SerializeToString()
 _CAPACITY = 12
 _START_NS = 1_767_225_600_000_000_000
-_MAGIC = 0x544A4E31
-_HEADER, _ENTRY = Struct("<II"), Struct("<IIqQ")
-_RECORDS, _BASE, _LOSS = 1, 2, 3
+_FILE = pack("<4sI", b"TJRN", 2)
+_HEADER, _ENTRY = Struct("<I"), Struct("<4sIqQ")
+_KINDS = (_RECORDS, _BASE, _LOSS) = (b"RECS", b"BASE", b"LOSS")
 _MEMORY = Path("/dev/shm")
 
 
@@ -63,22 +62,24 @@ def check(options: int, parts: list[bytes]) -> None:
 
 
 def _check(saved: SavedTable, folder: Path, *, with_ancestors: bool) -> None:
-    cache = ProcessCache(_CAPACITY, released_max=4, with_ancestors=with_ancestors)
-    pipeline = Pipeline(cache, Enricher(HOST_NS), Encoder(_NODE), lambda event: None)
+    stages = Stages(
+        Enricher(HOST_NS), _NODE, capacity=_CAPACITY, released_max=4, with_ancestors=with_ancestors
+    )
+    stages.table.restore(state.processes(saved, kernel_process(0)), 0.0)
     spool = Spool(folder / "spool", Run(_NODE, _BOOT, _START_NS), 1 << 30, "never")
     spool.open()
-    recovered = recover(saved, folder / "journal", _VERSION, pipeline, spool)
-    assert len(cache) <= _CAPACITY
+    recovered = recover(saved, folder / "journal", _VERSION, stages.pipeline, stages.table, spool)
+    assert len(stages.table) <= _CAPACITY
     assert 0 <= recovered.next_base(_BOOT) < 1 << 63
     assert recovered.made >= spool.events
     recovered.loss.SerializeToString()
-    untold = set(saved.untold)
+    unreported = set(saved.unreported)
     while (record := spool.peek()) is not None:
         assert record.run.node_name == _NODE
         batch = EventBatch.FromString(record.payload)
         assert len(batch.events) == record.events
         for event in batch.events:
-            if event not in untold:
+            if event not in unreported:
                 assert GetEventsResponse.FromString(event).node_name == _NODE
         spool.pop()
     spool.close()
@@ -88,8 +89,8 @@ def mutate(part: bytes, rng: Random) -> bytes:
     """Another table by the schema, or another entry behind the others, with its checksum right."""
     if rng.random() < 0.15:
         return flipped(part, rng)
-    if not part.startswith(pack("<I", _MAGIC)) and rng.random() < 0.8:
-        inside = {"image": Process, "untold": GetEventsResponse}
+    if not part.startswith(_FILE) and rng.random() < 0.8:
+        inside = {"image": Process, "unreported": GetEventsResponse}
         return changed(part, SavedTable, rng, inside)
     position = rng.choice((_end(part), _end(part), 0, 40, 1 << 63))
     match rng.randrange(4):
@@ -100,7 +101,9 @@ def mutate(part: bytes, rng: Random) -> bytes:
                 _LOSS, 0, 0, LossCounters(by_cause={"spool": 7}).SerializeToString()
             )
         case 2:
-            return part + _entry(rng.randrange(6), rng.choice((-1, 5)), 0, rng.randbytes(9))
+            return part + _entry(
+                rng.choice((*_KINDS, b"NEWS")), rng.choice((-1, 5)), 0, rng.randbytes(9)
+            )
         case _:
             data = _framed([records.mutate(b"", rng) for _ in range(rng.randrange(1, 4))])
             offset_ns = rng.choice((0, _START_NS, -(1 << 63), (1 << 63) - 1))
@@ -109,7 +112,7 @@ def mutate(part: bytes, rng: Random) -> bytes:
 
 # Position in the ring behind the last part of it.
 def _end(journal: bytes) -> int:
-    at = found = 0
+    at, found = len(_FILE), 0
     while at + _HEADER.size + _ENTRY.size <= len(journal):
         kind, length, _, position = _ENTRY.unpack_from(journal, at + _HEADER.size)
         at += _HEADER.size + _ENTRY.size + length
@@ -121,9 +124,9 @@ def _framed(parts: list[bytes]) -> bytes:
     return b"".join(pack("<II", len(one), 0) + one + bytes(-len(one) % 8) for one in parts)
 
 
-def _entry(kind: int, first: int, second: int, data: bytes = b"") -> bytes:
+def _entry(kind: bytes, first: int, second: int, data: bytes = b"") -> bytes:
     entry = _ENTRY.pack(kind, len(data), first, second) + data
-    return _HEADER.pack(_MAGIC, zlib.crc32(entry)) + entry
+    return _HEADER.pack(zlib.crc32(entry)) + entry
 
 
 def seeds() -> list[bytes]:
@@ -131,11 +134,11 @@ def seeds() -> list[bytes]:
     table = SavedTable(collector_start_ns=_START_NS - 5, base=41, made=3, ring_position=0)
     event = GetEventsResponse(node_name=_NODE)
     event.process_exec.process.pid.value = 4
-    table.untold.append(event.SerializeToString())
+    table.unreported.append(event.SerializeToString())
     content = table.SerializeToString()
     data = _framed([exec_record(5, 20), exit_record(5, 20, 30)])
-    first = _entry(_BASE, 0, 41) + _entry(_RECORDS, _START_NS, len(data), data)
-    second = _entry(_LOSS, 0, 0, LossCounters(by_cause={"spool": 7}).SerializeToString())
+    first = _FILE + _entry(_BASE, 0, 41) + _entry(_RECORDS, _START_NS, len(data), data)
+    second = _FILE + _entry(_LOSS, 0, 0, LossCounters(by_cause={"spool": 7}).SerializeToString())
     second += _entry(_RECORDS, _START_NS, 2 * len(data), data)
     return [
         join(0, [content, first, second]),

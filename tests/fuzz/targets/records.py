@@ -11,13 +11,11 @@ from base64 import b64decode
 from functools import cache
 from random import Random
 
-from collector.events.process import Encoder
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
-from collector.pipeline import Pipeline
-from collector.processes.cache import ContainerInfo, ProcessCache
-from collector.records.process import DATA
+from collector.processes.table import ContainerInfo
 from fuzz.inputs import flipped, join
+from support.stages import Stages
 from tetragon.events_pb2 import GetEventsResponse
 from unit.collector.synthetic import HOST_NS, data_record, exec_record, exit_record, fork_record
 
@@ -31,12 +29,20 @@ _REDACTION = '{"redact": ["(?:--?pass(?:word)?[ =])(\\\\S+)", "TOKEN=(.*)"]}'
 _ID = "0123456789abcdef" * 4
 
 
+class _Containers:
+    def get(self, full_id: str) -> ContainerInfo:
+        return ContainerInfo(full_id, "web", "nginx", "docker")
+
+    def settled(self, full_id: str) -> bool:
+        return len(full_id) % 2 == 0
+
+
 @cache
 def _enricher(options: int) -> Enricher:
     return Enricher(
         HOST_NS,
         redactor=Redactor(_REDACTION if options & REDACTED else ""),
-        container=lambda full_id: ContainerInfo(full_id, "web", "nginx", "docker"),
+        containers=_Containers(),
         credentials=bool(options & CREDENTIALS),
         namespaces=bool(options & NAMESPACES),
         environment=bool(options & ENVIRONMENT),
@@ -47,32 +53,32 @@ def _enricher(options: int) -> Enricher:
 
 def check(options: int, parts: list[bytes]) -> None:
     """Feed the records, at once or one by one."""
+    stages = Stages(
+        _enricher(options & ~ANCESTORS),
+        "node-1",
+        "cluster",
+        capacity=_CAPACITY,
+        released_max=4,
+        with_ancestors=bool(options & ANCESTORS),
+    )
     events: list[bytes] = []
-    cache = ProcessCache(_CAPACITY, released_max=4, with_ancestors=bool(options & ANCESTORS))
-    encoder = Encoder("node-1", "cluster", HOST_NS)
-    pipeline = Pipeline(cache, _enricher(options & ~ANCESTORS), encoder, events.append)
-    if options & ONE_BY_ONE:
-        for part in parts:
-            pipeline.handle([part])
-            assert len(cache) <= _CAPACITY
-    else:
-        pipeline.handle(parts)
-        assert len(cache) <= _CAPACITY
-    passed = pipeline.statistics
-    pieces = sum(len(part) >= 32 and part[:4] == DATA.to_bytes(4, "little") for part in parts)
-    counted = passed.execs + passed.forks + passed.exits + passed.malformed + pieces
+    for some in [[part] for part in parts] if options & ONE_BY_ONE else [parts]:
+        events += stages.handle(some)
+        assert len(stages.table) <= _CAPACITY
+    passed, counts = stages.pipeline.statistics, stages.counts()
+    counted = sum(counts.values()) + passed.malformed + passed.unknown
     assert counted == len(parts), f"{len(parts)} records, {counted} counted"
-    assert len(events) == passed.execs + passed.exits
-    for event in [*events, *pipeline.snapshot()]:
-        told = GetEventsResponse.FromString(event)
-        assert told.node_name == "node-1"
-        kind = told.WhichOneof("event")
+    assert len(events) == counts["exec"] + counts["exit"]
+    for event in [*events, *stages.snapshot()]:
+        message = GetEventsResponse.FromString(event)
+        assert message.node_name == "node-1"
+        kind = message.WhichOneof("event")
         assert kind in ("process_exec", "process_exit")
-        process = getattr(told, kind).process
+        process = getattr(message, kind).process
         if process.exec_id:
             node, _, pid = b64decode(process.exec_id).decode().split(":")
             assert (node, int(pid)) == ("node-1", process.pid.value)
-    cache.collect(float("inf"))
+    stages.table.collect(float("inf"))
 
 
 def mutate(part: bytes, rng: Random) -> bytes:

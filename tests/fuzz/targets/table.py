@@ -12,10 +12,12 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from collector.events.process import Encoder
-from collector.processes.cache import ProcessCache
-from collector.records.process import ExitRecord
+from collector.events.encoder import Encoder
+from collector.events.process import exec_event, exit_event
+from collector.processes.table import ProcessTable
+from collector.records.layouts import ExitRecord
 from collector.recovery import state
+from collector.running import kernel_process
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
 from tetra.v1.state_pb2 import SavedTable
@@ -54,8 +56,8 @@ def check(options: int, parts: list[bytes]) -> None:
     content = parts[0] if parts else b""
     (_folder / "processes.pb").write_bytes(content if options & RAW else content + _OURS)
     saved = state.read(_folder, _NODE)
-    processes = state.still_alive(state.processes(saved), _proc) if saved else []
-    cache = ProcessCache(_CAPACITY, with_ancestors=bool(options & ANCESTORS))
+    processes = state.still_alive(state.processes(saved, kernel_process(0)), _proc) if saved else []
+    cache = ProcessTable(_CAPACITY, with_ancestors=bool(options & ANCESTORS))
     encoder = Encoder(_NODE)
     assert all(process.pid in _PIDS or process.ended for process in processes)
     for process in processes:
@@ -65,15 +67,15 @@ def check(options: int, parts: list[bytes]) -> None:
     for process in processes:
         if not process.ended:
             cache.adopt(process)
-        parent, ancestors = cache.parent_of(process), cache.told_ancestors(process)
-        record = ExitRecord(0, 1, process.ktime_ns, process.pid, process.pid)
+        parent, ancestors = cache.parent_of(process), cache.reported_ancestors(process)
+        record = ExitRecord(3, 0, 1, process.ktime_ns, process.pid, process.pid)
         for event in (
-            encoder.exec_event(process, parent, ancestors),
-            encoder.exit_event(record, 5, process, parent, ancestors),
+            exec_event(encoder, process, parent, ancestors),
+            exit_event(encoder, record, 5, process, parent, ancestors),
         ):
             told = GetEventsResponse.FromString(event)
             body = getattr(told, told.WhichOneof("event") or "")
-            if not Process.FromString(process.image.wire).HasField("pid"):
+            if not Process.FromString(process.image.saved).HasField("pid"):
                 assert body.process.pid.value == process.pid
     for process in processes:
         cache.exit(process.key, 1.0)

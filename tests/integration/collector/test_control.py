@@ -1,40 +1,34 @@
 """A collector's answers on the bus, as a gateway gets them."""
 
+from functools import partial
+
 import pytest
 
 from bus import control as bus_control
 from bus.subjects import control_subject, reply_subject
 from chassis import logging
+from collector import running
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
 from collector.delivery.publisher import Publisher, PublisherStatistics
-from collector.delivery.spool import Run, Spool, SpoolStatistics
-from collector.events.process import Encoder
+from collector.delivery.spool import Run, Spool
+from collector.events.encoder import Encoder
 from collector.losses import Losses
-from collector.metadata.enricher import Enricher
-from collector.pipeline import Pipeline
-from collector.processes.cache import Image, Process, ProcessCache
+from collector.processes.table import Image, Process, ProcessTable
+from support.stages import NothingLost
 from support.waiting import eventually
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
-
-
-class NothingLost:
-    """The kernel's counters, all zero."""
-
-    def lookup(self, _key):
-        return bytes(16)
 
 
 @pytest.fixture
 def control(tmp_path):
     own = Run("big", "boot", 1)
-    cache, published = ProcessCache(), PublisherStatistics()
-    losses = Losses(NothingLost(), cache, published, SpoolStatistics())
+    table, published = ProcessTable(), PublisherStatistics()
+    losses = Losses(NothingLost(), (), {}, noted=lambda _: None)
     publisher = Publisher(own, 1 << 20, losses.counters, Spool(tmp_path, own, 0), published)
-    events: list[bytes] = []
-    pipeline = Pipeline(cache, Enricher(tuple(range(10))), Encoder("big"), events.append)
+    snapshot = partial(running.snapshot, table, Encoder("big"))
     kernel = KernelInfo(**{name: () if name == "features" else "" for name in KernelInfo._fields})
-    return Control("boot", kernel, publisher, pipeline, losses)
+    return Control("boot", kernel, publisher, table, snapshot, losses)
 
 
 async def ask_one(nc, data):
@@ -83,7 +77,7 @@ async def test_a_snapshot_larger_than_a_message_arrives_complete(control, gatewa
     count = 20_000
     for pid in range(1, count + 1):
         image = Image("/usr/bin/x", arguments="y" * 400)
-        control.pipeline.cache.add(Process(pid, pid, (0, 1), 1, pid, False, image), 0.0)
+        control.table.add(Process(pid, pid, (0, 1), 1, pid, False, image), 0.0)
     await control.serve(nc)
     await nc.flush()
     await eventually(gateway.gateway.fleet.describe)

@@ -285,7 +285,7 @@ async def test_probes_kept_always_outlive_a_clean_stop_until_detached(
     code, output, _ = collector.detach()
     assert (code, output) == (0, f"detached: {link.parent}\n")
     assert not pins.exists()
-    assert collector.detach()[:2] == (0, "nothing was kept\n")
+    assert collector.detach()[:2] == (0, "no probes were kept\n")
 
 
 async def test_kept_probes_belong_to_one_collector(

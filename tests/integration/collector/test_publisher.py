@@ -9,7 +9,7 @@ import pytest
 
 from bus import connection
 from bus.settings import BusSettings
-from collector.delivery import publisher as module
+from collector.delivery import stored as stored_module
 from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
 from support.feeder import exec_event
@@ -52,8 +52,7 @@ class Collector:
         self.connected.set_result(self._nc)
 
     def publish(self, numbers, size=0):
-        for number in numbers:
-            self.publisher.publish(exec_event(number, argument_bytes=size))
+        self.publisher.publish([exec_event(n, argument_bytes=size) for n in numbers])
 
     async def kill(self):
         """Leave everything as it is, as kill -9 does: what was only in memory is gone."""
@@ -121,7 +120,7 @@ async def test_an_outage_goes_through_the_disk_and_comes_back_in_order(
     async with outage(nats_server):
         one.publish(range(101, 2001))
         await eventually(lambda: on_disk(one) >= 1900)
-        assert one.publisher._bytes == 0
+        await eventually(lambda: not one.publisher._bytes)
         one.publish(range(2001, 3001))  # newer than what is on disk
         await eventually(lambda: on_disk(one) >= 2900)
     one.publish(range(3001, 3101))
@@ -168,7 +167,7 @@ async def test_a_clean_stop_during_an_outage_loses_nothing(collector, gateway, n
 async def test_killed_in_the_middle_of_the_replay_nothing_comes_twice(
     collector, gateway, nats_server, monkeypatch
 ):
-    monkeypatch.setattr(module, "RECORD_BYTES", 2000)  # many records
+    monkeypatch.setattr(stored_module, "RECORD_BYTES", 2000)  # many records
     one = await collector()
     one.publish(range(1, 51))
     await one.done()
@@ -201,7 +200,7 @@ async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
 
 
 def _body_of(numbers):
-    return module._body(b"", [exec_event(n) for n in numbers])
+    return stored_module.body(b"", [exec_event(n) for n in numbers])
 
 
 async def test_events_of_an_earlier_boot_keep_their_own_numbers(collector, gateway, nats_server):
@@ -220,18 +219,16 @@ async def test_events_of_an_earlier_boot_keep_their_own_numbers(collector, gatew
     assert new.publisher.last_sequence == 10
 
 
-async def test_a_full_spool_drops_the_oldest_and_the_client_is_told_how_many(
-    collector, gateway, nats_server
-):
+async def test_full_spool_drops_the_oldest_and_reports_how_many(collector, gateway, nats_server):
     call = await gateway.stream()
-    one = await collector(disk=8 << 20, memory=1 << 20)
+    one = await collector(disk=8 << 20, memory=4 << 20)
     one.publish(range(1, 11))
     await one.done()
     assert await read_numbers(call, 10) == list(range(1, 11))
     async with outage(nats_server):
         for start in range(11, 20_011, 500):
             one.publish(range(start, start + 500), size=1000)
-            await asyncio.sleep(0.02)
+            await eventually(lambda: one.publisher.waiting_in_memory < 3000)
         await eventually(lambda: not one.publisher._events)
         assert one.publisher.spool.size_bytes <= 8 << 20
     await one.done()
@@ -279,7 +276,7 @@ async def test_an_outage_longer_than_the_duplicate_window_doubles_nothing(
 
 
 async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gateway, monkeypatch):
-    monkeypatch.setattr(module, "RECORD_BYTES", 4 << 20)
+    monkeypatch.setattr(stored_module, "RECORD_BYTES", 4 << 20)
     one = await collector()
     one.publisher.spool.append(0, 3000, _body_of_size(range(1, 3001), 1000))
     one.publisher.statistics.made = 3000
@@ -289,7 +286,7 @@ async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gatewa
 
 
 def _body_of_size(numbers, size):
-    return module._body(b"", [exec_event(n, argument_bytes=size) for n in numbers])
+    return stored_module.body(b"", [exec_event(n, argument_bytes=size) for n in numbers])
 
 
 @pytest.mark.parametrize("restart", [False, True])

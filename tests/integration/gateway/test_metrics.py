@@ -5,7 +5,6 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,16 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from chassis.http import HttpServer
 from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
-from collector.events.process import Encoder
 from collector.losses import Losses
 from collector.metadata.enricher import Enricher
 from collector.metrics import Metrics
-from collector.pipeline import Pipeline
-from collector.processes.cache import ProcessCache
 from collector.processes.procfs import host_namespaces
 from support.feeder import Feeder
 from support.gateways import read_numbers
 from support.net import free_port
+from support.stages import NothingLost, Stages
 from support.waiting import eventually
 from tetra.v1 import node_pb2
 
@@ -98,17 +95,12 @@ async def collector_port(tmp_path):
     """The collector's own metrics, of stages that have handled nothing."""
     own = Run("n1", "boot", time.time_ns())
     spool = Spool(tmp_path / "spool", own, 1 << 20, "never")
-    cache = ProcessCache()
     publisher = Publisher(own, 1 << 20, node_pb2.LossCounters, spool)
-    namespaces = host_namespaces(Path("/proc"))
-    pipeline = Pipeline(
-        cache, Enricher(namespaces), Encoder("n1", "", namespaces), publisher.publish
-    )
-    lost: Any = Lost()
-    losses = Losses(lost, cache, publisher.statistics, spool.statistics)
+    stages = Stages(Enricher(host_namespaces(Path("/proc"))), "n1")
+    losses = Losses(NothingLost(), stages.pipeline.sensors, {}, noted=lambda _: None)
     losses.refresh()
     port = free_port()
-    metrics = Metrics(pipeline, publisher, losses, lambda: False)
+    metrics = Metrics(stages.pipeline, stages.table, publisher, losses, lambda: False)
     server = await HttpServer(metrics, lambda: "nats unreachable").start(f"127.0.0.1:{port}")
     yield port
     server.close()

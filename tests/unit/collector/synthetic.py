@@ -1,8 +1,10 @@
-"""Records as the kernel side would write them, packed by the layout of `bpf/events.h`."""
+"""Records as the kernel side writes them, packed by hand: layouts.py is what they test."""
 
 from struct import pack
 
-HOST_NS = tuple(range(4026531830, 4026531840))
+from collector.records.layouts import Namespaces
+
+HOST_NS = Namespaces(*range(4026531830, 4026531840))
 SECOND = 1_000_000_000
 
 
@@ -53,10 +55,9 @@ def exec_record(
     )
 
 
-def fork_record(pid, ktime_ns, *, parent=(1, 1000), flags=0x4000, nspid=None, start_boottime_ns=0):
-    nspid = pid if nspid is None else nspid
-    head = pack("<IIQII", 2, flags, ktime_ns, pid, nspid)
-    return head + pack("<QIIQ", parent[1], parent[0], 0, start_boottime_ns)
+def fork_record(pid, ktime_ns, *, parent=(1, 1000), flags=0x4000, start_boottime_ns=0):
+    head = pack("<IIQII", 2, flags, ktime_ns, pid, parent[0])
+    return head + pack("<QQ", parent[1], start_boottime_ns)
 
 
 def exit_record(pid, image_ktime_ns, ktime_ns, code=0, tid=None):

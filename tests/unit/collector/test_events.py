@@ -1,13 +1,14 @@
-"""Spliced bytes are what protobuf would have written: any process, read back and compared."""
+"""Spliced bytes equal what protobuf writes: any process, parsed and compared."""
 
 import base64
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.events.process import Encoder, binary_properties
-from collector.processes.cache import ContainerInfo, Image, Process
-from collector.records.process import NAMESPACES, ExitRecord
+from collector.events.encoder import Encoder
+from collector.events.process import binary_properties, exec_event, exit_event, running_event
+from collector.processes.table import ContainerInfo, Image, Process
+from collector.records.layouts import Credentials, ExecRecord, ExitRecord, Namespaces
 from tetragon.capabilities_pb2 import (
     CapabilitiesType,
     ProcessPrivilegesChanged,
@@ -15,9 +16,9 @@ from tetragon.capabilities_pb2 import (
 )
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import BinaryProperties
-from tetragon.tetragon_pb2 import Process as Told
+from tetragon.tetragon_pb2 import Process as Message
 
-HOST = tuple(range(100, 110))
+HOST = Namespaces(*range(100, 110))
 TEXT = st.text(max_size=30)
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 CAPABILITIES = st.integers(0, 2**41 - 1)
@@ -36,8 +37,9 @@ IMAGES = st.builds(
     show_user=st.booleans(),
     argv=st.lists(st.binary(max_size=20), max_size=3).map(tuple),
     environment=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
-    namespaces=st.just(()) | st.tuples(*[st.integers(0, 200)] * 10),
-    credentials=st.just(()) | st.tuples(*[U32] * 8, st.integers(0, 255), *[CAPABILITIES] * 3),
+    namespaces=st.none() | st.builds(Namespaces, *[st.integers(0, 200)] * 10),
+    credentials=st.none()
+    | st.builds(Credentials, *[U32] * 8, st.integers(0, 255), *[CAPABILITIES] * 3),
 )  # fmt: skip
 PROCESSES = st.builds(
     Process,
@@ -53,98 +55,106 @@ PROCESSES = st.builds(
 )
 
 
-def naive(process: Process) -> Told:
+def naive(process: Process) -> Message:
     """Build the message field by field."""
     image = process.image
-    told = Told(
+    message = Message(
         exec_id=base64.b64encode(b"n:%d:%d" % (process.ktime_ns, process.pid)).decode(),
         parent_exec_id=base64.b64encode(b"n:%d:%d" % process.parent[::-1]).decode(),
         cwd=image.cwd, binary=image.binary, arguments=image.arguments, docker=image.docker,
         refcnt=1 if process.is_clone else 0, user_name=image.user, argv=image.argv,
     )  # fmt: skip
-    told.flags = {
+    message.flags = {
         0: "", 1: "execve", 0x4001: "execve clone", 0x2004001: "execve clone inInitTree",
         0x1005: "execve procFS rootcwd",
     }[process.flags]  # fmt: skip
-    told.pid.value = told.tid.value = process.pid
-    told.uid.value, told.auid.value = image.uid, image.auid
-    told.start_time.FromNanoseconds(process.start_time_ns)
-    told.in_init_tree.value = process.in_init_tree
+    message.pid.value = message.tid.value = process.pid
+    message.uid.value, message.auid.value = image.uid, image.auid
+    message.start_time.FromNanoseconds(process.start_time_ns)
+    message.in_init_tree.value = process.in_init_tree
     if image.container:
         for name, value in zip(("id", "name", "image", "runtime"), image.container, strict=True):
-            setattr(told.container_info, name, value)
-        told.container_info.SetInParent()
+            setattr(message.container_info, name, value)
+        message.container_info.SetInParent()
     if image.show_user:
-        told.user.name = image.user
-        told.user.SetInParent()
+        message.user.name = image.user
+        message.user.SetInParent()
     for key, value in image.environment:
-        told.environment_variables.add(Key=key, Value=value)
+        message.environment_variables.add(Key=key, Value=value)
     if image.namespaces:
-        for at, (name, inode) in enumerate(zip(NAMESPACES, image.namespaces, strict=True)):
+        for name, inode in image.namespaces._asdict().items():
             if inode or not name.startswith("time"):
-                one = getattr(told.ns, name)
-                one.inum, one.is_host = inode, inode == HOST[at]
+                one = getattr(message.ns, name)
+                one.inum, one.is_host = inode, inode == getattr(HOST, name)
                 one.SetInParent()
     if image.credentials:
         ids = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
         *numbers, bits, permitted, effective, inheritable = image.credentials
         for name, value in zip(ids, numbers, strict=True):
-            getattr(told.process_credentials, name).value = value
-        told.process_credentials.securebits.extend(
+            getattr(message.process_credentials, name).value = value
+        message.process_credentials.securebits.extend(
             b for b in SecureBitsType.values() if b and bits & b
         )
-        told.cap.SetInParent()
+        message.cap.SetInParent()
         for name, mask in (
             ("permitted", permitted), ("effective", effective), ("inheritable", inheritable),
         ):  # fmt: skip
-            getattr(told.cap, name).extend(c for c in CapabilitiesType.values() if mask >> c & 1)
-    return told
+            getattr(message.cap, name).extend(c for c in CapabilitiesType.values() if mask >> c & 1)
+    return message
 
 
 @given(PROCESSES, st.none() | PROCESSES, st.lists(PROCESSES, max_size=2))
-def test_an_exec_is_what_protobuf_would_write(process, parent, ancestors):
+def test_exec_event_equals_protobufs(process, parent, ancestors):
     encoder = Encoder("n", "cluster", HOST)
     wanted = GetEventsResponse(node_name="n", cluster_name="cluster")
     wanted.process_exec.process.CopyFrom(naive(process))
+    named = {process.key: process}  # two processes with one key are one to the encoder
     if parent is not None:
+        parent = named.setdefault(parent.key, parent)
         wanted.process_exec.parent.CopyFrom(naive(parent))
+    ancestors = [named.setdefault(ancestor.key, ancestor) for ancestor in ancestors]
     wanted.process_exec.ancestors.extend(map(naive, ancestors))
     wanted.time.FromNanoseconds(process.start_time_ns)
-    for _ in range(2):  # the second time from what is kept
-        event = encoder.exec_event(process, parent, ancestors)
+    for _ in range(2):  # the second time from the cache
+        event = exec_event(encoder, process, parent, ancestors)
         assert GetEventsResponse.FromString(event) == wanted
 
 
 @given(PROCESSES, st.integers(0, 0xFFFF), TIME_NS)
-def test_an_exit_is_what_protobuf_would_write(process, code, time_ns):
-    record = ExitRecord(code, 1, process.ktime_ns, process.pid, process.pid)
-    told = GetEventsResponse.FromString(
-        Encoder("n", "", HOST).exit_event(record, time_ns, process, process)
-    )
+def test_exit_event_equals_protobufs(process, code, time_ns):
+    record = ExitRecord(3, code, 0, process.ktime_ns, process.pid, process.pid)
+    event = exit_event(Encoder("n", "", HOST), record, time_ns, process, process)
+    found = GetEventsResponse.FromString(event)
     wanted = GetEventsResponse(node_name="n")
     wanted.process_exit.process.CopyFrom(naive(process))
     wanted.process_exit.parent.CopyFrom(naive(process))
     wanted.process_exit.status = code >> 8
-    wanted.process_exit.signal = told.process_exit.signal  # test_text.py has the names
+    wanted.process_exit.signal = found.process_exit.signal  # test_text.py has the names
     wanted.process_exit.time.FromNanoseconds(time_ns)
     wanted.time.FromNanoseconds(time_ns)
-    assert told == wanted
-    assert bool(told.process_exit.signal) == (0 < code & 0x7F < 32)
+    assert found == wanted
+    assert bool(found.process_exit.signal) == (0 < code & 0x7F < 32)
 
 
 @given(U32, TIME_NS)
-def test_an_unknown_process_has_a_pid_and_a_time(pid, time_ns):
-    record = ExitRecord(0, 1, 1, pid, pid)
-    event = Encoder("n").exit_event(record, 5, None, None, start_time_ns=time_ns)
-    wanted = Told()
+def test_exit_of_an_unknown_process_has_pid_and_start_time(pid, time_ns):
+    record = ExitRecord(3, 0, 5, time_ns, pid, pid)
+    event = exit_event(Encoder("n"), record, 0, None, None)
+    wanted = Message()
     wanted.pid.value = pid
     wanted.start_time.FromNanoseconds(time_ns)
     assert GetEventsResponse.FromString(event).process_exit.process == wanted
 
 
-@given(PROCESSES, st.integers(0, 31), U32, U32, st.none() | U64)
-def test_properties_of_a_binary_come_on_a_copy(process, how, euid, egid, inode):
-    raw = binary_properties(how, euid, egid, inode)
+def exec_of(how, euid, egid, inode, nlink):
+    numbers = dict.fromkeys(ExecRecord._fields[:-5], 0)
+    numbers |= {"secureexec": how, "euid": euid, "egid": egid, "inode": inode, "nlink": nlink}
+    return ExecRecord(**numbers)
+
+
+@given(PROCESSES, st.integers(0, 31), U32, U32, U64, st.integers(0, 1))
+def test_binary_properties_are_in_one_event_only(process, how, euid, egid, inode, nlink):
+    raw = binary_properties(exec_of(how, euid, egid, inode, nlink))
     wanted = BinaryProperties()
     if how & 1:
         wanted.setuid.value = euid
@@ -153,15 +163,39 @@ def test_properties_of_a_binary_come_on_a_copy(process, how, euid, egid, inode):
     for bit, reason in zip((4, 8, 16), ProcessPrivilegesChanged.values()[1:], strict=True):
         if how & bit:
             wanted.privileges_changed.append(reason)
-    if inode is not None:
+    if nlink == 0:
         wanted.file.inode.number = inode
         wanted.file.inode.links.value = 0
     assert BinaryProperties.FromString(raw) == wanted
     encoder = Encoder("n", "", HOST)
-    told = GetEventsResponse.FromString(encoder.exec_event(process, None, (), raw))
+    found = GetEventsResponse.FromString(exec_event(encoder, process, None, (), raw))
     copy = naive(process)
     if raw:
         copy.binary_properties.CopyFrom(wanted)
         copy.refcnt = process.references
-    assert told.process_exec.process == copy
-    assert Told.FromString(encoder.process(process)) == naive(process)  # not kept
+    assert found.process_exec.process == copy
+    assert Message.FromString(encoder.process(process)) == naive(process)  # not cached
+
+
+@given(PROCESSES, PROCESSES)
+def test_late_metadata_is_in_later_events(process, child):
+    encoder = Encoder("n", "", HOST)
+    child.image, child.is_clone = process.image, True
+    assert Message.FromString(encoder.process(process)) == naive(process)
+    encoder.process(child)
+    process.image.container = ContainerInfo("0" * 64, "web", "nginx", "docker")
+    encoder.forget_image(process.image)
+    for one in (process, child):
+        encoder.forget(one.key)
+        assert Message.FromString(encoder.process(one)) == naive(one)
+
+
+@given(PROCESSES)
+def test_running_event_does_not_change_what_is_cached(process):
+    encoder = Encoder("n", "", HOST)
+    process.flags = 1
+    before = encoder.process(process)
+    process.flags = 0x1005
+    event = GetEventsResponse.FromString(running_event(encoder, process, None))
+    assert event.process_exec.process.flags == "execve procFS rootcwd"
+    assert encoder.process(process) == before

@@ -1,37 +1,37 @@
-"""From records to events: a table full of living processes, pids that come round, clocks."""
+"""From records to events: a table full of living processes, reused pids, clock steps."""
 
 import base64
+from struct import pack
 
 import pytest
 
 from collector import pipeline as module
-from collector.events.process import Encoder
 from collector.metadata.enricher import Enricher
-from collector.pipeline import Pipeline
-from collector.processes.cache import KERNEL_KEY, Image, Process, ProcessCache
+from collector.processes.table import KERNEL_KEY, ContainerInfo, Image, Process, TableStatistics
+from support.stages import Stages
 from tetragon.events_pb2 import GetEventsResponse
 from unit.collector.synthetic import HOST_NS, SECOND, exec_record, exit_record, fork_record
 
-INIT = (1, 1000)  # the parent of what `synthetic` makes
+INIT = (1, 1000)  # the parent of the processes that `synthetic` makes
 PIDS = 65_000  # with <kernel> and pid 1 they fit into the table's default of 65,536
+CONTAINER = "c" * 64
 
 
-@pytest.fixture
-def events():
-    """Serialized, in order."""
-    return []
-
-
-@pytest.fixture
-def pipeline(events):
-    """Stages with default settings, and <kernel> and pid 1 in the table."""
-    cache = ProcessCache()
+def made(**options):
+    """Return stages with <kernel> and pid 1 in the table."""
+    stages = Stages(Enricher(HOST_NS, **options))
     for process in (
         Process(0, KERNEL_KEY[1], KERNEL_KEY, 4, 1, False, Image("<kernel>")),
         Process(*INIT, KERNEL_KEY, 4, 10, False, Image("/sbin/init")),
     ):
-        cache.add(process, 0.0)
-    return Pipeline(cache, Enricher(HOST_NS), Encoder("n", "", HOST_NS), events.append)
+        stages.table.add(process, 0.0)
+    return stages
+
+
+@pytest.fixture
+def stages():
+    """Stages with default settings."""
+    return made()
 
 
 def ktime(round_, pid, what):
@@ -39,51 +39,105 @@ def ktime(round_, pid, what):
     return (round_ + 1) * 1000 * SECOND + pid * 1000 + what
 
 
-def test_sixty_four_thousand_alive_and_each_pid_comes_round(pipeline, events):
+def test_full_table_of_living_processes_survives_pid_reuse(stages):
+    events = []
     for round_ in range(2):
         for pid in range(2, PIDS + 2):
             forked, started = ktime(round_, pid, 0), ktime(round_, pid, 1)
-            pipeline.handle(
+            events += stages.handle(
                 [
                     fork_record(pid, forked, parent=INIT),
                     exec_record(pid, started, parent=INIT, replaced_ktime_ns=forked),
                 ]
             )
-        assert len(pipeline.cache.all_living()) == PIDS + 2
-        pipeline.handle(
+        assert len(stages.table.all_living()) == PIDS + 2
+        events += stages.handle(
             exit_record(pid, ktime(round_, pid, 1), ktime(round_, PIDS + 2 + pid, 0))
             for pid in range(2, PIDS + 2)
         )
-    assert pipeline.cache.statistics == type(pipeline.cache.statistics)()
-    assert len(pipeline.cache) <= pipeline.cache.released_max + 2
+    assert stages.table.statistics == TableStatistics()
+    assert len(stages.table) <= stages.table.released_max + 2
     assert len(events) == 2 * 2 * PIDS
     ids = set()
     for at in range(0, len(events), 1000):  # a sample: all of them takes a while
-        told = GetEventsResponse.FromString(events[at])
-        kind = told.WhichOneof("event")
-        process = getattr(told, kind).process
+        message = GetEventsResponse.FromString(events[at])
+        kind = message.WhichOneof("event")
+        process = getattr(message, kind).process
         round_ = at // (2 * PIDS)
         name = f"n:{ktime(round_, process.pid.value, 1)}:{process.pid.value}"
         assert base64.b64decode(process.exec_id).decode() == name
-        assert getattr(told, kind).parent.binary == "/sbin/init"
+        assert getattr(message, kind).parent.binary == "/sbin/init"
         ids.add((kind, process.exec_id))
     assert len(ids) == len(range(0, len(events), 1000))
 
 
 @pytest.mark.parametrize("step_s", [-86_400, -1, 1, 86_400])
-def test_a_calendar_clock_that_is_set_moves_times_and_no_name(
-    pipeline, events, monkeypatch, step_s
-):
+def test_clock_step_moves_times_and_no_identity(stages, monkeypatch, step_s):
     offset_ns = [1_700_000_000 * SECOND]
     monkeypatch.setattr(module, "wall_offset_ns", lambda: offset_ns[0])
-    pipeline.handle([exec_record(5, 10 * SECOND, parent=INIT)])
+    events = stages.handle([exec_record(5, 10 * SECOND, parent=INIT)])
     offset_ns[0] += step_s * SECOND
-    pipeline.handle([exec_record(6, 11 * SECOND, parent=(5, 10 * SECOND))])
-    pipeline.handle([exit_record(5, 10 * SECOND, 12 * SECOND)])
+    events += stages.handle([exec_record(6, 11 * SECOND, parent=(5, 10 * SECOND))])
+    events += stages.handle([exit_record(5, 10 * SECOND, 12 * SECOND)])
     first, child, end = map(GetEventsResponse.FromString, events)
-    # The process started when it was said to have; what happens now happens by the clock of now.
+    # The start time stays as first reported; later events have the time of the stepped clock.
     assert end.process_exit.process == first.process_exec.process
     assert child.process_exec.parent == first.process_exec.process
     assert end.time.ToNanoseconds() == 12 * SECOND + offset_ns[0]
     assert child.time.ToNanoseconds() == 11 * SECOND + offset_ns[0]
     assert end.process_exit.time == end.time
+
+
+def test_unknown_and_malformed_records_are_counted_and_left_out(stages, capsys):
+    bad = [pack("<IQ", 77, 0), exec_record(5, 10)[:40], b"", b"\1", pack("<IQ", 78, 0)]
+    events = stages.handle([exec_record(5, 10), *bad, exit_record(5, 10, 20)])
+    assert len(events) == 2
+    statistics = stages.pipeline.statistics
+    assert (statistics.unknown, statistics.malformed) == (2, 3)
+    logged = capsys.readouterr().out
+    assert logged.count("record of an unknown kind dropped") == 1
+    assert logged.count("malformed record dropped") == 1
+
+
+class SlowContainers:
+    """Knows a container only once it is released."""
+
+    def __init__(self):
+        self.released = False
+
+    def get(self, full_id):
+        return ContainerInfo(full_id, "web", "nginx", "docker") if self.released else None
+
+    def settled(self, full_id):
+        return self.released
+
+
+def test_records_wait_for_a_container_and_keep_their_order():
+    containers = SlowContainers()
+    stages = made(containers=containers)
+    pipeline = stages.pipeline
+    inside = exec_record(5, 10, cgroup=CONTAINER.encode())
+    events = pipeline.handle([exec_record(4, 9), inside, exec_record(6, 11)])
+    events += pipeline.handle([exit_record(6, 11, 12)])
+    assert (len(events), pipeline.holds, pipeline.unfinished) == (1, 3, True)
+    assert pipeline.release() == []
+    containers.released = True
+    events += pipeline.release()
+    assert pipeline.holds == 0
+    parsed = [GetEventsResponse.FromString(event) for event in events]
+    assert [e.WhichOneof("event") for e in parsed] == ["process_exec"] * 3 + ["process_exit"]
+    assert [e.process_exec.process.pid.value for e in parsed[:3]] == [4, 5, 6]
+    assert parsed[1].process_exec.process.container_info.name == "web"
+
+
+def test_records_wait_for_a_bounded_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("collector.pipeline.time.monotonic", lambda: now[0])
+    stages = made(containers=SlowContainers())
+    assert stages.pipeline.handle([exec_record(5, 10, cgroup=CONTAINER.encode())]) == []
+    now[0] += module.WAIT_S - 0.01
+    assert stages.pipeline.release() == []
+    now[0] += 0.02
+    (event,) = stages.pipeline.release()
+    process = GetEventsResponse.FromString(event).process_exec.process
+    assert (process.docker, process.HasField("container_info")) == (CONTAINER[:31], False)

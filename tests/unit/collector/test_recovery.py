@@ -1,4 +1,4 @@
-"""A collector that is killed anywhere: the next one has its table, and tells what it did not."""
+"""A collector killed at any point: the next one has its table and delivers the missing events."""
 
 import os
 from struct import pack
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from collector.bpf.ring import records_in
 from collector.delivery.spool import Run, Spool
-from collector.events.process import Encoder
 from collector.metadata.enricher import Enricher
-from collector.pipeline import Pipeline
-from collector.processes.cache import ProcessCache
 from collector.recovery import state
-from collector.recovery.journal import Journal, Records, Replay
+from collector.recovery.journal import BASE, RECORDS, Journal, Replay
 from collector.recovery.replay import recover
+from collector.running import kernel_process
+from collector.sensors.process import ProcessSensor
+from support.stages import Stages
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.state_pb2 import SavedTable
@@ -35,9 +35,12 @@ def framed(records):
     return b"".join(parts)
 
 
-def made(publish):
-    encoder = Encoder("n", "", HOST_NS)
-    return Pipeline(ProcessCache(), Enricher(HOST_NS), encoder, publish)
+def made(saved=None, kernel=None):
+    """Return new stages with the processes of a saved table; ``kernel``: the synthetic one."""
+    stages = Stages(Enricher(HOST_NS))
+    kernel = kernel or kernel_process(0)
+    stages.table.restore(state.processes(saved, kernel) if saved else [kernel], 0.0)
+    return stages
 
 
 def lives(choices):
@@ -73,50 +76,44 @@ LIVES = st.lists(
 
 @given(LIVES, st.data())
 @settings(max_examples=200, deadline=None)
-def test_killed_anywhere_the_next_one_goes_on_exactly(tmp_path_factory, choices, data):
+def test_next_collector_continues_exactly(tmp_path_factory, choices, data):
     folder = tmp_path_factory.mktemp("killed")
     records = [first_process(), *lives(choices)]
-    expected = []
-    straight = made(expected.append)
-    straight.restore([])
-    kernel = list(straight.cache)  # its start is by the clock of now
-    straight.handle(records, OFFSET_NS)
+    straight = made()
+    expected = straight.handle(records, OFFSET_NS)
 
-    # One that saves its table at one time, and is killed at another.
+    # The table is saved at one point, and the collector is killed at another.
     saved_at = data.draw(st.integers(0, len(records)), "saved at")
     killed_at = data.draw(st.integers(saved_at, len(records)), "killed at")
-    told = []
-    first = made(told.append)
-    first.restore(kernel)
-    first.handle(records[:saved_at], OFFSET_NS)
+    first = made()
+    reported = first.handle(records[:saved_at], OFFSET_NS)
     journal = Journal(folder / "journal")
-    acknowledged = data.draw(st.integers(0, len(told)), "acknowledged")
+    acknowledged = data.draw(st.integers(0, len(reported)), "acknowledged")
     about = SavedTable(
-        node_name="n", boot_id="b", collector_start_ns=5, base=1, made=len(told),
+        node_name="n", boot_id="b", collector_start_ns=5, base=1, made=len(reported),
         ring_position=800, journal=journal.next_number, records_version=VERSION,
-        untold=told[acknowledged:],
+        unreported=reported[acknowledged:],
     )  # fmt: skip
-    assert state.save(folder, about, first.cache, first.encoder)
+    assert state.save(folder, about, first.table, first.encoder)
     journal.begin()
     position = 800
     for n in range(saved_at, killed_at):
         part = framed(records[n : n + 1])
         position += len(part)
         journal.records(OFFSET_NS, memoryview(part), position)
-        first.handle(records[n : n + 1], OFFSET_NS)
+        reported += first.handle(records[n : n + 1], OFFSET_NS)
     journal.close()
-    assert told == expected[: len(told)]
+    assert reported == expected[: len(reported)]
 
-    # The next one, killed as soon as it has recovered, and one more.
+    # The next one is killed as soon as it has recovered; then one more starts.
     saved = state.read(folder, "n")
     for start in (8, 9):
         spool = Spool(folder / "spool", Run("n", "b", start), 1 << 30, "never")
         spool.open()
-        events = []
-        second = made(events.append)
-        recovered = recover(saved, journal.folder, VERSION, second, spool)
+        second = made(saved)
+        recovered = recover(saved, journal.folder, VERSION, second.pipeline, second.table, spool)
         spool.close()
-    assert recovered.whole
+    assert recovered.complete
     assert (recovered.ring_position, recovered.run.base) == (position, 1)
     kept = []
     while (record := spool.peek()) is not None:
@@ -124,12 +121,10 @@ def test_killed_anywhere_the_next_one_goes_on_exactly(tmp_path_factory, choices,
         assert record.first == acknowledged + len(kept)
         kept += EventBatch.FromString(record.payload).events
         spool.pop()
-    assert kept == told[acknowledged:]
-    second.publish = events.append
-    second.handle(records[killed_at:], OFFSET_NS)
-    assert told + events == expected
-    assert {p.key for p in second.cache.all_living()} == {
-        p.key for p in straight.cache.all_living()
+    assert kept == reported[acknowledged:]
+    assert reported + second.handle(records[killed_at:], OFFSET_NS) == expected
+    assert {p.key for p in second.table.all_living()} == {
+        p.key for p in straight.table.all_living()
     }
 
 
@@ -149,27 +144,30 @@ PARTS = [framed([b"%d" % n * 40] * 3) for n in range(5)]
 
 def read(folder, number=1, position=0):
     replay = Replay(folder, number, position)
-    return [entry.data for entry in replay], replay
+    return [entry.payload for entry in replay], replay
 
 
-def test_a_torn_tail_ends_the_journal_where_the_ring_goes_on(tmp_path):
+HEAD, ENTRY = 8, 4 + 24  # bytes of the file's header, and of an entry's
+
+
+def test_torn_tail_ends_the_journal_where_the_ring_continues(tmp_path):
     journal_of(tmp_path, PARTS)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
-    ends = [0]
+    ends = [HEAD]
     for part in PARTS:
-        ends.append(ends[-1] + 8 + 24 + len(part))
+        ends.append(ends[-1] + ENTRY + len(part))
     for size in range(len(whole) + 1):
         file.write_bytes(whole[:size])
-        count = sum(end <= size for end in ends) - 1
+        count = max(0, sum(end <= size for end in ends) - 1)
         found, replay = read(tmp_path)
         assert found == PARTS[:count]
-        assert replay.whole
+        assert replay.stopped == ""
         assert replay.position == sum(map(len, PARTS[:count]))
 
 
 @pytest.mark.parametrize("at", range(0, 200, 7))
-def test_a_changed_byte_ends_it(tmp_path, at):
+def test_changed_byte_ends_the_journal(tmp_path, at):
     journal_of(tmp_path, PARTS)
     (file,) = tmp_path.iterdir()
     damaged = bytearray(file.read_bytes())
@@ -177,10 +175,10 @@ def test_a_changed_byte_ends_it(tmp_path, at):
     file.write_bytes(damaged)
     found, _ = read(tmp_path)
     assert found == PARTS[: len(found)]
-    assert len(found) <= at // (32 + len(PARTS[0]))
+    assert len(found) <= max(0, at - HEAD) // (ENTRY + len(PARTS[0]))
 
 
-def test_parts_that_do_not_join_are_found(tmp_path):
+def test_hole_between_records_stops_the_replay(tmp_path):
     journal = journal_of(tmp_path, PARTS[:2])
     journal.begin()
     (file,) = tmp_path.iterdir()
@@ -188,23 +186,50 @@ def test_parts_that_do_not_join_are_found(tmp_path):
     journal.records(1, memoryview(PARTS[4]), sum(map(len, PARTS)))
     journal.close()
     found, replay = read(tmp_path, 2, sum(map(len, PARTS[:2])))
-    assert (found, replay.whole) == ([], False)
+    assert found == []
+    assert "records are missing behind position" in replay.stopped
 
 
-def test_a_journal_that_is_full_says_so_once_and_begins_anew(tmp_path, capsys):
-    room = 2 * (32 + len(PARTS[0]))
+def test_unknown_entry_stops_the_replay_with_a_reason(tmp_path):
+    journal = Journal(tmp_path)
+    journal.begin()
+    journal.base(7)
+    journal.append(b"NEWS", 1, 2, b"of a later version")
+    journal.base(8)
+    journal.close()
+    replay = Replay(tmp_path, 1, 0)
+    assert [(entry.kind, entry.second) for entry in replay] == [(BASE, 7)]
+    assert "unknown kind 'NEWS'" in replay.stopped
+    known = Replay(tmp_path, 1, 0, kinds=frozenset((RECORDS, BASE, b"NEWS")))
+    assert [entry.payload for entry in known] == [b"", b"of a later version", b""]
+    assert known.stopped == ""
+
+
+def test_journal_of_another_version_stops_the_replay_with_a_reason(tmp_path):
+    journal_of(tmp_path, PARTS)
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[4] += 1
+    file.write_bytes(data)
+    found, replay = read(tmp_path)
+    assert found == []
+    assert "version 3, this one reads 2" in replay.stopped
+
+
+def test_full_journal_is_logged_once_and_begins_anew(tmp_path, capsys):
+    room = 2 * (ENTRY + len(PARTS[0]))
     journal = journal_of(tmp_path, PARTS, limit_bytes=room)
     assert read(tmp_path)[0] == PARTS[:2]
     assert capsys.readouterr().out.count("journal unusable") == 1
     journal.begin()
     journal.records(1, memoryview(PARTS[0]), len(PARTS[0]))
-    assert "journal works again" in capsys.readouterr().out
+    assert "journal usable again" in capsys.readouterr().out
     journal.close()
     assert read(tmp_path, 2)[0] == PARTS[:1]
     assert sorted(os.listdir(tmp_path)) == ["00000002"]
 
 
-def test_a_full_disk_stops_it_and_nothing_else(tmp_path, capsys):
+def test_full_disk_stops_the_journal_only(tmp_path, capsys):
     journal = Journal(tmp_path)
     journal.begin()
     full = os.open("/dev/full", os.O_WRONLY)
@@ -216,7 +241,7 @@ def test_a_full_disk_stops_it_and_nothing_else(tmp_path, capsys):
     assert read(tmp_path)[0] == []
 
 
-def test_without_a_limit_nothing_is_written(tmp_path):
+def test_limit_zero_writes_nothing(tmp_path):
     journal_of(tmp_path / "journal", PARTS, limit_bytes=0)
     assert not (tmp_path / "journal").exists()
     assert read(tmp_path / "journal")[0] == []
@@ -238,49 +263,40 @@ def recovered_from(folder, entries, version=VERSION, made_before=0):
         else:
             journal.loss(entry)
     journal.close()
-    found = recover(about, journal.folder, VERSION, made(lambda _: None), spool)
+    stages = made()
+    found = recover(about, journal.folder, VERSION, stages.pipeline, stages.table, spool)
     record = spool.peek()
     spool.close()
     return found, record
 
 
-def test_numbers_and_losses_are_those_last_noted(tmp_path):
-    life = framed([first_process()])
-    entries = [
-        LossCounters(by_cause={"kernel_exec": 1}),
-        41,
-        life,
-        LossCounters(by_cause={"kernel_exec": 2}),
-    ]
+def test_last_numbers_and_losses_count(tmp_path):
+    one, two = (LossCounters(by_cause={"kernel_exec": n}) for n in (1, 2))
+    entries = [one, 41, framed([first_process()]), two]
     found, record = recovered_from(tmp_path, entries, made_before=7)
     assert found.run.base == record.run.base == 41
     assert (record.first, record.events) == (7, 1)
-    assert (
-        found.loss
-        == EventBatch.FromString(record.payload).loss
-        == LossCounters(by_cause={"kernel_exec": 2})
-    )
+    assert found.loss == EventBatch.FromString(record.payload).loss == two
 
 
-def test_records_of_another_version_are_left_out(tmp_path, capsys):
+def test_records_of_another_version_are_not_replayed(tmp_path, capsys):
     found, record = recovered_from(tmp_path, [framed([first_process()])], version="v0")
-    assert not found.whole
+    assert not found.complete
     assert record is None
     assert "another version" in capsys.readouterr().out
 
 
-def test_what_cannot_be_carried_out_stops_no_start(tmp_path, capsys, monkeypatch):
+def test_fault_during_the_replay_does_not_prevent_a_start(tmp_path, capsys, monkeypatch):
     parts = [framed([first_process()]), framed([exit_record(1, 1000, 2000)])]
-    monkeypatch.setattr(Pipeline, "_exit", lambda *_: 1 / 0)
+    monkeypatch.setattr(ProcessSensor, "_exit", lambda *_: 1 / 0)
     found, record = recovered_from(tmp_path, parts)
-    assert not found.whole
+    assert not found.complete
     assert record.events == 1
-    assert "journal not carried out" in capsys.readouterr().out
+    assert "journal replay failed" in capsys.readouterr().out
 
 
-def test_records_come_back_as_they_were():
+def test_records_in_a_part_of_the_ring_are_found():
     records = [b"a", b"bb" * 9, b"c" * 8]
     assert records_in(framed(records)) == records
     with pytest.raises(ValueError, match="no record at byte"):
         records_in(framed(records)[:-8])
-    assert isinstance(Records(1, 2, b""), tuple)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.events.process import Encoder
+from collector.events.encoder import Encoder
 from collector.events.stacks import Frame
 from collector.events.tracing import TracingEncoder, form
 from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy, PolicyTable

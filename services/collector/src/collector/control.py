@@ -1,4 +1,4 @@
-"""Answers on the bus: who this node is, what is alive, how much to log."""
+"""Answers requests on the bus: describe the node, list its processes, set the log level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from collector.bpf.kernel import KernelInfo
 from collector.delivery.publisher import Publisher
 from collector.errors import SecondCollector
 from collector.losses import Losses
-from collector.pipeline import Pipeline
+from collector.processes.table import ProcessTable
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 from tetra.v1.node_pb2 import NodeInfo
 from tetragon.sensors_pb2 import TracingPolicyStatus
@@ -44,7 +44,8 @@ class Control:
     boot_id: str
     kernel: KernelInfo
     publisher: Publisher
-    pipeline: Pipeline
+    table: ProcessTable
+    snapshot: Callable[[], list[bytes]]
     losses: Losses
     policies: Callable[[str, str], list[TracingPolicyStatus]] = _no_policies
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
@@ -77,7 +78,7 @@ class Control:
         log.warning("node name used by another host", node=node.node_name, boot_id=node.boot_id)
 
     async def serve(self, nc: Client) -> None:
-        """Answer from now on."""
+        """Subscribe to the control subjects."""
 
         async def answer(message: Msg) -> None:
             await self._answer(nc, message)
@@ -86,7 +87,7 @@ class Control:
         await nc.subscribe(subjects.control_subject(self.publisher.node_name), cb=answer)
 
     def describe(self) -> NodeInfo:
-        """Return what the node is and how it does."""
+        """Return the identity of the node and its current counters."""
         publisher = self.publisher
         node = NodeInfo(
             node_name=publisher.node_name,
@@ -100,14 +101,14 @@ class Control:
             log_level=logging.get_level(),
             alive=True,
             last_sequence=publisher.last_sequence,
-            processes=len(self.pipeline.cache.all_living()),
+            processes=len(self.table.all_living()),
         )
         node.collector_start.FromNanoseconds(publisher.start_time_ns)
         node.last_seen.GetCurrentTime()
         return node
 
     def sample(self) -> None:
-        """Note the number of events now and then, for the rate."""
+        """Record the number of events, for the rate; called every few seconds."""
         now = time.monotonic()
         self._rates.append((now, self.publisher.statistics.made))
         while len(self._rates) > 2 and self._rates[0][0] < now - _RATE_OVER_S:
@@ -135,7 +136,7 @@ class Control:
                         )
                 case "snapshot":
                     response.sequence = self.publisher.last_sequence
-                    await self._answer_parts(nc, message, response, self.pipeline.snapshot())
+                    await self._answer_parts(nc, message, response, self.snapshot())
                 case "list_policies":
                     response.policies.extend(
                         self.policies(self.publisher.node_name, request.list_policies.domain)
@@ -149,7 +150,7 @@ class Control:
     async def _answer_parts(
         self, nc: Client, message: Msg, last: ControlResponse, events: list[bytes]
     ) -> None:
-        """Send all events but those that fit into ``last``, which is the caller's to send."""
+        """Send the events in parts; the last part is left in ``last``, which the caller sends."""
         size = 0
         for event in events:
             size += len(event)

@@ -1,65 +1,77 @@
-"""What was lost, counted where it happens, and told: in batches always, in the log at intervals."""
+"""Losses: counted where they happen, collected by cause, sent with every batch and logged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
+from typing import Protocol
 
 import structlog
 
-from collector.bpf.maps import BpfMap
-from collector.delivery.publisher import PublisherStatistics
-from collector.delivery.spool import SpoolStatistics
-from collector.processes.cache import ProcessCache
+from collector.sensors.base import Sensor
 from tetra.v1.node_pb2 import LossCounters
 
-# enum loss of maps.h
-_EXEC, _FORK, _EXIT, _DATA, _PROCESS = range(5)
 _INDEX = Struct("<I")
+
+Count = Callable[[], int]
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Losses:
-    """Totals since the probes were attached."""
+class LossMap(Protocol):
+    """The kernel's map of lost records by slot; see `BpfMap`."""
 
-    lost: BpfMap
-    cache: ProcessCache
-    publisher: PublisherStatistics
-    spool: SpoolStatistics
-    told: Callable[[LossCounters], None] = lambda _counters: None  # before a batch carries them
-    _spool_before: int = 0
-    _counters: LossCounters = field(default_factory=LossCounters)
-    _told: LossCounters = field(default_factory=LossCounters)
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return the counters of all CPUs, one after the other, or None."""
+
+
+class Losses:
+    """Totals by cause since the probes were attached."""
+
+    def __init__(
+        self,
+        lost: LossMap,
+        sensors: Iterable[Sensor],
+        counts: Mapping[str, Count],
+        noted: Callable[[LossCounters], None],
+        continued: LossCounters | None = None,
+    ) -> None:
+        """``counts``: by cause, what this collector counts itself; the map counts for the sensors.
+
+        ``noted`` is called with new totals before a batch carries them. ``continued``: the totals
+        of the collector that had these probes before.
+        """
+        self._lost = lost
+        self._slots = {cause: slots for sensor in sensors for cause, slots in sensor.losses.items()}
+        self._counts = counts
+        self._noted = noted
+        before = continued.by_cause if continued else {}
+        self._before = {cause: before[cause] for cause in counts if cause in before}
+        self._counters = LossCounters()
+        self._reported = LossCounters()
+        if continued:
+            self._reported.CopyFrom(continued)
 
     def counters(self) -> LossCounters:
         """Return the totals as last read by `refresh`."""
         return self._counters
 
-    def go_on(self, before: LossCounters) -> None:
-        """Count on from what a collector told that had these probes before."""
-        self._spool_before = before.by_cause.get("spool", 0)
-        self.cache.statistics.evictions = before.by_cause.get("table_evictions", 0)
-        self._told.CopyFrom(before)
-
     def refresh(self) -> None:
-        """Read the kernel's counters and tell what is new."""
-        counts = {
-            "kernel_exec": self._kernel(_EXEC) + self._kernel(_DATA),
-            "kernel_fork": self._kernel(_FORK),
-            "kernel_exit": self._kernel(_EXIT),
-            "kernel_map": self._kernel(_PROCESS),
-            "table_evictions": self.cache.statistics.evictions,
-            "spool": self._spool_before + self.publisher.dropped + self.spool.dropped,
-        }
-        self._counters = LossCounters(by_cause={k: n for k, n in counts.items() if n})
-        if self._counters != self._told:
+        """Read all counters; log and note them if they changed."""
+        totals = {cause: self._kernel(slots) for cause, slots in self._slots.items()}
+        for cause, count in self._counts.items():
+            totals[cause] = totals.get(cause, 0) + self._before.get(cause, 0) + count()
+        self._counters = LossCounters(by_cause={k: n for k, n in totals.items() if n})
+        if self._counters != self._reported:
             log.warning("events lost", **self._counters.by_cause)
-            self.told(self._counters)
-            self._told.CopyFrom(self._counters)
+            self._noted(self._counters)
+            self._reported.CopyFrom(self._counters)
 
-    def _kernel(self, slot: int) -> int:
-        value = self.lost.lookup(_INDEX.pack(slot)) or b""
-        return sum(int.from_bytes(value[at : at + 8], "little") for at in range(0, len(value), 8))
+    def _kernel(self, slots: tuple[int, ...]) -> int:
+        total = 0
+        for slot in slots:
+            value = self._lost.lookup(_INDEX.pack(slot)) or b""
+            total += sum(
+                int.from_bytes(value[at : at + 8], "little") for at in range(0, len(value), 8)
+            )
+        return total

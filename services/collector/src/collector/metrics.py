@@ -1,4 +1,4 @@
-"""What the collector tells Prometheus: Tetragon's names where the meaning is the same."""
+"""Metrics of the collector; Tetragon's names where the meaning is the same."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector
 from collector.delivery.publisher import LATENCY_BOUNDS_S, Publisher
 from collector.losses import Losses
 from collector.pipeline import Pipeline
-
-_EXEC, _EXIT, _FORK, _DATA = "5", "7", "23", "24"  # Tetragon's operation codes
+from collector.processes.table import ProcessTable
 
 
 class Metrics(Collector):
@@ -26,11 +25,16 @@ class Metrics(Collector):
     def __init__(
         self,
         pipeline: Pipeline,
+        table: ProcessTable,
         publisher: Publisher,
         losses: Losses,
         connected: Callable[[], bool],
+        older: int = 0,
     ) -> None:
+        """``older``: events made of processes that ran before the probes."""
         self._pipeline = pipeline
+        self._cache = table
+        self._older = older
         self._publisher = publisher
         self._losses = losses
         self._connected = connected
@@ -47,27 +51,43 @@ class Metrics(Collector):
     def _kernel(self) -> Iterator[Metric]:
         passed = self._pipeline.statistics
         events = CounterMetricFamily("tetragon_events", "Events made, by type", labels=["type"])
-        events.add_metric(["PROCESS_EXEC"], passed.execs + passed.older)
-        events.add_metric(["PROCESS_EXIT"], passed.exits)
-        yield events
         records = CounterMetricFamily(
-            "tetragon_msg_op", "Records read from the kernel", labels=["msg_op"]
+            "tetragon_msg_op", "Records read from the kernel, by kind", labels=["msg_op"]
         )
-        for operation, count in (
-            (_EXEC, passed.execs), (_EXIT, passed.exits), (_FORK, passed.forks),
-        ):  # fmt: skip
-            records.add_metric([operation], count)
+        for count in passed.kinds.values():
+            kind = count.kind
+            if kind.event:
+                older = self._older if kind.event == "PROCESS_EXEC" else 0
+                events.add_metric([kind.event], count.events + older)
+            if kind.operation:
+                records.add_metric([kind.operation], count.records)
+        yield events
         yield records
+        yield from self._losses_of_kernel()
+        yield CounterMetricFamily(
+            "tetragon_observer_ringbuf_events_received",
+            "Records read from the ring buffer",
+            sum(count.records for count in passed.kinds.values()),
+        )
+        yield CounterMetricFamily(
+            "tetragon_observer_ringbuf_errors",
+            "Records of an unknown kind, and malformed ones",
+            passed.malformed + passed.unknown,
+        )
+
+    def _losses_of_kernel(self) -> Iterator[Metric]:
         lost = self._losses.counters().by_cause
         missed = CounterMetricFamily(
-            "tetragon_bpf_missed_events", "Records that the ring had no room for",
+            "tetragon_bpf_missed_events",
+            "Records that the ring buffer had no room for",
             labels=["msg_op", "error"],
-        )  # fmt: skip
-        for operation, count in (
-            (_EXEC, lost.get("kernel_exec", 0)), (_EXIT, lost.get("kernel_exit", 0)),
-            (_FORK, lost.get("kernel_fork", 0)),
-        ):  # fmt: skip
-            missed.add_metric([operation, "ENOSPC"], count)
+        )
+        total = 0
+        for count in self._pipeline.statistics.kinds.values():
+            if count.kind.operation:
+                number = lost.get(f"kernel_{count.kind.name}", 0)
+                missed.add_metric([count.kind.operation, "ENOSPC"], number)
+                total += number
         yield missed
         yield CounterMetricFamily(
             "tetra_collector_process_map_overflows",
@@ -75,21 +95,19 @@ class Metrics(Collector):
             lost.get("kernel_map", 0),
         )
         yield CounterMetricFamily(
-            "tetragon_observer_ringbuf_events_received",
-            "Records read from the ring buffer",
-            passed.execs + passed.exits + passed.forks,
-        )
-        yield CounterMetricFamily(
             "tetragon_observer_ringbuf_events_lost",
             "Records that did not fit into the ring buffer",
-            sum(lost.get(f"kernel_{kind}", 0) for kind in ("exec", "exit", "fork")),
+            total,
         )
-        yield CounterMetricFamily(
-            "tetragon_observer_ringbuf_errors", "Records that could not be read", passed.malformed
+        causes = CounterMetricFamily(
+            "tetra_collector_lost_events", "Losses of every kind, by cause", labels=["cause"]
         )
+        for cause, number in lost.items():
+            causes.add_metric([cause], number)
+        yield causes
 
     def _table(self) -> Iterator[Metric]:
-        cache = self._pipeline.cache
+        cache = self._cache
         yield GaugeMetricFamily(
             "tetragon_process_cache_size", "Process images in the table", len(cache)
         )
@@ -98,11 +116,13 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "tetragon_process_cache_evictions",
-            "Process images that had to go while they were needed",
+            "Process images dropped from the full table while alive",
             cache.statistics.evictions,
         )
         misses = CounterMetricFamily(
-            "tetragon_process_cache_misses", "Images looked for in vain", labels=["operation"]
+            "tetragon_process_cache_misses",
+            "Lookups of images that are not in the table",
+            labels=["operation"],
         )
         misses.add_metric(["remove"], cache.statistics.misses)
         yield misses
@@ -110,9 +130,12 @@ class Metrics(Collector):
     def _bus(self) -> Iterator[Metric]:
         statistics = self._publisher.statistics
         gauges = {
-            "connected": ("Whether NATS is reached", self._connected()),
+            "connected": ("Whether there is a connection to NATS", self._connected()),
             "spool_events": ("Events that NATS has not acknowledged", self._publisher.waiting),
-            "spool_bytes": ("The same in bytes", self._publisher.waiting_bytes),
+            "spool_bytes": (
+                "Memory and disk space of these events, in bytes",
+                self._publisher.waiting_bytes,
+            ),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"tetra_collector_{name}", text, value)
@@ -121,10 +144,10 @@ class Metrics(Collector):
             "published_batches": ("Messages that NATS acknowledged", statistics.batches),
             "publish_retries": ("Attempts to publish that failed", statistics.retries),
             "dropped_events": (
-                "Events that the spool had no room for",
+                "Events that the full spool dropped",
                 self._losses.counters().by_cause.get("spool", 0),
             ),
-            "cut_events": ("Events cut to what NATS takes", statistics.cut),
+            "cut_events": ("Events trimmed to the largest message of NATS", statistics.trimmed),
         }
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(f"tetra_collector_{name}", text, value)

@@ -1,9 +1,9 @@
-"""Wakes when the ring has records and hands them on.
+"""Reads the ring from the event loop, with few wake-ups.
 
-The first record after a rest is read at once. Then the ring is left alone for some milliseconds,
-the longer the more there was. What comes meanwhile wakes nobody, not in the kernel either, which
-wakes a reader for the first record only that is new to him; and it is published together. A wake-up
-for each record cost ten times as much: in the probes, here, in NATS and behind it.
+The first record after an idle time is read at once. Then the ring is left alone for some
+milliseconds, longer after more records. Records that arrive meanwhile cause no wake-up, not in the
+kernel either, and are published together. A wake-up for each record cost ten times as much: in the
+probes, here, in NATS and in the clients.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 
 from collector.bpf.ring import Ring
-from collector.pipeline import wall_offset_ns
+from collector.clock import wall_offset_ns
 
-# At once, so that a storm leaves the event loop time to publish.
+# In one go, so that a storm leaves the event loop time to publish.
 DRAIN_RECORDS = 2048
 # How long the ring is left alone after some records: at 500 lives a second 4 ms, in a storm 40.
 PAUSE_S = 0.003
@@ -34,7 +34,7 @@ class RingReader:
     ) -> None:
         """``handle`` gets the records and what to add to the boot clock for the calendar's.
 
-        ``keep`` gets the same before, as they lie in the ring, with the position behind them.
+        Before it, ``keep`` gets that offset, the bytes of the ring and the position behind them.
         """
         self._ring = ring
         self._handle = handle
@@ -55,7 +55,7 @@ class RingReader:
                 self._timer.cancel()
 
     def read(self) -> int:
-        """Hand on what is there, up to a limit; return the number of records."""
+        """Handle the records in the ring, up to a limit; return their number."""
         offset_ns = wall_offset_ns()
         keep = self._keep and partial(self._keep, offset_ns)
         records = self._ring.drain(DRAIN_RECORDS, keep)
@@ -64,20 +64,20 @@ class RingReader:
         return len(records)
 
     def _on_readable(self) -> None:
-        """After a rest."""
+        """Read after an idle time."""
         assert self._failed
         if not self._failed.done() and self._read():
             self._failed.get_loop().remove_reader(self._ring.fd)
 
     def _on_time(self) -> None:
-        """After a pause; where nothing came, wait for the kernel's word again."""
+        """Read after a pause; if the ring is empty, wait until the kernel reports records."""
         assert self._failed
         self._timer = None
         if not self._failed.done() and not self._read():
             self._failed.get_loop().add_reader(self._ring.fd, self._on_readable)
 
     def _read(self) -> bool:
-        """Hand on what is there; return whether the next look is by time."""
+        """Handle the records in the ring; return whether the next read is by a timer."""
         assert self._failed
         try:
             records = self.read()

@@ -1,9 +1,9 @@
 """Events to batches on the bus: numbered, acknowledged, kept while the bus is away.
 
-Batches are natural: one is under way at a time, and what comes meanwhile is the next. An idle
-host sends single events at once; a busy one sends thousands together. One at a time also keeps
-the order, whatever fails. Where NATS takes nothing for a second, or memory fills, events go to the
-spool on disk, and from there on they come back in order.
+One batch is under way at a time, and the events that come meanwhile are the next one. An idle host
+sends single events at once; a busy one sends thousands together. One at a time also keeps the
+order, whatever fails. If NATS takes nothing for a second, or memory fills, events go to the spool
+on disk; from then on they are read back in order.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -26,35 +25,32 @@ from nats.errors import NoRespondersError
 from nats.js.api import Header
 
 from bus import subjects
+from collector.delivery.disk import DiskThread
+from collector.delivery.numbering import ACK_TIMEOUT_S, last_in_stream
 from collector.delivery.spool import Record, Run, Spool
+from collector.delivery.stored import BATCH_MAX_EVENTS, body, first_record, memory_of
+from collector.delivery.trim import trim
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
-from tetragon.events_pb2 import GetEventsResponse
 from wire.write import VARINT, message, tag, timestamp, varint
 
-ACK_TIMEOUT_S = 5.0
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 2.0
-BATCH_MAX_EVENTS = 5000
-# An outage may last this long before events go to disk: longer than a server that restarts.
+# An outage may last this long before events go to disk: longer than the restart of a server.
 SPILL_AFTER_S = 1.0
-SPILL_BYTES = 4 << 20  # to disk at once, so that the ring does not wait for long
-RECORD_BYTES = 512 << 10
-# What an event takes in memory beside its bytes: the object's head, its place in the queue, what
-# the allocator rounds up; 46 bytes measured, each of 131,000 events.
-EVENT_EXTRA_BYTES = 48
+# Events go to disk above this part of the memory limit; at the limit the oldest are dropped.
+SPILL_ABOVE = 0.75
 # Room in a NATS message for what is not events: header, names, counters.
 _ENVELOPE_BYTES = 4096
 _DEFAULT_PAYLOAD_BYTES = 1 << 20
+_EVENT_OVERHEAD = 6  # tag and length in a batch
 
-# Of the histogram of acknowledgement times; one more place for what is above.
+# Bounds of the histogram of acknowledgement times; it has one more place for larger ones.
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 _COLLECTOR_START = tag(EventBatch.COLLECTOR_START_FIELD_NUMBER)
 _PROBES_START = tag(EventBatch.PROBES_START_FIELD_NUMBER)
 _FIRST_SEQUENCE = tag(EventBatch.FIRST_SEQUENCE_FIELD_NUMBER, VARINT)
-_LOSS = tag(EventBatch.LOSS_FIELD_NUMBER)
-_EVENT = tag(EventBatch.EVENTS_FIELD_NUMBER)
 
 log = structlog.get_logger()
 
@@ -66,7 +62,8 @@ class PublisherStatistics:
     made: int = 0
     published: int = 0
     dropped: int = 0
-    cut: int = 0
+    trimmed: int = 0
+    oversized: int = 0  # could not be trimmed, and were dropped
     batches: int = 0
     retries: int = 0
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
@@ -75,20 +72,25 @@ class PublisherStatistics:
 
 @dataclass(slots=True)
 class _Batch:
-    """Events under way: some of them may be acknowledged already, and are no longer in it."""
+    """Events under way; those that are acknowledged already are no longer in it."""
 
     run: Run
     first: int  # index in the run
     loss: bytes  # serialized LossCounters
     events: list[bytes]
-    record: Record | None = None  # where on disk it is from
+    record: Record | None = None  # its place on disk
+
+
+def _ignore(_base: int) -> None:
+    """Ignore the number of the first event."""
 
 
 @dataclass(slots=True)
 class Publisher:
     """Holds the events that are not acknowledged yet, oldest first: on disk, under way, in memory.
 
-    In memory they take at most ``memory_bytes``.
+    In memory they take at most ``memory_bytes``. ``numbered`` is called with the number of the
+    first event before it is used.
     """
 
     own: Run  # numbers of this collector's events
@@ -96,35 +98,41 @@ class Publisher:
     loss: Callable[[], LossCounters]
     spool: Spool
     statistics: PublisherStatistics = field(default_factory=PublisherStatistics)
-    numbered: Callable[[int], None] = lambda _base: None  # told `own.base`, before it is used
-    _events: deque[bytes] = field(default_factory=deque)  # the newest; behind them is `made`
-    _bytes: int = 0
+    numbered: Callable[[int], None] = _ignore
+    _disk: DiskThread = field(default_factory=DiskThread)
+    _events: deque[bytes] = field(default_factory=deque)  # the newest, up to index `made`
+    _moving: list[bytes] = field(default_factory=list)  # being written to disk, before `_events`
+    _bytes: int = 0  # of memory
     _batch: _Batch | None = None
-    _sure: bool = False  # what is under way is certainly not in the stream yet
-    _asked: Run | None = None  # whose last number in the stream was asked for
-    _stored: int = 0  # and is this
+    _outcome_known: bool = False  # False: the stream may have what was sent last
+    _asked: Run | None = None  # the run whose last number in the stream was asked for
+    _stored: int = 0  # that number
     _failing_since: float | None = None
     _scope: asyncio.Timeout | None = None  # of the request under way
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)  # connected again
+    _reconnected: asyncio.Event = field(default_factory=asyncio.Event)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _memory_filled: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def publish(self, event: bytes) -> None:
-        """Queue an event; where memory and disk are full the oldest goes, and is counted."""
-        self._events.append(event)
-        self._bytes += len(event) + EVENT_EXTRA_BYTES
-        self.statistics.made += 1
-        if self._bytes > self.memory_bytes:
-            self._make_room()
+    def publish(self, events: Sequence[bytes]) -> None:
+        """Queue events. If memory and disk are full, the oldest are dropped and counted."""
+        if not events:
+            return
+        self._events.extend(events)
+        self._bytes += memory_of(events)
+        self.statistics.made += len(events)
+        if self._bytes > self.memory_bytes * SPILL_ABOVE:
+            self._memory_filled.set()
+            self._drop_oldest()
         self._idle.clear()
         self._wake.set()
 
     def on_connection(self, connected: bool) -> None:
-        """Do not wait for what a lost connection cannot bring, nor longer than needed after it."""
+        """End waits that a lost connection makes useless, and those that a new one ends."""
         if connected:
-            self._changed.set()
+            self._reconnected.set()
             return
-        self._changed.clear()
+        self._reconnected.clear()
         self._failing_since = self._failing_since or time.monotonic()
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -132,20 +140,28 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """Events that are not acknowledged yet."""
-        under_way = self._batch
-        held = len(under_way.events) if under_way else 0
-        # What is under way from the disk stays there until all of it is acknowledged.
-        on_disk = under_way.record.events if under_way and under_way.record else 0
-        return len(self._events) + held + self.spool.events - on_disk
+        batch = self._batch
+        held = len(batch.events) if batch else 0
+        # A batch read from the disk stays there until all of it is acknowledged.
+        on_disk = batch.record.events if batch and batch.record else 0
+        return len(self._events) + len(self._moving) + held + self.spool.events - on_disk
+
+    @property
+    def waiting_in_memory(self) -> int:
+        """Events that are in memory, and not in a batch."""
+        return len(self._events) + len(self._moving)
 
     def held(self) -> list[bytes]:
-        """Return the newest events, those that are in memory only."""
-        under_way = self._batch.events if self._batch and not self._batch.record else []
-        return [*under_way, *self._events]
+        """Return the newest events that are in memory only, up to the last one, without a hole."""
+        newest = [*self._moving, *self._events]
+        batch = self._batch
+        if batch and not batch.record and batch.first + len(batch.events) == self._index():
+            return [*batch.events, *newest]
+        return newest
 
     @property
     def waiting_bytes(self) -> int:
-        """What they take, in memory and on disk."""
+        """The memory and disk space of the events that are not acknowledged."""
         return self._bytes + self.spool.size_bytes
 
     @property
@@ -160,11 +176,122 @@ class Publisher:
 
     @property
     def last_sequence(self) -> int:
-        """Number of the newest event; 0 while numbering is not known."""
+        """Number of the newest event; 0 while numbering is unknown."""
         return 0 if self.own.base is None else self.own.base + self.statistics.made - 1
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
-        """Publish for ever, from when there is a connection. Cancelled, it can run again."""
+        """Publish until cancelled, from when there is a connection. It can be run again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publish_forever(connected))
+            tasks.create_task(self._relieve_memory())
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until all events are acknowledged, at most ``timeout_s``."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    def close(self) -> None:
+        """Write the remaining events to disk; log those that it does not take. Call after `run`."""
+        self._disk.close()
+        if self.waiting:
+            self._close_batch()
+            while self._events and self._write_oldest():
+                pass
+            if kept := self.spool.events:
+                log.info("events kept on disk", events=kept)
+            if lost := len(self.held()):
+                log.warning("events not published", events=lost)
+        self.spool.close()
+
+    # --- memory and disk -------------------------------------------------------------------
+
+    def _index(self) -> int:
+        """Return the index of the oldest event that is in memory and not in a batch."""
+        return self.statistics.made - len(self._events) - len(self._moving)
+
+    def _drop_oldest(self) -> None:
+        while self._bytes > self.memory_bytes and len(self._events) > 1:
+            # Leaves a hole in the numbers, which every reader sees.
+            self._bytes -= memory_of([self._events.popleft()])
+            self.statistics.dropped += 1
+
+    def _close_batch(self) -> None:
+        batch = self._batch
+        if batch is None or batch.record is not None or not batch.events or self.spool.events:
+            return
+        if self.spool.append(batch.first, len(batch.events), body(batch.loss, batch.events)):
+            self._bytes -= memory_of(batch.events)
+            self._batch = None
+
+    def _write_oldest(self) -> bool:
+        part = first_record(self._events)
+        loss = self.loss().SerializeToString()
+        if not self.spool.append(self._index(), len(part), body(loss, part)):
+            return False
+        for _ in part:
+            self._events.popleft()
+        self._bytes -= memory_of(part)
+        return True
+
+    async def _relieve_memory(self) -> None:
+        """Move events to disk whenever memory fills."""
+        while True:
+            await self._memory_filled.wait()
+            self._memory_filled.clear()
+            async with self._disk.lock:
+                await self._keep_batch()  # newer events must not be on disk without it
+            if not await self._spill(int(self.memory_bytes * SPILL_ABOVE / 2)):
+                await asyncio.sleep(SPILL_AFTER_S)
+
+    async def _keep_batch(self) -> bool:
+        """Write the batch under way to disk too; return whether it is there.
+
+        If newer events are on disk already, it stays in memory, before them.
+        """
+        batch = self._batch
+        if batch is None or not batch.events or batch.record is not None:
+            return batch is None or batch.record is not None
+        if self.spool.events:
+            return False
+        first, events = batch.first, list(batch.events)
+        if not await self._disk.run(
+            self.spool.append, first, len(events), body(batch.loss, events)
+        ):
+            return False
+        if self._batch is batch:  # else all of it was acknowledged meanwhile
+            self._bytes -= memory_of(batch.events)
+            batch.record = await self._disk.run(self.spool.peek)
+        return True
+
+    async def _spill(self, keep_bytes: int = 0) -> bool:
+        """Move the oldest events from memory to disk; return False if it does not take them."""
+        while self._events and (self._bytes > keep_bytes or not keep_bytes):
+            async with self._disk.lock:
+                if not self._events:
+                    break
+                first, self._moving = self._index(), first_record(self._events)
+                for _ in self._moving:
+                    self._events.popleft()
+                data = body(self.loss().SerializeToString(), self._moving)
+                written = await self._disk.run(self.spool.append, first, len(self._moving), data)
+                self._settle_move(first, written)
+            if not written:
+                return False
+        return True
+
+    def _settle_move(self, first: int, written: bool) -> None:
+        """Account for events from index ``first`` on that were written to disk, or were not."""
+        moved, self._moving = self._moving, []
+        if not written and self._index() == first + len(moved):
+            self._events.extendleft(reversed(moved))
+            return
+        self._bytes -= memory_of(moved)
+        if not written:  # newer ones were dropped meanwhile
+            self.statistics.dropped += len(moved)
+
+    # --- the bus ---------------------------------------------------------------------------
+
+    async def _publish_forever(self, connected: asyncio.Future[Client]) -> None:
         nc = await self._wait_connected(connected)
         while True:
             while self.waiting:
@@ -176,76 +303,18 @@ class Publisher:
             self._idle.set()
             await self._wake.wait()
 
-    async def flush(self, timeout_s: float) -> None:
-        """Wait until all is acknowledged, at most ``timeout_s``."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-
-    def close(self) -> None:
-        """Put what is left on disk; tell what that could not take. Only when `run` has ended."""
-        if self.waiting:
-            self._spill_batch()
-            self._spill()
-            if kept := self.spool.events:
-                log.info("events kept on disk", events=kept)
-            if lost := len(self.held()):
-                log.warning("events not published", events=lost)
-        self.spool.close()
-
-    def _spill_batch(self) -> None:
-        """Move what is under way to disk, where it is the oldest: not while it is being sent."""
-        if self._keep_batch():
-            self._batch = None
-
-    def _keep_batch(self) -> bool:
-        """Put what is under way on disk too, if it is not; tell whether it came there now.
-
-        Where newer events are on disk already it stays in memory: it has to stay before them.
-        """
-        batch = self._batch
-        if batch is None or batch.record is not None or not batch.events or self.spool.events:
-            return False
-        if not self.spool.append(batch.first, len(batch.events), _body(batch.loss, batch.events)):
-            return False
-        self._bytes -= _memory_of(batch.events)
-        batch.record = self.spool.peek()
-        return True
-
-    def _spill(self, most_bytes: int | None = None) -> bool:
-        """Move the oldest events from memory to disk; False where it does not take all of them."""
-        moved, loss = 0, self.loss().SerializeToString()
-        while self._events and (most_bytes is None or moved < most_bytes):
-            part, size = _record_of(self._events)
-            first = self.statistics.made - len(self._events)
-            if not self.spool.append(first, len(part), _body(loss, part)):
-                return False
-            for _ in part:
-                self._events.popleft()
-            self._bytes -= _memory_of(part)
-            moved += size
-        return True
-
     async def _wait_connected(self, connected: asyncio.Future[Client]) -> Client:
-        # A cancelled wait must not cancel what others await.
+        # A cancelled wait must not cancel the future, which others await too.
         while not connected.done():
             await asyncio.wait({connected}, timeout=SPILL_AFTER_S)
             if not connected.done() and self._events:
-                self._spill()
+                await self._spill()
         return connected.result()
 
-    def _make_room(self) -> None:
-        self._keep_batch()  # what is newer must not get there alone
-        if self._spill(SPILL_BYTES):
-            return
-        while self._bytes > self.memory_bytes and len(self._events) > 1:
-            self._bytes -= len(self._events.popleft()) + EVENT_EXTRA_BYTES
-            # Leaves a hole in the numbers: whoever reads them sees the loss.
-            self.statistics.dropped += 1
-
     async def _publish_next(self, nc: Client) -> None:
-        """Publish one batch; come back when all of it is acknowledged or has gone to disk."""
+        """Publish one batch; return when all of it is acknowledged or on disk."""
         if self._batch is None:
-            self._batch = self._take((nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES)
+            self._batch = await self._take(_room(nc))
         batch, delay = self._batch, RETRY_MIN_S
         while batch is not None and batch.events:
             try:
@@ -253,219 +322,168 @@ class Publisher:
                 delay, self._failing_since = RETRY_MIN_S, None
                 continue
             except (NatsError, OSError, TimeoutError) as error:
-                self._sure = isinstance(error, NoRespondersError)  # no stream: nobody took it
-                self._tell(error, delay)
+                # Without a responder there is no stream, and nothing was stored.
+                self._outcome_known = isinstance(error, NoRespondersError)
+                self._report(error, delay)
             now = time.monotonic()
             self._failing_since = self._failing_since or now
             if now - self._failing_since >= SPILL_AFTER_S:
-                self._spill_batch()
-                self._spill()
-                batch = self._batch  # None if it is on disk now
+                batch = await self._spill_all(batch)
             await self._pause(delay * random.uniform(0.8, 1.2))
             delay = min(RETRY_MAX_S, delay * 2)
         if batch is not None:
             if batch.record is not None:
-                self.spool.pop()
+                async with self._disk.lock:
+                    await self._disk.run(self.spool.pop)
             self._batch = None
+
+    async def _spill_all(self, batch: _Batch) -> _Batch | None:
+        """Move everything to disk; return the batch if that does not take it."""
+        async with self._disk.lock:
+            if batch.record is None and await self._keep_batch():
+                self._batch = None  # it is read back, with its number
+        await self._spill()
+        return self._batch
 
     async def _pause(self, most_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
-                await self._changed.wait()
-        self._changed.clear()
+                await self._reconnected.wait()
+        self._reconnected.clear()
 
-    def _tell(self, error: Exception, delay: float) -> None:
+    def _report(self, error: Exception, delay: float) -> None:
         self.statistics.retries += 1
         if delay == RETRY_MIN_S:
             log.debug("publish failed", error=repr(error), events=self.waiting)
         elif delay >= RETRY_MAX_S and not self.statistics.retries % 30:
-            log.warning("publish failing", error=repr(error), events=self.waiting)
+            log.warning("publish keeps failing", error=repr(error), events=self.waiting)
 
     async def _publish_some(self, nc: Client, batch: _Batch) -> None:
-        """Publish as much of ``batch`` as one message holds, and take it out of the batch."""
+        """Publish as much of ``batch`` as one message holds, and remove it from the batch."""
         run = batch.run
-        if not nc.is_connected:  # else the client would keep it, and send it late
+        if not nc.is_connected:  # the client would keep the message and send it late
             raise NatsError("not connected")
-        if run is not self._asked or not self._sure:
-            self._stored = await self._stored_sequence(nc, run, batch)
-            self._asked, self._sure = run, True
-            if run.base is None:
-                self.spool.number(run, max(self._stored + 1, run.least_base))
-                if run is self.own:
-                    self.numbered(run.base or 0)
+        if run is not self._asked or not self._outcome_known:
+            await self._ask_stored(nc, batch)
         assert run.base is not None
         there = min(max(0, self._stored + 1 - run.base - batch.first), len(batch.events))
         if there:  # only the acknowledgement was lost
             self._acknowledged(batch, there)
             return
-        part = self._fit(batch, (nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES)
-        self._sure = False
+        part = self._fit(batch, _room(nc))
+        if not part:
+            return
+        self._outcome_known = False
         start = time.monotonic()
         try:
             async with asyncio.timeout(None) as self._scope:
-                await self._send(nc, run, run.base + batch.first, batch.loss, part)
+                await _send(nc, run, run.base + batch.first, batch.loss, part)
         finally:
             self._scope = None
         took_s = time.monotonic() - start
-        self._sure = True
+        self._outcome_known = True
         self._stored = run.base + batch.first + len(part) - 1
         self.statistics.latency[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
         self.statistics.latency_s += took_s
         self.statistics.batches += 1
         self._acknowledged(batch, len(part))
 
+    async def _ask_stored(self, nc: Client, batch: _Batch) -> None:
+        run = batch.run
+        self._stored = await last_in_stream(nc, run, batch.first)
+        self._asked, self._outcome_known = run, True
+        if run.base is None:
+            base = max(self._stored + 1, run.least_base)
+            async with self._disk.lock:
+                await self._disk.run(self.spool.number, run, base)
+            if run is self.own:
+                self.numbered(base)
+
     def _acknowledged(self, batch: _Batch, count: int) -> None:
         if batch.record is None:
-            self._bytes -= _memory_of(batch.events[:count])
+            self._bytes -= memory_of(batch.events[:count])
         self.statistics.published += count
         batch.first += count
         batch.events = batch.events[count:]
 
-    def _take(self, room: int) -> _Batch | None:
+    async def _take(self, room: int) -> _Batch | None:
         """Take the oldest events: from disk, else from memory, as many as one message may hold."""
-        record = self.spool.peek()
-        if record is not None:
-            stored = EventBatch.FromString(record.payload)
-            loss = stored.loss.SerializeToString()
-            return _Batch(record.run, record.first, loss, list(stored.events), record)
-        if not self._events:
-            return None
-        first = self.statistics.made - len(self._events)
-        events: list[bytes] = []
-        while self._events and len(events) < BATCH_MAX_EVENTS:
-            room -= len(self._events[0]) + 6
-            if room < 0 and events:
-                break
-            events.append(self._events.popleft())
-        return _Batch(self.own, first, self.loss().SerializeToString(), events)
+        async with self._disk.lock:
+            while self.spool.events:
+                record = await self._disk.run(self.spool.peek)
+                if record is None:
+                    continue
+                try:
+                    stored = EventBatch.FromString(record.payload)
+                except DecodeError:
+                    await self._disk.run(self.spool.discard, "no batch")
+                    continue
+                loss = stored.loss.SerializeToString()
+                return _Batch(record.run, record.first, loss, list(stored.events), record)
+            first = self._index()
+            events: list[bytes] = []
+            while self._events and len(events) < BATCH_MAX_EVENTS:
+                room -= len(self._events[0]) + _EVENT_OVERHEAD
+                if room < 0 and events:
+                    break
+                events.append(self._events.popleft())
+        return _Batch(self.own, first, self.loss().SerializeToString(), events) if events else None
 
     def _fit(self, batch: _Batch, room: int) -> list[bytes]:
-        """Return the events from the front of ``batch`` that a message has room for, at least one.
+        """Return the first events of ``batch`` that fit into a message.
 
-        One that is too large alone is cut.
+        An event that does not fit alone is trimmed; one that cannot be is dropped, and the list is
+        empty.
         """
         size = 0
         for count, event in enumerate(batch.events):
-            size += len(event) + 6
+            size += len(event) + _EVENT_OVERHEAD
             if size > room:
                 if count:
                     return batch.events[:count]
-                short = shorten(event, room - 6)
-                if batch.record is None:
-                    self._bytes += len(short) - len(event)
-                self.statistics.cut += 1
-                batch.events[0] = short
-                return [short]
+                return self._fit_first(batch, room - _EVENT_OVERHEAD)
         return batch.events
 
-    async def _send(
-        self, nc: Client, run: Run, first: int, loss: bytes, events: list[bytes]
-    ) -> None:
-        subject = subjects.events_subject(run.node_name)
-        prefix = (
-            EventBatch(node_name=run.node_name, boot_id=run.boot_id).SerializeToString()
-            + message(_COLLECTOR_START, timestamp(run.start_time_ns))
-            + message(_PROBES_START, timestamp(run.probes_start_ns or run.start_time_ns))
-            + _FIRST_SEQUENCE
-            + varint(first)
-        )
-        token = subject.removeprefix(subjects.EVENTS_PREFIX)
-        reply = await nc.request(
-            subject,
-            prefix + _body(loss, events),
-            timeout=ACK_TIMEOUT_S,
-            headers={Header.MSG_ID: f"{token}:{run.boot_id}:{first}"},
-        )
-        if b'"error"' in reply.data:
-            raise NatsError(f"not stored: {reply.data.decode(errors='replace')}")
-
-    async def _stored_sequence(self, nc: Client, run: Run, under_way: _Batch) -> int:
-        """Return the last number of the run's boot in the stream, 0 for none."""
-        subject = subjects.events_subject(run.node_name)
-        api = f"$JS.API.DIRECT.GET.{subjects.EVENTS_STREAM}.{subject}"
-        reply = await nc.request(api, b"", timeout=ACK_TIMEOUT_S)
-        if not reply.data:
-            return 0  # status 404: no message of ours
-        try:
-            batch = EventBatch.FromString(reply.data)
-        except DecodeError:
-            log.warning("somebody else publishes on our subject", subject=subject)
-            return _number_without_stream(run, under_way)
-        if batch.boot_id != run.boot_id:
-            return 0
-        return batch.first_sequence + len(batch.events) - 1
+    def _fit_first(self, batch: _Batch, room: int) -> list[bytes]:
+        event = batch.events[0]
+        trimmed = trim(event, room)
+        if trimmed is None:
+            self.statistics.oversized += 1
+            log.error(
+                "event dropped: too large for the bus, and cannot be trimmed",
+                sequence=(batch.run.base or 0) + batch.first,
+                bytes=len(event),
+                limit_bytes=room,
+            )
+            self._acknowledged(batch, 1)
+            self.statistics.published -= 1
+            return []
+        if batch.record is None:
+            self._bytes += len(trimmed) - len(event)
+        self.statistics.trimmed += 1
+        batch.events[0] = trimmed
+        return [trimmed]
 
 
-def _number_without_stream(run: Run, under_way: _Batch) -> int:
-    """Return what may stand for the last number in the stream where it cannot be read.
-
-    Numbers go up whatever happens, else new events would pass for old ones. Where ours are not
-    known, those of this boot so far are fewer than its microseconds: a hole too many is told.
-    """
-    if run.base is not None:
-        return run.base + under_way.first - 1
-    if run.least_base:
-        return run.least_base - 1
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+def _room(nc: Client) -> int:
+    return (nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES
 
 
-def spool_events(
-    spool: Spool, run: Run, first: int, events: Sequence[bytes], loss: LossCounters
-) -> int:
-    """Put events of an earlier run, from index ``first`` on, into the spool; return how many."""
-    done, counters = 0, loss.SerializeToString()
-    while done < len(events):
-        part, _ = _record_of(islice(events, done, None))
-        if not spool.append(first + done, len(part), _body(counters, part), run):
-            break
-        done += len(part)
-    return done
-
-
-def _record_of(events: Iterable[bytes]) -> tuple[list[bytes], int]:
-    """Return the first of ``events``, as many as go into one record on disk, and their size."""
-    part, size = list[bytes](), 0
-    for event in events:
-        size += len(event)
-        part.append(event)
-        if size > RECORD_BYTES or len(part) == BATCH_MAX_EVENTS:
-            break
-    return part, size
-
-
-def _memory_of(events: Sequence[bytes]) -> int:
-    return sum(map(len, events)) + len(events) * EVENT_EXTRA_BYTES
-
-
-def _body(loss: bytes, events: list[bytes]) -> bytes:
-    """Return the fields `loss` and `events` of an EventBatch."""
-    parts = [message(_LOSS, loss)]
-    for event in events:
-        parts += (_EVENT, varint(len(event)), event)
-    return b"".join(parts)
-
-
-def shorten(event: bytes, size_bytes: int) -> bytes:
-    """Return ``event`` cut to ``size_bytes``: for a server that takes no larger told.
-
-    The longest texts go first, and each process that lost some carries the flag truncArgs.
-    """
-    told = GetEventsResponse.FromString(event)
-    inner = told.process_exec if told.HasField("process_exec") else told.process_exit
-    for process in (inner.parent, *inner.ancestors, inner.process):
-        excess = told.ByteSize() - size_bytes
-        if excess <= 0:
-            break
-        if not process.ByteSize() > 1024:
-            continue
-        before = process.ByteSize()
-        process.ClearField("argv")
-        excess -= before - process.ByteSize()
-        if excess > 0:
-            del process.environment_variables[:]
-            excess = told.ByteSize() - size_bytes
-        if excess > 0:
-            keep = max(0, len(process.arguments.encode()) - excess - 64)
-            process.arguments = process.arguments.encode()[:keep].decode(errors="ignore")
-        process.flags = f"{process.flags} truncArgs".lstrip()
-    return told.SerializeToString()
+async def _send(nc: Client, run: Run, first: int, loss: bytes, events: list[bytes]) -> None:
+    subject = subjects.events_subject(run.node_name)
+    prefix = (
+        EventBatch(node_name=run.node_name, boot_id=run.boot_id).SerializeToString()
+        + message(_COLLECTOR_START, timestamp(run.start_time_ns))
+        + message(_PROBES_START, timestamp(run.probes_start_ns or run.start_time_ns))
+        + _FIRST_SEQUENCE
+        + varint(first)
+    )
+    token = subject.removeprefix(subjects.EVENTS_PREFIX)
+    reply = await nc.request(
+        subject,
+        prefix + body(loss, events),
+        timeout=ACK_TIMEOUT_S,
+        headers={Header.MSG_ID: f"{token}:{run.boot_id}:{first}"},
+    )
+    if b'"error"' in reply.data:
+        raise NatsError(f"not stored: {reply.data.decode(errors='replace')}")

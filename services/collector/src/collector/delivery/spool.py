@@ -1,4 +1,4 @@
-"""Events that NATS has not taken, on disk: what survives an outage survives a crash too.
+"""Events that NATS has not acknowledged, on disk: they survive an outage and a crash.
 
     spool/<start of the collector, ns>/      one folder a run, oldest first
         run.json                             which node, boot and start the numbers belong to
@@ -6,9 +6,9 @@
         00000001.seg ...                     records, one after the other
 
 A record is a header with a checksum and a serialized EventBatch that has only `loss` and `events`.
-Nothing is written while NATS takes what comes. How far an old run got needs no file: the stream
-knows the last number that it has. A torn tail (the machine lost power, the disk was full) ends its
-segment and is counted; what comes behind it in the next segment is good.
+Nothing is written while NATS acknowledges. How far an old run got needs no file: the stream knows
+the last number that it has. A torn tail (the machine lost power, the disk was full) ends its
+segment and is counted; the next segment is read normally.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class SpoolStatistics:
     """Totals since this collector started."""
 
     written: int = 0
-    dropped: int = 0  # events that had to go: the oldest of a full spool, and in torn records
-    torn: int = 0  # places where a segment could not be read on
+    dropped: int = 0  # events: the oldest of a full spool, and those in damaged records
+    torn: int = 0  # places where the rest of a segment was unreadable
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Spool:
     _complained: bool = False
 
     def open(self) -> None:
-        """Find what earlier runs left."""
+        """Find the records of earlier runs."""
         if not self.limit_bytes:
             return
         try:
@@ -118,17 +118,17 @@ class Spool:
 
     @property
     def events(self) -> int:
-        """Events that wait here."""
+        """Events that are stored here."""
         return sum(segment.events for segment in self._segments)
 
     @property
     def size_bytes(self) -> int:
-        """What they take on disk."""
+        """Their size on disk."""
         return sum(segment.size_bytes for segment in self._segments)
 
     @property
     def works(self) -> bool:
-        """Whether events can be written, as far as is known."""
+        """Whether the last write succeeded."""
         return self.limit_bytes > 0 and not self._complained
 
     def find(self, start_time_ns: int) -> tuple[Run | None, int]:
@@ -137,10 +137,10 @@ class Spool:
         return (segments[-1].run, max(s.end for s in segments)) if segments else (None, 0)
 
     def append(self, first: int, count: int, payload: bytes, run: Run | None = None) -> bool:
-        """Write ``count`` events from index ``first`` on; False where the disk takes nothing.
+        """Write ``count`` events from index ``first`` on; return False if the disk fails.
 
-        ``run``: whose they are, before any of this run. Where the spool is full the oldest segment
-        goes, and is counted.
+        ``run``: an earlier run that they belong to; it must come before any event of this one. If
+        the spool is full, the oldest segment is dropped and counted.
         """
         if not self.limit_bytes:
             return False
@@ -165,13 +165,13 @@ class Spool:
         self.statistics.written += count
         if self._complained:
             self._complained = False
-            log.info("spool works again", folder=str(self.folder))
+            log.info("spool usable again", folder=str(self.folder))
         while self.size_bytes > self.limit_bytes and len(self._segments) > 1:
             self._drop_oldest()
         return True
 
     def peek(self) -> Record | None:
-        """Return the oldest record, the same until `pop`; None where there is none."""
+        """Return the oldest record, the same until `pop`; None if the spool is empty."""
         while self._peeked is None and self._segments:
             segment = self._segments[0]
             if not segment.records:
@@ -196,10 +196,17 @@ class Spool:
             if not segment.records:
                 self._finish(segment)
 
-    def number(self, run: Run, base: int) -> None:
-        """Note that event 0 of ``run`` has number ``base``, before any of it is published.
+    def discard(self, reason: str) -> None:
+        """Drop the record that `peek` returned, and count its events."""
+        if (record := self._peeked) is not None:
+            self.statistics.dropped += record.events
+            log.error("spool record dropped", reason=reason, file=str(record.segment.path))
+        self.pop()
 
-        Else a crash in the middle of it would number, and so tell, the rest anew.
+    def number(self, run: Run, base: int) -> None:
+        """Store that event 0 of ``run`` has number ``base``, before any of it is published.
+
+        Otherwise a crash in the middle would number the rest again, and so publish it twice.
         """
         run.base = base
         folder = self.folder / str(run.start_time_ns)
@@ -210,7 +217,7 @@ class Spool:
                 self._complain(error)
 
     def close(self) -> None:
-        """Close the files; what is in them stays."""
+        """Close the files; their contents stay."""
         self._close_file()
 
     def _writable(self, run: Run) -> _Segment:
@@ -235,7 +242,7 @@ class Spool:
             if run.base is not None:
                 _write_durably(folder / "base", str(run.base).encode())
             _write_durably(folder / "run.json", json.dumps(about).encode())
-        # One that a killed collector began may be there without a whole record.
+        # A killed collector may have left one without a complete record.
         names = [path.stem for path in folder.glob("*.seg")]
         taken = max((int(name) for name in names if name.isdecimal()), default=0)
         path = folder / f"{taken + 1:08d}.seg"
@@ -273,7 +280,7 @@ class Spool:
         checked = _CHECKED.pack(len(payload), count, first) + payload
         if magic != _MAGIC or zlib.crc32(checked) != crc:
             self._torn(segment, offset)
-            # What is behind it in this segment cannot be trusted to begin where it should.
+            # The offsets of the records behind it in this segment cannot be trusted.
             self.statistics.dropped += segment.events
             segment.events = 0
             segment.records.clear()
@@ -331,7 +338,7 @@ class Spool:
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (offset, payload bytes, events, first index) of records whole by their lengths."""
+    """Yield (offset, payload bytes, events, first index) of records with complete lengths."""
     offset = 0
     while offset + _HEADER.size <= size:
         file.seek(offset)
@@ -348,7 +355,7 @@ def _read_run(folder: Path) -> Run | None:
         run = Run(str(about["node_name"]), str(about["boot_id"]), int(about["start_time_ns"]))
         run.probes_start_ns = int(about.get("probes_start_ns", 0))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None  # the last two: Infinity, and brackets in brackets, are JSON to Python
+        return None  # the last two: Python's JSON accepts Infinity and deep nesting
     if not (0 <= run.start_time_ns <= _MAX_INT64 and 0 <= run.probes_start_ns <= _MAX_INT64):
         return None
     try:

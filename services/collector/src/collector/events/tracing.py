@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from collector.events import kernel_names, tracing_arguments
-from collector.events.process import Encoder
+from collector.events.encoder import Encoder
 from collector.events.stacks import Frame, StackResolver
 from collector.events.tracing_arguments import Encode
 from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy
-from collector.processes.cache import Process
+from collector.processes.table import Process
 from collector.records.values import LoaderRecord, TracingRecord
 from tetragon import events_pb2, tetragon_pb2
 from wire.write import DELIMITED, VARINT, message, tag, varint
@@ -203,7 +203,7 @@ class TracingEncoder:
             own = encoder.thread_copy(process, record.tid)
         body = [form.process, varint(len(own)), own]
         if parent is not None:
-            wire = parent.wire or encoder.process(parent)
+            wire = encoder.process(parent)
             body += (form.parent, varint(len(wire)), wire)
         body.append(form.fixed)
         for ancestor in ancestors:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from collector.events import kernel_names as names
-from collector.events.process import capability_list
+from collector.events.image import capability_list
 from collector.records import values as v
 from collector.records.text import utf8
 from tetragon.capabilities_pb2 import CapabilitiesType, SecureBitsType

@@ -1,47 +1,48 @@
-"""From what the kernel or /proc tells of an exec to an `Image` with names a person knows."""
+"""From an exec record or /proc to an `Image` with the names of users and containers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from collector.metadata.containers import Containers, NoContainers
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
-from collector.processes.cache import ContainerInfo, Image
 from collector.processes.procfs import ProcfsProcess
+from collector.processes.table import Image
 from collector.records import text
+from collector.records.layouts import ExecRecord, Namespaces
 from collector.records.process import (
     FLAG_ERROR_CWD,
     FLAG_IN_INIT_TREE,
     FLAG_NO_CWD,
     FLAG_PROCFS,
     FLAG_ROOT_CWD,
-    NS_MNT,
-    NS_USER,
-    ExecRecord,
 )
 
 _EMPTY: frozenset[str] = frozenset()
 
 
-def _no_container(_full_id: str) -> ContainerInfo | None:
-    return None
-
-
 @dataclass(slots=True)
 class Enricher:
-    """Builds images; the optional parts are on or off for its whole life."""
+    """Builds images; which optional parts they have is fixed at construction."""
 
-    host_namespaces: tuple[int, ...]  # pid 1's, in the order of records.NAMESPACES
+    host_namespaces: Namespaces  # pid 1's
     users: Users = field(default_factory=Users)
     redactor: Redactor = field(default_factory=Redactor)
-    container: Callable[[str], ContainerInfo | None] = _no_container
+    containers: Containers = field(default_factory=NoContainers)
     credentials: bool = False
     namespaces: bool = False
     environment: bool = False
     environment_names: frozenset[str] = _EMPTY
     show_user: bool = False
     argv: bool = False
+
+    def ready(self, record: ExecRecord) -> bool:
+        """Return whether the container of an exec is known, or need not be waited for."""
+        if not record.cgroup:
+            return True
+        full_id = text.full_container_id(text.utf8(record.cgroup))
+        return not full_id or self.containers.settled(full_id[:64])
 
     def from_record(self, record: ExecRecord) -> tuple[Image, int]:
         """Return the image of an exec and its flags."""
@@ -52,22 +53,22 @@ class Enricher:
             binary=text.binary(record.filename, cwd),
             arguments=arguments,
             cwd=cwd,
-            uid=record.credentials.euid,
+            uid=record.euid,
             auid=record.auid,
             arg_start=record.arg_start,
         )
         if record.cgroup:
             self._add_container(image, text.full_container_id(text.utf8(record.cgroup)))
-        self._add_user(image, record.ns)
+        self._add_user(image, record.ns_user, record.ns_mnt)
         if self.credentials:
-            image.credentials = tuple(record.credentials)
+            image.credentials = record.credentials
         if self.namespaces:
-            image.namespaces = record.ns
+            image.namespaces = record.namespaces
         self._add_texts(image, record.args, record.envs)
         return image, flags
 
     def from_procfs(self, found: ProcfsProcess, *, in_init_tree: bool) -> tuple[Image, int]:
-        """Return the image of a process that /proc shows, and its flags."""
+        """Return the image of a process found in /proc, and its flags."""
         flags = FLAG_PROCFS | (FLAG_IN_INIT_TREE if in_init_tree else 0)
         if not found.cmdline:  # a kernel thread or a zombie
             return Image(f"[{found.comm}]", auid=found.auid, arg_start=found.arg_start), FLAG_PROCFS
@@ -86,9 +87,9 @@ class Enricher:
             arg_start=found.arg_start,
         )
         self._add_container(image, text.procfs_container_id(found.cgroup))
-        self._add_user(image, found.namespaces)
+        self._add_user(image, found.namespaces.user, found.namespaces.mnt)
         if self.credentials:
-            image.credentials = (*found.ids, 0, *found.capabilities)
+            image.credentials = found.credentials
         if self.namespaces:
             image.namespaces = found.namespaces
         self._add_texts(image, found.cmdline, found.environ)
@@ -97,15 +98,14 @@ class Enricher:
     def _add_container(self, image: Image, full_id: str) -> None:
         if full_id:
             image.docker = full_id[:31]
-            image.container = self.container(full_id[:64])
+            image.container = self.containers.get(full_id[:64])
 
-    def _add_user(self, image: Image, namespaces: tuple[int, ...]) -> None:
-        # Names of the host's passwd file mean nothing to a process that has another one: Tetragon
-        # leaves them out for every other mount namespace, we only where a container has it too.
-        host = self.host_namespaces
-        if namespaces[NS_USER] != host[NS_USER]:
+    def _add_user(self, image: Image, user_namespace: int, mount_namespace: int) -> None:
+        # The host's passwd file does not apply to a process that has another one. Tetragon omits
+        # the name in every other mount namespace, this collector only inside a container.
+        if user_namespace != self.host_namespaces.user:
             return
-        same_files = namespaces[NS_MNT] == host[NS_MNT]
+        same_files = mount_namespace == self.host_namespaces.mnt
         if same_files or not image.docker:
             image.user = self.users.name(image.uid)
         image.show_user = self.show_user and same_files and bool(image.user)
@@ -121,8 +121,8 @@ class Enricher:
     def _redact(self, image: Image, argv: list[bytes]) -> list[bytes]:
         """Redact ``image.arguments`` and return ``argv`` redacted.
 
-        A secret may be found only in the joined text ("--password hush"): where the list would
-        show what the text hides, there is no list.
+        A secret may match only in the joined text ("--password hush"). Where the list would show
+        what the text hides, the list is empty.
         """
         plain = image.arguments
         (image.arguments,) = self.redactor.redact(image.binary, [plain])

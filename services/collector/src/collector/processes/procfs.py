@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from collector.records.process import NAMESPACES
+from collector.records.layouts import Credentials, Namespaces
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 NO_LOGIN_UID = 0xFFFFFFFF
 
 
 class ProcfsProcess(NamedTuple):
-    """A process as /proc tells it."""
+    """A process as /proc shows it."""
 
     pid: int
     parent_pid: int
@@ -25,24 +25,23 @@ class ProcfsProcess(NamedTuple):
     cmdline: bytes  # each argument with its NUL; empty for kernel threads and zombies
     cwd: bytes | None  # None: unreadable
     euid: int
-    ids: tuple[int, ...]  # uid, gid, euid, egid, suid, sgid, fsuid, fsgid
-    capabilities: tuple[int, int, int]  # permitted, effective, inheritable
+    credentials: Credentials  # without securebits, which /proc does not show
     auid: int
     cgroup: str  # text of /proc/PID/cgroup
     nspid: int
-    namespaces: tuple[int, ...]  # inode numbers in the order of NAMESPACES; 0 where unreadable
+    namespaces: Namespaces
     environ: bytes
 
 
-def namespace_inodes(proc: Path) -> tuple[int, ...]:
-    """Return the inode numbers of a process's namespaces, in the order of NAMESPACES."""
-    return tuple(_namespace(proc / "ns" / name) for name in NAMESPACES)
+def namespace_inodes(proc: Path) -> Namespaces:
+    """Return the inode numbers of a process's namespaces, 0 where unreadable."""
+    return Namespaces(*(_namespace(proc / "ns" / name) for name in Namespaces._fields))
 
 
-def host_namespaces(root: Path) -> tuple[int, ...]:
-    """Return pid 1's namespaces; where it does not let us look, our own."""
+def host_namespaces(root: Path) -> Namespaces:
+    """Return pid 1's namespaces; those that are unreadable are replaced by our own."""
     first, own = namespace_inodes(root / "1"), namespace_inodes(root / "self")
-    return tuple(a or b for a, b in zip(first, own, strict=True))
+    return Namespaces(*(a or b for a, b in zip(first, own, strict=True)))
 
 
 def _namespace(link: Path) -> int:
@@ -105,11 +104,18 @@ def read_process(root: Path, pid: int, *, environment: bool = False) -> ProcfsPr
         cmdline=cmdline,
         cwd=cwd,
         euid=int(uids[1]),
-        ids=tuple(int(v) for pair in zip(uids, gids, strict=True) for v in pair),
-        capabilities=(
-            int(status.get("CapPrm", "0"), 16),
-            int(status.get("CapEff", "0"), 16),
-            int(status.get("CapInh", "0"), 16),
+        credentials=Credentials(
+            uid=int(uids[0]),
+            gid=int(gids[0]),
+            euid=int(uids[1]),
+            egid=int(gids[1]),
+            suid=int(uids[2]),
+            sgid=int(gids[2]),
+            fsuid=int(uids[3]),
+            fsgid=int(gids[3]),
+            permitted=int(status.get("CapPrm", "0"), 16),
+            effective=int(status.get("CapEff", "0"), 16),
+            inheritable=int(status.get("CapInh", "0"), 16),
         ),
         auid=auid,
         cgroup=cgroup,

@@ -1,7 +1,7 @@
-"""The texts of a process as Tetragon words them: binary, arguments, flags, signal, container id.
+"""The texts of a process in Tetragon's form: binary, arguments, flags, signal, container id.
 
-Pure functions from kernel bytes to the strings of the public API. The rules are odd in places
-(arguments cannot be told apart again, an empty one may vanish); clients know them, so they stay.
+Pure functions from kernel bytes to the strings of the public API. Some rules are odd (joined
+arguments cannot be split again, an empty one may vanish). Clients rely on them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def skip_argv0(args: bytes) -> bytes:
 
 
 def size_flags(filename: bytes, args: bytes) -> int:
-    """Return the flags that tell of a long name or long arguments.
+    """Return the flags for a long name or long arguments.
 
     ``filename`` is without NUL, ``args`` with the last one and without argv[0].
     """
@@ -112,7 +112,7 @@ def arguments(args: bytes, cwd: bytes, flag_bits: int) -> tuple[str, str]:
 
 
 def join(tokens: Iterable[str]) -> str:
-    """Return the arguments as one text, from which they cannot be told apart again."""
+    """Return the arguments joined to one text."""
     text = ""
     for token in tokens:
         if " " in token:
@@ -179,11 +179,6 @@ def full_container_id(cgroup: str) -> str:
     if len(name) >= 64 or (cut and len(name) >= _CONTAINER_ID_LENGTH):
         return name.removesuffix(".scope")
     return ""
-
-
-def container_id(cgroup: str) -> str:
-    """Return the first 31 characters of the container id in ``cgroup``, or an empty string."""
-    return full_container_id(cgroup)[:_CONTAINER_ID_LENGTH]
 
 
 def procfs_container_id(cgroup_file: str) -> str:

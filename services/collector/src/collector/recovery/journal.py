@@ -1,11 +1,11 @@
-"""What a killed collector had read from the ring, on disk: the next one goes on where it stopped.
+"""What a killed collector had read from the ring, on disk: the next one continues from there.
 
-    journal/00000007     entries one after the other, since the process table was last saved
+    journal/00000007     a header, then entries, since the process table was last saved
 
-The ring gives its room free only when what was there is here. So between the saved table, this
-and the ring no record is missing, and replaying them makes the same events with the same numbers.
+The ring frees its room only when the records are here. So no record is missing between the saved
+table, the journal and the ring, and replaying them makes the same events with the same numbers.
 Nothing is synced: the kernel keeps what a killed process wrote, and after a power failure there is
-no ring to go on with. A file lives for some seconds and mostly never reaches the disk.
+no ring to continue in. A file lives for some seconds and mostly never reaches the disk.
 """
 
 from __future__ import annotations
@@ -15,44 +15,43 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
 import structlog
 
+from collector.recovery.bounds import MAX_NUMBER
 from tetra.v1.node_pb2 import LossCounters
 
-_MAGIC = 0x544A4E31  # "TJN1"
-_HEADER = Struct("<II")  # magic, crc32 of all that follows
-_ENTRY = Struct("<IIqQ")  # kind, bytes of payload, two numbers
+VERSION = 2
+_MAGIC = b"TJRN"
+_FILE = Struct("<4sI")  # magic, version
+_HEADER = Struct("<I")  # crc32 of the entry that follows
+_ENTRY = Struct("<4sIqQ")  # kind, bytes of payload, two numbers
+
+# Kinds of entries, four letters each. A reader stops at a kind that it does not know.
+RECORDS = b"RECS"  # numbers: offset of the calendar clock, position in the ring behind them
+BASE = b"BASE"  # number: of this collector's first event
+LOSS = b"LOSS"  # payload: LossCounters, which batches carry from now on
 
 log = structlog.get_logger()
 
 
-class _Kind(IntEnum):
-    RECORDS = 1  # numbers: offset of the calendar clock, position in the ring behind them
-    BASE = 2  # number: of this collector's first event
-    LOSS = 3  # payload: LossCounters, which batches tell from now on
+class Entry(NamedTuple):
+    """One entry; the meaning of the numbers and the payload belongs to its kind."""
 
-
-class Records(NamedTuple):
-    """A part of the ring as it was, with the calendar's offset when it was read."""
-
-    offset_ns: int
-    position: int  # behind it, bytes since the ring was made
-    data: bytes  # for ring.records_in
-
-
-Entry = Records | int | LossCounters  # an int is the number of the first event
+    kind: bytes
+    first: int
+    second: int
+    payload: bytes
 
 
 @dataclass(slots=True)
 class Journal:
-    """Appends to the newest file; a disk that takes nothing stops it until the next file.
+    """Appends to the newest file. A disk that fails stops it until the next file begins.
 
-    So does ``limit_bytes``, where the table could not be saved for long; 0: no journal at all.
+    So does ``limit_bytes``, if the table could not be saved for long; 0: no journal at all.
     """
 
     folder: Path
@@ -64,11 +63,11 @@ class Journal:
 
     @property
     def next_number(self) -> int:
-        """The number that the file of the next `begin` has: for the table saved before it."""
+        """The number of the file that the next `begin` makes: for the table saved before it."""
         return max([self._number, *_numbers(self.folder)]) + 1
 
     def begin(self) -> None:
-        """Begin a new file for all that follows, and remove the others: the table has them."""
+        """Begin a new file, and remove the older ones: the saved table includes them."""
         self.close()
         self._number = self.next_number
         self.size_bytes = 0
@@ -79,39 +78,37 @@ class Journal:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self.folder / f"{self._number:08d}", flags, 0o600)
+            os.write(self._fd, _FILE.pack(_MAGIC, VERSION))
         except OSError as error:
             self._complain(error)
 
     def records(self, offset_ns: int, data: memoryview, position: int) -> None:
-        """Keep a part of the ring."""
-        self._append(_Kind.RECORDS, offset_ns, position, data)
+        """Append a part of the ring, with the calendar's offset and the position behind it."""
+        self.append(RECORDS, offset_ns, position, data)
 
     def base(self, number: int) -> None:
-        """Keep the number of this collector's first event."""
-        self._append(_Kind.BASE, 0, number)
+        """Append the number of this collector's first event."""
+        self.append(BASE, 0, number)
 
     def loss(self, counters: LossCounters) -> None:
-        """Keep the totals that batches carry from now on."""
-        self._append(_Kind.LOSS, 0, 0, counters.SerializeToString())
+        """Append the totals that batches carry from now on."""
+        self.append(LOSS, 0, 0, counters.SerializeToString())
 
-    def close(self) -> None:
-        """Close the file; what is in it stays."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _append(self, kind: int, first: int, second: int, data: memoryview | bytes = b"") -> None:
+    def append(
+        self, kind: bytes, first: int = 0, second: int = 0, payload: memoryview | bytes = b""
+    ) -> None:
+        """Append an entry of ``kind``, which every reader must know or stop at."""
         if self._fd < 0:
             return
-        entry = _ENTRY.pack(kind, len(data), first, second)
-        header = _HEADER.pack(_MAGIC, zlib.crc32(data, zlib.crc32(entry)))
-        size = len(header) + len(entry) + len(data)
+        entry = _ENTRY.pack(kind, len(payload), first, second)
+        header = _HEADER.pack(zlib.crc32(payload, zlib.crc32(entry)))
+        size = len(header) + len(entry) + len(payload)
         try:
             if self.size_bytes + size > self.limit_bytes:
                 raise OSError(0, f"{self.limit_bytes} bytes, and the process table is not saved")
-            written = os.writev(self._fd, [header, entry, data])
+            written = os.writev(self._fd, [header, entry, payload])
             if written != size:
                 raise OSError(0, f"{written} of {size} bytes written")
         except OSError as error:
@@ -121,12 +118,18 @@ class Journal:
         self.size_bytes += size
         if self._complained:
             self._complained = False
-            log.info("journal works again", folder=str(self.folder))
+            log.info("journal usable again", folder=str(self.folder))
+
+    def close(self) -> None:
+        """Close the file; its contents stay."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             log.warning(
-                "journal unusable: a collector that is killed now loses what it holds in memory",
+                "journal unusable: if the collector is killed now, what it holds in memory is lost",
                 folder=str(self.folder),
                 error=error.strerror or str(error),
             )
@@ -135,12 +138,17 @@ class Journal:
 
 @dataclass(slots=True)
 class Replay:
-    """Reads the entries since a saved table; `whole` tells whether they join."""
+    """Reads the entries since a saved table, in order.
+
+    ``stopped`` is empty if all of them follow the table without a hole, else the reason why the
+    reading ended early.
+    """
 
     folder: Path
     number: int  # the first file
-    position: int  # in the ring, of the table
-    whole: bool = True
+    position: int  # in the ring, of the table; then behind the last entry
+    kinds: frozenset[bytes] = frozenset((RECORDS, BASE, LOSS))
+    stopped: str = ""
     entries: int = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -148,33 +156,46 @@ class Replay:
             try:
                 data = (self.folder / f"{number:08d}").read_bytes()
             except OSError as error:
-                log.warning("journal unreadable", file=number, error=error.strerror)
-                self.whole = False
+                self.stopped = f"file {number}: {error.strerror}"
                 return
-            yield from self._read(data)
+            yield from self._read(number, data)
+            if self.stopped:
+                return
 
-    def _read(self, data: bytes) -> Iterator[Entry]:
-        at = 0
+    def _read(self, number: int, data: bytes) -> Iterator[Entry]:
+        if len(data) < _FILE.size:  # killed while it began the file
+            return
+        magic, version = _FILE.unpack_from(data)
+        if magic != _MAGIC or version != VERSION:
+            self.stopped = f"file {number}: journal of version {version}, this one reads {VERSION}"
+            return
+        at = _FILE.size
         while at + _HEADER.size + _ENTRY.size <= len(data):
-            magic, crc = _HEADER.unpack_from(data, at)
+            (crc,) = _HEADER.unpack_from(data, at)
             body = at + _HEADER.size
             kind, length, first, second = _ENTRY.unpack_from(data, body)
             end = body + _ENTRY.size + length
-            if magic != _MAGIC or end > len(data) or zlib.crc32(data[body:end]) != crc:
+            if end > len(data) or zlib.crc32(data[body:end]) != crc:
                 return  # a torn tail: its records are still in the ring
-            payload = data[body + _ENTRY.size : end]
             at = end
             self.entries += 1
-            if kind == _Kind.RECORDS:
-                if second != self.position + length:  # the disk was full in between
-                    self.whole = False
-                    return
-                self.position = second
-                yield Records(first, second, payload)
-            elif kind == _Kind.BASE:
-                yield second
-            elif kind == _Kind.LOSS:
-                yield LossCounters.FromString(payload)
+            entry = Entry(kind, first, second, data[body + _ENTRY.size : end])
+            self.stopped = self._check(number, entry)
+            if self.stopped:
+                return
+            yield entry
+
+    def _check(self, number: int, entry: Entry) -> str:
+        """Return why the reading has to end at ``entry``; empty if it does not."""
+        if entry.kind not in self.kinds:
+            return f"file {number}: entry of unknown kind {entry.kind.decode('ascii', 'replace')!r}"
+        if entry.kind == RECORDS:
+            if entry.second != self.position + len(entry.payload):
+                return f"file {number}: records are missing behind position {self.position}"
+            self.position = entry.second
+        if entry.kind == BASE and entry.second > MAX_NUMBER:
+            return f"file {number}: number {entry.second} is too large"
+        return ""
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -1,24 +1,24 @@
-"""What the collector before this one had read and not told: from its saved table and its journal.
+"""What the previous collector had read but not delivered: from its saved table and its journal.
 
-Replaying the journal on the saved table makes the table as it was when that collector ended, and
-the same events with the same numbers. Those that are not in the spool yet go there; which of them
-the stream has already, the publisher finds out by their numbers.
+Replaying the journal on the saved table restores the table as it was when that collector ended,
+and makes the same events with the same numbers. Those that are not in the spool yet are put there.
+The publisher finds out by their numbers which of them the stream has already.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from collector.bpf.ring import records_in
-from collector.delivery.publisher import spool_events
 from collector.delivery.spool import Run, Spool
+from collector.delivery.stored import spool_events
 from collector.pipeline import Pipeline
-from collector.recovery import state
-from collector.recovery.journal import Records, Replay
+from collector.processes.table import ProcessTable
+from collector.recovery import journal
+from collector.recovery.journal import Replay
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.state_pb2 import SavedTable
 
@@ -27,69 +27,90 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Recovered:
-    """How far the collector before this one had come. Its table is in the pipeline's cache."""
+    """How far the previous collector had come; ``pipeline`` and ``table`` are as it left them."""
 
     run: Run
+    pipeline: Pipeline
+    table: ProcessTable
     ring_position: int
     loss: LossCounters
-    whole: bool  # nothing is missing up to `ring_position`
-    made: int  # events, told or not
+    complete: bool  # nothing is missing up to `ring_position`
+    made: int  # events, delivered or not
 
     def next_base(self, boot_id: str) -> int:
-        """Return the number behind the last event, 0 where that is not known.
+        """Return the number after the last event, 0 if that is unknown.
 
-        What the spool had to drop, or a damaged stream lost, shows as a hole only if nobody else
-        gets its numbers.
+        Events that the spool dropped or a damaged stream lost appear as a hole only if no other
+        event gets their numbers.
         """
         if self.run.boot_id != boot_id or self.run.base is None:
             return 0
         return self.run.base + self.made
 
 
-def records_version(folder: Path) -> str:
-    """Return what tells the layout of records from any other; ``folder``: of the C sources."""
-    return hashlib.sha256((folder / "lib" / "events.h").read_bytes()).hexdigest()
+@dataclass(slots=True)
+class _Progress:
+    events: list[bytes]
+    base: int | None
+    loss: LossCounters
+    stopped: str = ""
+    entries: int = 0
+    position: int = field(default=0)
 
 
 def recover(
-    saved: SavedTable, folder: Path, version: str, pipeline: Pipeline, spool: Spool
+    saved: SavedTable,
+    folder: Path,
+    version: str,
+    pipeline: Pipeline,
+    table: ProcessTable,
+    spool: Spool,
 ) -> Recovered:
-    """Replay what is in the journal's ``folder`` through ``pipeline``, which must be new.
+    """Replay the journal in ``folder`` through ``pipeline``, whose ``table`` has the saved images.
 
-    ``version``: of the records that it understands, see `records_version`.
-    Where the journal cannot be read or carried out, that is told, and what was made so far counts.
+    ``version``: of the record layouts, see `layouts.version`. If the journal cannot be read to its
+    end, the reason is logged, and the events made so far count.
     """
-    events = list(saved.untold)
-    first = saved.made - len(events)
-    base, loss = saved.base or None, saved.loss
-    pipeline.publish = events.append
-    pipeline.restore(state.processes(saved))
+    done = _replay(saved, folder, version, pipeline)
+    first = saved.made - len(saved.unreported)  # index of the first event in memory
+    run, spooled_to = spool.find(saved.collector_start_ns)
+    if run is None:
+        run = Run(saved.node_name, saved.boot_id, saved.collector_start_ns)
+    run.base = run.base or done.base
+    run.probes_start_ns = saved.probes_start_ns
+    undelivered = done.events[max(0, spooled_to - first) :]
+    start = first + len(done.events) - len(undelivered)
+    kept = spool_events(spool, run, start, undelivered, done.loss)
+    if kept < len(undelivered):
+        log.warning("events of the previous collector lost", events=len(undelivered) - kept)
+    if done.stopped:
+        log.warning("journal replay stopped", reason=done.stopped, entries=done.entries)
+    elif done.entries:
+        log.info("journal replayed", entries=done.entries, events=len(done.events), kept=kept)
+    table.statistics.evictions = 0  # the counters of loss include them
+    return Recovered(
+        run, pipeline, table, done.position, done.loss, not done.stopped, first + len(done.events)
+    )
+
+
+def _replay(saved: SavedTable, folder: Path, version: str, pipeline: Pipeline) -> _Progress:
+    done = _Progress(list(saved.unreported), saved.base or None, saved.loss)
     replay = Replay(folder, saved.journal, saved.ring_position)
-    whole = True
     try:
         for entry in replay:
             if saved.records_version != version:
-                log.warning("journal of another version of the probes left out")
-                whole = False
+                done.stopped = "records of another version of the probes"
                 break
-            if isinstance(entry, Records):
-                pipeline.handle(records_in(entry.data), entry.offset_ns)
-            elif isinstance(entry, LossCounters):
-                loss = entry
-            else:
-                base = entry
-    except Exception:  # whatever it is, it must not happen again at each start
-        log.exception("journal not carried out")
-        whole = False
-    run, told = spool.find(saved.collector_start_ns)
-    if run is None:
-        run = Run(saved.node_name, saved.boot_id, saved.collector_start_ns)
-    run.base = run.base or base
-    run.probes_start_ns = saved.probes_start_ns
-    untold = events[max(0, told - first) :]
-    kept = spool_events(spool, run, first + len(events) - len(untold), untold, loss)
-    if kept < len(untold):
-        log.warning("events of the last collector lost", events=len(untold) - kept)
-    if replay.entries:
-        log.info("journal replayed", entries=replay.entries, events=len(events), kept=kept)
-    return Recovered(run, replay.position, loss, whole and replay.whole, first + len(events))
+            if entry.kind == journal.RECORDS:
+                done.events += pipeline.handle(records_in(entry.payload), entry.first)
+                done.events += pipeline.release(all_of_them=True)
+            elif entry.kind == journal.LOSS:
+                done.loss = LossCounters.FromString(entry.payload)
+            elif entry.kind == journal.BASE:
+                done.base = entry.second
+    except Exception as error:  # a fault here must not repeat at each start
+        log.exception("journal replay failed")
+        done.stopped = f"entry {replay.entries}: {error!r}"
+    done.stopped = done.stopped or replay.stopped
+    done.entries, done.position = replay.entries, replay.position
+    return done

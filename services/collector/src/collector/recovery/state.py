@@ -1,22 +1,22 @@
-"""The process table across restarts: what was told keeps its exec_id and is not told again.
+"""The process table across restarts: a reported process keeps its exec_id and is not repeated.
 
-A saved process is the one that /proc shows only if pid, start time and the address of its
-arguments agree: a reused pid differs in the first two, an exec that nobody saw in the last.
+A saved process is the one in /proc only if pid, start time and the address of its arguments agree:
+a reused pid differs in the first two, an exec that no collector saw in the last.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
 
-from collector.events.process import Encoder
-from collector.processes.cache import Image, Process
+from collector.events.encoder import Encoder
 from collector.processes.procfs import start_and_args
+from collector.processes.table import Image, Process
+from collector.recovery.bounds import MAX_NUMBER
 from tetra.v1.state_pb2 import SavedProcess, SavedTable
 from tetragon.tetragon_pb2 import Process as TetragonProcess
 
@@ -28,15 +28,13 @@ log = structlog.get_logger()
 
 
 def save(folder: Path, about: SavedTable, table: Iterable[Process], encoder: Encoder) -> bool:
-    """Write every image that is alive or still referred to, with what ``about`` says of them.
+    """Write every image that is alive or referred to into ``about``, and that to the disk.
 
-    A full disk is told, not raised: then nothing is saved.
+    Return False, and log why, if the disk fails: the older file stays.
     """
-    about.saved_ns = time.time_ns()
     for process in table:
         if process.references <= 0:
             continue
-        encoder.process(process)  # fills image.wire
         about.processes.append(
             SavedProcess(
                 pid=process.pid,
@@ -51,7 +49,7 @@ def save(folder: Path, about: SavedTable, table: Iterable[Process], encoder: Enc
                 start_boottime_ns=process.start_boottime_ns,
                 arg_start=process.image.arg_start,
                 binary=process.image.binary,
-                image=process.image.wire,
+                image=encoder.image(process.image),
             )
         )
     try:
@@ -66,7 +64,7 @@ def save(folder: Path, about: SavedTable, table: Iterable[Process], encoder: Enc
 
 
 def read(folder: Path, node_name: str) -> SavedTable | None:
-    """Return what a collector of this node saved; None where there is nothing, or not readable."""
+    """Return what a collector of this node saved; None if there is nothing readable."""
     try:
         saved = SavedTable.FromString((folder / _FILE).read_bytes())
     except FileNotFoundError:
@@ -82,20 +80,23 @@ def read(folder: Path, node_name: str) -> SavedTable | None:
     return saved
 
 
-# What is counted on from these stays what a number or a time on the bus can be.
+# Later numbers and times are counted on from these.
 def _has_numbers(saved: SavedTable) -> bool:
     counts = (saved.base, saved.made, saved.collector_start_ns, saved.probes_start_ns)
-    return all(0 <= n < 1 << 62 for n in counts) and saved.made >= len(saved.untold)
+    return all(0 <= n <= MAX_NUMBER for n in counts) and saved.made >= len(saved.unreported)
 
 
-def processes(saved: SavedTable) -> list[Process]:
-    """Return the images of a saved table, in its order."""
-    # Shared by forks of one image. Its place in memory belongs to it: what runs twice with the same
-    # arguments is two images.
+def processes(saved: SavedTable, kernel: Process) -> list[Process]:
+    """Return the images of a saved table, in its order; ``kernel`` is added if it is missing."""
+    # Forks share one image. The address of the arguments is part of its identity: two runs with
+    # the same arguments are two images.
     images: dict[tuple[bytes, int], Image] = {}
-    return [
+    found = [
         _process(p, images.setdefault((p.image, p.arg_start), _image(p))) for p in saved.processes
     ]
+    if not any(process.key == kernel.key for process in found):
+        found.insert(0, kernel)
+    return found
 
 
 def still_alive(table: Iterable[Process], procfs: Path) -> list[Process]:
@@ -106,7 +107,7 @@ def still_alive(table: Iterable[Process], procfs: Path) -> list[Process]:
         for key, process in found.items()
         if not process.ended and _is_alive(process, procfs)
     }
-    for process in list(kept.values()):  # ended parents, for as long as somebody refers to them
+    for process in list(kept.values()):  # ended parents, for as long as a process refers to them
         while (parent := found.get(process.parent)) and parent.key not in kept:
             parent.ended = True
             kept[parent.key] = process = parent
@@ -124,7 +125,7 @@ def _is_alive(process: Process, procfs: Path) -> bool:
     )
 
 
-# Its bytes go into events as they are.
+# The bytes go into events unchanged.
 def _has_image(p: SavedProcess) -> bool:
     try:
         TetragonProcess.FromString(p.image)
@@ -134,7 +135,7 @@ def _has_image(p: SavedProcess) -> bool:
 
 
 def _image(p: SavedProcess) -> Image:
-    return Image(p.binary, arg_start=p.arg_start, wire=p.image)
+    return Image(p.binary, arg_start=p.arg_start, saved=p.image)
 
 
 def _process(p: SavedProcess, image: Image) -> Process:

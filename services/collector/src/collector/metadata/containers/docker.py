@@ -1,8 +1,8 @@
 """Names and images of containers, from the Docker Engine API (Podman serves the same).
 
-Optional: without the socket events carry ids only. A thread follows the engine's events, so a
-container is known when it is created, before anything in it runs; what is not known then is asked
-for once, at the cost of some milliseconds.
+Optional: without the socket events carry ids only. One thread follows the engine's events, so a
+container is known when it is created, before anything in it runs. Another looks up the ids that
+are not known then.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import socket
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
 import structlog
+from cachetools import LRUCache
 
-from collector.processes.cache import ContainerInfo
+from collector.processes.table import ContainerInfo
 
-_ASK_TIMEOUT_S = 0.25
+_LOOKUP_TIMEOUT_S = 5.0
 _RECONNECT_S = 5.0
-_MISSES_MAX = 3  # of one id: it belongs to another engine
+_LOOKUPS_MAX = 3  # of one id that is not found: it belongs to another engine
+_LOOKUP_EVERY_S = 1.0  # of one id
 _KNOWN_MAX = 10_000
 _RUNTIME = "docker"
+_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException)
 
 log = structlog.get_logger()
 
@@ -40,46 +44,88 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class _Lookup:
+    """How often an id was looked up in vain, and whether it is being looked up."""
+
+    __slots__ = ("asked_s", "misses", "pending")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self.pending = False
+        self.asked_s = float("-inf")
+
+
 class Docker:
     """Knows containers by their full id."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._known: dict[str, ContainerInfo] = {}
-        self._misses: dict[str, int] = {}
+        self._lock = threading.Lock()  # of the two dictionaries
+        self._known: LRUCache[str, ContainerInfo] = LRUCache(_KNOWN_MAX)
+        self._lookups: LRUCache[str, _Lookup] = LRUCache(_KNOWN_MAX)
+        self._late: list[ContainerInfo] = []
+        self._queue: SimpleQueue[str] = SimpleQueue()
         self._present = bool(path) and Path(path).exists()
 
     def start(self) -> None:
-        """Learn what runs and follow what comes, in a thread that ends with the process."""
+        """List the containers, and follow changes in threads that end with the process."""
         if not self._path:
             return
         if self._present:
             try:
-                self._list()
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                log.warning("container engine", socket=self._path, error=str(error))
-        threading.Thread(target=self._follow, name="container engine", daemon=True).start()
+                self._list(timeout_s=_LOOKUP_TIMEOUT_S)
+            except _ERRORS as error:
+                log.warning("container engine not readable", socket=self._path, error=str(error))
+        for target in (self._follow, self._look_up):
+            threading.Thread(target=target, name="container engine", daemon=True).start()
 
     def get(self, full_id: str) -> ContainerInfo | None:
-        """Return the container, or None where the engine does not know it."""
-        known = self._known.get(full_id)
-        if known or not self._present or self._misses.get(full_id, 0) >= _MISSES_MAX:
-            return known
-        self._misses[full_id] = self._misses.get(full_id, 0) + 1
-        if len(self._misses) > _KNOWN_MAX:
-            self._misses.clear()
-        try:
-            self._list(full_id)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            log.debug("container not found", container=full_id[:12], error=str(error))
-        return self._known.get(full_id)
+        """Return the container with this full id, or None while it is unknown."""
+        with self._lock:
+            return self._known.get(full_id)
 
-    def _list(self, full_id: str = "") -> None:
+    def settled(self, full_id: str) -> bool:
+        """Return False while the engine is being asked about ``full_id``."""
+        if not self._present:
+            return True
+        with self._lock:
+            if full_id in self._known:
+                return True
+            lookup = self._lookups.setdefault(full_id, _Lookup())
+            if lookup.pending:
+                return False
+            now_s = time.monotonic()
+            if lookup.misses >= _LOOKUPS_MAX or now_s - lookup.asked_s < _LOOKUP_EVERY_S:
+                return True
+            lookup.pending, lookup.asked_s = True, now_s
+        self._queue.put(full_id)
+        return False
+
+    def take_late(self) -> list[ContainerInfo]:
+        """Return the containers that became known after a lookup had failed, each once."""
+        with self._lock:
+            late, self._late = self._late, []
+        return late
+
+    def _look_up(self) -> None:
+        while True:
+            full_id = self._queue.get()
+            try:
+                self._list(full_id, timeout_s=_LOOKUP_TIMEOUT_S)
+            except _ERRORS as error:
+                log.debug("container not found", container=full_id[:12], error=str(error))
+            with self._lock:
+                if lookup := self._lookups.get(full_id):
+                    lookup.misses += 1
+                    lookup.pending = False
+                    lookup.asked_s = time.monotonic()
+
+    def _list(self, full_id: str = "", *, timeout_s: float) -> None:
         # Not /containers/<id>/json: that waits for a container that is being started.
         query = "/containers/json?all=1"
         if full_id:
             query += "&filters=" + quote(json.dumps({"id": [full_id]}))
-        connection = _Connection(self._path, _ASK_TIMEOUT_S)
+        connection = _Connection(self._path, timeout_s)
         try:
             connection.request("GET", query)
             answer = connection.getresponse()
@@ -92,10 +138,12 @@ class Docker:
             connection.close()
 
     def _add(self, full_id: str, name: str, image: str) -> None:
-        if len(self._known) >= _KNOWN_MAX:
-            self._known.pop(next(iter(self._known)))
-        self._known[full_id] = ContainerInfo(full_id, name, image, _RUNTIME)
-        self._misses.pop(full_id, None)
+        info = ContainerInfo(full_id, name, image, _RUNTIME)
+        with self._lock:
+            self._known[full_id] = info
+            lookup = self._lookups.pop(full_id, None)
+            if lookup is not None:  # events may have been reported without the name
+                self._late.append(info)
 
     def _follow(self) -> None:
         query = "/events?filters=" + quote(
@@ -108,10 +156,10 @@ class Docker:
                 answer = connection.getresponse()
                 if not self._present:
                     self._present = True
-                    self._list()
+                    self._list(timeout_s=_LOOKUP_TIMEOUT_S)
                 while line := answer.readline():
                     self._learn(json.loads(line))
-            except (OSError, ValueError, http.client.HTTPException):
+            except _ERRORS:
                 self._present = Path(self._path).exists()
             finally:
                 connection.close()

@@ -1,24 +1,24 @@
-"""The process table: every image alive, and those that a living one or a late event still needs.
+"""The process table: images of living processes, and those that later events may still name.
 
-One direction: a record goes in, a `Process` with its parent comes out. Nothing here knows bytes of
-the kernel or of protobuf.
+Records go in, a `Process` with its parent comes out. Nothing here knows kernel or protobuf bytes.
 
-Life of an entry, as Tetragon counts it: made with one reference; one more for each child image
-(and, with ancestors enabled, each further descendant) that is not over. An exec releases the
-image it replaces, an exit the image that ended; each release gives back the references it held.
-An entry without references stays for a grace time, for what comes late, then goes; in a storm of
-short lives it goes earlier, and a fork that only lived until its exec goes with that exec. The ring
-keeps the order of things, so nothing that follows can name what has gone.
+An entry is counted as Tetragon counts it: it starts with one reference and has one more for each
+live child image (and, with ancestors enabled, each further live descendant). An exec releases the
+image it replaces, an exit the image that ended; each release returns the references that image
+held. An entry without references stays for a grace time, for late events, and is then removed;
+in a storm of short lives it is removed earlier, and a fork that is followed by an exec is removed
+with that exec. The ring keeps records in order, so no later record can name a removed entry.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from collector.records.layouts import Credentials, Namespaces
 from collector.records.process import FLAG_EXECVE, FLAG_IN_INIT_TREE
 
 Key = tuple[int, int]  # (pid, ktime_ns)
@@ -29,7 +29,7 @@ KERNEL_KEY: Key = (0, 1)  # the synthetic parent of pids 1 and 2
 
 
 class ContainerInfo(NamedTuple):
-    """A container as its engine names it; fields of tetra.v1.ContainerInfo."""
+    """A container as its engine names it; the fields of tetra.v1.ContainerInfo."""
 
     id: str
     name: str
@@ -37,9 +37,9 @@ class ContainerInfo(NamedTuple):
     runtime: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Image:
-    """What an exec established, shared by all that fork from it without an exec of their own."""
+    """What an exec established, shared by every fork that has not exec'd. Compared by identity."""
 
     binary: str
     arguments: str = ""
@@ -52,10 +52,10 @@ class Image:
     show_user: bool = False  # also as `user`, which only --username-metadata=unix fills
     argv: tuple[bytes, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    namespaces: tuple[int, ...] = ()  # inode numbers, in the order of records.NAMESPACES
-    credentials: tuple[int, ...] = ()  # fields of records.Credentials
-    arg_start: int = 0  # where the arguments lie: with the pid it tells images apart in /proc
-    wire: bytes = b""  # encoded once, by events.py
+    namespaces: Namespaces | None = None
+    credentials: Credentials | None = None
+    arg_start: int = 0  # address of the arguments: with the pid it tells images apart in /proc
+    saved: bytes = b""  # serialized by an earlier collector, in place of the fields above
 
 
 @dataclass(slots=True)
@@ -73,31 +73,35 @@ class Process:
     is_clone: bool = False
     references: int = 1
     ended: bool = False
-    wire: bytes = b""  # encoded once, by events.py
 
     @property
     def key(self) -> Key:
-        """The image's name: (pid, ktime_ns)."""
+        """The identity of the image: (pid, ktime_ns)."""
         return self.pid, self.ktime_ns
 
 
+def _keep_nothing(_key: Key) -> None:
+    """Ignore a removed entry."""
+
+
 @dataclass(slots=True)
-class CacheStatistics:
-    """Counters of the table; `evictions` are entries that were still needed."""
+class TableStatistics:
+    """Counters of the table; `evictions` counts entries that were still needed."""
 
     evictions: int = 0
     misses: int = 0
 
 
 @dataclass(slots=True)
-class ProcessCache:
+class ProcessTable:
     """All images by key, at most ``capacity`` of them."""
 
     capacity: int = 65536
     grace_s: float = 30.0
-    released_max: int = 16384  # entries kept although nothing refers to them
+    released_max: int = 16384  # entries kept without references
     with_ancestors: bool = False
-    statistics: CacheStatistics = field(default_factory=CacheStatistics)
+    removed: Callable[[Key], None] = _keep_nothing  # called for each entry that is removed
+    statistics: TableStatistics = field(default_factory=TableStatistics)
     _table: dict[Key, Process] = field(default_factory=dict)
     _alive: dict[int, Key] = field(default_factory=dict)  # the image each living pid runs now
     _released: deque[tuple[float, Process]] = field(default_factory=deque)
@@ -109,11 +113,11 @@ class ProcessCache:
         return iter(self._table.values())
 
     def get(self, key: Key) -> Process | None:
-        """Return the image named ``key``, or None."""
+        """Return the image with this key, or None."""
         return self._table.get(key)
 
     def living(self, pid: int) -> Process | None:
-        """Return the image that ``pid`` runs now, or None."""
+        """Return the current image of ``pid``, or None."""
         key = self._alive.get(pid)
         return None if key is None else self._table.get(key)
 
@@ -122,8 +126,10 @@ class ProcessCache:
         return [self._table[key] for key in self._alive.values() if key in self._table]
 
     def add(self, process: Process, now_s: float) -> None:
-        """Enter a process found outside the event stream (/proc, saved state) with no references
-        taken; `adopt` links it."""
+        """Enter a process found outside the event stream (/proc, saved state).
+
+        It takes no references yet: see `adopt`.
+        """
         self._insert(process, now_s)
 
     def restore(self, processes: Iterable[Process], now_s: float) -> None:
@@ -144,7 +150,7 @@ class ProcessCache:
         self._count_family(process, +1)
 
     def fork(self, child: Process, now_s: float) -> None:
-        """Enter a forked child; its parent is held until the child's image is over."""
+        """Enter a forked child; it holds its parent until the child's image ends."""
         self._insert(child, now_s)
         self._count_family(child, +1, ancestors=False)
 
@@ -157,16 +163,16 @@ class ProcessCache:
             if replaced is None:
                 return
             if replaced.is_clone and replaced.references == 1 and not replaced.ended:
-                # Only its own: no exit will be told of it, so it needs no place in the table.
+                # Nothing else refers to it and no exit will name it.
                 replaced.ended = True
                 replaced.references = 0
                 self._count_family(replaced, -1, now_s=now_s)
-                del self._table[replaced.key]
+                self._remove(replaced.key)
             else:
                 self._end(replaced, now_s)
 
     def exit(self, key: Key, now_s: float) -> Process | None:
-        """Release the image that ended and return it; None where it is not known."""
+        """Release the image that ended and return it; None if it is unknown."""
         process = self._table.get(key)
         if self._alive.get(key[0]) == key:
             del self._alive[key[0]]
@@ -183,7 +189,7 @@ class ProcessCache:
     def ancestors_of(self, process: Process) -> list[Process]:
         """Return the grandparent and on, nearest first, up to and with pid 1 or 2.
 
-        Images that name each other as parents, as only a damaged saved table has them, end it.
+        A loop of parents, which only a damaged saved table can hold, ends the walk.
         """
         found: list[Process] = []
         if process.pid <= 2:
@@ -198,12 +204,12 @@ class ProcessCache:
             found.append(current)
         return found
 
-    def told_ancestors(self, process: Process) -> list[Process]:
+    def reported_ancestors(self, process: Process) -> list[Process]:
         """Return `ancestors_of` where ancestors are enabled, else nothing."""
         return self.ancestors_of(process) if self.with_ancestors else []
 
     def collect(self, now_s: float) -> None:
-        """Remove what has been without references for the grace time."""
+        """Remove entries that have had no references for the grace time."""
         while self._released and self._released[0][0] <= now_s - self.grace_s:
             self._drop_released()
 
@@ -212,20 +218,19 @@ class ProcessCache:
         if not process.ended:
             self._alive[process.pid] = process.key
         while len(self._table) > self.capacity:
-            if self._released:  # before its time, but nobody refers to it
+            if self._released:  # before its grace time ends, but without references
                 self._drop_released()
             else:
                 self._evict(now_s)
 
     def _evict(self, now_s: float) -> None:
-        """Drop an entry although it is needed: its later events will be poorer.
+        """Drop an entry that is still needed: its later events will lack details.
 
-        The oldest that nobody has as a parent, among the oldest few: what started first is also
-        what most others descend from.
+        Of the oldest few, the first without children: most processes descend from the oldest.
         """
         among = [p for p in islice(self._table.values(), _EVICT_AMONG) if p.pid]
         process = next((p for p in among[:-1] if p.references <= 1), among[0])
-        del self._table[process.key]
+        self._remove(process.key)
         self.statistics.evictions += 1
         if not process.ended:
             self._count_family(process, -1, now_s=now_s)
@@ -234,7 +239,11 @@ class ProcessCache:
     def _drop_released(self) -> None:
         _, process = self._released.popleft()
         if process.references <= 0 and self._table.get(process.key) is process:
-            del self._table[process.key]
+            self._remove(process.key)
+
+    def _remove(self, key: Key) -> None:
+        del self._table[key]
+        self.removed(key)
 
     def _end(self, process: Process, now_s: float) -> None:
         if process.ended:
@@ -272,7 +281,7 @@ def forked_from(
     start_time_ns: int,
     start_boottime_ns: int,
 ) -> Process:
-    """Return a child that runs ``parent``'s image and has not exec'd.
+    """Return a child that runs ``parent``'s image and has not exec'd yet.
 
     Its flags print as ``execve``: the kernel map's mark of a clone is that bit, in the original.
     """

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from collector.processes.cache import KERNEL_KEY, Image, Process, ProcessCache, forked_from
+from collector.processes.table import KERNEL_KEY, Image, Process, ProcessTable, forked_from
 
 GRACE_S = 30.0
 
@@ -15,7 +15,7 @@ def root():
 
 def started(capacity=10_000, **options):
     """Return a table with the kernel and pid 1 in it."""
-    cache = ProcessCache(capacity=capacity, grace_s=GRACE_S, **options)
+    cache = ProcessTable(capacity=capacity, grace_s=GRACE_S, **options)
     cache.add(root(), 0.0)
     first = Process(1, 10, KERNEL_KEY, 4, 10, False, Image("/sbin/init"))
     cache.add(first, 0.0)

@@ -1,0 +1,189 @@
+"""What all events share: the node, the time, and the process with its parent and ancestors.
+
+Bytes are spliced by hand. A process is encoded once, and its bytes go into every event that names
+it, as the process or as a parent. That costs a third of building message objects and lets one
+core keep up with a fork storm. tests/unit compare each message with protobuf's own parser.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from collector.events.fields import tags, varint_tag
+from collector.events.image import encode_image
+from collector.processes.table import Image, Key, Process
+from collector.records.layouts import Namespaces
+from collector.records.text import flags as flags_text
+from tetragon import events_pb2, tetragon_pb2
+from wire.write import SMALL_VARINTS, message, tag, text, timestamp, uint32_value, varint
+
+_BOOL_WRAPPERS = (b"", b"\x08\x01")
+_CACHED_MAX = 1 << 18  # processes; above it the cache is emptied and fills again
+
+_P = tags(
+    tetragon_pb2.Process,
+    "exec_id", "pid", "flags", "start_time", "parent_exec_id", "tid", "in_init_tree",
+)  # fmt: skip
+_REFCNT = varint_tag(tetragon_pb2.Process, "refcnt")
+_E = tags(events_pb2.GetEventsResponse, "node_name", "time", "cluster_name")
+_NO_TAG = b""
+
+
+class _Encoded(NamedTuple):
+    """A serialized tetragon.Process, and where its fields refcnt and tid begin and end."""
+
+    whole: bytes
+    refcnt_at: int
+    behind_tid: int
+
+
+class FamilyTags(NamedTuple):
+    """The tags under which an event has its process, parent and ancestors."""
+
+    process: bytes
+    parent: bytes
+    ancestors: bytes
+
+    @classmethod
+    def of(cls, kind: type) -> FamilyTags:
+        """Return those of the event message ``kind``."""
+        return cls(**tags(kind, *cls._fields))
+
+
+class Encoder:
+    """Encodes the events of one node, and caches the bytes of processes."""
+
+    def __init__(
+        self,
+        node_name: str,
+        cluster_name: str = "",
+        host_namespaces: Namespaces | None = None,
+    ) -> None:
+        """``host_namespaces`` are pid 1's."""
+        self._node = node_name.encode()
+        self._node_field = text(_E["node_name"], node_name)
+        self._cluster_field = text(_E["cluster_name"], cluster_name)
+        self._host_namespaces = host_namespaces
+        self._processes: dict[Key, _Encoded] = {}
+        self._images: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
+
+    def exec_id(self, key: Key) -> bytes:
+        """Return base64 of ``<node>:<ktime_ns>:<pid>``."""
+        return base64.b64encode(b"%s:%d:%d" % (self._node, key[1], key[0]))
+
+    def process(self, process: Process) -> bytes:
+        """Return the serialized tetragon.Process, the same bytes until `forget`."""
+        return self._cached(process).whole
+
+    def process_anew(self, process: Process) -> bytes:
+        """Return the serialized tetragon.Process with its current fields; cache nothing."""
+        return self._encode(process).whole
+
+    def thread_copy(self, process: Process, tid: int) -> bytes:
+        """Return the process as an event of one of its threads has it.
+
+        Tetragon reports a copy in such an event, with the thread's id and the live reference count.
+        """
+        whole, refcnt_at, behind_tid = self._cached(process)
+        references = process.references
+        return b"".join(
+            (
+                whole[:refcnt_at],
+                _REFCNT + varint(references) if references > 0 else b"",
+                uint32_value(_P["tid"], tid),
+                whole[behind_tid:],
+            )
+        )
+
+    def bare_process(self, pid: int, start_time_ns: int, flags: str = "") -> bytes:
+        """Return a process that is not in the table: its pid, flags and start time."""
+        return b"".join(
+            (
+                uint32_value(_P["pid"], pid),
+                text(_P["flags"], flags),
+                message(_P["start_time"], timestamp(max(start_time_ns, 0))),
+            )
+        )
+
+    def image(self, image: Image) -> bytes:
+        """Return the fields of tetragon.Process that an exec established."""
+        known = self._images.get(image)
+        if known is None:
+            known = self._images[image] = self._image(image)
+        return known
+
+    def forget(self, key: Key) -> None:
+        """Drop the bytes of a process: it left the table, or its metadata has changed."""
+        self._processes.pop(key, None)
+
+    def forget_image(self, image: Image) -> None:
+        """Drop the bytes of an image whose metadata has changed; `forget` its processes too."""
+        self._images.pop(image, None)
+
+    def family(
+        self,
+        family: FamilyTags,
+        process: bytes,
+        parent: Process | None,
+        ancestors: Sequence[Process] = (),
+    ) -> bytes:
+        """Return the fields ``process``, ``parent`` and ``ancestors`` of an event."""
+        out = family.process + varint(len(process)) + process
+        if parent is not None:
+            out += message(family.parent, self.process(parent))
+        for ancestor in ancestors:
+            out += message(family.ancestors, self.process(ancestor))
+        return out
+
+    def response(self, event_tag: bytes, body: bytes, time_ns: int) -> bytes:
+        """Return a GetEventsResponse with ``body`` as the event of field ``event_tag``."""
+        time = timestamp(time_ns)
+        return b"".join(
+            (
+                event_tag, varint(len(body)), body,
+                self._node_field, _E["time"], SMALL_VARINTS[len(time)], time, self._cluster_field,
+            )
+        )  # fmt: skip
+
+    def _image(self, image: Image) -> bytes:
+        return image.saved or encode_image(image, self._host_namespaces)
+
+    def _cached(self, process: Process) -> _Encoded:
+        known = self._processes.get(process.key)
+        if known is None:
+            known = self._encode(process)
+            if len(self._processes) >= _CACHED_MAX:
+                self._processes.clear()
+            self._processes[process.key] = known
+        return known
+
+    def _encode(self, process: Process) -> _Encoded:
+        exec_id = self.exec_id(process.key)
+        parent_id = self.exec_id(process.parent)
+        flags = flags_text(process.flags).encode()
+        start = timestamp(process.start_time_ns)
+        pid = uint32_value(_NO_TAG, process.pid)
+        tree = _BOOL_WRAPPERS[process.in_init_tree]
+        head = b"".join(
+            (
+                _P["exec_id"], varint(len(exec_id)), exec_id,
+                _P["pid"], pid,
+                _P["flags"], varint(len(flags)), flags,
+                _P["start_time"], SMALL_VARINTS[len(start)], start,
+                _P["parent_exec_id"], varint(len(parent_id)), parent_id,
+            )
+        )  # fmt: skip
+        # The stored count, as Tetragon reports it: 1 for a fork, else 0.
+        thread = (_REFCNT + b"\x01" if process.is_clone else b"") + _P["tid"] + pid
+        # An image that only one process runs is encoded once anyway.
+        image = self.image(process.image) if process.is_clone else self._image(process.image)
+        whole = b"".join((head, thread, _P["in_init_tree"], SMALL_VARINTS[len(tree)], tree, image))
+        return _Encoded(whole, len(head), len(head) + len(thread))
+
+
+def event_tag(name: str) -> bytes:
+    """Return the tag of the event ``name`` of GetEventsResponse, as "process_exec"."""
+    return tag(events_pb2.GetEventsResponse.DESCRIPTOR.fields_by_name[name].number)

@@ -1,0 +1,39 @@
+"""From the ring to the publisher: handles records as they are read, and those that had to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from collector.delivery.publisher import Publisher
+from collector.pipeline import Pipeline
+
+_RECHECK_S = 0.005  # while records wait for metadata
+
+
+@dataclass(slots=True)
+class Intake:
+    """Feeds the pipeline and publishes its events."""
+
+    pipeline: Pipeline
+    publisher: Publisher
+    _holds: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def handle(self, records: list[bytes], offset_ns: int | None = None) -> None:
+        """Handle records that were read from the ring; see `Pipeline.handle`."""
+        self.publisher.publish(self.pipeline.handle(records, offset_ns))
+        if self.pipeline.holds:
+            self._holds.set()
+
+    async def run(self) -> None:
+        """Release held records when their metadata arrives, until cancelled."""
+        while True:
+            await self._holds.wait()
+            while self.pipeline.holds:
+                self.publisher.publish(self.pipeline.release())
+                await asyncio.sleep(_RECHECK_S)
+            self._holds.clear()
+
+    def finish(self) -> None:
+        """Publish what is held, without waiting any longer."""
+        self.publisher.publish(self.pipeline.release(all_of_them=True))

@@ -1,0 +1,1 @@
+"""Sensors: what the collector can observe, one value each."""
