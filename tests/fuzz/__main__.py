@@ -9,6 +9,7 @@ targets:
   batches    messages of the bus, as a gateway takes them in and sends them on
   requests   GetEvents and StreamEvents requests; their filters applied to events
   rendered   events through everything that `tetra` prints them with
+  policies   documents of policies: read, checked against a kernel, planned
 
 examples:
   make fuzz                                        every target for a minute

@@ -28,6 +28,7 @@ TARGETS = {
     "batches": "gateway",
     "requests": "gateway",
     "rendered": "cli",
+    "policies": "tracingpolicy",
 }
 
 

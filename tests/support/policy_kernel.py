@@ -131,3 +131,8 @@ def host(tracefs: Path | None = None, refused: dict[Mechanism, str] | None = Non
 
     none = Path("/nonexistent")
     return Host(BTF, why_not, "x86_64", (tracefs or none,), none, none)
+
+
+def refusing_host() -> Host:
+    """Return a host on which no mechanism works."""
+    return host(refused=dict.fromkeys(Mechanism, "no rights"))

@@ -68,6 +68,8 @@ BREAKAGES = [
     ("rendered", "cli.renderers.lifecycle.visible", str),
     ("rendered", "cli.renderers.template.visible", str),
     ("rendered", "cli.process_tree.visible", str),
+    ("policies", "tracingpolicy.reading.values.whole_number", int),
+    ("policies", "tracingpolicy.reading.filters.kind_of", lambda argument: argument.type),
     ("rendered", "eventjson.times._second", lambda seconds: str(EPOCH + timedelta(0, seconds))),
 ]
 

@@ -37,7 +37,7 @@ def test_mistakes_are_sorted_and_unique():
 @pytest.mark.parametrize(
     ("document", "where", "what"),
     [
-        (b"kind: \xff", "1:7", "invalid leading UTF-8 octet"),
+        (b"kind: \xff", "1:7", "the text is not valid UTF-8"),
         ("kind: a\nx: \x01", "2:4", "control characters are not allowed"),
         ("kind: \udc80", "1:7", "the text is not valid UTF-8"),
         ("[" * 60, "1:49", "nested deeper than 48 levels"),

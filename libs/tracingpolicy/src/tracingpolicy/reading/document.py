@@ -23,6 +23,7 @@ _TAGS = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o[0-7_]+|[0-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _INF = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _WORDS = {"y": True, "yes": True, "on": True, "true": True}
 _WORDS |= {"n": False, "no": False, "off": False, "false": False}
@@ -67,8 +68,11 @@ def compose(text: str | bytes, report: Report) -> Node | None:
     """Return the document's root; None if it cannot be read, or is empty, with a mistake."""
     try:
         data = text.encode() if isinstance(text, str) else text
-    except UnicodeEncodeError as error:
-        report.add(_position_of(str(text)[: error.start]), "the text is not valid UTF-8")
+        data.decode()
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
+        before = error.object[: error.start]
+        shown = before if isinstance(before, str) else before.decode(errors="replace")
+        report.add(_position_of(shown), "the text is not valid UTF-8")
         return None
     if len(data) > MAX_BYTES:
         report.add(Position(), f"the document has {len(data)} bytes", f"at most {MAX_BYTES}")
@@ -91,8 +95,9 @@ def compose(text: str | bytes, report: Report) -> Node | None:
 
 
 def _position_of(before: str) -> Position:
-    line = before.count("\n")
-    return Position(line + 1, len(before) - (before.rfind("\n") + 1) + 1)
+    """Return the position behind a text, its lines broken as YAML breaks them."""
+    lines = _BREAK.split(before)
+    return Position(len(lines), len(lines[-1]) + 1)
 
 
 class _Composer:
