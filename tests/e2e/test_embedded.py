@@ -1,4 +1,4 @@
-"""``make run``, as a person runs it: start, look, Ctrl-C, nothing left."""
+"""``make run``, as a user runs it: start, events, Ctrl-C, nothing is left."""
 
 import fcntl
 import json
@@ -171,7 +171,11 @@ def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
     assert len(programs) >= 3  # fork, exec, exit
     launch.press_ctrl_c()
     launch.expect_nothing_left(programs)
+    launch.process.wait(5)
     assert "Traceback" not in launch.text()
+    # The banner has scrolled away, so the address is printed again.
+    after = launch.text().rpartition("\nStopped\n")[2]
+    assert after.startswith(f"  gateway   was on localhost:{launch.ports[1]}\n")
 
 
 @pytest.mark.kernel

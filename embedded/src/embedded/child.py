@@ -1,4 +1,4 @@
-"""One child process: its log, the line that says it is ready, and how it ends."""
+"""One child process: its log, the line that reports it ready, and how it is stopped."""
 
 import asyncio
 import ctypes
@@ -23,7 +23,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Child:
-    """A process in its own session, so that Ctrl-C reaches us alone and we stop it in our order.
+    """A process in its own session, so that Ctrl-C reaches only the launcher.
 
     The kernel kills it if we die (PR_SET_PDEATHSIG), whatever killed us.
     """
@@ -40,22 +40,22 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """Process id of the last start."""
         assert self._process
         return self._process.pid
 
     def add_arguments(self, *arguments: str) -> None:
-        """Add to the command line what is known only now."""
+        """Add arguments to the command line, before the start."""
         self._argv += arguments
 
     async def start(self, env: Mapping[str, str], log: Path | None = None) -> None:
-        """Start it, or start it again; output goes to ``log``, or to our terminal without one."""
+        """Start it or start it again; output goes to ``log``, without one to the terminal."""
         parent = os.getpid()
         self._tail.clear()
 
         def die_with_parent() -> None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # gone before the line above
+            if os.getppid() != parent:  # it died before the line above
                 os._exit(1)
 
         try:
@@ -95,7 +95,7 @@ class Child:
                         future.set_result(text)
 
     async def wait_for_line(self, phrase: str, timeout_s: float) -> str:
-        """Return the first line from now on that has ``phrase``; raise `ChildError`."""
+        """Return the next line that contains ``phrase``; raise `ChildError` if none comes."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiters.append((phrase, future))
         end = asyncio.create_task(self.wait())
@@ -117,7 +117,7 @@ class Child:
             self._waiters.remove((phrase, future))
 
     async def wait(self) -> int:
-        """Return the exit code once it has ended and its last line is read."""
+        """Return the exit code when it has ended and its last line is read."""
         assert self._process
         code = await self._process.wait()
         if self._reader:
@@ -125,22 +125,22 @@ class Child:
         return code
 
     def death(self) -> ChildError:
-        """Return why an ended child ended: its own error line where it printed one."""
+        """Return why it ended: its own error line, if it printed one."""
         assert self._process
         code = self._process.returncode or 0
-        own_word = next((line for line in reversed(self._tail) if ": error: " in line), None)
-        if own_word:
-            cause = own_word.partition(": error: ")[2]
+        own_error = next((line for line in reversed(self._tail) if ": error: " in line), None)
+        if own_error:
+            cause = own_error.partition(": error: ")[2]
             return ChildError(f"{self.name}: {cause}", exit_code=code if code > 0 else 1)
         ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return ChildError(f"{self.name}: {ended}", exit_code=1, details=self.tail())
 
     def tail(self) -> list[str]:
-        """Return the last lines of its log, JSON made readable."""
+        """Return the last lines of its log, without JSON."""
         return [_readable(line) for line in self._tail]
 
     async def stop(self) -> None:
-        """End it: SIGTERM, then SIGKILL to all of its session when its time is over."""
+        """Stop it: SIGTERM, then SIGKILL to its session when the time limit is over."""
         if self._process is None:
             return
         if self._process.returncode is None:

@@ -1,6 +1,6 @@
 """Errors of the launcher.
 
-EmbeddedError           printed as one line, with what explains it; the exit code is in it
+EmbeddedError           printed as one line, with lines that explain it; carries the exit code
 └── ChildError          a child could not start or ended while it was needed
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 class EmbeddedError(Exception):
-    """What the person who ran us has to change (exit code 2), or what broke (1)."""
+    """Something that the user can correct (exit code 2), or a failure (1)."""
 
     def __init__(self, message: str, *, exit_code: int = 2, details: Sequence[str] = ()) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Whether a child answers over HTTP, and what it says of itself."""
+"""Whether a child answers over HTTP, and the health that it reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 async def ask(port: int, path: str) -> str | None:
-    """Return what is wrong, empty where nothing is; None where nothing answers."""
+    """Return what is wrong, empty if nothing is; None if there is no answer."""
     try:
         async with asyncio.timeout(_ANSWER_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

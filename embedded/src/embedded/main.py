@@ -1,7 +1,7 @@
 """``tetra-embedded``: the whole product as child processes of one terminal.
 
-Start is NATS, gateway, collector, ``tetra getevents``, each when the one before is ready; the end
-is the other way round, within two seconds, whatever brought it.
+NATS, gateway, collector and ``tetra getevents`` start in this order, each when the one before is
+ready. They stop in the reverse order, within two seconds, whatever the reason.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from chassis.folders import make_own, open_own
 from embedded import ports
 from embedded.errors import EmbeddedError
 from embedded.settings import Settings, load
-from embedded.stack import Stack
+from embedded.stack import Stack, farewell
 
 
 def require_rights() -> None:
-    """Raise `EmbeddedError` unless the collector has its capabilities here."""
+    """Raise `EmbeddedError` unless the collector has the capabilities that it needs."""
     missing = capabilities.missing(capabilities.effective())
     if missing:
         hint = "; try: sudo make run" if os.geteuid() else ", which root lacks in this container"
@@ -31,7 +31,7 @@ def require_rights() -> None:
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Raise `EmbeddedError` naming the port that is in use, and by whom."""
+    """Raise `EmbeddedError` that names a port in use and the process that uses it."""
     host, _, port = settings.listen_address.rpartition(":")
     ports.require_free("127.0.0.1", settings.nats_port, "TETRA_NATS_PORT")
     ports.require_free(host.strip("[]"), int(port), "TETRA_LISTEN_ADDRESS")
@@ -39,7 +39,7 @@ def require_free_ports(settings: Settings) -> None:
 
 @contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder, made where missing, for ourselves alone."""
+    """Create the state folder if it is missing, and lock it for this process."""
     try:
         make_own(state_dir)
         lock = os.fdopen(open_own(state_dir / "lock", append=True), "a")
@@ -56,8 +56,8 @@ def locked(state_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = (state_dir / "lock").read_text().strip()
             raise EmbeddedError(
-                f"state folder: {state_dir}: in use by pid {holder}, which runs this"
-                " too; stop it, or set TETRA_STATE_DIR, TETRA_NATS_PORT and TETRA_LISTEN_ADDRESS"
+                f"state folder: {state_dir}: in use by pid {holder}, another tetra-embedded;"
+                " stop it, or set TETRA_STATE_DIR, TETRA_NATS_PORT and TETRA_LISTEN_ADDRESS"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -74,7 +74,7 @@ async def run(settings: Settings) -> None:
 
     def stop() -> None:
         nonlocal stopping
-        if not stopping:  # a second Ctrl-C must not disturb the end
+        if not stopping:  # a second Ctrl-C must not interrupt the shutdown
             stopping = True
             task.cancel()
 
@@ -93,6 +93,8 @@ async def run(settings: Settings) -> None:
         finally:
             stopping = True
             await stack.stop()
+    # The banner has scrolled away behind the events.
+    print(farewell(settings), flush=True)
 
 
 def main() -> None:

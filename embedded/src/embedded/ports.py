@@ -1,4 +1,4 @@
-"""Whether a port is free, and who holds it."""
+"""Whether a port is free, and which process listens on it."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ _LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h, as /proc/net/tcp print
 
 
 def require_free(host: str, port: int, setting: str) -> None:
-    """Raise `EmbeddedError` if nobody could listen on ``host:port`` now; name the holder."""
+    """Raise `EmbeddedError` if ``host:port`` cannot be listened on; name the process there."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -36,7 +36,7 @@ def require_free(host: str, port: int, setting: str) -> None:
 
 
 def holder(port: int) -> str | None:
-    """Return "name (pid)" of the process that listens on ``port``, if /proc tells."""
+    """Return "name (pid)" of the process that listens on ``port``, if /proc shows it."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -54,5 +54,5 @@ def holder(port: int) -> str | None:
             if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
         except OSError:
-            continue  # gone meanwhile, or not ours to look at
+            continue  # it has ended, or may not be read
     return None

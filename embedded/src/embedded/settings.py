@@ -1,4 +1,4 @@
-"""Settings of the launcher: where its state lies and where it listens."""
+"""Settings of the launcher: its state folder and the addresses it listens on."""
 
 import re
 from pathlib import Path
@@ -19,11 +19,16 @@ def _host_and_port(address: str) -> str:
 class Settings(BaseSettings):
     """Run NATS, collector and gateway on this machine and show its processes until Ctrl-C.
 
-    Needs root. Everything listens on loopback, and everything is gone when this ends; what was
-    recorded stays in the state folder. Each flag below is also an environment variable with the
-    prefix TETRA_. The rest of the environment reaches the services, so their settings can be given
-    there: NODE_NAME, TETRA_LOG_LEVEL and what `tetra-collector --help` and `tetra-gateway --help`
-    list.
+    Needs root. All services listen on loopback and stop with this command; recorded events stay in
+    the state folder. Each flag below is also an environment variable with the prefix TETRA_. The
+    services inherit the environment, so it can hold their settings too: NODE_NAME, TETRA_LOG_LEVEL,
+    and those that `tetra-collector --help` and `tetra-gateway --help` list.
+
+    examples:
+
+      sudo tetra-embedded
+
+      sudo tetra-embedded --listen-address 0.0.0.0:54321 --state-dir /var/lib/tetra
     """
 
     model_config = SettingsConfigDict(
@@ -34,13 +39,13 @@ class Settings(BaseSettings):
     )
 
     state_dir: Annotated[
-        Path, Field(description="folder of the event stream, the logs and the compiled headers")
+        Path, Field(description="folder for the event stream, the logs and compiled programs")
     ] = Path("~/.local/state/tetra")
     nats_port: Annotated[int, Field(description="port of NATS on 127.0.0.1", ge=1, le=65535)] = 4222
     listen_address: Annotated[
         str,
         AfterValidator(_host_and_port),
-        Field(description="host:port where the gateway serves"),
+        Field(description="host:port that the gateway serves on"),
     ] = "localhost:54321"
 
 

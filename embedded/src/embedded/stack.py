@@ -1,4 +1,4 @@
-"""The four children: NATS, gateway, collector, client; started, supervised and ended in order."""
+"""The four children: NATS, gateway, collector, client; started, supervised, stopped in order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stack:
         )
         self._env = _environment(settings, password_file, stream_bytes)
         self._health = health
-        # The times to stop in add up to less than two seconds.
+        # Together the limits for stopping are less than two seconds.
         self.nats = Child("nats", (_BIN / "nats-server", "-c", config), stop_within_s=0.3)
         self.gateway = Child("gateway", (_BIN / "tetra-gateway",), stop_within_s=0.4)
         self.collector = Child("collector", (_BIN / "tetra-collector",), stop_within_s=0.8)
@@ -49,19 +49,19 @@ class Stack:
         }
 
     async def start(self) -> None:
-        """Start all; raise `EmbeddedError` if one does not get ready."""
+        """Start all children; raise `EmbeddedError` if one does not become ready."""
         if self._limited:
             print(f"{'disk':<10} {self._limited}", flush=True)
         await self._show_start(self.nats, f"127.0.0.1:{self._settings.nats_port}")
         await self._show_start(self.gateway, self._settings.listen_address)
         ready = await self._show_start(self.collector, "probes of this kernel")
-        # Everything from the banner on is shown, also what happens before the client is connected;
-        # the client's own start is not.
+        # Every event after the banner is printed, even if the client connects later; the start of
+        # the client itself is not.
         since = time.time() + _CLIENT_STARTS_S
         self.cli.add_arguments("--since", f"@{since:.6f}")
         await self.cli.start(self._env)
         await asyncio.sleep(since - time.time())
-        # The collector knows best under which name this node's events go out.
+        # The collector reports the node name that it publishes events under.
         print(_banner(json.loads(ready), self._settings), flush=True)
 
     async def _show_start(self, child: Child, what: str) -> str:
@@ -76,7 +76,7 @@ class Stack:
         return line
 
     async def _start(self, child: Child) -> str:
-        """Start a service; return the line by which it says that it is ready."""
+        """Start a service; return the line that reports it ready."""
         env = dict(self._env)
         if child is not self.nats:
             env["TETRA_METRICS_ADDRESS"] = f"127.0.0.1:{self._health[child.name]}"
@@ -85,7 +85,7 @@ class Stack:
         return await child.wait_for_line(phrase, within_s)
 
     async def wait(self) -> None:
-        """Return when the client ends well; raise `ChildError` for what cannot go on."""
+        """Return when the client ends with 0; raise `ChildError` when another child is given up."""
         paths = {self.nats: "/healthz", self.gateway: "/healthz", self.collector: "/healthz"}
         supervisor = Supervisor(
             [Service(child, self._health[child.name], path) for child, path in paths.items()],
@@ -110,7 +110,7 @@ class Stack:
         await self._start(child)
 
     async def stop(self) -> None:
-        """End all that runs, in the order that loses nothing."""
+        """Stop the children that run, in the order that loses no event."""
         for child in reversed(self._children):
             await child.stop()
 
@@ -142,7 +142,16 @@ def _banner(ready: Mapping[str, str], settings: Settings) -> str:
         tetra = tetra.relative_to(Path.cwd())
     return f"""
 Tetragon-mini watches node {node} (Linux {kernel})
-  gateway   {settings.listen_address}; from another terminal: {tetra} getevents
+  gateway   {settings.listen_address}; in another terminal: {tetra} getevents
   state     {settings.state_dir} (events, logs)
   stop      Ctrl-C
+"""
+
+
+def farewell(settings: Settings) -> str:
+    """Return the text that is printed when all children have stopped."""
+    return f"""
+Stopped
+  gateway   was on {settings.listen_address}
+  state     {settings.state_dir} (events, logs); the next start continues with it
 """

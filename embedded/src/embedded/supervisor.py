@@ -33,7 +33,7 @@ class Patience:
 
 @dataclass(slots=True)
 class Service:
-    """A child, and where it says how it is."""
+    """A child, and where it reports its health."""
 
     child: Child
     port: int
@@ -97,7 +97,7 @@ class Supervisor:
         self._say(f"{name}: {cause}: starting it again ({len(starts)} of {STARTS_MAX})")
 
     async def _until_broken(self, service: Service) -> str:
-        """Return why the child has to be started again."""
+        """Return why the child is started again."""
         end = asyncio.create_task(service.child.wait())
         watch = asyncio.create_task(self._until_unhealthy(service))
         try:
