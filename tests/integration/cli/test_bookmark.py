@@ -169,7 +169,7 @@ def test_a_file_that_is_none(tetra, tmp_path):
     place.write_text('{"process_exec": 1}\n')
     done = tetra("getevents", "--cursor-file", str(place))
     assert done.returncode == 2
-    assert "it holds something else" in done.stderr
+    assert "not a cursor file" in done.stderr
     assert place.read_text() == '{"process_exec": 1}\n'
     missing = tetra("getevents", "--cursor-file", str(tmp_path / "no" / "place"))
     assert missing.returncode == 1

@@ -179,7 +179,7 @@ def test_port_where_nobody_speaks_is_one_line(tetra):
         done = tetra("getevents", "--server-address", address)
     assert done.returncode == 1
     assert done.stderr == (
-        f"tetra: error: connect: {address}: what answers there says nothing; "
+        f"tetra: error: connect: {address}: the server there does not answer; "
         "is it the gateway's port?\n"
     )
 
@@ -202,7 +202,7 @@ def test_node_that_nobody_heard_of_is_noticed(serve, gateway_of, make_event, tet
     gateway = gateway_of([[make_event(1)]], nodes=[NodeInfo(node_name="node1")])
     flags = ("getevents", "--last", "1", "--no-follow", "--server-address", serve(gateway))
     done = tetra(*flags, "--node", "node1", "--node", "nod2")
-    assert done.stderr == "tetra: node 'nod2' was never heard of; known: node1\n"
+    assert done.stderr == "tetra: node 'nod2' is not known; known nodes: node1\n"
     assert tetra(*flags, "--node", "nod2", "--quiet").stderr == ""
 
 

@@ -104,7 +104,7 @@ def test_client_proves_itself(serve, plain_tetragon_of, certificates, tetra):
 def test_server_without_tls_is_one_line(serve, plain_tetragon_of, certificates, tetra):
     flags = ("--tls-ca-cert-files", certificates / "cert.pem", "--retries", "0")
     done = tetra("status", "--server-address", serve(plain_tetragon_of([])), *flags)
-    assert done.stderr.endswith("TLS: the server does not speak it; leave the --tls flags out\n")
+    assert done.stderr.endswith("TLS: the server does not use TLS; leave the --tls flags out\n")
 
 
 def test_unknown_host_is_one_line(tetra):
@@ -128,25 +128,25 @@ def test_server_that_speaks_no_tls_is_one_line(serve, plain_tetragon_of, tetra, 
     flags = skip or ("--tls-server-name", "gateway.test")
     done = tetra("status", "--server-address", address, "--retries", "0", *flags)
     assert done.returncode == 1
-    assert done.stderr.endswith("TLS: the server does not speak it; leave the --tls flags out\n")
+    assert done.stderr.endswith("TLS: the server does not use TLS; leave the --tls flags out\n")
 
 
 @pytest.mark.parametrize("command", ["status", "getevents"])
 def test_server_that_wants_tls_is_one_line(tls_address, tetra, command):
     done = tetra(command, "--server-address", tls_address, "--retries", "0")
     assert done.returncode == 1
-    assert done.stderr.endswith("does it want TLS? --tls-ca-cert-files ca.pem\n")
+    assert done.stderr.endswith("does it require TLS? --tls-ca-cert-files ca.pem\n")
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("ours", "line"),
     [
-        ((), "does it want a certificate of ours? --tls-cert-file client.pem"),
+        ((), "does it require a client certificate? --tls-cert-file client.pem"),
         (("other.pem", "other-key.pem"), "does it know the authority of --tls-cert-file?"),
         (("cert.pem", "other-key.pem"), "they do not belong together; for example: --tls-cert-f"),
-        (("junk.pem", "key.pem"), "they cannot be read as a certificate and its key (without a"),
-        (("cert.pem", "locked-key.pem"), "cannot be read as a certificate and its key (without a"),
+        (("junk.pem", "key.pem"), "not a certificate and its key (without a"),
+        (("cert.pem", "locked-key.pem"), "not a certificate and its key (without a"),
     ],
 )
 def test_certificate_of_ours_that_does_not_do_is_one_line(
@@ -170,7 +170,7 @@ def test_authority_that_cannot_be_read_is_one_line(certificates, tetra, name):
     done = tetra("status", *flags)
     assert done.returncode == 2
     assert done.stderr.endswith(
-        f"{name}: no certificate in it that can be read; for example: --tls-ca-cert-files ca.pem\n"
+        f"{name}: no readable certificate in it; for example: --tls-ca-cert-files ca.pem\n"
     )
 
 

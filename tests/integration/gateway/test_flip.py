@@ -76,7 +76,7 @@ async def test_the_only_copy_is_damaged(nats_server, start_gateway, nc, tmp_path
     assert code == 3
     assert "stream: 1 messages missing (number 16 to 16): " + GONE in out
     assert "node one: 10 events missing (number 151 to 160): " + GONE in out
-    assert out.splitlines()[-1] == "not whole: 290 events of 1 node, 2 holes"
+    assert out.splitlines()[-1] == "not complete: 290 events of 1 node, 2 gaps"
     code, out, err = await tetra(gateway, "getevents", "--since", "1h", "--no-follow")
     assert (code, out.count("\n")) == (0, 290)
     assert "gap: node one: 10 events missing (number 151 to 160): " + GONE in err
@@ -249,7 +249,7 @@ async def test_a_copy_that_is_damaged_is_made_up_for_by_the_others_and_named(clu
     assert code == 3
     assert unchecked in (0, 3)  # whichever copy answers
     assert f"damage: NATS server n{victim}: its copy of the stream lacks 1 messages" in out
-    assert out.splitlines()[-1] == ("whole, but not in every copy: 300 events of 1 node, 0 holes")
+    assert out.splitlines()[-1] == ("complete, but not in every copy: 300 events of 1 node, 0 gaps")
 
 
 @pytest.mark.timeout(240)
@@ -258,7 +258,7 @@ async def test_a_copy_whose_end_was_cut_off_is_filled_by_nats_itself(cluster):
     _, file = await damage(cluster, nc, kill=True)
     async with running(settings_of(cluster.url)) as gateway:
         code, out, _ = await tetra(gateway, "verify")
-    assert (code, out.splitlines()[-1]) == (0, "whole: 300 events of 1 node, 0 holes")
+    assert (code, out.splitlines()[-1]) == (0, "complete: 300 events of 1 node, 0 gaps")
     assert argument(155) in file.read_bytes()
 
 
@@ -271,13 +271,13 @@ async def test_a_copy_that_is_removed_is_made_again_from_the_others(cluster):
     async with running(settings_of(cluster.url)) as gateway:
         code, out, _ = await tetra(gateway, "verify")
     assert code == 0
-    assert f"NATS server n{victim}: its copy of the stream could not be looked at" in out
+    assert f"NATS server n{victim}: its copy of the stream could not be read" in out
     shutil.rmtree(cluster.folders[victim] / "jetstream")
     cluster.servers[victim].start()
     await cluster.whole(nc)
     async with running(settings_of(cluster.url)) as gateway:
         code, out, _ = await tetra(gateway, "verify")
-    assert (code, out.splitlines()[-1]) == (0, "whole: 300 events of 1 node, 0 holes")
+    assert (code, out.splitlines()[-1]) == (0, "complete: 300 events of 1 node, 0 gaps")
 
 
 @pytest.mark.timeout(240)

@@ -1,4 +1,4 @@
-"""``tetra verify`` on a real stream: whole, or each hole with its cause."""
+"""``tetra verify`` on a real stream: complete, or each gap with its cause."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def test_a_whole_stream(gateway, nc):
     await two.publish(30)
     code, out = await verify(gateway)
     assert code == 0
-    assert out.splitlines()[-1] == "whole: 150 events of 2 nodes, 0 holes"
+    assert out.splitlines()[-1] == "complete: 150 events of 2 nodes, 0 gaps"
     assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["one", "120"], ["two", "30"]]
 
 
@@ -49,8 +49,8 @@ async def test_a_hole_a_loss_and_a_pause_are_listed(gateway, nc):
     assert (
         "node one: 7 events missing (number 21 to 27): lost between collector and gateway" in text
     )
-    assert "node one: 7 spool, told at " in text
-    assert "node one: 2 kernel_exit, told at " in text
+    assert "node one: 7 spool, reported at " in text
+    assert "node one: 2 kernel_exit, reported at " in text
     assert "no collector ran" in text
 
 
@@ -80,4 +80,4 @@ async def test_chosen_nodes_and_time(gateway, nc):
     await Feeder(nc, "one").publish(5)
     await Feeder(nc, "two").publish(5)
     code, out = await verify(gateway, "--node", "two", "--since", "1h")
-    assert (code, out.splitlines()[-1]) == (0, "whole: 5 events of 1 node, 0 holes")
+    assert (code, out.splitlines()[-1]) == (0, "complete: 5 events of 1 node, 0 gaps")

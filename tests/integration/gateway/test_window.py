@@ -85,7 +85,7 @@ async def test_notices_after_until_are_left_out(gateway, feeder):
 async def test_verify_since_calls_a_clean_window_whole(gateway, feeder):
     await make_history(feeder, time.time_ns())
     code, out = await verify(gateway, "--since", "30s")
-    assert (code, out.splitlines()[-1]) == (0, "whole: 20 events of 1 node, 0 holes")
+    assert (code, out.splitlines()[-1]) == (0, "complete: 20 events of 1 node, 0 gaps")
     code, out = await verify(gateway, "--since", "45s")
     assert code == 3
     assert "7 events missing" in out

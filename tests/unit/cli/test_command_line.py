@@ -66,7 +66,10 @@ def run_here(capsys, monkeypatch):
         (("loglevel", "gte"), "unknown command 'gte', did you mean get?; for example: tetra logl"),
         (("getevents", "--after", "x"), "--after: 'x' is not a cursor; for example: --after 8"),
         (("getevents", "--last", "0"), "--last: must be at least 1, and less than 2^64; for"),
-        (("getevents", "--format", "pid", "-o", "json"), "--format and --output: each says how"),
+        (
+            ("getevents", "--format", "pid", "-o", "json"),
+            "--format and --output: each chooses the form",
+        ),
         (("getevents", "-f", "process..pid"), "'process..pid': empty name in it; for example: --"),
         (("getevents", "-F", "process,"), "'': empty name in it; for example: --include-fields"),
         (("getevents", "--no-follow"), "--no-follow: prints nothing without a beginning"),

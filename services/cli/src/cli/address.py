@@ -1,4 +1,4 @@
-"""Where the server is: addresses, TLS files, and the search for it inside a container."""
+"""Addresses of servers, TLS files, and how the server is found from inside a container."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How the server proves itself to us and we to it."""
+    """How server and client prove their identity."""
 
     ca_cert_files: tuple[str, ...] = ()
     cert_file: str = ""
@@ -78,7 +78,7 @@ class Tls:
         return Credentials(roots, certificate, key), override
 
     def _check(self, roots: bytes | None) -> None:
-        # gRPC tells no more than that it failed.
+        # gRPC reports a failure without its cause.
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -88,7 +88,7 @@ class Tls:
             except (ssl.SSLError, ValueError):
                 names = ",".join(self.ca_cert_files)
                 raise UsageError(
-                    f"--tls-ca-cert-files: {names}: no certificate in it that can be read",
+                    f"--tls-ca-cert-files: {names}: no readable certificate in it",
                     "--tls-ca-cert-files ca.pem",
                 ) from None
         if self.cert_file:
@@ -98,7 +98,7 @@ class Tls:
                 why = (
                     "they do not belong together"
                     if "KEY_VALUES_MISMATCH" in str(error)
-                    else "they cannot be read as a certificate and its key (without a password)"
+                    else "not a certificate and its key (without a password)"
                 )
                 raise UsageError(
                     f"--tls-cert-file {self.cert_file}, --tls-key-file {self.key_file}: {why}",
@@ -119,14 +119,14 @@ class ServerOptions:
 
     @property
     def shows_token(self) -> bool:
-        """Whether the token would cross a network where others can read it."""
+        """Whether the token would cross a network unencrypted."""
         return bool(self.token and self.tls is None) and not all(
             address.is_local for address in self.addresses
         )
 
 
 def parse_addresses(text: str) -> tuple[Address, ...]:
-    """Return the servers in a comma-separated list; raise `UsageError` for what is none."""
+    """Return the servers in a comma-separated list; raise `UsageError` for a wrong one."""
     return tuple(_parse_address(part.strip()) for part in text.split(","))
 
 
@@ -147,15 +147,15 @@ def _parse_address(text: str) -> Address:
 
 
 def default_address() -> str:
-    """Return the address for when none was given.
+    """Return the address that is used if none is given.
 
-    A Tetragon agent on this host says in its info file where it serves. With
-    ``TETRA_DISCOVER=1``, as in the container image, it is else the first that answers of: this
-    network namespace, a container named ``gateway``, the host behind the default route.
+    It is the address in the info file of a Tetragon agent on this host. Without one, and with
+    ``TETRA_DISCOVER=1`` as in the container image, it is the first that answers of: this network
+    namespace, a container named ``gateway``, the host behind the default route.
     """
-    told = _agent_address()
-    if told:
-        return told
+    address = _agent_address()
+    if address:
+        return address
     if os.environ.get("TETRA_DISCOVER") != "1":
         return DEFAULT_ADDRESS
     for host in ("localhost", "gateway", default_route()):
@@ -214,7 +214,7 @@ def _no_password() -> str:
 
 
 def _served_certificate(address: Address) -> tuple[bytes, str]:
-    """Return the certificate the server shows, and a name in it: it is then its own root."""
+    """Return the server's certificate, to be its own root, and a name in it."""
     import ssl
 
     if address.endpoint is None:
@@ -226,7 +226,7 @@ def _served_certificate(address: Address) -> tuple[bytes, str]:
         unverified.set_alpn_protocols(["h2"])
         der = _peer_certificate(unverified, address.endpoint)
         pem = ssl.DER_cert_to_PEM_cert(der)
-        # A certificate is parsed for us only where it was verified: against itself.
+        # ssl parses a certificate only if it is verified: here, against itself.
         itself = ssl.create_default_context(cadata=pem)
         itself.check_hostname = False
         itself.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -239,7 +239,7 @@ def _served_certificate(address: Address) -> tuple[bytes, str]:
     except OSError as error:
         cause = _reason(error)
         if "wrong version number" in cause.replace("_", " "):
-            cause = "TLS: the server does not speak it; leave the --tls flags out"
+            cause = "TLS: the server does not use TLS; leave the --tls flags out"
         raise UnreachableError(f"read certificate: {address}: {cause}") from None
     names = [str(entry[1]) for entry in parsed.get("subjectAltName", ()) if len(entry) == 2]
     return pem.encode(), names[0].replace("*", "any") if names else ""

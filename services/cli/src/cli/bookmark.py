@@ -1,9 +1,9 @@
-"""``--cursor-file``: a place in the stream that outlives a kill, and in what was printed from it.
+"""``--cursor-file``: a place in the stream, and in the output, that survives a kill.
 
-Where standard output is a regular file the bookmark holds its length, too. What a killed `tetra`
-printed behind that place is cut off before the next one prints it again, so each event stands there
-once, whenever the kill came. A pipe or a terminal takes nothing back: what was printed since the
-bookmark was written, at most one batch, comes a second time.
+If stdout is a regular file, the bookmark also holds its length. Output beyond that length is from a
+`tetra` that was killed; it is removed before the next `tetra` prints it again, so each event is in
+the file once. A pipe or a terminal cannot be cut: at most one batch, printed since the bookmark was
+written, is printed a second time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cli.cursor import cursor_text, parse_cursor
 from cli.errors import TetraError, UsageError
 from tetra.v1.stream_pb2 import Cursor
 
-# Into a file the place is written this often, after what it stands for is on disk.
+# The bookmark of a regular file is written this often, after the output itself is on disk.
 _EVERY_S = 1.0
-# Written over in place, in one piece that no kill can tear and that a full disk has room for.
+# Overwritten in place: one write that a kill cannot tear and that needs no free disk space.
 _RECORD_BYTES = 256
 
 
 class _Length(NamedTuple):
-    """How far a file had been written."""
+    """How far a file was written."""
 
     device: int
     inode: int
@@ -38,15 +38,15 @@ class Bookmark:
     """The file, locked from `__init__` to `close`."""
 
     def __init__(self, path: Path, output_fd: int) -> None:
-        """Open or make the file at ``path``; raise `TetraError` if that cannot be done.
+        """Open or create the file at ``path``; raise `TetraError` if that fails.
 
-        ``output_fd``: where events are printed.
+        Events are printed to ``output_fd``.
         """
         self._path = path
         self._output_fd = output_fd
-        self.cursor: Cursor | None = None  # where to go on; None: nowhere yet
-        self.since_ns = 0  # no event before this time is wanted, calendar clock
-        # While a snapshot comes, its cursor stays where it was taken: it begins anew or is over.
+        self.cursor: Cursor | None = None  # where to continue; None: no place yet
+        self.since_ns = 0  # events before this time are left out, calendar clock
+        # The cursor of a snapshot does not move: until it is complete, it is requested again.
         self.snapshot = False
         self._snapshot_at: Cursor | None = None
         self._length: _Length | None = None
@@ -64,14 +64,14 @@ class Bookmark:
         self._load(os.pread(self._fd, _RECORD_BYTES, 0))
 
     def begin(self) -> int:
-        """Cut off what comes again, note where the output begins; return how many bytes went."""
+        """Remove output that is printed again; return the number of its bytes."""
         cut = self._cut()
         self._length = self._now(begun=False)
         self._save()
         return cut
 
     def passed(self, cursor: Cursor | None) -> None:
-        """Note that all up to ``cursor`` is printed; None: nothing can be gone on from yet."""
+        """Note that all events up to ``cursor`` are printed; None: there is no cursor yet."""
         if cursor is None:
             return
         if self.snapshot:
@@ -101,7 +101,7 @@ class Bookmark:
         except (ValueError, KeyError, TypeError, UsageError):
             os.close(self._fd)
             raise UsageError(
-                f"--cursor-file: {self._path}: it holds something else", "a name that is free"
+                f"--cursor-file: {self._path}: not a cursor file", "a new file name"
             ) from None
 
     def _save(self) -> None:
@@ -111,7 +111,7 @@ class Bookmark:
             "output": self._length,
         }
         try:
-            if self._length is not None:  # first what is printed, then that it is
+            if self._length is not None:  # the output first, then its length
                 os.fdatasync(self._output_fd)
             os.pwrite(self._fd, f"{json.dumps(record):<{_RECORD_BYTES - 1}}\n".encode(), 0)
             if self._length is not None:
@@ -122,7 +122,7 @@ class Bookmark:
         self._dirty = False
 
     def _cut(self) -> int:
-        """Shorten the output to where the bookmark lies, if it is the same file and longer."""
+        """Shorten the output to the length in the bookmark, if it is the same file and longer."""
         there, now = self._length, self._now(begun=False)
         if there is None or now is None or there[:2] != now[:2]:
             return 0
@@ -137,9 +137,9 @@ class Bookmark:
         return beyond
 
     def _now(self, *, begun: bool) -> _Length | None:
-        """Return how far the output is written; None where it is no regular file.
+        """Return how far the output is written; None if it is not a regular file.
 
-        ``begun``: something was written. Before that, a file to append to stands at 0.
+        ``begun``: something was written. Before that, the position in a file to append to is 0.
         """
         about = os.fstat(self._output_fd)
         if not stat.S_ISREG(about.st_mode):

@@ -1,4 +1,4 @@
-"""Cursors as text: ``<stream sequence>:<index>``, and ``:<time stored, ns>`` where it is known."""
+"""Cursors as text: ``<stream sequence>:<index>``, and ``:<time stored, ns>`` if it is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cursor_text(cursor: Cursor) -> str:
 
 
 def parse_cursor(text: str) -> Cursor:
-    """Return the cursor in ``text``; raise `UsageError` if there is none."""
+    """Return the cursor in ``text``; raise `UsageError` if it is not one."""
     found = re.fullmatch(r"(\d{1,20}):(\d{1,10})(?::(\d{1,20}))?", text.strip())
     if found:
         sequence, index, stored_ns = int(found[1]), int(found[2]), int(found[3] or 0)

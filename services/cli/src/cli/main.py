@@ -1,6 +1,6 @@
 """``tetra``: parse, run a command, turn errors into one line and an exit code.
 
-Exit codes: 0 done (also after Ctrl-C or when the reader of a pipe has gone), 1 it failed (no
+Exit codes: 0 done (also after Ctrl-C or when the reader closes a pipe), 1 it failed (no
 server, broken stream), 2 the command line is wrong, 3 ``verify`` found events missing.
 """
 
@@ -59,7 +59,7 @@ def _run(tetra: click.Group, context: click.Context) -> int:
     except OSError as error:
         if commands.is_debug(context):
             raise
-        # A full disk behind stdout, a terminal that has gone. Files that are read are TetraErrors.
+        # A full disk behind stdout, a closed terminal. Errors of other files are TetraErrors.
         cause = (error.strerror or str(error)).lower()
         return _quietly(_fail(TetraError(f"write: standard output: {cause}")))
 

@@ -17,15 +17,15 @@ from tetragon.tetragon_pb2 import Process
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One process image: from an exec to the next one or to the end."""
+    """One process image: from an exec to the next exec or to the exit."""
 
     exec_id: str
     parent_id: str
     node: str
     pid: int
     text: str  # who and what, printable
-    start_s: float  # 0 where it is not known
-    kernel: bool = False  # a thread of the kernel's own
+    start_s: float  # 0 if it is not known
+    kernel: bool = False  # a kernel thread
     end_s: float | None = None
     how: str = ""  # printable: "exit 1", a signal or "exec"
     counts: Counter[str] = field(default_factory=Counter)  # of events that are no start or end
@@ -37,7 +37,7 @@ class Entry:
         return self.start_s, self.pid
 
     def ran(self, now_s: float | None = None) -> str:
-        """Return how long it ran, or has run so far; nothing where that is not known."""
+        """Return how long it ran, or has run; nothing if that is not known."""
         until = self.end_s if self.end_s is not None else now_s
         return duration_text(until - self.start_s) if until is not None and self.start_s else ""
 
@@ -57,7 +57,7 @@ class ProcessTree:
     """The processes of one or more nodes, each under its parent."""
 
     def __init__(self, *, keeps_ended: int) -> None:
-        """Make an empty tree; beyond ``keeps_ended``, those without living descendants go."""
+        """Keep at most ``keeps_ended`` ended processes that have no running descendant."""
         self.entries: dict[str, Entry] = {}
         self.roots: list[Entry] = []
         self.running = 0
@@ -65,7 +65,7 @@ class ProcessTree:
         self._keeps_ended = self._full_at = keeps_ended
 
     def add(self, event: GetEventsResponse) -> None:
-        """Take an event in, as its kind does."""
+        """Add an event, as its kind does."""
         kind_of(event.WhichOneof("event")).tree(self, event)
 
     def start(self, event: GetEventsResponse, process: Process, parent: Process | None) -> None:
@@ -100,7 +100,7 @@ class ProcessTree:
         return self._known(event.node_name, process)
 
     def _known(self, node: str, process: Process) -> Entry | None:
-        """Return the entry of ``process``, made and hung under its parent if it is new."""
+        """Return the entry of ``process``; add it under its parent if it is new."""
         exec_id = process.exec_id
         if not exec_id:
             return None
@@ -126,7 +126,7 @@ class ProcessTree:
                 insort(above.children, entry, key=lambda child: child.age)
             if len(self.entries) - self.running > self._full_at:
                 self.forget_ended()
-                # What is left has living descendants: looking again soon would find the same.
+                # The rest has running descendants: another look soon would find the same.
                 self._full_at = max(self._keeps_ended, 2 * (len(self.entries) - self.running))
         return entry
 
@@ -136,9 +136,9 @@ class ProcessTree:
         entry.end_s, entry.how = moment_s, how
 
     def forget_ended(self, before_s: float | None = None) -> None:
-        """Forget processes that ended (before a time), with no running descendant.
+        """Drop processes that ended (before a time) and have no running descendant.
 
-        Where a process went on with another file, that image takes the forgotten one's place.
+        If such a process continues with another file, the new image takes its place.
         """
 
         def pruned(entries: list[Entry]) -> list[Entry]:
@@ -175,7 +175,7 @@ class ProcessTree:
     ) -> Iterator[tuple[Entry, tuple[bool, ...]]]:
         """Yield each entry with, for each of its ancestors and itself, whether it is the last.
 
-        What ``shows`` is false for is left out with all that descends from it.
+        Entries that ``shows`` rejects are left out with their descendants.
         """
         stack: list[tuple[Entry, tuple[bool, ...]]] = []
 
@@ -191,7 +191,7 @@ class ProcessTree:
 
 
 def _following_image(entry: Entry) -> Entry | None:
-    """Return what the process of ``entry`` runs since it ended by an exec."""
+    """Return the next image of a process whose image ``entry`` ended with an exec."""
     if entry.how != "exec":
         return None
     return next((child for child in entry.children if child.pid == entry.pid), None)
@@ -199,7 +199,7 @@ def _following_image(entry: Entry) -> Entry | None:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The strokes of a tree."""
+    """The strokes that draw a tree."""
 
     fork: str = "├─ "
     last: str = "└─ "
@@ -212,7 +212,7 @@ class Branches:
         return cls() if unicode else cls("|- ", "`- ", "|  ", "   ")
 
     def before(self, lasts: tuple[bool, ...]) -> str:
-        """Return what stands before an entry; roots have nothing before them."""
+        """Return the strokes before an entry; a root has none."""
         if len(lasts) < 2:
             return ""
         stem = "".join(self.blank if last else self.through for last in lasts[1:-1])

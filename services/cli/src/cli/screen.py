@@ -1,6 +1,6 @@
-"""A full-screen view on a live stream: keys, drawing at intervals, a clean end.
+"""A full-screen view of a live stream: keys, drawing at intervals, a clean end.
 
-The stream is read in a thread, so that keys and resizing are followed while nothing happens.
+The stream is read in a thread, so that keys and resizing work while no event comes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from cli.client import Client, ResumePolicy
+from cli.client import Client
 from cli.errors import UsageError
 from cli.resume import Batch
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
 _NOTICE_S = 5.0
-_QUEUE_BATCHES = 8  # a full queue holds the stream up: the gateway then catches up for us
+_QUEUE_BATCHES = 8  # a full queue stops the stream; the gateway then sends what is missed later
 _POLL_S = 0.1
-_DRAIN_S = 0.1  # under a flood of events keys are followed at least this often
+_DRAIN_S = 0.1  # keys are read at least this often, however many events come
 
 _KEYS = {
     b"\x1b[A": "up",
@@ -49,20 +49,20 @@ _KEYS = {
 
 
 class View(Protocol):
-    """What a screen shows."""
+    """The content of a screen."""
 
     def take(self, batch: Batch) -> None:
-        """Take events in."""
+        """Take a batch of events."""
 
     def press(self, key: str) -> None:
-        """Follow a key."""
+        """React to a key."""
 
-    def draw(self, width: int, height: int, said: str) -> RenderableType:
-        """Return the whole screen; ``said`` is a notice, shown instead of the keys."""
+    def draw(self, width: int, height: int, notice: str) -> RenderableType:
+        """Return the whole screen; a ``notice`` is shown instead of the keys."""
 
 
 class Feed:
-    """Batches of a stream, read in a thread of its own."""
+    """Batches of a stream, read in a thread."""
 
     def __init__(self, client: Client, request: StreamEventsRequest) -> None:
         self._client = client
@@ -73,14 +73,14 @@ class Feed:
     def _read(self) -> None:
         try:
             self._client.warn_of_unknown_nodes(self._request.nodes)
-            for batch in self._client.stream(self._request, ResumePolicy()):
+            for batch in self._client.stream(self._request):
                 self._queue.put(batch)
             self._queue.put(None)
         except BaseException as error:  # carried to the main thread
             self._queue.put(error)
 
     def drain(self, view: View, deadline_s: float) -> bool:
-        """Give waiting batches to ``view``; return False at the end, raise what the stream did."""
+        """Pass waiting batches to ``view``; return False at the end; raise errors of the stream."""
         while time.monotonic() < deadline_s:
             try:
                 item = self._queue.get_nowait()
@@ -95,13 +95,13 @@ class Feed:
 
 
 class _Notice:
-    """What was last said about the connection; it goes after a while."""
+    """The last notice about the connection; it disappears after a while."""
 
     def __init__(self) -> None:
         self._text = ""
         self._until_s = 0.0
 
-    def say(self, text: str, for_s: float = _NOTICE_S) -> None:
+    def show(self, text: str, for_s: float = _NOTICE_S) -> None:
         self._text, self._until_s = text, time.monotonic() + for_s
 
     def __str__(self) -> str:
@@ -118,8 +118,8 @@ def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: 
     from rich.live import Live
 
     notice = _Notice()
-    client.notice = notice.say
-    # The terminal's size is the terminal's: an exported COLUMNS would not follow its resizing.
+    client.notice = notice.show
+    # The size comes from the terminal: an exported COLUMNS would not follow its resizing.
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     console = Console(_environ=environment)
     live = Live(console=console, screen=True, auto_refresh=False)
@@ -129,7 +129,7 @@ def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: 
         size = console.size
         while True:
             if not feed.drain(view, time.monotonic() + min(interval_s, _DRAIN_S)):
-                notice.say("the stream has ended   q quit", float("inf"))
+                notice.show("the stream has ended   q quit", float("inf"))
             for key in pressed():
                 if key == "q":
                     return
@@ -138,7 +138,7 @@ def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: 
             if suspended:
                 live.stop()
                 pressed.release()
-                suspended.clear()  # stands still here, until fg
+                suspended.stop()  # until fg
                 pressed.take()
                 live.start()
                 next_draw_s = 0.0
@@ -149,28 +149,28 @@ def watch(client: Client, request: StreamEventsRequest, view: View, interval_s: 
 
 
 class _Suspended:
-    """Whether Ctrl-Z was pressed; the shell must not get a terminal that is still ours."""
+    """Whether Ctrl-Z was pressed. The terminal is restored before the process stops."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self._requested
 
-    def ask(self, signum: int, frame: object) -> None:
-        self._asked = True
+    def request(self, signum: int, frame: object) -> None:
+        self._requested = True
 
-    def clear(self) -> None:
-        self._asked = False
+    def stop(self) -> None:
+        self._requested = False
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, self.ask)
+        signal.signal(signal.SIGTSTP, self.request)
 
 
 @contextmanager
 def _suspension() -> Iterator[_Suspended]:
     suspended = _Suspended()
-    before = signal.signal(signal.SIGTSTP, suspended.ask)
+    before = signal.signal(signal.SIGTSTP, suspended.request)
     try:
         yield suspended
     finally:
@@ -179,7 +179,7 @@ def _suspension() -> Iterator[_Suspended]:
 
 @contextmanager
 def _keys() -> Iterator[_Pressed]:
-    """Switch the terminal to single keys without echo, and back whatever happens."""
+    """Switch the terminal to single keys without echo; restore it in any case."""
     pressed = _Pressed(sys.stdin.fileno())
     try:
         pressed.take()
@@ -200,12 +200,12 @@ class _Pressed:
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
     def __call__(self) -> list[str]:
-        """Return the keys pressed; wait a moment for the first."""
+        """Return the keys that were pressed; wait a moment for the first."""
         if not select.select([self._fd], [], [], _POLL_S)[0]:
             return []
         data = os.read(self._fd, 64)
         if not data:
-            return ["q"]  # the terminal has gone
+            return ["q"]  # the terminal was closed
         if data in _KEYS:
             return [_KEYS[data]]
         return [_KEYS.get(bytes([byte]), chr(byte)) for byte in data if byte != 0x1B]

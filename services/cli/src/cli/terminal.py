@@ -1,4 +1,4 @@
-"""What a terminal may be sent: colours where they are wanted, no control characters ever."""
+"""Output to terminals: colours where they are wanted, and never control characters."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _NAMED_ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 
 def wants_colour(mode: ColourMode, stream: TextIO) -> bool:
-    """Tell whether ``stream`` gets colours; ``NO_COLOR`` and ``TERM=dumb`` turn ``auto`` off."""
+    """Return whether ``stream`` gets colours; ``NO_COLOR`` and ``TERM=dumb`` turn ``auto`` off."""
     if mode != "auto":
         return mode == "always"
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -108,8 +108,8 @@ class Output:
     def stdout(cls, *, exact: bool = False) -> "Output":
         """Return standard output in the locale's encoding; raise `TetraError` if it is closed.
 
-        ``exact`` means UTF-8 in files and pipes whatever the locale: a terminal alone has to be
-        spoken to in its own encoding.
+        ``exact`` means UTF-8 in files and pipes, whatever the locale; a terminal always gets its
+        own encoding.
         """
         if sys.stdout is None:
             raise TetraError("write: standard output: it is closed")
@@ -117,7 +117,7 @@ class Output:
         return cls(sys.stdout.buffer, encoding if sys.stdout.isatty() or not exact else "utf-8")
 
     def write(self, text: str | bytes) -> None:
-        """Write and flush; raise `BrokenPipeError` when the reader has gone."""
+        """Write and flush; raise `BrokenPipeError` when the reader has closed the pipe."""
         if not text:
             return
         if isinstance(text, str):

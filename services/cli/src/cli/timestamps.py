@@ -1,4 +1,4 @@
-"""Times: what people type, and durations as people read them."""
+"""Times as they are typed, and durations as they are printed."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_time(text: str, now: float | None = None) -> Timestamp:
-    """Return the moment that ``text`` names.
+    """Return the time in ``text``.
 
-    Understood are a duration (so long ago), RFC 3339 or ISO 8601 (local time where no zone is
+    It may be a duration (so long ago), RFC 3339 or ISO 8601 (local time where no zone is
     given), ``HH:MM[:SS]`` (today), ``now``, ``today``, ``yesterday`` and ``@`` with Unix seconds.
     """
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -93,7 +93,7 @@ def _iso_ns(text: str) -> int:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration for people: ``3ms``, ``1.2s``, ``4m05s``, ``3h07m``, ``2d04h``."""
+    """Return a duration as ``3ms``, ``1.2s``, ``4m05s``, ``3h07m`` or ``2d04h``."""
     if seconds < 1:
         return f"{max(seconds, 0) * 1000:.0f}ms"
     if seconds < 60:

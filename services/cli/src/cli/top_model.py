@@ -1,4 +1,4 @@
-"""What ``tetra top`` counts: starts and ends a second by group, the longest running, losses."""
+"""The figures of ``tetra top``: starts and ends a second by group, the longest running, losses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tetragon.tetragon_pb2 import Process
 
 GROUPS = ("binary", "user", "container", "node")
 _WINDOW_S = 10
-_KEPT_TOTALS = 5_000  # groups whose totals are remembered; beyond twice that the rarest go
+_KEPT_TOTALS = 5_000  # groups with a total; at twice as many, the smallest are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process that has not ended yet."""
+    """A process that has not ended."""
 
     pid: int
     user: str
@@ -132,7 +132,7 @@ class TopModel:
         return sorted(rows, key=lambda r: (-r.starts_per_s - r.ends_per_s, -r.total, r.name))
 
     def longest(self, count: int) -> list[Running]:
-        """Return the processes that have run longest; those of unknown start are left out."""
+        """Return the processes that have run longest, without those of unknown start."""
         known = (process for process in self.running.values() if process.start_s)
         return nsmallest(count, known, key=attrgetter("start_s"))
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def run(args: Args) -> int:
     """Print events until their end."""
     if args.format and args.output:
-        raise UsageError("--format and --output: each says how lines look", "--format pid,binary")
+        raise UsageError(
+            "--format and --output: each chooses the form of the output", "--format pid,binary"
+        )
     output = Output.stdout(exact=args.output == "compact")
     request = request_from(args)
     if not args.quiet:
@@ -78,21 +80,22 @@ def _batches(
 
         yield from read_events(request, max_line_bytes=args.max_recv_size, quiet=args.quiet)
         return
-    from cli.client import Client, ResumePolicy
+    from cli.client import Client
     from cli.cursor import cursor_text
     from cli.errors import UnsupportedError
     from cli.progress_line import ProgressLine
+    from cli.reconnect import ResumePolicy
 
     line = ProgressLine(quiet=args.quiet)
 
-    def tell(text: str) -> None:
+    def print_notice(text: str) -> None:
         line.clear()
         if not args.quiet:
             notice(text)
 
     policy = ResumePolicy(always=args.reconnect, wait_s=args.reconnect_wait)
     cursor = None
-    with Client(server_options(args), notice=tell, progress=line.show) as client:
+    with Client(server_options(args), notice=print_notice, progress=line.show) as client:
         if not args.quiet:
             client.warn_of_unknown_nodes(args.node)
         try:

@@ -52,7 +52,7 @@ def run(args: Args) -> int:
         while time.monotonic() < end_s and feed.drain(view, end_s):
             time.sleep(min(0.05, max(0.0, end_s - time.monotonic())))
     picture = view.picture(terminal_width() or 80, _ONCE_LINES, time.time())
-    # The keys at the bottom, and blank lines before them, are for a screen.
+    # Keys, and the blank lines before them, are for a screen only.
     lines = [line.rstrip() for line in picture.plain.splitlines()[:-1]]
     output.write("\n".join(lines).rstrip("\n") + "\n")
     return 0
@@ -77,12 +77,12 @@ class TopView:
         """Choose a group."""
         self._group = _BY_KEY.get(key, self._group)
 
-    def draw(self, width: int, height: int, said: str) -> RenderableType:
-        """Return header, rates, longest running, and the keys or what was said."""
-        return self.picture(width, height, time.time(), said)
+    def draw(self, width: int, height: int, notice: str) -> RenderableType:
+        """Return header, rates, longest running, and the keys or a notice."""
+        return self.picture(width, height, time.time(), notice)
 
-    def picture(self, width: int, height: int, now_s: float, said: str = "") -> Text:
-        """Return what `draw` does, for a given time."""
+    def picture(self, width: int, height: int, now_s: float, notice: str = "") -> Text:
+        """Return the screen at a given time."""
         from rich.text import Text
 
         model = self.model
@@ -106,7 +106,7 @@ class TopView:
             *running,
         ]
         lines = [*lines, *[Text()] * height][: max(0, height - 1)]
-        foot = Text(self._fit.padded(visible(said) or _KEYS, width), style="reverse")
+        foot = Text(self._fit.padded(visible(notice) or _KEYS, width), style="reverse")
         text = Text("\n").join([*lines, foot])
         text.no_wrap, text.overflow = True, "crop"
         return text

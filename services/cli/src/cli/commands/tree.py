@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 _KEYS = "q quit   ↑↓ PgUp PgDn g G move   e ended   t kernel threads   p pause"
 _INTERVAL_S = 0.25
-_KEPT_ENDED = 5_000  # for as long as --keep says, but no more than this
+_KEPT_ENDED = 5_000  # at most, within the time of --keep
 
 
 def run(args: Args) -> int:
     """Show or print the tree."""
-    from cli.client import Client, ResumePolicy
+    from cli.client import Client
 
     output = Output.stdout()
     request = lifecycle_request(args.node)
@@ -50,14 +50,14 @@ def run(args: Args) -> int:
     )
     request.no_follow = True
     with Client(server_options(args), notice=notice) as client:
-        for batch in client.stream(request, ResumePolicy()):
+        for batch in client.stream(request):
             renderer.render(batch.events)
     output.write(renderer.finish())
     return 0
 
 
 def lifecycle_request(nodes: list[str]) -> StreamEventsRequest:
-    """Return a request for the processes of now and for execs and exits from now on."""
+    """Return a request for the running processes, and for execs and exits from now on."""
     from tetra.v1.stream_pb2 import StreamEventsRequest
     from tetragon.events_pb2 import PROCESS_EXEC, PROCESS_EXIT, Filter
 
@@ -67,7 +67,7 @@ def lifecycle_request(nodes: list[str]) -> StreamEventsRequest:
 
 
 class TreeView:
-    """The tree with a place to look from."""
+    """The visible part of the tree."""
 
     def __init__(self, keep_s: float, address: str, *, unicode: bool = True) -> None:
         from cli.process_tree import Branches, ProcessTree
@@ -85,7 +85,7 @@ class TreeView:
         self._paused: list[Batch] | None = None
 
     def take(self, batch: Batch) -> None:
-        """Take events in, or keep them for later while paused."""
+        """Take a batch, or keep it for later while paused."""
         if self._paused is not None:
             self._paused.append(batch)
             return
@@ -110,12 +110,12 @@ class TreeView:
             for batch in waiting or ():
                 self.take(batch)
 
-    def draw(self, width: int, height: int, said: str) -> RenderableType:
-        """Return header, the visible part of the tree, and the keys or what was said."""
-        return self.picture(width, height, time.time(), said)
+    def draw(self, width: int, height: int, notice: str) -> RenderableType:
+        """Return header, the visible part of the tree, and the keys or a notice."""
+        return self.picture(width, height, time.time(), notice)
 
-    def picture(self, width: int, height: int, now_s: float, said: str = "") -> Text:
-        """Return what `draw` does, for a given time."""
+    def picture(self, width: int, height: int, now_s: float, notice: str = "") -> Text:
+        """Return the screen at a given time."""
         from rich.text import Text
 
         if self._paused is None:
@@ -135,7 +135,7 @@ class TreeView:
         for line in self._lines(shown, width, now_s, several=len(nodes) > 1):
             text.append("\n").append_text(line)
         text.append("\n" * (self._page - len(shown) + 1))
-        text.append(self._fit.padded(visible(said) or self._keys, width), style="reverse")
+        text.append(self._fit.padded(visible(notice) or self._keys, width), style="reverse")
         return text
 
     def _nodes(self) -> list[str]:
@@ -145,7 +145,7 @@ class TreeView:
         from rich.cells import cell_len
         from rich.text import Text
 
-        # Short, but for an end that somebody made up.
+        # States are short, except the signal name of a malformed event.
         states = [self._fit(_state(entry, now_s), width // 3) for entry, _ in rows]
         column = max(map(cell_len, states), default=0)
         for (entry, lasts), state in zip(rows, states, strict=True):

@@ -1,4 +1,4 @@
-"""Notices about events that are missing, as people read them."""
+"""Notices about missing events, as text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ _CAUSES = {
     GapNotice.CAUSE_MISSING_SEQUENCE: "lost between collector and gateway",
     GapNotice.CAUSE_COLLECTOR_DOWN: "no collector ran",
     GapNotice.CAUSE_STREAM_DAMAGED: "the stream had them and lacks them now; NATS reports no cause",
-    GapNotice.CAUSE_MALFORMED: "could not be read and are left out: who publishes there?",
+    GapNotice.CAUSE_MALFORMED: "malformed and left out: which program publishes there?",
 }
 
 
-COPIES = frozenset({GapNotice.CAUSE_COPY_DAMAGED, GapNotice.CAUSE_COPY_UNSEEN})  # not gaps at all
+COPIES = frozenset(
+    {GapNotice.CAUSE_COPY_DAMAGED, GapNotice.CAUSE_COPY_UNSEEN}
+)  # of one copy: no event is missing
 
 
 def gap_text(gap: GapNotice) -> str:
@@ -31,12 +33,12 @@ def gap_text(gap: GapNotice) -> str:
 
 
 def _copy_text(gap: GapNotice) -> str:
-    where = f"NATS server {gap.server}" if gap.server else "one of NATS's servers"
+    where = f"NATS server {gap.server}" if gap.server else "a NATS server"
     if gap.cause == GapNotice.CAUSE_COPY_UNSEEN:
-        return f"copy: {where}: its copy of the stream could not be looked at"
+        return f"copy: {where}: its copy of the stream could not be read"
     return (
         f"damage: {where}: its copy of the stream lacks {gap.count} messages{_span(gap)}; "
-        "another copy has them, nothing is missing; to mend it, stop that server, remove its "
+        "another copy has them, nothing is missing; to repair it, stop that server, remove its "
         "jetstream folder, start it"
     )
 

@@ -145,7 +145,7 @@ class LifecycleRenderer:
     def _columns(self, texts: _Texts) -> int:
         if not texts.emoji:
             return cell_count(_text(self._plain, *texts)[:-1])
-        # Terminals draw the signs of labels in two columns; tables of widths say one for some.
+        # Terminals draw the signs of labels in two columns; tables of widths have one for some.
         return _EMOJI_COLUMNS + cell_count(_text(self._plain, *texts._replace(emoji=""))[:-1])
 
 

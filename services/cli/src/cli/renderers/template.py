@@ -105,7 +105,7 @@ class TemplateRenderer:
 
 
 def is_field(name: str) -> bool:
-    """Tell whether any kind of event has a field at this path."""
+    """Return whether any kind of event has a field at this path."""
     return bool(_kinds_with(name.split("."), through_lists=True))
 
 
@@ -122,7 +122,7 @@ def _kinds_with(path: list[str], *, through_lists: bool = False) -> set[str]:
     return {
         kind.name
         for kind in GetEventsResponse.DESCRIPTOR.oneofs_by_name["event"].fields
-        if _leads_somewhere(kind.message_type, path, through_lists=through_lists)
+        if _has_path(kind.message_type, path, through_lists=through_lists)
     }
 
 
@@ -131,8 +131,8 @@ def _field(name: str) -> _Field:
         return WORDS[name]
     path = name.split(".")
     kinds = _kinds_with(path)
-    whole = _leads_somewhere(GetEventsResponse.DESCRIPTOR, path)
-    if not kinds and not whole:
+    is_top_level = _has_path(GetEventsResponse.DESCRIPTOR, path)
+    if not kinds and not is_top_level:
         hint = did_you_mean(name, WORDS)
         raise UsageError(f"--format: no event has a field {name!r}{hint}", _EXAMPLE)
     encoder = JsonEncoder(extensions=True)
@@ -141,12 +141,12 @@ def _field(name: str) -> _Field:
         kind = event.WhichOneof("event")
         if kind in kinds:
             return _value(getattr(event, kind), path, encoder)
-        return _value(event, path, encoder) if whole else ""
+        return _value(event, path, encoder) if is_top_level else ""
 
     return field
 
 
-def _leads_somewhere(
+def _has_path(
     descriptor: Descriptor | None, path: list[str], *, through_lists: bool = False
 ) -> bool:
     for name in path:

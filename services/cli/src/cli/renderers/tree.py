@@ -15,11 +15,11 @@ from cli.terminal import Fit, visible
 from tetragon.events_pb2 import GetEventsResponse
 
 _KEPT_ENDED = 100_000  # about 1 kB each
-_LEAST_COLUMNS = 16  # that a process gets however deep it is
+_LEAST_COLUMNS = 16  # for a process, however deep it is
 
 
 class TreeRenderer:
-    """Collects, and shows the tree at the end."""
+    """``-o tree``: collects events and prints the tree at the end."""
 
     def __init__(
         self, *, colour: bool = False, unicode: bool = True, width: int | None = None
@@ -27,17 +27,17 @@ class TreeRenderer:
         self._tree = ProcessTree(keeps_ended=_KEPT_ENDED)
         self._branches = Branches.of(unicode=unicode)
         self._fit = Fit(unicode=unicode)
-        self._width = width  # None: as long as they are
+        self._width = width  # None: lines are not cut
         self._dim, self._reset = ("\x1b[2m", "\x1b[0m") if colour else ("", "")
 
     def render(self, events: Iterable[GetEventsResponse]) -> str:
-        """Take the events in; a tree has its shape only at the end."""
+        """Add the events; the tree is complete only at the end."""
         for event in events:
             self._tree.add(event)
         return ""
 
     def finish(self) -> str:
-        """Return the whole tree; a line with its name before each node if there are several."""
+        """Return the tree; with several nodes, a line with the name before each."""
         several = len({root.node for root in self._tree.roots}) > 1
         lines = []
         node = None
