@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from typing import Any
 
 from collector.bpf import compiler, maps
 from collector.bpf.btf import Btf
+from collector.bpf.features import Features
 from collector.bpf.maps import BpfMap, MapSpec, MapType, possible_cpus
 from collector.bpf.ring import Ring
+from collector.policies.check import Host
 from collector.policies.counters import SelectorCounts
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
 from collector.policies.plan import (
@@ -29,6 +32,7 @@ from collector.policies.plan import (
     SyscallArgument,
     Target,
 )
+from collector.policies.plan_policy import check_document
 from collector.policies.translate import Kernel, Translation, translate
 from collector.records.tracing import decode_tracing
 from collector.records.values import TracingRecord
@@ -117,7 +121,7 @@ class Machine:
     def compile(self, translation: Translation) -> dict[str, bytes]:
         """Return the bytecode of each function; a text is compiled once."""
         if translation.text not in self._codes:
-            names = tuple(one.function for one in translation.programs)
+            names = translation.functions
             source = compiler.Source(translation.text, names)
             self._codes[translation.text] = asyncio.run(
                 compiler.compile_source(source, BPF / "shim")
@@ -201,3 +205,14 @@ def in_child(action: Callable[[], None]) -> int:
             os._exit(0)
     os.waitpid(pid, 0)
     return pid
+
+
+@cache
+def host() -> Host:
+    """What plans depend on, of this machine."""
+    return Host.of(Features(btf()))
+
+
+def plan_of(document: str) -> Plan:
+    """Return the plan of a document; raise `PolicyErrors`."""
+    return check_document(textwrap.dedent(document), "test.yaml", host())

@@ -30,6 +30,7 @@ class Command(IntEnum):
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
+    PROG_TEST_RUN = 10
     BTF_GET_FD_BY_ID = 19
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17

@@ -25,11 +25,12 @@ from collector.bpf.compiler import Source
 from collector.bpf.maps import MapSpec, MapType
 from collector.bpf.objects import Objects
 from collector.bpf.objects import Plan as ObjectPlan
+from collector.bpf.programs import Kind
 from collector.errors import ProbeError
 from collector.policies import counters
 from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
 from collector.policies.loaded import loaded_policy
-from collector.policies.maps import POLICIES_MAX, shared_specs
+from collector.policies.maps import POLICIES_MAX, image_specs, shared_specs
 from collector.policies.plan import HookStatus, Plan
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import LoadedPolicy
@@ -187,13 +188,15 @@ class KernelBackend:
             return await asyncio.to_thread(both)
 
     async def _compiled(self, translation: Translation) -> dict[str, bytes]:
-        names = tuple(one.function for one in translation.programs)
+        names = translation.functions
         known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
+        kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
+        known |= {spec.name: spec for spec in image_specs()}
         known |= {own.spec.name: own.spec for own in translation.own}
         plan = ObjectPlan(
             Source(translation.text, names),
             tuple(known[name] for name in translation.maps),
-            tuple(ProgramPlan(one.function, KINDS[one.mechanism]) for one in translation.programs),
+            tuple(ProgramPlan(name, kinds.get(name, Kind.RAW_TRACEPOINT)) for name in names),
         )
         built = await self.objects.get(plan)
         return {code.plan.name: code.instructions for code in built.object.programs}

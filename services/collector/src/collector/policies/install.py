@@ -16,8 +16,9 @@ from collector.bpf import links, maps, programs
 from collector.bpf.bytecode import ProgramCode, ProgramPlan, relocate, relocations
 from collector.bpf.links import Link, Uprobe
 from collector.bpf.maps import BpfMap
-from collector.bpf.programs import Kind, Program, ProgramSpec
+from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.policies.dispatch import Dispatcher
+from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
     LOSS_REASONS,
     LOST,
@@ -29,7 +30,7 @@ from collector.policies.maps import (
     loss_key,
     shared_specs,
 )
-from collector.policies.numbers import Number, bind
+from collector.policies.numbers import LIST, Number, bind
 from collector.policies.plan import Mechanism, Target
 from collector.policies.translate import Generated, Translation
 
@@ -75,11 +76,12 @@ class SharedMaps:
 
     fds: dict[str, int]
     dispatcher: Dispatcher
+    images: Images
     _own: dict[str, BpfMap]
     _modes: memoryview
 
     @classmethod
-    def create(cls, events: int, processes: int) -> SharedMaps:
+    def create(cls, events: int, processes: int, procfs: Path = Path("/proc")) -> SharedMaps:
         """Create them; raise `ProbeError`."""
         own = {spec.name: maps.create(spec) for spec in shared_specs()}
         fds = {"events": events, "processes": processes}
@@ -89,7 +91,7 @@ class SharedMaps:
             own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], levels, memoryview(levels.mapped())
         )
         modes = memoryview(own[MODES].mapped())[: 4 * POLICIES_MAX].cast("I")
-        return cls(fds, dispatcher, own, modes)
+        return cls(fds, dispatcher, Images(procfs), own, modes)
 
     def set_mode(self, slot: int, mode: ModeWord) -> None:
         """Switch every hook of a loaded revision."""
@@ -110,6 +112,7 @@ class SharedMaps:
     def close(self) -> None:
         """Close the maps and the dispatcher's programs."""
         self.dispatcher.close()
+        self.images.close()
         for one in self._own.values():
             one.close()
 
@@ -121,8 +124,10 @@ class Installed:
     maps: dict[str, BpfMap] = field(default_factory=dict)
     programs: list[Program] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    lists: tuple[BinaryList, ...] | None = None  # None: the policy needs no images
     jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
     _dispatcher: Dispatcher | None = None
+    _images: Images | None = None
 
     def close(self) -> None:
         """Detach, then close programs and maps; the policy must be off."""
@@ -136,6 +141,9 @@ class Installed:
         for one in self.maps.values():
             one.close()
         self.links, self.programs, self.maps, self.jumps = [], [], {}, []
+        if self._images is not None and self.lists is not None:
+            self._images.release(self.lists)
+            self.lists = None
 
 
 def install(
@@ -149,12 +157,19 @@ def install(
 ) -> Installed:
     """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
     installed = Installed(_dispatcher=shared.dispatcher)
-    numbers = {Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision}
+    numbers: dict[int, int] = {
+        Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision
+    }  # fmt: skip
     try:
         for own in translation.own:
             installed.maps[own.spec.name] = created = maps.create(own.spec)
             created.update_batch(own.items)
         fds = shared.fds | {name: one.fd for name, one in installed.maps.items()}
+        if translation.images:
+            masks = shared.images.acquire(translation.lists, codes, translation.maps, shared.fds)
+            installed.lists, installed._images = translation.lists, shared.images
+            numbers |= {LIST + n: mask for n, mask in enumerate(masks)}
+            fds |= {name: one.fd for name, one in shared.images.maps.items()}
         numbered = [fds[name] for name in translation.maps]
         # Returns first: an entry whose return is not hooked would wait for it.
         for one in sorted(translation.programs, key=lambda one: one.mechanism not in _RETURNS):
@@ -172,7 +187,7 @@ def _relocated(one: Generated, codes: Mapping[str, bytes], fds: list[int]) -> by
 
 
 def _install_function(
-    one: Generated, code: bytes, numbers: dict[Number, int], installed: Installed
+    one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
 ) -> None:
     if one.by_cookie:
         _install_multi(one, bind(code, numbers | {Number.HOOK: 0}), installed)
@@ -189,7 +204,7 @@ def _install_function(
 
 
 def _install_jumps(
-    one: Generated, code: bytes, numbers: dict[Number, int], installed: Installed
+    one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
 ) -> None:
     dispatcher, at_return = installed._dispatcher, one.mechanism is Mechanism.SYS_EXIT
     assert dispatcher is not None
@@ -215,11 +230,15 @@ def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
 
 def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> Program:
     spec = ProgramSpec(
-        one.function, KINDS[one.mechanism], code, target.btf_id, sleepable=one.sleepable
+        one.function, KINDS[one.mechanism], code, _btf_id(one, target), sleepable=one.sleepable
     )
     program = programs.load(spec)
     installed.programs.append(program)
     return program
+
+
+def _btf_id(one: Generated, target: Target) -> int:
+    return target.btf_id if KINDS[one.mechanism] in BOUND_BY_BTF else 0
 
 
 def _place(target: Target) -> Uprobe:

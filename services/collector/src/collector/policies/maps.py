@@ -33,6 +33,19 @@ SYSCALLS_ENTER = "sys_enter_jumps"
 SYSCALLS_EXIT = "sys_exit_jumps"
 SYSCALL_LEVELS_MAP = "syscall_levels"
 CGROUPS = "policy_cgroups"
+# Of images.py: exist while a policy needs them.
+IMAGES = "policy_images"
+BINARIES = "policy_binaries"
+BINARY_PREFIXES = "binary_prefixes"
+BINARY_SUFFIXES = "binary_suffixes"
+_IMAGE_MACROS = {
+    IMAGES: "MAP_IMAGES",
+    BINARIES: "MAP_BINARIES",
+    BINARY_PREFIXES: "MAP_BINARY_PREFIXES",
+    BINARY_SUFFIXES: "MAP_BINARY_SUFFIXES",
+}
+_IMAGE_ENTRIES = 32768
+_BINARY_ENTRIES = 16384
 
 # Names of shared maps in the order of their numbers; events and processes are the base programs'.
 SHARED = (
@@ -69,6 +82,17 @@ def shared_specs() -> tuple[MapSpec, ...]:
     )
 
 
+def image_specs() -> tuple[MapSpec, ...]:
+    """Return how the maps of `images.Images` are created."""
+    trie = MapType.LPM_TRIE
+    return (
+        MapSpec(IMAGES, MapType.HASH, 4, 112, _IMAGE_ENTRIES),
+        MapSpec(BINARIES, MapType.HASH, 256, 8, _BINARY_ENTRIES, NO_PREALLOC),
+        MapSpec(BINARY_PREFIXES, trie, 260, 8, _BINARY_ENTRIES, NO_PREALLOC),
+        MapSpec(BINARY_SUFFIXES, trie, 132, 8, _BINARY_ENTRIES, NO_PREALLOC),
+    )
+
+
 def loss_key(slot: int, reason: int) -> bytes:
     """Return the key in map LOST of a loaded policy's losses by a reason."""
     return (slot * _LOSS_SLOTS + reason).to_bytes(4, "little")
@@ -88,11 +112,13 @@ class MapNumbers:
 
     own: list[OwnMap] = field(default_factory=list)
     _macros: list[str] = field(default_factory=lambda: [_MACROS[name] for name in SHARED])
+    _names: list[str] = field(default_factory=lambda: list(SHARED))
 
     def add(self, macro: str, spec: MapSpec, items: tuple[tuple[bytes, bytes], ...] = ()) -> str:
         """Add an own map unless its macro exists; return the macro."""
         if macro not in self._macros:
             self._macros.append(macro)
+            self._names.append(spec.name)
             self.own.append(OwnMap(spec, items))
         return macro
 
@@ -110,6 +136,13 @@ class MapNumbers:
             if wanted:
                 self.add(macro, MapSpec(name, MapType.LRU_HASH, PENDING_KEY, size, entries))
 
+    def images(self) -> None:
+        """Give numbers to the maps of `images.Images`, which owns them."""
+        for name, macro in _IMAGE_MACROS.items():
+            if macro not in self._macros:
+                self._macros.append(macro)
+                self._names.append(name)
+
     def owners(self) -> None:
         """Add the table of tracked sockets: struct sock_owner of bpf/tracing/owners.h."""
         self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 24, OWNER_ENTRIES))
@@ -125,4 +158,4 @@ class MapNumbers:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all maps in the order of their numbers."""
-        return (*SHARED, *(one.spec.name for one in self.own))
+        return tuple(self._names)

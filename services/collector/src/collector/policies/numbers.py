@@ -6,6 +6,7 @@ of the constant, so one object serves every slot, revision and target.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 _LD_IMM64 = 0x18
@@ -23,7 +24,11 @@ class Number(IntEnum):
     LEVEL = 4
 
 
-def bind(instructions: bytes, values: dict[Number, int]) -> bytes:
+LIST = 16  # NUMBER_LIST: from here on the mask of each list of binaries of a text
+GROUP = 80  # NUMBER_GROUP: the same of each filter on containers
+
+
+def bind(instructions: bytes, values: Mapping[int, int]) -> bytes:
     """Return the instructions with the constants in place; raise KeyError for one not given."""
     out, at = bytearray(instructions), 0
     while at < len(out):
@@ -31,7 +36,7 @@ def bind(instructions: bytes, values: dict[Number, int]) -> bytes:
             at += _SLOT
             continue
         if out[at + 1] >> 4 == _NUMBER:
-            which = Number(int.from_bytes(out[at + 4 : at + 8], "little"))
+            which = int.from_bytes(out[at + 4 : at + 8], "little")
             value = values[which].to_bytes(8, "little")
             out[at + 1] &= 0x0F
             out[at + 4 : at + 8] = value[:4]

@@ -7,6 +7,7 @@ and hook) is left open, see `policies.numbers`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from collector.bpf.btf import Btf
 from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
+from collector.policies.images import FUNCTIONS, BinaryList
 from collector.policies.maps import MapNumbers, OwnMap
 from collector.policies.offsets import definitions
 from collector.policies.plan import Mechanism, Plan, PlannedHook, Target
@@ -33,7 +35,17 @@ class Kernel:
     btf: Btf
     cpus: int  # possible ones
     folder: Path  # bpf/
-    host_namespaces: Mapping[Namespace, int] = field(default_factory=dict)
+    host_namespaces: Mapping[Namespace, int] = field(default_factory=lambda: host_namespaces())
+
+
+def host_namespaces(procfs: Path = Path("/proc")) -> dict[Namespace, int]:
+    """Return the inode numbers of the first process's namespaces, what ``host_ns`` means."""
+    found = {}
+    for namespace in Namespace:
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in namespace.value).lstrip("_")
+        with contextlib.suppress(OSError):  # a kernel without time namespaces
+            found[namespace] = (procfs / "1" / "ns" / name).stat().st_ino
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,14 @@ class Translation:
     maps: tuple[str, ...]  # names in the order of their numbers, the shared ones first
     own: tuple[OwnMap, ...]
     counters: Counters
+    lists: tuple[BinaryList, ...]
+    images: bool  # the text has the programs of images.h
     selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions to compile."""
+        return (*(one.function for one in self.programs), *(FUNCTIONS if self.images else ()))
 
 
 def translate(plan: Plan, kernel: Kernel) -> Translation:
@@ -89,7 +108,7 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
         unit.maps.names(), tuple(unit.maps.own), counters,
-        tuple(starts),
+        tuple(unit.lists), unit.images, tuple(starts),
     )  # fmt: skip
 
 

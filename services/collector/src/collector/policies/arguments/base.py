@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from collector.policies.ctext import Lines
+from collector.policies.images import BinaryList
 from collector.policies.maps import MapNumbers
 from collector.policies.plan import PlannedArgument, RecordField, Resolved
 from collector.policies.sources import Frame, expression
@@ -88,7 +89,22 @@ class Unit:
     headers: set[str]
     functions: list[str]
     host_namespaces: Mapping[Namespace, int] = field(default_factory=dict)
+    lists: list[BinaryList] = field(default_factory=list)  # masks are NUMBER_LIST and on
+    groups: int = 0  # filters on containers
+    images: bool = False  # whether a filter needs struct image
     counter: int = 0
+
+    def use_images(self) -> None:
+        """Bring what filters know of processes beside the process map."""
+        self.images = True
+        self.headers.update(("image.h", "images.h"))
+        self.maps.images()
+
+    def list_mask(self, one: BinaryList) -> str:
+        """Return the C constant that is the bit of a list of binaries."""
+        if one not in self.lists:
+            self.lists.append(one)
+        return f"NUMBER(NUMBER_LIST + {self.lists.index(one)})"
 
     def unique(self, stem: str) -> str:
         """Return a name that nothing else in the text has."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collector.policies.arguments.base import Unit
 
 _HEADERS = ("process.h",)
-_ANCESTORS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def _signed_by(operator: Operator, found: str) -> str:
 
 _TGID = ("u32 tgid = current_tgid();",)
 _NAMESPACE_TGID = ("u32 namespace_tgid = current_namespace_tgid();",)
-_PROCESS = ("struct process_value *process = find_process(current_tgid());",)
+_IMAGE = ("struct image *image = find_image(current_tgid());",)
 
 
 def pids(selector: Selector, unit: Unit) -> list[ProcessFilter]:
@@ -63,38 +62,30 @@ def _pids(one: MatchPids, unit: Unit) -> ProcessFilter:
     own = numbers.contains(name, numbers.intervals(one.values), is_signed=False, unit=unit)
     if not one.follow_forks:
         return ProcessFilter(_signed_by(one.operator, own), what, prepare)
+    unit.use_images()
     walk = _ancestor_function(one, unit)
-    found = f"({own} || {walk}(process))"
+    found = f"({own} || {walk}(image))"
     condition = _signed_by(one.operator, found)
     if one.is_namespace_pid:  # processes of the host match neither In nor NotIn
         condition = f"(namespace_tgid && {condition})"
-    return ProcessFilter(condition, what + " followForks", (*prepare, *_PROCESS))
+    return ProcessFilter(condition, what + " followForks", (*prepare, *_IMAGE))
 
 
 def _ancestor_function(one: MatchPids, unit: Unit) -> str:
-    """Add a function that walks the process map upwards; return its name."""
+    """Add a function that looks at the ancestors; return its name."""
     name = unit.unique("ancestor_matches")
-    field = "nspid" if one.is_namespace_pid else "parent_pid"
+    # By pid an ancestor need not be known itself: its child knows the number.
+    pid = "image->nspid" if one.is_namespace_pid else "image->parent_pid"
+    step = "\t\timage = parent_image(image);\n\t\tif (!image)\n\t\t\tbreak;\n"
     inside = numbers.contains("pid", numbers.intervals(one.values), is_signed=False, unit=unit)
-    step = (
-        "\t\tprocess = parent_of(process);\n\t\tif (!process)\n\t\t\treturn false;\n"
-        if one.is_namespace_pid
-        else ""
-    )
-    after = (
-        ""
-        if one.is_namespace_pid
-        else "\t\tprocess = parent_of(process);\n\t\tif (!process)\n\t\t\treturn false;\n"
-    )
+    compare = f"\t\tu32 pid = {pid};\n\n\t\tif ({inside})\n\t\t\treturn true;\n"
+    body = step + compare if one.is_namespace_pid else compare + step
     unit.functions.append(
-        f"static __always_inline bool {name}(struct process_value *process)\n{{\n"
-        "\tif (!process)\n\t\treturn false;\n"
+        f"static __always_inline bool {name}(struct image *image)\n{{\n"
+        "\tif (!image)\n\t\treturn false;\n"
         "#pragma unroll\n"
-        f"\tfor (int i = 0; i < {_ANCESTORS}; i++) {{\n"
-        f"{step}"
-        f"\t\tu32 pid = process->{field};\n\n"
-        f"\t\tif ({inside})\n\t\t\treturn true;\n"
-        f"{after}"
+        "\tfor (int i = 0; i < ANCESTORS_MAX; i++) {\n"
+        f"{body}"
         "\t}\n\treturn false;\n}"
     )
     return name
@@ -129,7 +120,7 @@ def _namespace(one: MatchNamespaces, unit: Unit) -> ProcessFilter:
     name = f"{one.namespace.name.lower()}_ns"
     values = set(one.values)
     if one.host:
-        values.add(unit.host_namespaces[one.namespace])
+        values.add(unit.host_namespaces.get(one.namespace, 0))  # 0: this kernel has none such
     found = numbers.contains(name, numbers.intervals(values), is_signed=False, unit=unit)
     shown = [*map(str, one.values), *(["host_ns"] if one.host else [])]
     what = f"matchNamespaces: {one.namespace.value} {one.operator.value} {', '.join(shown)}"
@@ -139,7 +130,7 @@ def _namespace(one: MatchNamespaces, unit: Unit) -> ProcessFilter:
 
 # --- matchCapabilities
 
-_SETS = {
+CAPABILITY_SETS = {
     CapabilitySet.EFFECTIVE: "OFFSET_cred_effective",
     CapabilitySet.INHERITABLE: "OFFSET_cred_inheritable",
     CapabilitySet.PERMITTED: "OFFSET_cred_permitted",
@@ -153,7 +144,7 @@ def capabilities(selector: Selector, unit: Unit) -> list[ProcessFilter]:
 
 def _capabilities(one: MatchCapabilities) -> ProcessFilter:
     name = f"{one.set.name.lower()}_capabilities"
-    prepare = (f"u64 {name} = KERNEL(u64, current_cred() + {_SETS[one.set]});",)
+    prepare = (f"u64 {name} = KERNEL(u64, current_cred() + {CAPABILITY_SETS[one.set]});",)
     condition = _signed_by(one.operator, f"({name} & {one.mask:#x}ull) != 0")
     if one.is_namespace_capability:  # tasks of the host match neither In nor NotIn
         condition = f"(in_user_namespace() && {condition})"
