@@ -95,7 +95,11 @@ class Image(NamedTuple):
         """Return the image in a map's value."""
         numbers = _IMAGE.unpack(data)
         parent, nspid, flags, execs = numbers[17:]
-        return cls(*numbers[:4], numbers[4:7], numbers[7:17], parent, nspid, flags, execs)
+        own, lineage, above, lineage_above = numbers[:4]
+        return cls(
+            own, lineage, above, lineage_above, numbers[4:7], numbers[7:17], parent, nspid, flags,
+            execs,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
