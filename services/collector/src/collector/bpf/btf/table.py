@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from collector.bpf.btf.kinds import COMPOSITE, ENUMS, TRANSPARENT, BtfKind, Field, Param, Type
 from collector.errors import BtfError
@@ -47,6 +47,7 @@ class TypeTable:
         self._first = base.count if base else 0  # the id of the first type that is ours
         self._by_name: dict[int, int] = {}  # name offset and kind in one number -> id
         self._places = array("I")
+        self._offsets: dict[str, tuple[int, ...]] = {}  # of names that were asked for
         try:
             self._data = data
             self._read()
@@ -106,9 +107,7 @@ class TypeTable:
 
     def has_name(self, name: str) -> bool:
         """Return whether anything has this name: a type, function, member or enumerator."""
-        return any(True for _ in self._name_offsets(name)) or (
-            self._base is not None and self._base.has_name(name)
-        )
+        return bool(self._name_offsets(name))
 
     # Looking at one type.
 
@@ -200,26 +199,27 @@ class TypeTable:
             raise BtfError(f"no enum {enum} in this kernel")
         found = self.type(number)
         data, at = self._extra(number)
-        if found.kind is BtfKind.ENUM:
-            layout, step = _ENUM if found.flag else _ENUM_UNSIGNED, 8
-        else:
-            layout, step = _ENUM64_SIGNED if found.flag else _ENUM64, 12
-        rows = (layout.unpack_from(data, at + step * index) for index in range(found.members))
-        values = {}
-        for row in rows:
-            value = row[1]
-            values[self._name(row[0])] = value
-        return values
+        layout = _enumerators(found.kind, signed=found.flag)
+        rows = layout.iter_unpack(data[at : at + layout.size * found.members])
+        return {self._name(name): value for name, value in rows}
 
-    def constants(self, wanted: frozenset[str] | set[str]) -> dict[str, int]:
+    def constants(self, wanted: Iterable[str]) -> dict[str, int]:
         """Return the values of enumerators by name, from whichever enums they are in."""
-        found: dict[str, int] = {}
-        for index, place in enumerate(self._places):
-            # The kind alone: a `Type` for each of 130,000 would take ten times as long.
-            if self._data[place + 7] & 31 in ENUMS and place:
-                values = self.enum_values(self._first + index)
-                found |= {name: values[name] for name in wanted & values.keys()}
-        return (self._base.constants(wanted) if self._base else {}) | found
+        names = {name.encode() for name in wanted}
+        found = self._base.constants(wanted) if self._base else {}
+        data, text, text_base = self._data, self._text, self._text_base
+        for place in self._places:
+            # Without a `Type` for each: that would take ten times as long.
+            kind = data[place + 7] & 31
+            if kind not in ENUMS or not place:
+                continue
+            layout = _enumerators(kind, signed=bool(data[place + 7] >> 7))
+            end = place + 12 + layout.size * (data[place + 4] | data[place + 5] << 8)
+            for offset, value in layout.iter_unpack(data[place + 12 : end]):
+                start = offset - text_base
+                if start >= 0 and (name := text[start : text.index(b"\0", start)]) in names:
+                    found[name.decode()] = value
+        return found
 
     # Below: bytes.
 
@@ -241,10 +241,24 @@ class TypeTable:
         start = offset - self._text_base
         return self._text[start : self._text.index(b"\0", start)].decode(errors="replace")
 
-    def _name_offsets(self, name: str) -> Iterator[int]:
+    def _name_offsets(self, name: str) -> tuple[int, ...]:
+        """Return where a name is among the strings; a search costs 1 ms, so it is remembered."""
+        found = self._offsets.get(name)
+        if found is None:
+            found = self._offsets[name] = tuple(self._search(name))
+        return found
+
+    def _search(self, name: str) -> Iterator[int]:
         # pahole writes each string once; other writers may share the tails of longer ones.
         needle, at = b"\0" + name.encode() + b"\0", -1
         while (at := self._text.find(needle, at + 1)) >= 0:
             yield at + 1 + self._text_base
         if self._base:  # a module's types may be named by the kernel's strings
             yield from self._base._name_offsets(name)
+
+
+def _enumerators(kind: int, *, signed: bool) -> struct.Struct:
+    """Return the layout of an enum's members: name and value."""
+    if kind == BtfKind.ENUM:
+        return _ENUM if signed else _ENUM_UNSIGNED
+    return _ENUM64_SIGNED if signed else _ENUM64
