@@ -10,7 +10,7 @@
 /*
  * A path of PATH_LEN_MAX bytes has at most half as many components; mounts cost a step too. The
  * verifier follows every step of a loop and gives up at some 400, so the walk can be left and
- * gone on with: its state lies in the scratch space, not on the stack.
+ * resumed: its state is in the scratch space, not on the stack.
  */
 #define PATH_LEN_MAX 4096
 #define WALK_STEPS 128

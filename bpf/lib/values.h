@@ -8,7 +8,7 @@ struct process_value {
 	u64 parent_ktime_ns;
 	u32 parent_pid;
 	u32 flags; /* FLAG_CLONE until the first exec, FLAG_IN_INIT_TREE */
-	u64 start_boottime; /* task_struct.start_boottime: tells a reused pid from the old one */
+	u64 start_boottime; /* task_struct.start_boottime: distinguishes a reused pid */
 };
 _Static_assert(sizeof(struct process_value) == 32, "process_value has a hole");
 

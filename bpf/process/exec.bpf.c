@@ -36,7 +36,7 @@ static __always_inline void count_lost(int kind)
 
 /*
  * The nearest known ancestor: real_parent's process, or up to four levels above, when a
- * parent was never seen. Tells its pid and image; image 0 where none is known.
+ * parent was never seen. Sets its pid; returns its image, NULL where none is known.
  */
 static __always_inline struct process_value *find_parent(struct task_struct *task, u32 *parent_pid)
 {
@@ -64,7 +64,7 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
  * How an exec changes privileges is visible only before the new credentials are committed: the
  * old ones are current's, the new ones bprm's. Kept for the exec record, which comes right after
  * on the same thread, or never, if the exec dies past the point of no return: then on_exit() of
- * exit.bpf.c takes it away, or the pid's next owner would be told to have changed privileges.
+ * exit.bpf.c deletes it, or the pid's next owner would be reported to have changed privileges.
  */
 VALUES(PRIVILEGES, u32);
 
@@ -97,7 +97,7 @@ static __always_inline int on_prepare(struct linux_binprm *bprm)
 	bpf_probe_read_kernel(&permitted, 8, &old->cap_permitted);
 	bpf_probe_read_kernel(&new_permitted, 8, &new->cap_permitted);
 	bpf_probe_read_kernel(&ambient, 8, &new->cap_ambient);
-	/* Other uids: what a set-id exec gains is told by the bits above. */
+	/* Other uids: what a set-id exec gains is in the bits above. */
 	if (!ambient && (new_permitted & ~permitted) && euid == uid)
 		how |= SECURE_FILE_CAPS;
 	if (how) {
@@ -350,7 +350,7 @@ int on_exec(u64 *ctx)
 	if (map_update(PROCESSES, &pid, &value))
 		count_lost(LOST_PROCESS);
 
-	/* Working directory, last: its walk may have to go on in another program. */
+	/* Working directory, last: its walk may have to continue in another program. */
 	struct fs_struct *fs = KREAD(struct fs_struct *, task->fs);
 
 	s->data_len = off;
@@ -387,7 +387,7 @@ int on_exec_pieces(u64 *ctx)
 	return 0;
 }
 
-/* Goes on with a path of more than WALK_STEPS components. */
+/* Continues with a path of more than WALK_STEPS components. */
 int on_exec_walk(u64 *ctx)
 {
 	u32 zero = 0;

@@ -11,7 +11,7 @@
  *     ...
  *     exit_notify                    the parent may reap it; then the pid is free for reuse
  *
- * Only the thread that took signal->live to zero is the last: the kernel says so since v6.16
+ * Only the thread that took signal->live to zero is the last: the tracepoint has it since v6.16
  * (group_dead, "exit: move and extend sched_process_exit() tracepoint"). Before, all there is to
  * see is the counter, and two threads that leave together can both find it zero. Deleting the
  * process's map entry succeeds for one of them only; that one reports.

@@ -29,7 +29,7 @@ HOOKS = {
 }
 STAGES = ("on_exec_pieces", "on_exec_walk")  # enum exec_stage of maps.h
 SHARED_MAPS = ("events", "processes", "lost")
-LOSSES = 5  # enum loss of maps.h
+LOSSES = 5  # enum loss of values.h
 # sizeof(struct exec_scratch) and of data_scratch; another number fails to compile.
 _EXEC_SCRATCH_BYTES = 25248
 _DATA_SCRATCH_BYTES = 32 + 16384

@@ -2,8 +2,8 @@
 
     <folder>/<key>.obj      magic, key, SHA-256 of the content, length, content
 
-A blob is believed only if its folder and file are ours and nobody else can write them, and if its
-key and hash fit. Everything else counts as missing: a cache never stops a start. Any number of
+A blob is used only if its folder and file are ours, others cannot write them, and its key and
+hash fit. Everything else counts as missing: a cache never stops a start. Any number of
 collectors may use one folder: files appear by rename, whole.
 """
 

@@ -3,7 +3,7 @@
     <pin_dir>/<node>/<build>-<since>/        a map or a link each:
         events processes lost exec_stages sched_process_fork sched_process_exec ...
 
-A link with a name stays attached, whoever has died. While no collector runs the probes go on
+A link with a name stays attached when its process ends. While no collector runs the probes keep
 filling the ring, and count what it has no room for. The next collector takes them over if they are
 exactly those that it would load itself, and if it knows how far the last one had read.
 """
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 def build_id(folder: Path, flags: list[str]) -> str:
-    """Return what tells one build of the probes from any other: their sources and the flags."""
+    """Return what distinguishes a build of the probes: the hash of sources and flags."""
     digest = hashlib.sha256("\0".join(flags).encode())
     for path in sorted((*folder.glob("process/*.c"), *folder.glob("lib/*.h"))):
         digest.update(path.read_bytes())
@@ -51,10 +51,10 @@ class Pins:
         return self.pin_dir / f"{name}-{zlib.crc32(self.node_name.encode()):08x}"
 
     def lock(self, *, make: bool) -> None:
-        """Make sure that no other collector uses them, in whatever network namespace.
+        """Make sure that no other collector uses them, in any network namespace.
 
-        ``make``: some are to be kept. Otherwise, and where there is no BPF file system, it may be
-        that there is nothing to use.
+        ``make``: create the folder, as some are to be kept. Without it, and where there is no BPF
+        file system, there may be nothing to lock.
         """
         if not make and not self._folder.exists():
             return
@@ -70,7 +70,7 @@ class Pins:
             log.debug("no kept probes", folder=str(self._folder), error=error.strerror)
 
     def keep(self, opened: Probes, since_ns: int) -> None:
-        """Give everything a name. Where that cannot be, say why: the probes end with us then."""
+        """Pin everything; where that fails, log why: the probes then end with this process."""
         folder = self._folder / f"{self.build}-{since_ns}"
         try:
             folder.mkdir(parents=True, mode=0o700)
@@ -111,7 +111,7 @@ class Pins:
             return []
 
     def remove(self) -> list[Path]:
-        """Detach all kept probes of this node that no process holds; return their folders."""
+        """Unpin all kept probes of this node, which detaches those that no process holds."""
         folders = self.found()
         for folder in folders:
             try:
@@ -123,7 +123,7 @@ class Pins:
         return folders
 
     def close(self) -> None:
-        """Let others use what is kept; leave no empty folder."""
+        """Release the lock and delete empty folders."""
         for folder in (self._folder, self.pin_dir):
             try:
                 folder.rmdir()

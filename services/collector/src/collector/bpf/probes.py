@@ -1,7 +1,7 @@
 """The base probes: loaded from their cached object, or compiled first, and attached.
 
-Whoever holds the file descriptors holds the probes: when the collector ends, however it ends, the
-kernel detaches everything that is not pinned (see pins.py).
+The probes live as long as their file descriptors: when the collector ends, the kernel detaches
+everything that is not pinned (see pins.py).
 """
 
 from __future__ import annotations

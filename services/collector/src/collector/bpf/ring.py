@@ -75,7 +75,7 @@ class Ring:
         return self._position
 
     def seek(self, position: int) -> None:
-        """Go on at ``position``, which an earlier reader reached without freeing the room."""
+        """Continue at ``position``, which an earlier reader reached without freeing the room."""
         if not self._position <= position <= self._producer_position[0]:
             raise ValueError(f"ring: {position}: not between {self._position} and the newest")
         self._consumer_position[0] = self._position = position
