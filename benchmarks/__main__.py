@@ -1,7 +1,9 @@
 """Measure the event path, side by side with what others use for the same.
 
-Each section can run alone. What needs root, a tool or a source that is not there says so and how
-to get it, and the exit code is 1 then. Figures are medians; behind them the least and the most.
+Each section can run alone. Tools that are missing are installed from the distribution before the
+first section runs; where that cannot be done, nothing runs and the exit code is 2. A section that
+needs root, or a source that is not there, says so, and the exit code is 1. Figures are medians,
+with the least and the most behind them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import build, cli, fleet, footprint, gateway, latency, path, storm
+from benchmarks import build, cli, fleet, footprint, gateway, latency, path, storm, tools
 from benchmarks.harness import CACHE, Report, Unavailable
 
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
@@ -43,6 +45,11 @@ def main() -> int:
     unknown = set(args.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    try:
+        tools.install(args.sections or SECTIONS)
+    except Unavailable as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     report, failed = Report(), {}
     start = time.monotonic()
     for name in args.sections or SECTIONS:

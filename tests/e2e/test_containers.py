@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 IMAGES = ("tetra-collector", "tetra-gateway", "tetra-cli")
 FIRST_EVENT_WITHIN_S = 15
 CAPABILITIES = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
-OURS = ("collector", "gateway", "relay", "port")
+OURS = ("collector", "gateway")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,9 @@ def stack(started):
     return started[0]
 
 
-def running_cli(*arguments, network=None):
-    """Run the CLI image as the README says, and nothing more."""
-    options = ["--network", network] if network else []
-    return running(["docker", "run", "--rm", *options], "tetra-cli", *arguments)
+def running_cli(*arguments, network="host"):
+    """Run the CLI image as the README does."""
+    return running(["docker", "run", "--rm", "--network", network], "tetra-cli", *arguments)
 
 
 def running_compose_cli(stack, *arguments):
@@ -94,8 +93,8 @@ def test_first_event_comes_soon_after_up(started):
     assert started[1] < FIRST_EVENT_WITHIN_S
 
 
-@pytest.mark.parametrize("network", [None, "host"])
-def test_plain_run_of_the_cli_sees_host_and_containers(stack, network):
+@pytest.mark.parametrize("network", ["host", f"container:{PROJECT}-port-1"])
+def test_run_of_the_cli_sees_host_and_containers(stack, network):
     marker = uuid.uuid4().hex
     with running_cli("getevents", network=network) as client:
         client.wait_until_live()
@@ -130,17 +129,6 @@ def test_cli_of_the_stack_sees_the_host(stack):
         client.wait_for(marker)
 
 
-def test_cli_in_another_docker_network_finds_the_gateway(stack):
-    network = docker("network", "create", f"{PROJECT}-other").strip()
-    try:
-        bridge = f"br-{network[:12]}"
-        wait_until(lambda: bridge in stack.logs("port"), 10, lambda: stack.logs("port"))
-        with running_cli("getevents", network=f"{PROJECT}-other") as client:
-            client.wait_until_live()
-    finally:
-        docker("network", "rm", f"{PROJECT}-other")
-
-
 def test_collector_has_four_capabilities_and_is_not_privileged(stack):
     config = inspect(stack.containers("collector")[0])["HostConfig"]
     assert not config["Privileged"]
@@ -152,12 +140,25 @@ def test_collector_has_four_capabilities_and_is_not_privileged(stack):
     assert int(effective[1], 16) == 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2
 
 
-@pytest.mark.parametrize("service", ["gateway", "relay", "port"])
+@pytest.mark.parametrize("service", ["gateway", "port"])
 def test_service_runs_without_root_and_rights(stack, service):
     (container,) = stack.containers(service)
     status = Path(f"/proc/{inspect(container)['State']['Pid']}/status").read_text()
     assert "Uid:\t65532\t65532\t65532\t65532" in status
     assert "CapEff:\t0000000000000000" in status
+
+
+@pytest.mark.parametrize("service", ["collector", "gateway"])
+def test_service_has_its_own_nats_password_and_no_other(stack, service):
+    def password(name):
+        mounts = inspect(stack.containers(name)[0])["Mounts"]
+        (folder,) = (m for m in mounts if m["Destination"] == "/run/secrets")
+        assert folder["Name"].endswith(f"_{name}-password")
+        assert not [m for m in mounts if m["Destination"].startswith("/run/passwords")]
+        return (Path(folder["Source"]) / "nats-password").read_text()
+
+    other = {"collector": "gateway", "gateway": "collector"}[service]
+    assert password(service) != password(other)
 
 
 def test_every_service_has_a_read_only_root_file_system(stack):
@@ -410,6 +411,49 @@ def test_client_goes_on_when_its_gateway_dies():
                 serving = max(gateways, key=lambda gateway: sent_bytes(gateway) - before[gateway])
                 docker("kill", serving)
             assert_all_told_once(client, marker, count)
+    finally:
+        stack.down()
+
+
+SOCKET = """
+import http.client, socket, sys
+class Engine(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect("/run/docker-api/docker.sock")
+engine = Engine("localhost", timeout=10)
+engine.request(*sys.argv[1:])
+print(engine.getresponse().status)
+"""
+
+
+def test_collector_behind_the_socket_proxy_knows_containers_and_can_do_nothing_else():
+    stack = Stack("compose.yaml", "compose.socket-proxy.yaml")
+    try:
+        stack.up()
+        marker = uuid.uuid4().hex
+        with running_cli("getevents", "-o", "json", "--extensions") as client:
+            client.wait_until_live()
+            full_id = run_in_container(marker)
+            process = json.loads(client.wait_for(f'"arguments":"{marker}"'))["process_exec"]
+        assert process["process"]["docker"] == full_id[:31]
+        assert "probe-me" in json.dumps(process)
+
+        def status(*request):
+            run = ("exec", "-T", "collector", "python3", "-c", SOCKET)
+            return int(stack.compose(*run, *request))
+
+        assert status("GET", "/containers/json?all=1") == 200
+        assert status("GET", "/v1.41/containers/json") == 200
+        for request in (
+            ("POST", "/containers/create"), ("POST", "/containers/json"), ("GET", "/info"),
+            ("GET", "/containers/probe-me/json"), ("GET", "/containers/json/../../info"),
+            ("DELETE", "/containers/probe-me"), ("GET", "/images/json"),
+        ):  # fmt: skip
+            assert status(*request) == 403, request
+        (collector,) = stack.containers("collector")
+        sources = {m["Source"] for m in inspect(collector)["Mounts"]}
+        assert not [source for source in sources if source.endswith("docker.sock")]
     finally:
         stack.down()
 

@@ -1,6 +1,7 @@
 """The borders between the packages, read from the imports in their sources."""
 
 import ast
+import sys
 import tomllib
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
     [
         ("collector", {"gateway", "cli", "embedded", "grpc"}),
         ("gateway", {"collector", "cli", "embedded", "bcc"}),
-        ("cli", {"collector", "gateway", "embedded", "bus", "chassis", "nats", "bcc"}),
+        ("cli", {"collector", "gateway", "embedded", "bus", "nats", "bcc"}),
         # It starts the services as processes, as a container engine would.
         ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
         (
@@ -63,7 +64,7 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
             {*SERVICES, "embedded", "bus", "chassis", "eventfilters", "bcc", "nats", "grpc"},
         ),
         ("wire", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc", "nats"}),
-        ("bus", {*SERVICES, "embedded", "chassis", "tetragon", "tetra", "bcc"}),
+        ("bus", {*SERVICES, "embedded", "tetragon", "tetra", "bcc"}),
         ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
         ("tracingpolicy", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc"}),
     ],
@@ -97,4 +98,20 @@ def test_imports_between_members_are_in_their_metadata():
     for name, home in HOMES.items():
         project = tomllib.loads((home.parents[1] / "pyproject.toml").read_text())["project"]
         used = {distributions[x] for x in packages_imported_by(name) if x in distributions}
-        assert used - {project["name"]} <= set(project["dependencies"]), name
+        needed = {one.partition("[")[0] for one in project["dependencies"]}
+        assert used - {project["name"]} <= needed, name
+
+
+def test_command_line_uses_only_what_of_chassis_needs_no_package():
+    light = {"chassis.capabilities", "chassis.backoff"}
+    used = {
+        module
+        for source in HOMES["cli"].rglob("*.py")
+        for module in imported_modules(source)
+        if module.startswith("chassis.") and module.count(".") == 1
+    }
+    assert used <= light
+    for module in light:
+        source = HOMES["chassis"] / f"{module.removeprefix('chassis.')}.py"
+        tops = {name.partition(".")[0] for name in imported_modules(source)}
+        assert tops <= set(sys.stdlib_module_names)

@@ -1,4 +1,4 @@
-"""Who gets in: certificates, tokens and their rights, on a real gateway."""
+"""Certificates, tokens and their rights, on a real gateway."""
 
 import os
 import shutil
@@ -303,7 +303,7 @@ async def test_tokens_are_read_again_and_health_needs_none(start_gateway, tokens
     assert await health(b"")
 
 
-async def test_tls_lets_clients_in_that_know_the_authority(start_gateway, nc, certificates):
+async def test_tls_serves_clients_that_know_the_authority(start_gateway, nc, certificates):
     server, _ = certificates
     gateway = await start_gateway(
         tls_cert_file=server / "server.pem", tls_key_file=server / "server.key",
@@ -365,11 +365,11 @@ async def test_a_new_certificate_is_used_without_a_restart(start_gateway, tmp_pa
         ({"tls_cert_file": "/nowhere"}, "are both needed"),
         ({"tls_client_ca_file": "/nowhere"}, "are both needed"),
         ({"tls_cert_file": "/nowhere", "tls_key_file": "/x"}, "/nowhere: no such file"),
-        ({"tls_cert_file": "/etc/hostname", "tls_key_file": "/etc/hostname"}, "no PEM"),
+        ({"tls_cert_file": "/etc/hostname", "tls_key_file": "/etc/hostname"}, "is not PEM"),
         ({"token_file": "/nowhere"}, "tokens: /nowhere: No such file"),
     ],
 )
-async def test_what_does_not_fit_is_refused_at_the_start(changes, text):
+async def test_settings_that_do_not_fit_are_refused_at_the_start(changes, text):
     with pytest.raises(SecurityError, match=text):
         gateway_with(**changes)
 
@@ -379,7 +379,7 @@ def gateway_with(**changes: Any) -> Gateway:
     return Gateway(Settings(**{"listen_address": "127.0.0.1:0", **changes}))
 
 
-async def test_listening_for_all_works_when_told_so_in_plain_words():
+async def test_insecure_listen_allows_an_open_address():
     gateway = gateway_with(listen_address="0.0.0.0:0", insecure_listen=True)
     assert gateway.server.address.startswith("0.0.0.0:")
 

@@ -45,7 +45,7 @@ async def test_a_stream_that_takes_nothing_is_told_until_it_does_again(gateway, 
     watch.cancel()
 
 
-async def test_one_node_that_cannot_publish_is_no_trouble_of_the_stream(gateway, nc, quick):
+async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(gateway, nc, quick):
     well, ill = Feeder(nc, "well"), Feeder(nc, "ill")
     for feeder in (well, ill):
         await feeder.publish(1)

@@ -1,7 +1,7 @@
-"""One connection to NATS that never gives up.
+"""One connection to NATS that retries for ever.
 
-nats-py awaits its error callback between two attempts, at first connect and at reconnect alike:
-the growing wait between attempts happens there.
+nats-py awaits its error callback between two attempts, at the first connect and at reconnects. The
+growing wait between attempts happens there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -20,14 +19,16 @@ from nats.errors import Error
 
 from bus.settings import BusSettings
 from bus.subjects import escape
+from chassis.backoff import Backoff
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
-TELL_MIN_S = 10.0  # second notice that NATS is unreachable; doubles from there
-TELL_MAX_S = 600.0
+# Between two warnings that NATS is unreachable.
+WARN_MIN_S = 10.0
+WARN_MAX_S = 600.0
 CONNECT_TIMEOUT_S = 2
 _CANCEL_AGAIN_S = 0.1
-PING_INTERVAL_S = 10  # a host that vanished without a word is noticed after two of these
+PING_INTERVAL_S = 10  # a host that vanished is noticed after two of these
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class _Client(Client):
 
 
 class _Watch:
-    """Waits between attempts and tells how it goes, without telling each attempt."""
+    """Waits between attempts, and logs the state of the connection, not each attempt."""
 
     def __init__(
         self, nc: Client, settings: BusSettings, on_change: Callable[[bool], None] | None
@@ -75,32 +76,32 @@ class _Watch:
         self._settings = settings
         self.tls = settings.nats_tls()
         self._on_change = on_change
-        self._reset()
+        self._attempts = Backoff(RETRY_MIN_S, RETRY_MAX_S)
+        self._warnings = Backoff(WARN_MIN_S, WARN_MAX_S)
+        self._warn_at = 0.0
 
     def _reset(self) -> None:
-        self._attempts = 0
-        self._tell_at = 0.0
-        self._tell_every_s = TELL_MIN_S
+        self._attempts.reset()
+        self._warnings.reset()
+        self._warn_at = 0.0
 
     async def on_error(self, error: Exception) -> None:
         if self._nc.is_connected:
             _log.warning("nats error", extra={"error": _describe(error)})
             return
-        self._attempts += 1
+        wait_s = self._attempts.next_s()
         now = time.monotonic()
-        if now >= self._tell_at:
+        if now >= self._warn_at:
             _log.warning(
                 "nats unreachable",
                 extra={
                     "servers": _without_secrets(self._settings.nats_servers()),
                     "error": _describe(error),
-                    "attempts": self._attempts,
+                    "attempts": self._attempts.attempts,
                 },
             )
-            self._tell_at = now + self._tell_every_s
-            self._tell_every_s = min(TELL_MAX_S, self._tell_every_s * 2)
-        ceiling = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(self._attempts, 10))
-        await asyncio.sleep(random.uniform(ceiling / 2, ceiling))
+            self._warn_at = now + self._warnings.next_s()
+        await asyncio.sleep(wait_s)
 
     async def on_disconnect(self) -> None:
         if self._nc.is_closed or self._nc.is_draining:
@@ -123,7 +124,7 @@ class _Watch:
 
 
 def client() -> Client:
-    """Return a client that is not connected yet, for those who need one before `connect`."""
+    """Return a client that is not connected yet, for use before `connect`."""
     return _Client()
 
 
@@ -137,8 +138,8 @@ async def connect(
     """Return a connection called ``name``; wait for as long as NATS is unreachable.
 
     ``nc`` is what `client` gave, or None for a new one.
-    It reconnects for ever. ``on_change`` is told True when connected, False when the connection
-    is lost. Raises `OSError` where a certificate or password file cannot be read.
+    It reconnects for ever. ``on_change`` is called with True when connected, with False when the
+    connection is lost. Raises `OSError` where a certificate or password file cannot be read.
     """
     if nc is None:
         nc = client()
@@ -166,7 +167,7 @@ async def connect(
 
 
 async def _until_cancelled(connecting: Coroutine[Any, Any, None]) -> None:
-    """Await it; a cancellation holds, though nats-py can lose one between two attempts."""
+    """Await it. A cancellation holds, although nats-py can lose one between two attempts."""
     task = asyncio.create_task(connecting)
     try:
         await asyncio.wait((task,))
@@ -178,13 +179,13 @@ async def _until_cancelled(connecting: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-# Of the user's own, so that a server can forbid to listen to what is sent to another.
+# Each user has a prefix of its own, so that a server can forbid it to read another's inboxes.
 def _inbox_prefix(settings: BusSettings) -> str:
     return f"_INBOX.{escape(settings.nats_user)}" if settings.nats_user else "_INBOX"
 
 
 async def drain(nc: Client, timeout_s: float = 1.0) -> None:
-    """Send what waits and close; give up after ``timeout_s``."""
+    """Send pending messages and close, within ``timeout_s``."""
     with contextlib.suppress(Error, OSError, TimeoutError):
         async with asyncio.timeout(timeout_s):
             await nc.drain()

@@ -18,9 +18,7 @@ class BusSettings(BaseSettings):
         "nats://127.0.0.1:4222", description="NATS server, or several separated by commas"
     )
     nats_user: str | None = Field(None, description="NATS user name")
-    nats_password: str | None = Field(
-        None, description="its password; better use the file", repr=False
-    )
+    nats_password: str | None = Field(None, description="its password; prefer the file", repr=False)
     nats_password_file: Path | None = Field(None, description="file with the password")
     nats_creds_file: Path | None = Field(None, description="NATS credentials file (JWT and key)")
     nats_tls_ca_file: Path | None = Field(

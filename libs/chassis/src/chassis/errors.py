@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """The service cannot go on and the reader can do something about it: no traceback."""
+    """The service cannot continue, and the text says what to change: no traceback."""
 
     def __init__(self, message: str, *, exit_code: int = 2) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""A small HTTP server for what operators ask: /metrics, /healthz, /readyz."""
+"""A small HTTP server for /metrics, /healthz and /readyz."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REQUEST_S = 5.0
 
 
 class HttpServer:
-    """Tells Prometheus what ``metrics`` collects; /readyz is fine while ``why_not`` is empty."""
+    """Serves what ``metrics`` collects; /readyz answers 200 while ``why_not`` is empty."""
 
     def __init__(self, metrics: Collector, why_not: Callable[[], str]) -> None:
         self._why_not = why_not

@@ -22,10 +22,10 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 def run(service: str, settings: type[S], main: Callable[[S], Coroutine[Any, Any, None]]) -> int:
-    """Run ``main`` with its settings until it ends or a signal comes; return the exit code.
+    """Run ``main`` with its settings until it ends or a signal arrives; return the exit code.
 
-    0 after a signal or a normal end; the code of a `ServiceError`, told in one line; 1 with a
-    traceback for anything unforeseen.
+    0 after a signal or a normal end; the code of a `ServiceError`, printed as one line; 1 with a
+    traceback for any other exception.
     """
     try:
         loaded = load(settings, service)

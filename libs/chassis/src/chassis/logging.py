@@ -1,6 +1,6 @@
 """Logging, configured once: structlog for services, the standard logger of libraries alike.
 
-An event is a fixed lower-case phrase; facts are keys. Everything goes to stderr.
+An event is a fixed lower-case phrase; facts are keys. All output goes to stderr.
 """
 
 from __future__ import annotations

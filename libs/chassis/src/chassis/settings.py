@@ -1,4 +1,4 @@
-"""Settings from flags and environment: ``--log-level`` goes before ``TETRA_LOG_LEVEL``."""
+"""Settings from flags and environment: ``--log-level`` overrides ``TETRA_LOG_LEVEL``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLE = SettingsConfigDict(
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told."""
+    """Settings of every service."""
 
     model_config = _STYLE
 

@@ -1,4 +1,4 @@
-"""``tetra-gateway --check``: does the gateway of these settings serve? For health checks."""
+"""``tetra-gateway --check``: whether the gateway with these settings serves, for health checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check(settings: Settings) -> int:
     if not listen.is_unix(address):
         host, port = listen.parse(address)
         host = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        if settings.tls_cert_file:  # we have no certificate authority at hand to ask politely
+        if settings.tls_cert_file:  # a request would need the certificate authority
             return _listens(host, port)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with grpc.insecure_channel(address) as channel:

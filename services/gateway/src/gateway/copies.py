@@ -1,8 +1,8 @@
 """The copies of the stream, one on each of NATS's servers: which messages each of them lacks.
 
-A nats-server that finds a message's checksum wrong steps over it, in whatever it is asked for, and
-says nothing; the other copies have the message still. A copy is asked through a consumer that
-lives on its server alone, for headers only: the server reads and checks the whole message for that.
+A nats-server that finds a wrong checksum leaves the message out of all answers and reports nothing.
+Other copies still have the message. A copy is read through a consumer that exists on its server
+alone, for headers only: the server reads and checks the whole message for that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nats.js.errors import APIError
 from bus.subjects import EVENTS_STREAM
 from gateway.errors import BusError
 
-# NATS places a consumer where it likes: all of three servers have had one after so many.
+# NATS chooses the server of a consumer; after so many, each of three servers has had one.
 _PLACEMENTS = 48
 _CHUNK_MESSAGES = 500
 _SILENCE_S, _SILENCES = 4.0, 3  # a server that has a message sends it within these together
@@ -37,14 +37,14 @@ class Damage(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What single copies lack, and the servers whose copy could not be looked at."""
+    """What single copies lack, and the servers whose copy could not be read."""
 
     damage: list[Damage]
     unreachable: list[str]
 
 
 class Copies:
-    """Looks at each copy by itself."""
+    """Reads each copy on its own."""
 
     def __init__(self, nc: Client) -> None:
         self._js = nc.jetstream(timeout=5.0)
@@ -106,7 +106,7 @@ class Copies:
             if server in servers and server not in found:
                 found[server] = await self._lacking(consumer.name, first, last)
         finally:
-            with contextlib.suppress(*_FAILURES):  # it goes by itself when nobody uses it
+            with contextlib.suppress(*_FAILURES):  # NATS removes it when it is unused
                 await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
 
     async def _lacking(self, consumer: str, first: int, last: int) -> list[tuple[int, int]]:

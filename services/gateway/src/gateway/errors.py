@@ -1,9 +1,9 @@
-"""What can go wrong in the gateway.
+"""Errors of the gateway.
 
 ServiceError (chassis: one line on stderr, exit code)
 ├── ListenError     the address cannot be listened on
 └── SecurityError   certificates, tokens or the address itself do not fit together
-RequestError        what a client asked is refused: gRPC status and text
+RequestError        a client's request is refused: gRPC status and text
 BusError            NATS or the stream cannot answer now
 """
 
@@ -23,7 +23,7 @@ class SecurityError(ServiceError):
 
 
 class RequestError(Exception):
-    """What a client asked is refused."""
+    """A client's request is refused."""
 
     def __init__(
         self, message: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""The collectors: who they are, whether they live, and what can be asked of them."""
+"""The collectors: which there are, whether they are alive, and requests to them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gateway.history import decode
 from tetra.v1 import bus_pb2, node_pb2
 
 POLL_S = 4.0
-GONE_AFTER_S = 11.0  # two unanswered polls and some
+GONE_AFTER_S = 11.0  # after two unanswered polls
 ANSWER_S = 1.0
-# A collector that has events and brings none into the stream for this long is stalled: beyond its
-# own timeout and pause between attempts.
+# A collector that has events and stores none in the stream for this long is stalled. It is longer
+# than the collector's own timeout and wait between attempts.
 STALLED_AFTER_S = 15.0
 SNAPSHOT_S = 10.0
 
@@ -37,7 +37,7 @@ class _Node:
     boot_id: str = ""
     stored_sequence: int = 0
     waiting: int = 0  # events made that are not in the stream, by its last answer
-    waiting_since: float | None = None  # monotonic: nothing came into the stream from then on
+    waiting_since: float | None = None  # monotonic: nothing was stored from then on
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Snapshot:
 
 
 class Fleet:
-    """Every node that is or was heard of."""
+    """Every node that is known, alive or not."""
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
@@ -58,7 +58,7 @@ class Fleet:
         self._batch_at = time.monotonic()
 
     async def run(self) -> None:
-        """Ask all collectors how they are, again and again."""
+        """Ask all collectors to describe themselves, again and again."""
         loaded = False
         while True:
             try:
@@ -67,11 +67,11 @@ class Fleet:
                     loaded = True
                 await self.describe()
             except (BusError, Error, TimeoutError):
-                pass  # the subscriber tells
+                pass  # the subscriber logs it
             await asyncio.sleep(POLL_S)
 
     def on_batch(self, batch: Batch) -> None:
-        """Note that the batch's node lives."""
+        """Note that the batch's node is alive."""
         if not batch.node_name:
             return
         node = self._heard(batch.node_name)
@@ -98,7 +98,7 @@ class Fleet:
         return {name: node.waiting for name, node in self._nodes.items()}
 
     def stalled(self) -> list[str]:
-        """Return the nodes that live, have events, and bring none into the stream."""
+        """Return the nodes that are alive, have events, and store none in the stream."""
         before = time.monotonic() - STALLED_AFTER_S
         alive = {info.node_name for info in self.nodes() if info.alive}
         return [
@@ -109,10 +109,10 @@ class Fleet:
 
     @property
     def stream_is_stuck(self) -> bool:
-        """Whether the stream takes nothing from anybody though there is something to take.
+        """Whether the stream stores no events from any node although collectors have some.
 
-        A nats-server can bring a stream into a state in which it is there and acknowledges
-        nothing, for ever; only those who publish could tell, and they answer what waits.
+        A nats-server can bring a stream into a state in which it acknowledges nothing, for ever.
+        Only publishers notice; collectors report how many events wait.
         """
         quiet = time.monotonic() - self._batch_at > STALLED_AFTER_S
         return quiet and bool(self.stalled())
@@ -203,7 +203,7 @@ class Fleet:
         node.heard_at = time.monotonic()
         return node
 
-    # Nodes that told something once and may be gone by now.
+    # Nodes of which the stream has events; they may be gone by now.
     async def _load(self) -> None:
         js = self._nc.jetstream()
         found = await js.stream_info(subjects.EVENTS_STREAM, subjects_filter=subjects.EVENTS_ALL)

@@ -1,4 +1,4 @@
-"""Where the gateway listens: addresses checked before gRPC binds them, for errors that help."""
+"""Checks addresses before gRPC binds them, for errors that name the cause."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_loopback(address: str) -> bool:
 
 
 def check(address: str) -> None:
-    """Raise `ListenError` if the address cannot be listened on, with who holds it if known."""
+    """Raise `ListenError` if the address cannot be listened on, with its holder if known."""
     if is_unix(address):
         _check_unix(Path(address.removeprefix("unix:").removeprefix("//")))
         return
@@ -55,7 +55,7 @@ def check(address: str) -> None:
             free += 1
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise ListenError(f"listen: {address}: in use{_by_whom(port)}") from None
+                raise ListenError(f"listen: {address}: in use{_holder(port)}") from None
             last = error  # such as ::1 on a host without IPv6
     if not free and last is not None:
         raise ListenError(f"listen: {address}: {(last.strerror or str(last)).lower()}")
@@ -77,7 +77,7 @@ def _check_unix(path: Path) -> None:
         raise ListenError(f"listen: {path}: no such folder")
     if not path.is_socket():
         if path.exists():
-            raise ListenError(f"listen: {path}: is there and no socket")
+            raise ListenError(f"listen: {path}: exists and is not a socket: remove it")
         return
     with socket.socket(socket.AF_UNIX) as probe:
         try:
@@ -88,7 +88,7 @@ def _check_unix(path: Path) -> None:
     raise ListenError(f"listen: {path}: in use")
 
 
-def _by_whom(port: int) -> str:
+def _holder(port: int) -> str:
     inodes = {f"socket:[{inode}]" for inode in _listening(port)}
     for fd in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
         with suppress(OSError):

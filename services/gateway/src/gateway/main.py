@@ -13,7 +13,7 @@ from bus import connection
 from chassis import lifetime
 from chassis.http import HttpServer
 from chassis.settings import load
-from gateway import listen, trouble
+from gateway import health, listen
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class Gateway:
-    """The stages, put together. A test runs it as it is."""
+    """The stages, put together."""
 
     def __init__(self, settings: Settings) -> None:
         """Bind the address; raise `ServiceError` where settings do not fit together."""
@@ -49,7 +49,7 @@ class Gateway:
     async def _serve_metrics(self) -> asyncio.Server:
         address = self._settings.metrics_address
         listen.check(address)
-        why_not = partial(trouble.find, self.streams, self.fleet)
+        why_not = partial(health.find_fault, self.streams, self.fleet)
         return await HttpServer(self.metrics, why_not).start(address)
 
     async def run(self) -> None:
@@ -64,7 +64,7 @@ class Gateway:
                 tasks.create_task(self.server.follow(self.subscriber))
                 tasks.create_task(self.server.watch_tokens())
                 tasks.create_task(self.subscriber.run())
-                tasks.create_task(self._tell())
+                tasks.create_task(self._log_serving())
                 try:
                     await connection.connect(
                         self._settings,
@@ -80,7 +80,7 @@ class Gateway:
         self.fleet.on_batch(batch)
         self.metrics.on_batch(batch)
 
-    async def _tell(self) -> None:
+    async def _log_serving(self) -> None:
         await self.subscriber.wait_live()
         _log.info("serving", address=self.server.address)
 

@@ -1,4 +1,4 @@
-"""What the gateway tells Prometheus.
+"""The metrics of the gateway.
 
 Names are Tetragon's where the meaning is the same, else begin with ``tetra_gateway_``.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway import trouble, wire
+from gateway import health, wire
 from gateway.batch import Batch
 from gateway.fleet import Fleet
 from gateway.streams import Streams
@@ -22,7 +22,7 @@ _TYPES = events_pb2.EventType.DESCRIPTOR.values_by_number
 
 
 class Metrics(Collector):
-    """Reads the gateway's state when Prometheus asks."""
+    """Reads the gateway's state at each scrape."""
 
     def __init__(self, streams: Streams, fleet: Fleet) -> None:
         self._streams = streams
@@ -45,9 +45,7 @@ class Metrics(Collector):
         build = GaugeMetricFamily("tetragon_build_info", "Build", labels=["version"])
         build.add_metric([VERSION], 1)
         yield build
-        events = CounterMetricFamily(
-            "tetragon_events", "Events that came in, by type", labels=["type"]
-        )
+        events = CounterMetricFamily("tetragon_events", "Events received, by type", labels=["type"])
         for number, count in (self._events + self._rare).items():
             value = _TYPES.get(number)
             events.add_metric([value.name if value else "UNDEF"], count)
@@ -60,8 +58,8 @@ class Metrics(Collector):
         window = self._streams.broadcaster.statistics()
         gauges = {
             "live": (
-                "Whether events come in, or would if there were any",
-                not trouble.find(self._streams, self._fleet),
+                "Whether events arrive, or would if there were any",
+                not health.find_fault(self._streams, self._fleet),
             ),
             "clients": ("Event streams that are open", len(self._streams)),
             "clients_catching_up": (
@@ -69,18 +67,21 @@ class Metrics(Collector):
                 sum(feed.catching_up for feed in feeds),
             ),
             "client_lag_messages": (
-                "Messages that the slowest stream is behind",
+                "Messages by which the slowest stream is behind",
                 max((feed.lag for feed in feeds), default=0),
             ),
             "window_bytes": ("Newest events kept in memory", window.size_bytes),
-            "window_messages": ("The same in messages", window.batches),
-            "stream_sequence": ("Newest message seen", self._streams.broadcaster.head),
+            "window_messages": ("Messages kept in memory", window.batches),
+            "stream_sequence": (
+                "Number of the newest message received",
+                self._streams.broadcaster.head,
+            ),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"tetra_gateway_{name}", text, value)
         yield CounterMetricFamily(
             "tetra_gateway_sent_events",
-            "Events sent to clients, each client's counted",
+            "Events sent to clients, counted for each client",
             self._streams.sent_events_total,
         )
         yield CounterMetricFamily(
@@ -95,7 +96,7 @@ class Metrics(Collector):
         )
 
         malformed = CounterMetricFamily(
-            "tetra_gateway_malformed", "What came in and could not be read", labels=["kind"]
+            "tetra_gateway_malformed", "Messages and events that could not be read", labels=["kind"]
         )
         for kind, count in self._streams.malformed.items():
             malformed.add_metric([kind], count)
@@ -103,18 +104,21 @@ class Metrics(Collector):
 
     def _nodes(self) -> Iterator[Metric]:
         alive = GaugeMetricFamily(
-            "tetra_gateway_node_alive", "Whether the node's collector lives", labels=["node"]
+            "tetra_gateway_node_alive", "Whether the node's collector is alive", labels=["node"]
         )
         lost = CounterMetricFamily(
             "tetra_gateway_node_lost_events",
-            "Events the node's collector lost since its start",
+            "Events that the node's collector lost since its start",
             labels=["node", "cause"],
         )
         gauges = [
             GaugeMetricFamily(f"tetra_gateway_node_{name}", text, labels=["node"])
             for name, text in (
-                ("waiting_events", "Events the node's collector has that are not in the stream"),
-                ("events_per_second", "Events the node's collector makes, by its own account"),
+                ("waiting_events", "Events that the node's collector has and the stream does not"),
+                (
+                    "events_per_second",
+                    "Events per second that the node's collector reports to make",
+                ),
                 ("processes", "Processes alive on the node"),
             )
         ]

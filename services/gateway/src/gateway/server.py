@@ -11,10 +11,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
-from gateway import auth, event_stream, listen, service, tls, trouble
+from gateway import auth, event_stream, listen, service, tls
 from gateway.errors import ListenError, SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
+from gateway.health import find_fault
 from gateway.service import Sensors
 from gateway.settings import Settings
 from gateway.streams import Streams
@@ -23,16 +24,16 @@ from tetra.v1 import stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
 _LOOK_EVERY_S = 1.0
-STOP_S = 0.2  # for requests that are being answered; streams end by themselves
+STOP_S = 0.2  # for requests that are being answered; streams have ended before
 _KEEPALIVE_ANSWER_MS = 10_000
-_PING_MIN_MS = 5_000  # clients may ask whether we live this often
+_PING_MIN_MS = 5_000  # clients may send keepalive pings this often
 # Reflection finds the messages of these in the default pool.
 _DESCRIBED = (stream_pb2, sensors_pb2, eventlogservice_pb2)
 _HEALTH_NAMES = ("", "liveness", service.NAME, event_stream.NAME)
 
 
 class Server:
-    """Listens from `start` on, answers health by whether events come in."""
+    """Listens from `start` on; its health follows whether events arrive."""
 
     def __init__(self, settings: Settings, streams: Streams, fleet: Fleet) -> None:
         """Check certificates, tokens and address; raise `ServiceError` where they do not fit."""
@@ -77,9 +78,9 @@ class Server:
         await self._server.start()
 
     async def follow(self, subscriber: Subscriber) -> None:
-        """Answer health by whether events come in, for ever."""
+        """Set health by whether events arrive, for ever."""
         while True:
-            await self._set_health(not trouble.find(self._streams, self._fleet))
+            await self._set_health(not find_fault(self._streams, self._fleet))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await subscriber.wait_live(not subscriber.live)
@@ -90,7 +91,7 @@ class Server:
             await self._interceptor.watch()
 
     async def stop(self) -> None:
-        """Send clients elsewhere and stop."""
+        """End all streams, so that clients connect to another gateway, and stop."""
         self._streams.stop()
         await self._set_health(False)
         await self._server.stop(STOP_S)
@@ -110,7 +111,7 @@ class Server:
             raise SecurityError(
                 f"listen: {address}: other hosts can reach it, and without TLS anyone reads "
                 "every command line; set TETRA_TLS_CERT_FILE and TETRA_TLS_KEY_FILE, or "
-                "TETRA_INSECURE_LISTEN=true if that is wanted"
+                "TETRA_INSECURE_LISTEN=true to allow it"
             )
         listen.check(address)
         target = address

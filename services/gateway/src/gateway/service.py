@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from chassis import logging
-from gateway import rights, trouble, wire
+from gateway import health, rights, wire
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
@@ -110,9 +110,9 @@ class Sensors:
     async def get_health(
         self, request: tetragon_pb2.GetHealthStatusRequest, context: Context
     ) -> tetragon_pb2.GetHealthStatusResponse:
-        """Answer for the gateway, then for each node that is silent."""
+        """Answer for the gateway, then for each node that is stalled or silent."""
         response = tetragon_pb2.GetHealthStatusResponse()
-        found = trouble.find(self._streams, self._fleet)
+        found = health.find_fault(self._streams, self._fleet)
         response.health_status.add(
             event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
             status=tetragon_pb2.HEALTH_STATUS_ERROR
@@ -126,7 +126,7 @@ class Sensors:
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
                     status=tetragon_pb2.HEALTH_STATUS_ERROR,
                     details=f"node {name}: {self._fleet.waiting()[name]} events wait at its "
-                    "collector: it answers, but the stream takes nothing from it",
+                    "collector: it answers, but the stream stores nothing from it",
                 )
         for node in self._fleet.nodes():
             if not node.alive and rights.may_see(node.node_name):

@@ -1,4 +1,4 @@
-"""What the gateway can be told."""
+"""Settings of the gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 1 << 20
 
 
 class Settings(ServiceSettings, BusSettings):
-    """What the gateway can be told."""
+    """Settings of the gateway."""
 
     listen_address: str = Field(
         "localhost:54321", description="gRPC address, host:port or unix:///path"
@@ -39,13 +39,16 @@ class Settings(ServiceSettings, BusSettings):
 
     stream_max_age_s: int = Field(24 * 3600, ge=0, description="keep events this long; 0: no limit")
     stream_max_bytes: int = Field(
-        4 << 30, ge=-1, description="keep events up to this size; -1: no limit"
+        4 << 30,
+        ge=-1,
+        description="size of the stream, beyond which the oldest events are dropped; "
+        "NATS wants a third more free when the stream is made; -1: no limit",
     )
     stream_replicas: int = Field(1, ge=1, le=5, description="copies of the stream; 3 on a cluster")
 
     max_clients: int = Field(200, ge=1, description="event streams open at once")
     max_catch_up: int = Field(
-        16, ge=1, description="streams that read from the past at once; others wait their turn"
+        16, ge=1, description="streams that read from the past at once; others wait"
     )
     window_bytes: int = Field(
         8 * _MIB,
@@ -53,6 +56,4 @@ class Settings(ServiceSettings, BusSettings):
         description="newest events kept in memory; a stream further behind reads from NATS",
     )
     max_request_bytes: int = Field(4 * _MIB, ge=1024, description="largest request accepted")
-    keepalive_s: int = Field(
-        30, ge=1, description="ask a silent client this often whether it still lives"
-    )
+    keepalive_s: int = Field(30, ge=1, description="ping a silent client this often")

@@ -27,11 +27,11 @@ class Certificates:
         """Return credentials that follow the files."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration,
-            self._fetch,  # type: ignore[arg-type]  # the stub forgets that it may return None
+            self._fetch,  # type: ignore[arg-type]  # the stub lacks that it may return None
             require_client_authentication=self._client_ca is not None,
         )
 
-    # gRPC calls this from a thread of its own, at each handshake. None: nothing new.
+    # gRPC calls this from a thread of its own, at each handshake. None: unchanged.
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         try:
             if self._stat() == self._stamps:
@@ -54,7 +54,7 @@ class Certificates:
             ) from None
         for path, text in ((self._key, pair[0]), (self._cert, pair[1])):
             if b"-----BEGIN " not in text:
-                raise SecurityError(f"tls: {path}: no PEM in it")
+                raise SecurityError(f"tls: {path}: is not PEM")
         self._stamps = stamps
         return grpc.ssl_server_certificate_configuration([pair], authorities)
 

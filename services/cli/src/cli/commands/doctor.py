@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from chassis import capabilities as needed
 from cli.command import Args, Command, Flag
 from cli.errors import TetraError
 from cli.server_flags import server_options
@@ -19,8 +20,6 @@ from cli.terminal import Output, visible, wants_colour
 from cli.values import Choice, Value
 
 _LEAST_KERNEL = (5, 8)  # BPF ring buffer
-_CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
-_CAP_SYS_ADMIN = 21  # held, it stands for CAP_BPF and CAP_PERFMON
 _HOST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NATS_TIMEOUT_S = 2.0
 _NATS_URL = "nats://127.0.0.1:4222"
@@ -91,14 +90,11 @@ def btf(path: str = "/sys/kernel/btf/vmlinux") -> Finding:
 
 
 def capabilities(status: str = "/proc/self/status") -> Finding:
-    """Look at what this process may do."""
+    """Look for the rights that the collector needs, in those of this process."""
     try:
-        mask = int(re.search(r"^CapEff:\s*([0-9a-f]+)", Path(status).read_text(), re.M)[1], 16)  # type: ignore[index]
-    except (OSError, TypeError):
+        missing = needed.missing(needed.effective(Path(status)))
+    except (OSError, ValueError):
         return Finding("warn", "capabilities", f"{status} cannot be read", "run on Linux")
-    if mask >> _CAP_SYS_ADMIN & 1:
-        mask |= 1 << _CAPABILITIES["CAP_BPF"] | 1 << _CAPABILITIES["CAP_PERFMON"]
-    missing = [name for name, bit in _CAPABILITIES.items() if not mask >> bit & 1]
     if missing:
         return Finding(
             "bad",
@@ -106,7 +102,7 @@ def capabilities(status: str = "/proc/self/status") -> Finding:
             f"this process lacks {', '.join(missing)}",
             "the collector needs them: run it as root, or with --cap-add for each",
         )
-    return Finding("ok", "capabilities", ", ".join(_CAPABILITIES))
+    return Finding("ok", "capabilities", ", ".join(needed.NEEDED))
 
 
 def lockdown(path: str = "/sys/kernel/security/lockdown") -> Finding:
