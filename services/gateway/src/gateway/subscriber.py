@@ -17,10 +17,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import api
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from bus.connection import is_reflected
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
+from chassis.backoff import Backoff
 from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.history import decode, time_ns
@@ -35,6 +36,7 @@ EXPIRES_S = 30
 # made in that moment takes over the old state, loses its files and acknowledges nothing for ever.
 REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+_NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
 DUPLICATE_WINDOW_S = 120
 TELL_EVERY_S = 10.0  # what is malformed
 _NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}."
@@ -88,7 +90,7 @@ class Subscriber:
 
     async def run(self) -> None:
         """Subscribe, for ever."""
-        retry_s = RETRY_MIN_S
+        waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
             self._odd.clear()
             if not self._nc.is_connected:
@@ -97,15 +99,23 @@ class Subscriber:
             try:
                 await self._ensure_stream()
                 await self._subscribe()
-                retry_s = RETRY_MIN_S
+                waits.reset()
             except (Error, TimeoutError, OSError) as error:
                 if not self._told:
-                    _log.warning("stream unavailable", error=str(error) or type(error).__name__)
+                    _log.warning("stream unavailable", error=self._cause(error))
                     self._told = True
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(retry_s):
+                async with asyncio.timeout(waits.next_s()):
                     await self._odd.wait()
-            retry_s = min(RETRY_MAX_S, retry_s * 2)
+
+    def _cause(self, error: Exception) -> str:
+        text = str(error) or type(error).__name__
+        if isinstance(error, APIError) and error.err_code == _NO_STORAGE:
+            text += (
+                f": TETRA_STREAM_MAX_BYTES is {self._settings.stream_max_bytes}, more than NATS "
+                "may use of its disk: set it lower, or make room"
+            )
+        return text
 
     async def _ensure_stream(self) -> None:
         wanted = api.StreamConfig(

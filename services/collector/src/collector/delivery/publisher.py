@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from nats.errors import NoRespondersError
 from nats.js.api import Header
 
 from bus import subjects
+from chassis.backoff import Backoff
 from collector.delivery.disk import DiskThread
 from collector.delivery.numbering import ACK_TIMEOUT_S, last_in_stream
 from collector.delivery.spool import Record, Run, Spool
@@ -315,22 +315,22 @@ class Publisher:
         """Publish one batch; return when all of it is acknowledged or on disk."""
         if self._batch is None:
             self._batch = await self._take(_room(nc))
-        batch, delay = self._batch, RETRY_MIN_S
+        batch, waits = self._batch, Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while batch is not None and batch.events:
             try:
                 await self._publish_some(nc, batch)
-                delay, self._failing_since = RETRY_MIN_S, None
+                waits.reset()
+                self._failing_since = None
                 continue
             except (NatsError, OSError, TimeoutError) as error:
                 # Without a responder there is no stream, and nothing was stored.
                 self._outcome_known = isinstance(error, NoRespondersError)
-                self._report(error, delay)
+                self._report(error, waits)
             now = time.monotonic()
             self._failing_since = self._failing_since or now
             if now - self._failing_since >= SPILL_AFTER_S:
                 batch = await self._spill_all(batch)
-            await self._pause(delay * random.uniform(0.8, 1.2))
-            delay = min(RETRY_MAX_S, delay * 2)
+            await self._pause(waits.next_s())
         if batch is not None:
             if batch.record is not None:
                 async with self._disk.lock:
@@ -351,11 +351,11 @@ class Publisher:
                 await self._reconnected.wait()
         self._reconnected.clear()
 
-    def _report(self, error: Exception, delay: float) -> None:
+    def _report(self, error: Exception, waits: Backoff) -> None:
         self.statistics.retries += 1
-        if delay == RETRY_MIN_S:
+        if not waits.attempts:
             log.debug("publish failed", error=repr(error), events=self.waiting)
-        elif delay >= RETRY_MAX_S and not self.statistics.retries % 30:
+        elif waits.is_longest and not self.statistics.retries % 30:
             log.warning("publish keeps failing", error=repr(error), events=self.waiting)
 
     async def _publish_some(self, nc: Client, batch: _Batch) -> None:
