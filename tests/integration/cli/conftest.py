@@ -186,7 +186,7 @@ def tetra_command():
 
 @pytest.fixture(scope="session")
 def tetra_environment():
-    """Make an environment in which nothing speaks to tetra but what is given."""
+    """Make an environment with no settings of tetra except the given ones."""
     return environment
 
 

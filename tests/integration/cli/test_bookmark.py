@@ -61,7 +61,7 @@ def test_killed_again_and_again_a_file_has_each_event_once(address, start_tetra,
     assert b"bytes after the cursor from standard output" in process.stderr.read()
 
 
-def test_what_was_in_the_file_before_stays(address, start_tetra, tmp_path):
+def test_earlier_content_of_the_file_stays(address, start_tetra, tmp_path):
     output, place = tmp_path / "events", tmp_path / "place"
     output.write_text("0\n")
     flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
@@ -151,17 +151,17 @@ def test_one_cursor_file_has_one_user(tetra, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("-o", "tree"), "a tree is printed only at the end"),
         (("--after", "1:1"), "--after and --cursor-file: a stream has one beginning"),
         (("--no-follow",), "--no-follow: prints nothing without a beginning"),
     ],
 )
-def test_what_does_not_go_together(tetra, tmp_path, arguments, told):
+def test_flags_that_exclude_each_other(tetra, tmp_path, arguments, message):
     done = tetra("getevents", "--cursor-file", str(tmp_path / "place"), *arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_a_file_that_is_none(tetra, tmp_path):

@@ -20,7 +20,7 @@ def test_status(serve, plain_tetragon_of, tetra):
     assert (done.stdout, done.returncode) == ("Health Status: running\n", 0)
 
 
-def test_nobody_at_the_address_is_one_line_and_exit_code_1(tetra):
+def test_no_server_at_the_address_is_one_line_and_exit_code_1(tetra):
     done = tetra("status", "--server-address", "127.0.0.1:1", "--retries", "0")
     assert done.returncode == 1
     assert done.stderr == (
@@ -63,7 +63,7 @@ def test_log_level(serve, plain_tetragon_of, tetra):
     assert tetra("loglevel", "set", "loud", *flags).returncode == 2
 
 
-def test_doctor_tells_what_to_do(tetra):
+def test_doctor_has_an_advice_for_each_fault(tetra):
     done = tetra("doctor", "--nats-url", "nats://127.0.0.1:1", "--server-address", "127.0.0.1:1")
     assert done.returncode == 1
     found = [line for line in done.stdout.splitlines() if not line.startswith("  ")]
@@ -77,7 +77,7 @@ def test_doctor_tells_what_to_do(tetra):
     )
 
 
-def test_tree_is_printed_where_there_is_no_terminal(serve, gateway_of, make_event, tetra):
+def test_tree_is_printed_without_a_terminal(serve, gateway_of, make_event, tetra):
     event = make_event(1)
     event.process_exec.process.exec_id = "x"
     gateway = gateway_of([[event]])

@@ -100,7 +100,7 @@ def test_fish(folder, words, completed):
 
 @pytest.fixture
 def completed(tetra):
-    """Ask ``tetra`` what bash would ask it; returns the words that it offers."""
+    """Ask ``tetra`` for completions as bash does; returns the words that it offers."""
 
     def complete(line, **env):
         words = line.split(" ")

@@ -119,7 +119,7 @@ def test_times_and_cursors_are_sent(serve, gateway_of, tetra):
     assert (second.after.stream_sequence, second.after.index) == (7, 2)
 
 
-def test_cursor_that_is_shown_leads_on(serve, gateway_of, make_event, tetra):
+def test_shown_cursor_continues_the_stream(serve, gateway_of, make_event, tetra):
     address = serve(gateway_of([[make_event(1)], [make_event(2), make_event(3)]]))
     flags = ("--server-address", address, "--no-follow", "--show-cursor")
     first = tetra("getevents", "--last", "9", *flags)
@@ -138,7 +138,7 @@ def test_lost_connection_loses_nothing(serve, gateway_of, make_event, tetra):
     assert gateway.requests[1].after.stream_sequence == 3
 
 
-def test_next_gateway_goes_on_where_the_first_was_lost(serve, gateway_of, make_event, tetra):
+def test_next_gateway_continues_after_the_lost_one(serve, gateway_of, make_event, tetra):
     batches = [[make_event(pid)] for pid in range(1, 11)]
     first, second = gateway_of(batches), gateway_of(batches)
     first.break_after = 4
@@ -148,9 +148,7 @@ def test_next_gateway_goes_on_where_the_first_was_lost(serve, gateway_of, make_e
     assert len(second.requests) == 1
 
 
-def test_snapshot_that_breaks_in_the_middle_is_told_whole_and_once(
-    serve, gateway_of, make_event, tetra
-):
+def test_broken_snapshot_is_printed_completely_and_once(serve, gateway_of, make_event, tetra):
     running = [make_event(pid) for pid in range(1, 8)]
     for event in running:
         event.process_exec.process.exec_id = str(event.process_exec.process.pid.value)
@@ -161,19 +159,19 @@ def test_snapshot_that_breaks_in_the_middle_is_told_whole_and_once(
     second.batches = [[make_event(2, status=0), running[6]]]
     addresses = f"{serve(first)},{serve(second)}"
     done = tetra("getevents", "--snapshot", "--no-follow", "--server-address", addresses)
-    told = "".join(f"🚀 process {pid}: root: /usr/bin/true {pid}\n" for pid in range(1, 8))
-    assert done.stdout == told + "💥 exit 2: root: /usr/bin/true 2\n"
+    printed_lines = "".join(f"🚀 process {pid}: root: /usr/bin/true {pid}\n" for pid in range(1, 8))
+    assert done.stdout == printed_lines + "💥 exit 2: root: /usr/bin/true 2\n"
     assert "nothing is missed" in done.stderr
     assert [bool(request.snapshot) for request in second.requests] == [True, False]
 
 
-def test_address_where_nobody_answers_is_passed_over(serve, gateway_of, make_event, tetra):
+def test_address_without_a_server_is_skipped(serve, gateway_of, make_event, tetra):
     addresses = f"127.0.0.1:1,{serve(gateway_of([[make_event(1)]]))}"
     done = tetra("getevents", "--last", "9", "--no-follow", "--server-address", addresses)
     assert (done.stdout, done.stderr) == (lines(1), "")
 
 
-def test_port_where_nobody_speaks_is_one_line(tetra):
+def test_silent_port_is_one_line(tetra):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         done = tetra("getevents", "--server-address", address)
@@ -184,7 +182,7 @@ def test_port_where_nobody_speaks_is_one_line(tetra):
     )
 
 
-def test_losses_and_gaps_are_told_on_stderr(serve, gateway_of, make_event, tetra):
+def test_losses_and_gaps_are_printed_on_stderr(serve, gateway_of, make_event, tetra):
     gateway = gateway_of([[make_event(1)]])
     gateway.notices.losses.append(
         LossNotice(node_name="n", lost=LossCounters(by_cause={"kernel_exec": 2, "spool": 3}))
@@ -198,7 +196,7 @@ def test_losses_and_gaps_are_told_on_stderr(serve, gateway_of, make_event, tetra
     assert tetra(*flags, "--quiet").stderr == ""
 
 
-def test_node_that_nobody_heard_of_is_noticed(serve, gateway_of, make_event, tetra):
+def test_unknown_node_has_a_notice(serve, gateway_of, make_event, tetra):
     gateway = gateway_of([[make_event(1)]], nodes=[NodeInfo(node_name="node1")])
     flags = ("getevents", "--last", "1", "--no-follow", "--server-address", serve(gateway))
     done = tetra(*flags, "--node", "node1", "--node", "nod2")
@@ -214,7 +212,7 @@ def test_field_that_no_event_has_is_noticed(serve, plain_tetragon_of, make_event
     assert done.stderr == ("tetra: no event has a field 'proces.pid', did you mean process.pid?\n")
 
 
-def test_what_the_server_refuses_is_a_wrong_command_line(serve, gateway_of, tetra):
+def test_refused_request_is_a_wrong_command_line(serve, gateway_of, tetra):
     gateway = gateway_of([])
     gateway.refuse = "filter: binary_regex: missing )"
     done = tetra("getevents", "--server-address", serve(gateway))
@@ -281,7 +279,7 @@ def test_output_goes_to_a_file_without_colours(
     assert (tmp_path / "events").read_text() == lines(1)
 
 
-def test_reader_that_has_gone_is_no_error(serve, plain_tetragon_of, make_event, start_tetra):
+def test_closed_pipe_is_not_an_error(serve, plain_tetragon_of, make_event, start_tetra):
     address = serve(plain_tetragon_of([make_event(pid) for pid in range(5000)]))
     process = start_tetra("getevents", "--server-address", address)
     process.stdout.readline()
@@ -352,7 +350,7 @@ def test_colour_can_be_asked_for(serve, plain_tetragon_of, make_event, tetra):
     assert "\x1b[" in tetra("getevents", "--server-address", address, "--color=always").stdout
 
 
-def test_reconnect_goes_on_after_the_end_of_a_plain_stream(
+def test_reconnect_continues_after_the_end_of_a_plain_stream(
     serve, plain_tetragon_of, make_event, start_tetra
 ):
     server = plain_tetragon_of([make_event(1)])

@@ -160,7 +160,7 @@ def tree_is_laid_out(rows, columns):
 @pytest.mark.parametrize(
     ("command", "is_laid_out"), [("top", top_is_laid_out), ("tree", tree_is_laid_out)]
 )
-def test_full_screen_follows_keys_and_size_and_leaves_the_terminal_as_it_was(
+def test_full_screen_follows_keys_and_size_and_restores_the_terminal(
     terminal, address, command, is_laid_out
 ):
     screen = terminal(command, ADDRESS, address, COLUMNS="50", LINES="10")
@@ -179,7 +179,7 @@ def test_full_screen_follows_keys_and_size_and_leaves_the_terminal_as_it_was(
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
-def test_tiny_terminal_is_no_error(terminal, address, command):
+def test_tiny_terminal_is_not_an_error(terminal, address, command):
     screen = terminal(command, ADDRESS, address, rows=3, columns=8)
     screen.wait_for("q quit")
     screen.press("q")
@@ -188,7 +188,7 @@ def test_tiny_terminal_is_no_error(terminal, address, command):
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
-def test_ctrl_c_leaves_the_terminal_as_it_was(terminal, address, command):
+def test_ctrl_c_restores_the_terminal(terminal, address, command):
     screen = terminal(command, ADDRESS, address)
     screen.wait_for("q quit")
     screen.press("\x03")

@@ -88,7 +88,7 @@ def test_verification_can_be_skipped(tls_address, tetra):
     assert (done.stdout, done.stderr) == ("Health Status: running\n", "")
 
 
-def test_client_proves_itself(serve, plain_tetragon_of, certificates, tetra):
+def test_client_certificate_is_sent(serve, plain_tetragon_of, certificates, tetra):
     key, cert = ((certificates / name).read_bytes() for name in ("key.pem", "cert.pem"))
     credentials = grpc.ssl_server_credentials([(key, cert)], cert, require_client_auth=True)
     address = serve(plain_tetragon_of([]), credentials=credentials)

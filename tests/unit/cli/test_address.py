@@ -25,7 +25,7 @@ def test_addresses(text, targets):
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a:b", "a:0", "a:70000", "http://x:1", "::1", "a:1,"])
-def test_what_is_no_address_is_refused_with_an_example(text):
+def test_wrong_address_is_refused_with_an_example(text):
     with pytest.raises(UsageError, match="for example: --server-address"):
         parse_addresses(text)
 
@@ -61,7 +61,7 @@ def test_search_takes_the_first_that_answers(monkeypatch):
         (None, "localhost:54321"),
     ],
 )
-def test_agent_on_this_host_says_where_it_serves(monkeypatch, tmp_path, text, expected):
+def test_address_comes_from_the_info_file_of_an_agent(monkeypatch, tmp_path, text, expected):
     monkeypatch.delenv("TETRA_DISCOVER", raising=False)
     monkeypatch.setattr(address, "AGENT_INFO_FILE", str(tmp_path / "info.json"))
     if text is not None:

@@ -1,4 +1,4 @@
-"""Command lines: help that teaches, and mistakes that get one line."""
+"""Command lines: help texts with examples, and mistakes that are one line."""
 
 import signal
 from pathlib import Path

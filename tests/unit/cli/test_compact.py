@@ -75,7 +75,7 @@ def test_timestamps(exec_event):
     assert line(exec_event(), timestamps=True).startswith("2026-01-01T00:00:00.123456789Z 🚀 ")
 
 
-def test_colours_and_the_padding_that_comes_with_them(exec_event):
+def test_colours_and_their_padding(exec_event):
     painted = (
         "\x1b[34m🚀 process\x1b[0m \x1b[32mnode1\x1b[0m \x1b[35m/usr/sbin/iptables\x1b[0m "
         "\x1b[36m-L\x1b[0m"
@@ -267,7 +267,7 @@ def test_file_rows_with_an_argument_of_another_kind_have_an_absent_part(event_of
     ("protection", "label"),
     [(0, "mmap-  "), (1, "mmap-r "), (2, "mmap-w "), (4, "mmap-x "), (7, "mmap-rwx")],
 )
-def test_mmap_label_tells_the_protection(event_of, protection, label):
+def test_mmap_label_has_the_protection(event_of, protection, label):
     args = [FILE, KprobeArgument(uint_arg=protection)]
     event = event_of("process_kprobe", function_name="security_mmap_file", args=args)
     assert line(event) == f"📝 {label} {PROCESS} /etc/passwd\n"
@@ -468,7 +468,7 @@ def test_kinds_without_a_compact_form_show_their_name():
     assert line(GetEventsResponse(node_name="a b")) == '❓ unknown event "a b"\n'
 
 
-def test_tty_is_shown_as_it_was_written(event_of):
+def test_tty_output_is_unchanged(event_of):
     written = KprobeArgument(bytes_arg=b"\x1b[1mhi\n")
     tty = KprobeArgument(file_arg=KprobeFile(path="/dev/pts/1"))
     event = event_of("process_kprobe", function_name="tty_write", args=[tty, written])

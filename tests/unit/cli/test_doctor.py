@@ -15,7 +15,7 @@ def test_kernel(release, level):
     assert doctor.kernel(release).level == level
 
 
-def test_missing_btf_says_what_to_do(tmp_path):
+def test_missing_btf_has_an_advice(tmp_path):
     finding = doctor.btf(str(tmp_path / "vmlinux"))
     assert finding.level == "bad"
     assert "CONFIG_DEBUG_INFO_BTF" in finding.advice
@@ -115,7 +115,7 @@ def test_lockdown(tmp_path, text, level):
     assert doctor.lockdown(str(tmp_path / "none")).level == "ok"
 
 
-def test_lines_say_what_and_then_what_to_do():
+def test_line_has_the_fact_then_the_advice():
     finding = doctor.Finding("bad", "BTF", "missing\x1b", "build it in")
     assert doctor._line(finding, colour=False, unicode=True) == (
         "✘ BTF           missing\\x1b\n                → build it in\n"

@@ -1,4 +1,4 @@
-"""Whatever a process is called and is called with: a terminal never gets it raw."""
+"""Names and arguments of processes never reach a terminal with control characters."""
 
 import re
 
@@ -170,8 +170,8 @@ def test_json_is_one_printable_line(ascii, event):
 
 @pytest.mark.parametrize("make", [lambda: TopView("binary", "a"), lambda: TreeView(10, "a")])
 @property_test
-@given(events=st.lists(hostile_events(), min_size=1, max_size=3), said=TEXTS)
-def test_full_screens_have_printable_lines_that_fit(make, events, said):
+@given(events=st.lists(hostile_events(), min_size=1, max_size=3), notice=TEXTS)
+def test_full_screens_have_printable_lines_that_fit(make, events, notice):
     view = make()
     for event in events:
         process = process_of(event)
@@ -181,7 +181,7 @@ def test_full_screens_have_printable_lines_that_fit(make, events, said):
         view.take(Batch([event]))
     for group in "bucn":
         view.press(group)
-        text = view.picture(80, 24, 1_767_225_600.0, said)
+        text = view.picture(80, 24, 1_767_225_600.0, notice)
         lines = text.split("\n", allow_blank=True)
         assert len(lines) == 24
         for line in lines:

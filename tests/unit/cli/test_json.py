@@ -96,7 +96,7 @@ def test_golden_line_of_every_kind(event_of, kind, fields, body):
     )
 
 
-def test_golden_line_of_a_whole_process(exec_event):
+def test_golden_line_of_a_complete_process(exec_event):
     event = exec_event(
         exec_id="aWQ=",
         cwd="/",

@@ -30,7 +30,7 @@ def test_exec_and_exit_are_the_two_lines_of_the_readme(exec_event, exit_event):
         ({"arguments": "", "status": 1}, "iptables 1"),
     ],
 )
-def test_exit_tells_how_it_ended_unless_it_was_a_plain_zero(exit_event, fields, end):
+def test_exit_shows_its_outcome_unless_it_is_status_0(exit_event, fields, end):
     assert line(exit_event(**fields)).endswith(f"{end}\n")
 
 
@@ -58,19 +58,19 @@ def test_user_is_our_name_then_the_public_one_then_the_number(exec_event, fields
         ({"docker": DOCKER}, " [0123456789ab]\n"),
     ],
 )
-def test_container_is_told_at_the_end(exec_event, exit_event, fields, tail):
+def test_container_is_at_the_end(exec_event, exit_event, fields, tail):
     assert line(exec_event(**fields)) == f"🚀 process 101708: root: /usr/sbin/iptables -L{tail}"
     assert line(exit_event(status=2, **fields)).endswith(f"-L 2{tail}")
 
 
-def test_node_is_told_from_the_second_node_on(exec_event):
+def test_node_is_shown_from_the_second_node_on(exec_event):
     render = LifecycleRenderer().render
     assert render([exec_event(node="a"), exec_event(node="a")]).count("@") == 0
     assert render([exec_event(node="b")]).endswith("-L @b\n")
     assert render([exec_event(node="a")]).endswith("-L @a\n")
 
 
-def test_node_is_told_at_once_when_asked_for(exec_event):
+def test_node_is_shown_at_once_when_requested(exec_event):
     assert line(exec_event(), show_node=True).endswith("-L @node1\n")
 
 

@@ -82,7 +82,7 @@ def test_kernel_is_its_own_parent_and_runs():
     assert renderer.finish() == "0: root: <kernel> (running)\n"
 
 
-def test_nodes_are_told_when_there_are_several():
+def test_several_nodes_have_headings():
     renderer = TreeRenderer()
     renderer.render([started(1, "/a", node="x"), started(2, "/b", node="y")])
     assert renderer.finish() == "@x\n1: root: /a (running)\n@y\n2: root: /b (running)\n"
@@ -129,7 +129,7 @@ def test_following_image_takes_the_place_and_the_children_of_a_forgotten_one():
     ]
 
 
-def test_what_had_no_room_is_told(monkeypatch):
+def test_dropped_processes_are_counted(monkeypatch):
     monkeypatch.setattr("cli.renderers.tree._KEPT_ENDED", 4)
     renderer = TreeRenderer()
     for pid in range(2, 9):

@@ -1,4 +1,4 @@
-"""What a stream asks for after a lost connection, and what it leaves out then."""
+"""Requests of a stream after a lost connection, and the events that it leaves out."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def ended(name):
     return event
 
 
-def told(progress, *batches):
-    """Hand batches on; return the processes and kinds of what is new in them."""
+def new_events(progress, *batches):
+    """Use batches; return process and kind of their new events."""
     names = []
     for batch in batches:
         news = progress.news(batch)
@@ -39,16 +39,18 @@ def told(progress, *batches):
 def test_rest_begins_behind_the_last_cursor():
     progress = Progress(StreamEventsRequest(last=5, nodes=["n"]))
     assert not progress.resumable
-    assert told(progress, Batch([], cursor(3)), Batch([started("a")], cursor(4, 1))) == ["ee a"]
+    assert new_events(progress, Batch([], cursor(3)), Batch([started("a")], cursor(4, 1))) == [
+        "ee a"
+    ]
     progress.lost()
     assert progress.resumable
     assert progress.request == StreamEventsRequest(after=cursor(4, 1), nodes=["n"])
-    assert told(progress, Batch([started("a"), ended("a")], cursor(5))) == ["ee a", "ei a"]
+    assert new_events(progress, Batch([started("a"), ended("a")], cursor(5))) == ["ee a", "ei a"]
 
 
 def test_plain_server_has_no_rest():
     progress = Progress(StreamEventsRequest())
-    told(progress, Batch([started("a")]))
+    new_events(progress, Batch([started("a")]))
     progress.lost()
     assert not progress.resumable
 
@@ -65,19 +67,20 @@ def test_clean_end_is_the_end_of_streams_that_have_one(request_, ends):
     assert Progress(request_).ended() is ends
 
 
-def test_snapshot_that_breaks_is_told_whole_and_once():
+def test_broken_snapshot_is_complete_and_without_duplicates():
     progress = Progress(StreamEventsRequest(snapshot=True))
     at = cursor(10, 2)
-    assert told(progress, Batch([], at), Batch([started("a"), started("b")], at)) == [
+    assert new_events(progress, Batch([], at), Batch([started("a"), started("b")], at)) == [
         "ee a",
         "ee b",
     ]
     assert progress.resumable
     progress.lost()
     assert progress.request == StreamEventsRequest(snapshot=True, no_follow=True)
-    # b has ended, c was not told yet, d is new; what follows the second snapshot is left alone.
+    # b has ended, c was not returned before, d is new. Events after the second snapshot are not
+    # used.
     now = cursor(14)
-    assert told(
+    assert new_events(
         progress,
         Batch([], now),
         Batch([started("a"), started("c")], now),
@@ -87,11 +90,13 @@ def test_snapshot_that_breaks_is_told_whole_and_once():
     progress.lost()
     assert progress.request == StreamEventsRequest(snapshot=True, no_follow=True)
     again = cursor(16)
-    assert told(progress, Batch([], again), Batch([started("a"), started("e")], again)) == ["ee e"]
+    assert new_events(progress, Batch([], again), Batch([started("a"), started("e")], again)) == [
+        "ee e"
+    ]
     assert not progress.ended()
     # From the first snapshot on: b's end, and nothing of d and e again.
     assert progress.request == StreamEventsRequest(after=at)
-    assert told(
+    assert new_events(
         progress,
         Batch([ended("b"), started("d"), started("f")], cursor(15)),
         Batch([started("e"), ended("f")], cursor(17)),
@@ -100,31 +105,31 @@ def test_snapshot_that_breaks_is_told_whole_and_once():
     assert progress.request == StreamEventsRequest(after=cursor(17))
 
 
-def test_snapshot_of_now_ends_with_what_happened_meanwhile():
+def test_snapshot_ends_with_events_that_happened_during_it():
     progress = Progress(StreamEventsRequest(snapshot=True, no_follow=True))
-    told(progress, Batch([], cursor(1)), Batch([started("a")], cursor(1)))
+    new_events(progress, Batch([], cursor(1)), Batch([started("a")], cursor(1)))
     progress.lost()
-    told(progress, Batch([], cursor(3)), Batch([started("b")], cursor(3)))
+    new_events(progress, Batch([], cursor(3)), Batch([started("b")], cursor(3)))
     assert not progress.ended()
     assert progress.request == StreamEventsRequest(after=cursor(1), no_follow=True)
-    assert told(progress, Batch([ended("a"), started("b")], cursor(4))) == ["ei a"]
+    assert new_events(progress, Batch([ended("a"), started("b")], cursor(4))) == ["ei a"]
     assert progress.ended()
 
 
 def test_snapshot_that_is_over_is_not_asked_for_again():
     progress = Progress(StreamEventsRequest(snapshot=True))
-    told(progress, Batch([], cursor(1)), Batch([started("a")], cursor(1)))
-    told(progress, Batch([started("b")], cursor(2)))
+    new_events(progress, Batch([], cursor(1)), Batch([started("a")], cursor(1)))
+    new_events(progress, Batch([started("b")], cursor(2)))
     progress.lost()
     assert progress.request == StreamEventsRequest(after=cursor(2))
     # A node's events of before the snapshot may come behind another's cursor.
-    assert told(progress, Batch([started("a"), started("c")], cursor(3))) == ["ee c"]
+    assert new_events(progress, Batch([started("a"), started("c")], cursor(3))) == ["ee c"]
 
 
-def test_what_is_earlier_than_since_stays_out_after_a_lost_connection():
+def test_events_before_since_stay_out_after_a_lost_connection():
     progress = Progress(StreamEventsRequest(since={"seconds": 100}))
-    told(progress, Batch([], cursor(1)))
+    new_events(progress, Batch([], cursor(1)))
     progress.lost()
     assert progress.request == StreamEventsRequest(after=cursor(1))
     batch = Batch([started("a", 99), started("b", 100)], cursor(2))
-    assert told(progress, batch) == ["ee b"]
+    assert new_events(progress, batch) == ["ee b"]

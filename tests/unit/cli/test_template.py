@@ -29,7 +29,7 @@ def test_fields(exec_event, template, line):
     assert TemplateRenderer(template).render([event]) == f"{line}\n"
 
 
-def test_end_is_told_for_exits(exit_event):
+def test_end_is_a_word_of_exits(exit_event):
     render = TemplateRenderer("end,signal,status").render
     assert render([exit_event()]) == "0\t\t\n"
     assert render([exit_event(status=9)]) == "9\t\t9\n"

@@ -1,4 +1,4 @@
-"""Colours and what a terminal may be sent."""
+"""Colours, and output without control characters."""
 
 import io
 

@@ -64,7 +64,7 @@ def test_nanoseconds_are_kept():
 
 
 @pytest.mark.parametrize("text", ["soon", "10", "10x", "25:00", "2026-13-01", "", "@x"])
-def test_what_is_no_time_is_refused_with_an_example(text):
+def test_wrong_time_is_refused_with_an_example(text):
     with pytest.raises(UsageError, match="for example: 10m"):
         parse_time(text, NOW)
 
@@ -78,7 +78,7 @@ def test_durations_for_people(seconds, text):
 
 
 @pytest.mark.parametrize("seconds", [1 << 62, -(1 << 62), 253402300800])
-def test_a_time_that_no_calendar_has_is_told_in_seconds(seconds):
+def test_time_outside_the_calendar_is_in_seconds(seconds):
     moment = Timestamp(seconds=seconds, nanos=5)
     assert rfc3339_nanos(moment) == f"@{seconds}.000000005Z"
     assert rfc3339(moment) == f"@{seconds}.000000005Z"

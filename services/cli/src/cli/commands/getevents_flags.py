@@ -41,7 +41,8 @@ _OUTPUT = in_section(
         type=Value("TEMPLATE", example="time,pid,binary"),
         help="form of your own: '{{time}} {{pid}} {{process.cwd}}', or fields in columns: "
         "time,pid,user; words: type time node pid ppid user binary arguments command "
-        "parent_command container end, and every path of the JSON form",
+        "parent_command container end, of tracing events also policy function args action, and "
+        "every path of the JSON form",
     ),
     switch("--wide", help="do not cut lines to the width of the terminal"),
     switch("--timestamps", help="begin each line with the time of the event"),
