@@ -65,6 +65,12 @@ def test_picture_at_80_columns(exec_event, monkeypatch):
     ]
 
 
+def test_events_that_neither_start_nor_end_a_process_are_counted(event_of):
+    view = TopView("binary", "localhost:54321")
+    view.model.take(Batch([event_of("process_kprobe"), event_of("process_lsm")]), NOW_S)
+    assert "   other events 2" in view.picture(80, 12, NOW_S).plain.split("\n")[1]
+
+
 @pytest.mark.parametrize(
     ("width", "titles", "row", "running"),
     [

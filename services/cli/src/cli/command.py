@@ -1,63 +1,21 @@
-"""Commands and flags on click: help in sections, flags as one object, texts printed unchanged."""
+"""Commands on click: help in sections, flags as one object, texts printed unchanged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
 
 import click
 
 from cli.errors import UsageError
 from cli.server_flags import given_server_flags, server_flags
 from cli.usage import explained, first_example
-from cli.values import BOOL
 
 Args = SimpleNamespace  # one member for each flag
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Flag(click.Option):
-    """A flag, in a section of the help text."""
-
-    def __init__(self, *names: str, section: str = "flags", **settings: Any) -> None:
-        """``settings`` are those of `click.Option`."""
-        super().__init__(list(names), **settings)
-        self.section = section
-
-
-def switch(*names: str, help: str, default: bool = False, **settings: Any) -> Flag:
-    """Return a flag that stands alone, or has ``=true`` or ``=false`` behind it, as in Go."""
-    return Flag(
-        *names,
-        help=help,
-        type=BOOL,
-        default=default,
-        is_flag=False,
-        flag_value=True,
-        metavar="",
-        **settings,
-    )
-
-
-def repeated(*names: str, **settings: Any) -> Flag:
-    """Return a flag that may repeat; values that are lists become one list."""
-
-    def joined(ctx: click.Context, param: click.Parameter, values: Sequence[Any]) -> list[Any]:
-        lists = (value if isinstance(value, list) else [value] for value in values or ())
-        return [each for values in lists for each in values]
-
-    return Flag(*names, multiple=True, callback=joined, **settings)
-
-
-def in_section(section: str, *flags: Flag) -> tuple[Flag, ...]:
-    """Return ``flags``, shown together in the help text."""
-    for flag in flags:
-        flag.section = section
-    return flags
 
 
 class _Base(click.Command):

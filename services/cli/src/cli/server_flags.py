@@ -1,4 +1,4 @@
-"""Flags that say how to reach the server. They work before and after the command's name."""
+"""Flags for the way to the server. They work before and after the name of the command."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from cli.address import DEFAULT_ADDRESS, ServerOptions, Tls, default_address, parse_addresses
 from cli.errors import UsageError
+from cli.flags import Flag
 from cli.terminal import notice
 from cli.values import BYTES, DURATION, FILE, FILES, INTEGER, Value
 
@@ -37,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def server_flags() -> list[click.Parameter]:
+def server_flags() -> list[Flag]:
     """Return the flags, for a command or a group of commands."""
     flags: tuple[tuple[tuple[str, ...], Value | None, str], ...] = (
         (
@@ -73,9 +74,10 @@ def server_flags() -> list[click.Parameter]:
     return [_flag(names, value, help) for names, value, help in flags]
 
 
-def _flag(names: tuple[str, ...], value: Value | None, help: str) -> click.Parameter:
-    option = click.Option(
-        list(names),
+def _flag(names: tuple[str, ...], value: Value | None, help: str) -> Flag:
+    return Flag(
+        *names,
+        section="server",
         type=value,
         is_flag=value is None,
         multiple=value is FILES,
@@ -84,8 +86,6 @@ def _flag(names: tuple[str, ...], value: Value | None, help: str) -> click.Param
         expose_value=False,
         callback=_keep,
     )
-    option.section = "server"  # type: ignore[attr-defined]
-    return option
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:

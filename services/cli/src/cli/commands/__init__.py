@@ -9,7 +9,8 @@ from __future__ import annotations
 import click
 
 from cli import __version__
-from cli.command import Flag, Group
+from cli.command import Group
+from cli.flags import Flag
 from cli.server_flags import given_server_flags
 
 _NAMES = (

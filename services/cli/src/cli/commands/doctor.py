@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chassis import capabilities as needed
-from cli.command import Args, Command, Flag
+from cli.command import Args, Command
 from cli.errors import TetraError
+from cli.flags import Flag
 from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
 from cli.values import Choice, Value

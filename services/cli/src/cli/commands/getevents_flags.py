@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.command import Flag, in_section, repeated, switch
+from cli.flags import Flag, in_section, repeated, switch
 from cli.values import (
     CEL,
     CURSOR,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cli.command import Args, Command, Flag
+from cli.command import Args, Command
+from cli.flags import Flag
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text

@@ -6,8 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cli.command import Args, Command, Flag, repeated
+from cli.command import Args, Command
 from cli.errors import UsageError
+from cli.flags import Flag, repeated
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
@@ -92,13 +93,17 @@ class TopView:
         clock = time.strftime("%H:%M:%S", time.localtime(now_s))
         head = f"tetra top   {self._address}   nodes {len(model.nodes)}   {clock}"
         lost = f"lost {model.lost}" + (f", gaps {model.gaps}" if model.gaps else "")
+        others = f"   other events {model.others}" if model.others else ""
         sums = f"starts {starts:.1f}/s   ends {ends:.1f}/s   running {len(model.running)}   {lost}"
         room = max(4, height - _FRAME_LINES)
         rates = [self._rate(row, width) for row in rows[: room // 2]]
         running = self._longest(room - max(len(rates), 1), width, now_s)
         lines = [
             Text(self._fit.padded(head, width), style="reverse"),
-            Text(self._fit(sums, width), style="bold red" if model.lost or model.gaps else ""),
+            Text(
+                self._fit(sums + others, width),
+                style="bold red" if model.lost or model.gaps else "",
+            ),
             Text(self._columns(self._group.upper(), _RATE_TITLES, width), style="bold"),
             *(rates or [Text("(nothing has started or ended yet)", style="dim")]),
             Text(),

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cli.command import Args, Command, Flag, repeated
+from cli.command import Args, Command
+from cli.flags import Flag, repeated
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, notice, terminal_width, visible, wants_colour
 from cli.values import DURATION, NODES, Choice

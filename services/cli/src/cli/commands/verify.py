@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli.command import Args, Command, Flag, repeated
+from cli.command import Args, Command
+from cli.flags import Flag, repeated
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
 from cli.values import NODES, TIME, Choice

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cli import __version__
-from cli.command import Args, Command, Flag
+from cli.command import Args, Command
+from cli.flags import Flag
 from cli.server_flags import server_options
 from cli.terminal import visible
 
