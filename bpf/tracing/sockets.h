@@ -176,8 +176,9 @@ static __always_inline bool view_sockaddr(struct sockaddr_view *view, u64 addres
 	})
 
 /*
- * struct sockaddr_un: u16 family, then the path: up to 108 bytes. *text points to the path, the
- * length is that of a path name, of an abstract name all bytes behind its NUL.
+ * struct sockaddr_un: u16 family, then the path: up to 108 bytes. A path name ends at its NUL. An
+ * abstract name begins with a NUL and ends with the address, whose length `address_len` says; where
+ * it is not given (~0), at the next NUL: what stands behind may be anything.
  */
 #define SUN_PATH_MAX 108
 
@@ -222,22 +223,20 @@ static __always_inline s32 write_sockaddr_un(struct scratch *s, u32 position, u6
 		write_error(s, ITEM_SOCKADDR_UN, position, ERROR_VALUE, 0);
 		return -1;
 	}
-	/*
-	 * An abstract name begins with a NUL, here as in events an @. Filters see it up to the next
-	 * NUL; the record has all of it.
-	 */
 	bool abstract = path[0] == 0;
 
 	if (abstract)
-		path[0] = '@';
+		path[0] = '@'; /* as in events; the item's flag says that it is none */
 	path[SUN_PATH_MAX] = 0;
 	long len = bpf_probe_read_kernel_str(s->text, SUN_PATH_MAX + 1, path);
 
 	if (len < 1)
 		return -1;
 	len -= 1;
+	if (abstract && address_len <= SUN_PATH_MAX + sizeof(u16))
+		len = address_len - sizeof(u16);
 	item_finish(s, item, ITEM_SOCKADDR_UN, position, abstract ? ITEM_ABSTRACT : 0,
-		    sizeof(*head) + (abstract ? SUN_PATH_MAX : len));
+		    sizeof(*head) + len);
 	return len;
 }
 

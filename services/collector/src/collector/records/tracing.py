@@ -177,8 +177,8 @@ def _sockaddr(data: bytes, flags: int) -> Value:
 
 def _sockaddr_un(data: bytes, flags: int) -> Value:
     path = data[8:]
-    if flags & _ITEM_ABSTRACT:  # up to its last byte that is not 0: the kernel says no length
-        path = b"\0" + path[1:].rstrip(b"\0")
+    if flags & _ITEM_ABSTRACT:
+        path = b"\0" + path[1:]
     return values.SockaddrUn(int.from_bytes(data[:2], "little"), path)
 
 

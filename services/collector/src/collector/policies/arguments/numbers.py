@@ -52,15 +52,15 @@ class CapabilitiesReader(NumberReader):
 
     def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
         fetch_address(arg, frame, out)
-        out.add(f"u64 {arg.name}_set = 0;", f"bool {arg.name}_ok = false;")
-
-    def read(self, arg: Arg, filters: list[ValueFilter], out: Lines) -> bool:
-        if arg.planned.resolved is not None and arg.planned.resolved.size:
-            out.add(f"{arg.name}_set = {arg.name};", f"{arg.name}_ok = true;")
-            return False
+        name, resolved = arg.name, arg.planned.resolved
+        out.add(f"u64 {name}_set = 0;")
+        if resolved is not None and resolved.size:
+            out.add(f"bool {name}_ok = !{arg.failed};", f"{name}_set = {name};")
+            return
         # kernel_cap_t was u32[2] until v6.3, u64 since: on little endian the same eight bytes.
-        out.add(f"{arg.name}_ok = !bpf_probe_read_kernel(&{arg.name}_set, 8, (void *){arg.name});")
-        return False
+        guard = f"!{arg.failed} && " if arg.can_fail else ""
+        read = f"!bpf_probe_read_kernel(&{name}_set, 8, (void *){name})"
+        out.add(f"bool {name}_ok = {guard}{read};")
 
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CAPABILITIES_GAINED:
