@@ -16,6 +16,8 @@
 #define REG_ARG4 72
 #define REG_ARG5 64
 #define REG_SYSCALL_ARG3 56
+#define REG_SYSCALL_FIRST 56 /* r10 to rdi: all arguments of a system call */
+#define SYSCALL_WORDS 8
 #define REG_RETURN 80
 #define REG_SYSCALL_NUMBER 120 /* orig_ax */
 #define REG_STACK 152
@@ -35,6 +37,8 @@
 #define REG_ARG4 32
 #define REG_ARG5 40
 #define REG_SYSCALL_ARG3 24
+#define REG_SYSCALL_FIRST 0
+#define SYSCALL_WORDS 6
 #define REG_RETURN 0
 #define REG_SYSCALL_NUMBER 280
 #define REG_STACK 248
@@ -50,5 +54,7 @@
 
 /* A register of the context of a kprobe or uprobe, which is struct pt_regs itself. */
 #define CONTEXT_REGISTER(ctx, offset) (*(u64 *)((void *)(ctx) + (offset)))
+/* A word of those that were read together: one read costs as much as another. */
+#define SYSCALL_WORD(words, offset) ((words)[((offset) - REG_SYSCALL_FIRST) / 8])
 /* A register of a struct pt_regs at an address. */
 #define SAVED_REGISTER(regs, offset) KERNEL(u64, (regs) + (offset))

@@ -261,6 +261,24 @@ static __always_inline void begin_record(struct tracing_record *record, u32 hook
 	record->return_action = ACTION_POST;
 }
 
+/*
+ * An item of a record that has nothing but numbers: such a record is made in the ring itself, as
+ * its size is known before it is written.
+ */
+struct number_item {
+	struct item item;
+	u64 value;
+};
+
+static __always_inline void write_number(struct number_item *to, u32 type, u32 position, u64 value)
+{
+	to->item.type = type;
+	to->item.position = position;
+	to->item.flags = 0;
+	to->item.len = sizeof(value);
+	to->value = value;
+}
+
 /* Put the record into the ring; whether it got there. */
 static __always_inline bool post(struct scratch *s)
 {

@@ -5,6 +5,7 @@ import random
 import struct
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,7 @@ def test_numbers(policies, kind):
         return min(high, max(low, near + rng.randint(-3, 3)))
 
     filters = []
+    operands: tuple[Any, ...]
     for operator in operators_of(kind):
         if operator is Operator.CEL:
             continue
@@ -109,7 +111,7 @@ def test_texts(policies, count, longest):
         filters.append(match(1, operator, *sorted(values)))
     texts = [_texts(rng, longest) for _ in range(CALLS)]
     for one in filters[:]:
-        value = rng.choice(one.values)
+        value: Any = rng.choice(one.values)
         texts += [value, value[:-1], value + b"a", b"b" + value, value.swapcase()]
     texts += [b"x" * 5000, b"a" * 4094 + b"b"]
     agree(

@@ -21,6 +21,12 @@ def getpriority(which: int, who: int = 0) -> None:
     _libc.syscall(140, which, who)
 
 
+def getpriorities(*pairs: tuple[int, int]) -> None:
+    """One such call for each pair."""
+    for pair in pairs:
+        getpriority(*pair)
+
+
 def priorities(selectors: str) -> str:
     return document(
         "kprobes:\n- call: sys_getpriority\n  syscall: true\n"
@@ -71,7 +77,7 @@ kprobes:
 - call: sys_getpriority
   syscall: true
 """)
-    found = records(policies, text, lambda: [getpriority(1) for _ in range(23)], 23)
+    found = records(policies, text, lambda: getpriorities(*[(1, 0)] * 23), 23)
     assert all(record.args == () for record in found)
 
 
@@ -83,7 +89,7 @@ def test_rate_limit(policies, scope, expected):
   matchActions: [{{action: Post, rateLimit: "1h", rateLimitScope: {scope}}}]
 """)
     with policies.loaded(plan_of(text)) as loaded:
-        pid = in_child(lambda: [getpriority(7, n % 3) for n in range(30)])
+        pid = in_child(lambda: getpriorities(*[(7, n % 3) for n in range(30)]))
         found = loaded.until(expected, pid)
         assert [record.args for record in found] == [(7, 0), (7, 1), (7, 2)]
         assert loaded.counts().rate_limited >= 27

@@ -28,17 +28,16 @@ def as_number(kind: ArgumentType, register: int) -> int:
 
 def number_matches(one: ValueFilter, value: int, bits: int) -> bool:
     """Return whether a filter on a number matches."""
+    values: list[Any] = list(one.values)
 
     def holds(operator: Operator) -> bool:
         if operator is Operator.GT:
-            return any(value > v for v in one.values)
+            return any(value > v for v in values)
         if operator is Operator.LT:
-            return any(value < v for v in one.values)
+            return any(value < v for v in values)
         if operator is Operator.MASK:
-            return any(value & v & (1 << bits) - 1 for v in one.values)
-        return any(
-            v.low <= value <= v.high if isinstance(v, Range) else value == v for v in one.values
-        )
+            return any(value & v & (1 << bits) - 1 for v in values)
+        return any(v.low <= value <= v.high if isinstance(v, Range) else value == v for v in values)
 
     return _with_sign(one, holds)
 
@@ -64,6 +63,7 @@ def text_matches(one: ValueFilter, text: bytes) -> bool:
 
 def address_matches(one: ValueFilter, address: Sockaddr) -> bool:
     """Return whether a filter on a socket address matches."""
+    values: list[Any] = list(one.values)
     operator = OPERATORS[one.operator].opposite or one.operator
     if operator is Operator.SADDR and address.family not in _FAMILIES:
         return False  # neither the operator nor its opposite
@@ -71,7 +71,7 @@ def address_matches(one: ValueFilter, address: Sockaddr) -> bool:
     def holds(operator: Operator) -> bool:
         if operator is Operator.SADDR:
             own = ip_address(address.addr)
-            return any(own.version == v.version and own in v for v in one.values)
+            return any(own.version == v.version and own in v for v in values)
         if operator is Operator.SPORT_PRIVILEGED:
             return address.port < 1024
         number = address.family if operator is Operator.FAMILY else address.port

@@ -7,13 +7,21 @@ of the arguments when a selector has matched; rate limit, stacks, the ring.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from collector.policies.actions import SelectorActions, sock_call
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_RETURN, Arg, Unit
 from collector.policies.ctext import Lines, comment, negated
-from collector.policies.plan import Mechanism, Plan, PlannedHook, ReturnedValue, Target
+from collector.policies.plan import (
+    Mechanism,
+    Plan,
+    PlannedArgument,
+    PlannedHook,
+    ReturnedValue,
+    SyscallArgument,
+    Target,
+)
 from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
 from tracingpolicy.actions import ActionKind
@@ -44,6 +52,7 @@ class HookText:
         """Return the program at the hook, or at its return."""
         out = Lines()
         args = self.target.args if self.target.args is not None else self.hook.args
+        frame = replace(frame, together=_reads_together(args, frame))
         values = Values.of(args, self.hook.data, self.unit, frame, out)
         self._begin(frame, out)
         if frame.at_return and self.hook.exit is not None:
@@ -63,10 +72,19 @@ class HookText:
         index = "bpf_get_attach_cookie(ctx)" if frame.by_cookie else "NUMBER(NUMBER_HOOK)"
         out.add("struct scratch *s = NULL;", f"u32 hook = {index};", "")
         out.add("if (policy_mode() == MODE_OFF)", "\tgoto leave;")
+        if frame.together:
+            out.add(
+                "", "u64 words[SYSCALL_WORDS] = {};",
+                "bpf_probe_read_kernel(words, sizeof(words),",
+                f"\t\t      (void *)({frame.saved_registers()} + REG_SYSCALL_FIRST));",
+            )  # fmt: skip
+
+    def _check_abi(self, frame: Frame, out: Lines) -> None:
+        """After the filters: it costs more than most of them, and matters to calls that match."""
         if self.target.syscall is not None and frame.dispatched:
             wanted = "!" if self.target.syscall.compat else ""
             out.comment("system calls of the other ABI have the same numbers")
-            out.add(f"if ({wanted}is_compat_call())", "\tgoto leave;")
+            out.add(f"if ({wanted}is_compat_call())", "\tgoto leave_matched;")
 
     # --- filters
 
@@ -90,6 +108,7 @@ class HookText:
         out.add("")
         chain = "".join(f"candidates & {1 << n:#x} ? {n} : " for n in range(count - 1))
         out.add(f"u32 selector = {chain}{count - 1}; /* the first that matches */")
+        self._check_abi(values.frame, out)
 
     # --- the record
 
@@ -102,6 +121,9 @@ class HookText:
             out.add(f"count({self._counter('COUNTER_NOT_POSTED')});")
             return
         self._leave_unposted(actions, values)
+        if self._only_numbers(actions, values):
+            self._record_numbers(actions, values)
+            return
         values.take_scratch()
         out.add("begin_record(&s->record, hook, selector);")
         self._attribute(values)
@@ -115,6 +137,45 @@ class HookText:
             else:
                 values.write(arg)
         self._finish(actions, values)
+
+    def _only_numbers(self, actions: Sequence[SelectorActions], values: Values) -> bool:
+        """Whether the record's size is known: no texts, nothing that can fail, no extras."""
+        extras = any(
+            one.rate_limited() or one.kernel_stack or one.user_stack or one.ima_hash
+            for one in actions
+        )
+        plain = all(
+            TYPES[arg.type].family is Family.NUMBER and not arg.can_fail
+            for arg in values.reported()
+        )
+        return plain and not extras and self.hook.exit is None and not values.scratch
+
+    def _record_numbers(self, actions: Sequence[SelectorActions], values: Values) -> None:
+        out, args = values.out, values.reported()
+        out.add(
+            "struct {",
+            "\tstruct tracing_record record;",
+            f"\tstruct number_item items[{len(args)}];",
+            "} *numbers = bpf_ringbuf_reserve(MAP(MAP_EVENTS), sizeof(*numbers), 0);",
+            "",
+            "if (!numbers) {",
+            "\tcount_loss(LOSS_RING_FULL);",
+            "\tgoto leave_matched;",
+            "}",
+            "begin_record(&numbers->record, hook, selector);",
+            "numbers->record.flags = 0;",
+            f"numbers->record.items = {len(args)};",
+            "numbers->record.items_len = sizeof(numbers->items);",
+        )
+        for number, one in enumerate(actions):
+            if one.last:
+                self._if_selector(number, f"numbers->record.action = {one.last};", out)
+        for place, arg in enumerate(args):
+            values.fetch(arg)
+            out.add(
+                f"write_number(&numbers->items[{place}], {arg.number}, {arg.position}, {arg.name});"
+            )
+        out.add("bpf_ringbuf_submit(numbers, 0);", f"count({self._counter('COUNTER_POSTED')});")
 
     def _finish(self, actions: Sequence[SelectorActions], values: Values) -> None:
         out = values.out
@@ -241,6 +302,7 @@ class HookText:
         values.take_scratch()
         out.add("if (!restore_pending(s, hook))", "\tgoto leave_matched;")
         out.add("u32 selector = s->record.selector;", "s->record.flags |= TRACING_RETURNED;")
+        self._check_abi(values.frame, out)
         if self.hook.returned is not None:
             self._returned(
                 Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg"), values
@@ -294,7 +356,7 @@ class HookText:
         if "goto filtered" in text:
             out.add("goto leave_matched;")
             out.label("filtered")
-            out.add("count(0);")
+            out.add("count_filtered();")
         if "leave_matched" in out.text():
             out.label("leave_matched")
         if values.scratch:
@@ -308,3 +370,9 @@ class HookText:
             out.add("\t      SAVED_REGISTER(ctx[0], REG_SYSCALL_NUMBER),")
             out.add("\t      NUMBER(NUMBER_LEVEL) + 1);")
         out.add("return 0;")
+
+
+def _reads_together(args: Sequence[PlannedArgument], frame: Frame) -> bool:
+    """Whether a program reads so many arguments of a system call that one read has them all."""
+    positions = {one.source for one in args if isinstance(one.source, SyscallArgument)}
+    return len(positions) > 1 and not frame.compat and not frame.at_return

@@ -38,6 +38,7 @@ class Frame:
     parameters: int = 0  # of the function: an fexit has the result behind them
     syscall: bool = False
     compat: bool = False  # the 32-bit calling convention of system calls
+    together: bool = False  # all arguments of the system call are read at once, into `words`
 
     @property
     def words(self) -> bool:
@@ -80,7 +81,10 @@ def _function_argument(source: plan.FunctionArgument, frame: Frame) -> str:
 
 
 def _syscall_argument(source: plan.SyscallArgument, frame: Frame) -> str:
-    return f"SAVED_REGISTER({frame.saved_registers()}, {syscall_register(source.position, frame)})"
+    register = syscall_register(source.position, frame)
+    if frame.together:
+        return f"SYSCALL_WORD(words, {register})"
+    return f"SAVED_REGISTER({frame.saved_registers()}, {register})"
 
 
 def syscall_register(position: int, frame: Frame) -> str:
