@@ -103,7 +103,7 @@ class Report:
 
     def write(self, path: Path, failed: dict[str, str]) -> None:
         """Write everything as JSON."""
-        told = {
+        written = {
             "kernel": os.uname().release,
             "machine": os.uname().machine,
             "cores": os.cpu_count(),
@@ -112,7 +112,7 @@ class Report:
             "not_run": failed,
             "figures": [vars(f) | {"met": f.met} for f in self.figures],
         }
-        path.write_text(json.dumps(told, indent=1) + "\n")
+        path.write_text(json.dumps(written, indent=1) + "\n")
 
 
 def _number(value: float) -> str:
@@ -134,7 +134,7 @@ def resident_mb(pid: int) -> float:
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
+    """Return a port of the loopback address that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -215,7 +215,7 @@ class Services:
         wait_for(seen, "client sees events")
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Return what a service tells Prometheus, by name with labels."""
+        """Return the metrics of a service, by name with labels."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self._metrics[name]}/metrics", timeout=5
         ) as answer:
@@ -228,10 +228,10 @@ class Services:
 
     def lost(self) -> int:
         """Return the events that the collector lost, in the kernel and in its spool."""
-        told = self.metrics("collector")
+        metrics = self.metrics("collector")
         return int(
-            sum(v for k, v in told.items() if k.startswith("tetragon_bpf_missed_events_total"))
-            + told["tetra_collector_dropped_events_total"]
+            sum(v for k, v in metrics.items() if k.startswith("tetragon_bpf_missed_events_total"))
+            + metrics["tetra_collector_dropped_events_total"]
         )
 
     def settle(self) -> None:

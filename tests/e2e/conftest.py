@@ -1,3 +1,3 @@
-"""Tests of the whole product say by markers what the machine has to allow."""
+"""Tests of the whole product name by markers what the machine must allow."""
 
 from support.machine import pytest_runtest_setup as pytest_runtest_setup

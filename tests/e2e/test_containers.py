@@ -39,7 +39,7 @@ OURS = ("collector", "gateway")
 
 @pytest.fixture(scope="module")
 def started():
-    """Make one stack for the tests that only look; tell how long it took to the first event."""
+    """Start one stack for the tests that only look; with the seconds until the first event."""
     stack = Stack("compose.yaml")
     stack.down()
     try:
@@ -186,7 +186,7 @@ def test_image_has_labels_and_no_build_tools(image):
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_no_program_of_an_image_runs_as_somebody_else(image):
+def test_no_program_of_an_image_runs_as_another_user(image):
     find = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
     run = ("run", "--rm", "--user", "0", "--entrypoint", find[0], image)
     assert docker(*run, *find[1:]) == ""
@@ -330,11 +330,11 @@ def test_a_collector_that_is_killed_misses_nothing(stack):
         client.wait_until_live()
         with load(count) as marker:
             wait_until(
-                lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+                lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
             )
-            # Not docker kill: the engine would take it for a person's wish, and not start it again.
+            # Not docker kill: the engine would not start the container again.
             os.kill(inspect(stack.containers("collector")[0])["State"]["Pid"], signal.SIGKILL)
-        assert_all_told_once(client, marker, count)
+        assert_all_shown_once(client, marker, count)
     (collector,) = stack.containers("collector")
     ready = [json.loads(line) for line in logs_of(collector).splitlines() if '"ready"' in line]
     assert [line["probes"] for line in ready] == ["attached", "taken over"]
@@ -367,7 +367,7 @@ def load(count):
         assert process.wait(60) == 0
 
 
-def numbers_told(client, marker):
+def numbers_shown(client, marker):
     """Return the numbers of the exec events so far, in the order they came."""
     pattern = re.compile(rf"{TRUE} {marker} (\d+)")
     return [
@@ -377,13 +377,13 @@ def numbers_told(client, marker):
     ]
 
 
-def assert_all_told_once(client, marker, count):
+def assert_all_shown_once(client, marker, count):
     wait_until(
-        lambda: len(numbers_told(client, marker)) >= count,
+        lambda: len(numbers_shown(client, marker)) >= count,
         60,
-        lambda: f"{len(numbers_told(client, marker))} of {count}, {client.errors}",
+        lambda: f"{len(numbers_shown(client, marker))} of {count}, {client.errors}",
     )
-    assert numbers_told(client, marker) == list(range(1, count + 1))
+    assert numbers_shown(client, marker) == list(range(1, count + 1))
 
 
 def sent_bytes(container):
@@ -394,7 +394,7 @@ def sent_bytes(container):
     )
 
 
-def test_client_goes_on_when_its_gateway_dies():
+def test_client_continues_when_its_gateway_dies():
     stack = Stack("compose.yaml")
     count = 3000
     try:
@@ -406,11 +406,11 @@ def test_client_goes_on_when_its_gateway_dies():
             before = {gateway: sent_bytes(gateway) for gateway in gateways}
             with load(count) as marker:
                 wait_until(
-                    lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+                    lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
                 )
                 serving = max(gateways, key=lambda gateway: sent_bytes(gateway) - before[gateway])
                 docker("kill", serving)
-            assert_all_told_once(client, marker, count)
+            assert_all_shown_once(client, marker, count)
     finally:
         stack.down()
 
@@ -474,7 +474,7 @@ def stream_leader(stack):
     return None
 
 
-def test_nobody_notices_when_a_nats_node_dies():
+def test_death_of_a_nats_node_loses_nothing():
     stack = Stack("compose.yaml", "compose.cluster.yaml")
     count = 3000
     try:
@@ -484,9 +484,9 @@ def test_nobody_notices_when_a_nats_node_dies():
             leader = wait_until(lambda: stream_leader(stack), 30, lambda: "no leader")
             with load(count) as marker:
                 wait_until(
-                    lambda: len(numbers_told(client, marker)) > count // 5, 30, client.errors.copy
+                    lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
                 )
                 docker("kill", stack.containers(leader)[0])
-            assert_all_told_once(client, marker, count)
+            assert_all_shown_once(client, marker, count)
     finally:
         stack.down()

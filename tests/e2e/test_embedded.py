@@ -143,7 +143,7 @@ def launch(tmp_path):
 
 
 @pytest.mark.kernel
-def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
+def test_make_run_shows_a_process_in_two_lines_and_leaves_nothing(launch):
     launch.wait_for("^  stop  +Ctrl-C$")
     assert re.search(
         rf"node embedded-test \(Linux {re.escape(os.uname().release)}\)", launch.text()
@@ -157,13 +157,13 @@ def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
         child.wait()
         ended = time.monotonic()
         wait_until(partial(launch.has_ended, marker), 5, launch.text)
-        (_, started_line), (told, ended_line) = launch.lines_with(marker)
+        (_, started_line), (shown, ended_line) = launch.lines_with(marker)
         user = re.escape(Path("/etc/passwd").read_text().split(":", 1)[0])
         assert re.fullmatch(
             rf"🚀 process {child.pid}: {user}: /usr/bin/true {marker}", started_line
         )
         assert re.fullmatch(rf"💥 exit {child.pid}: {user}: /usr/bin/true {marker}", ended_line)
-        delays_s.append(told - ended)
+        delays_s.append(shown - ended)
     # The machine may be busy with something else for one of them, not for all.
     assert min(delays_s) < 0.1
 
@@ -180,7 +180,7 @@ def test_make_run_tells_a_process_in_two_lines_and_leaves_nothing(launch):
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-def test_a_fork_bomb_is_told_whole_and_all_services_live_on(launch, tmp_path):
+def test_fork_bomb_is_shown_completely_and_all_services_survive(launch, tmp_path):
     count, lives = 20_000, tmp_path / "lives"
     source = ROOT / "tests/workloads/lives.c"
     subprocess.run(["gcc", "-O1", "-pthread", "-o", lives, source], check=True)
@@ -190,10 +190,10 @@ def test_a_fork_bomb_is_told_whole_and_all_services_live_on(launch, tmp_path):
     done = subprocess.run([lives, "bomb", str(count)], capture_output=True, check=True, timeout=120)
     if (made := int(done.stdout)) < count:
         pytest.skip(f"this machine allows only {made} processes at once")  # pragma: no cover
-    told = f"root: {lives} bomb {count}"
+    life = f"root: {lives} bomb {count}"
 
     def lines(sign):
-        return [line for _, line in list(launch.lines) if line.startswith(sign) and told in line]
+        return [line for _, line in list(launch.lines) if line.startswith(sign) and life in line]
 
     wait_until(lambda: len(lines("💥")) > count, 120, lambda: len(lines("💥")))
     assert (len(lines("🚀")), len(lines("💥"))) == (1, count + 1)

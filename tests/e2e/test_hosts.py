@@ -16,7 +16,7 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
 BUS_PORT, GATEWAY_PORT = 24222, 25432
-# The names of these hosts are known to nobody here: each container is told that they are this one.
+# No name server here has the names of these hosts: in each container they mean this host.
 NAMES = """
 services:
   {service}:
@@ -64,7 +64,8 @@ def fleet(tls, tmp_path_factory):
         ),
         "collector": Stack(
             "compose.collector.yaml", names("collector"), project="tetra-test-collector",
-            **common, TETRA_TLS_DIR=str(only_ca),
+            **common, TETRA_TLS_DIR=str(only_ca), NODE_NAME="replaced below",
+            TETRA_NATS_USER="replaced below", TETRA_NATS_PASSWORD="replaced below",
         ),
         "gateway": Stack(
             "compose.gateway.yaml", names("gateway"), project="tetra-test-gateway",
@@ -107,13 +108,13 @@ def test_a_client_sees_all_hosts_through_tls(fleet, tls):
     marker = uuid.uuid4().hex
     client = Client(client_command(tls, "getevents", "-o", "json"))
     try:
-        # One kernel here, two collectors: each tells of it under its own host's name.
-        def hosts_told():
+        # One kernel here, two collectors: each reports it under its own host's name.
+        def hosts_shown():
             subprocess.run([TRUE, marker], check=True)
             return {json.loads(line)["node_name"] for line in list(client.lines) if marker in line}
 
         wait_until(
-            lambda: hosts_told() == {"bus-host", "other-host"}, 30, lambda: client.errors.copy()
+            lambda: hosts_shown() == {"bus-host", "other-host"}, 30, lambda: client.errors.copy()
         )
     finally:
         client.stop()
@@ -127,7 +128,7 @@ def test_a_client_sees_all_hosts_through_tls(fleet, tls):
     }
 
 
-def test_a_client_without_the_authority_is_told_so(fleet, tls):
+def test_client_without_the_authority_gets_one_line(fleet, tls):
     command = client_command(tls, "status")
     done = subprocess.run(
         [word for word in command if word not in ("--tls-ca-cert-files", "/ca.pem")],
@@ -138,7 +139,7 @@ def test_a_client_without_the_authority_is_told_so(fleet, tls):
     assert "Traceback" not in done.stderr
 
 
-def test_the_bus_takes_nobody_without_a_password(fleet, tls):
+def test_bus_refuses_clients_without_a_password(fleet, tls):
     environment = {
         "TETRA_NATS_URL": f"tls://bus.example:{BUS_PORT}",
         "TETRA_NATS_TLS_CA_FILE": "/ca.pem",

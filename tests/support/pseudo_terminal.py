@@ -1,4 +1,4 @@
-"""A command on a pseudo-terminal, and what a person would see there.
+"""A command on a pseudo-terminal, and what it shows.
 
 The command starts without a ``preexec_fn``. With one, `subprocess` forks instead of using vfork,
 and gRPC's fork handlers run in the child: they start a polling thread, `subprocess` closes its

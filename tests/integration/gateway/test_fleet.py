@@ -48,8 +48,8 @@ async def test_a_killed_collector_is_shown_as_gone(gateway, fleet):
     assert [name for name, n in listed.items() if not n.alive] == ["node-3"]
     assert listed["node-3"].last_seen.seconds > 0
     health = await gateway.sensors.GetHealth(tetragon_pb2.GetHealthStatusRequest())
-    told = [h for h in health.health_status if "node-3" in h.details]
-    assert [h.status for h in told] == [tetragon_pb2.HEALTH_STATUS_STOPPED]
+    found = [h for h in health.health_status if "node-3" in h.details]
+    assert [h.status for h in found] == [tetragon_pb2.HEALTH_STATUS_STOPPED]
     await fleet["node-3"].answer()
 
     async def back():
@@ -90,10 +90,10 @@ async def test_log_levels_of_one_and_of_all(gateway, fleet):
     await gateway.sensors.SetDebug(asked(sensors_pb2.LOG_LEVEL_INFO))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await gateway.sensors.SetDebug(
-            asked(sensors_pb2.LOG_LEVEL_INFO), metadata=(("tetra-node", "nobody"),)
+            asked(sensors_pb2.LOG_LEVEL_INFO), metadata=(("tetra-node", "unknown"),)
         )
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert caught.value.details() == "node nobody: no answer"
+    assert caught.value.details() == "node unknown: no answer"
 
 
 async def test_policies_of_all_nodes_and_of_one(gateway, fleet):
@@ -115,7 +115,7 @@ async def test_policies_of_all_nodes_and_of_one(gateway, fleet):
     domains = await gateway.sensors.ListDomains(sensors_pb2.ListDomainsRequest())
     assert list(domains.domains) == ["grpc", "static"]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await listed(metadata=(("tetra-node", "nobody"),))
+        await listed(metadata=(("tetra-node", "unknown"),))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 

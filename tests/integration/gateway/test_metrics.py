@@ -1,4 +1,4 @@
-"""What Prometheus is told by both services, and a dashboard that asks for nothing else."""
+"""The metrics of both services, and a dashboard that uses no others."""
 
 import asyncio
 import json
@@ -131,10 +131,10 @@ async def test_both_services_answer_health(gateway_port, collector_port, nats_se
     nats_server.stop()
     unready = (503, "nats unreachable or stream not there\n")
 
-    async def told():
+    async def reported():
         return await get(gateway_port, "/readyz") == unready
 
-    await eventually(told)
+    await eventually(reported)
     assert await get(gateway_port, "/healthz") == (200, "ok\n")
 
 

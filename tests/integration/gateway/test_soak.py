@@ -37,7 +37,7 @@ async def publish_at_rate(feeder, until):
     return numbers
 
 
-# Both kinds of streams stop reading, one goes on.
+# Both kinds of streams stop reading, one continues.
 async def test_readers_that_stall_miss_nothing_and_memory_stays_flat(nats_server, nc):
     async with (
         gateway_process(nats_server.url, **{"window-bytes": 2 << 20}) as (address, pid),

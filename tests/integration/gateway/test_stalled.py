@@ -1,4 +1,4 @@
-"""Collectors that have events the stream does not take: told, since nothing else would tell it."""
+"""Collectors with events that the stream does not store: reported by the gateway's health."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tetragon import tetragon_pb2
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Say so after half a second."""
+    """Report it after half a second."""
     monkeypatch.setattr("gateway.fleet.STALLED_AFTER_S", 0.5)
 
 
@@ -22,7 +22,7 @@ async def healths(gateway):
     return [(h.status, h.details) for h in answer.health_status]
 
 
-async def test_a_stream_that_takes_nothing_is_told_until_it_does_again(gateway, feeder, quick):
+async def test_stream_that_stores_nothing_is_reported_until_it_does_again(gateway, feeder, quick):
     watch = health_pb2_grpc.HealthStub(gateway.channel).Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     await feeder.publish(3)
@@ -46,22 +46,22 @@ async def test_a_stream_that_takes_nothing_is_told_until_it_does_again(gateway, 
 
 
 async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(gateway, nc, quick):
-    well, ill = Feeder(nc, "well"), Feeder(nc, "ill")
-    for feeder in (well, ill):
+    healthy, stalled = Feeder(nc, "healthy"), Feeder(nc, "stalled")
+    for feeder in (healthy, stalled):
         await feeder.publish(1)
         await feeder.answer()
     fleet = gateway.gateway.fleet
-    ill.sequence += 1
+    stalled.sequence += 1
     await fleet.describe()
 
-    async def told():
-        await well.publish(1)
+    async def reported():
+        await healthy.publish(1)
         return fleet.stalled()
 
-    assert await eventually(told, every_s=0.1) == ["ill"]
+    assert await eventually(reported, every_s=0.1) == ["stalled"]
     assert not fleet.stream_is_stuck
     [_, node] = await healths(gateway)
-    assert node[1].startswith("node ill: 1 events wait")
+    assert node[1].startswith("node stalled: 1 events wait")
 
 
 async def test_an_idle_node_whose_events_aged_out_is_not_stalled(
@@ -72,14 +72,14 @@ async def test_an_idle_node_whose_events_aged_out_is_not_stalled(
     await feeder.answer()
     later = await start_gateway()
     await later.gateway.fleet.describe()
-    await asyncio.sleep(0.6)  # longer than it takes to be called stalled
+    await asyncio.sleep(0.6)  # longer than a node needs to count as stalled
     assert later.gateway.fleet.stalled() == []
     assert not later.gateway.fleet.stream_is_stuck
 
 
-# With nats-server 2.15.1 a stream made while the deletion of the old one is under way has the old
-# one's messages for ever and acknowledges nothing: one time in twenty. A mirror shows the same to
-# who asks: messages that are older than the stream.
+# With nats-server 2.15.1 a stream that is made while the old one is being deleted has the old one's
+# messages for ever and acknowledges nothing: one time in twenty. A mirror looks the same: it has
+# messages that are older than the stream.
 async def test_a_stream_on_top_of_a_dead_one_is_known_by_messages_older_than_itself(nc, gateway):
     subscriber = gateway.gateway.subscriber
     assert not await subscriber._took_over()
@@ -98,9 +98,9 @@ async def test_a_stream_on_top_of_a_dead_one_is_known_by_messages_older_than_its
     await eventually(mirrored)
     assert await subscriber._took_over()
 
-    async def told():
+    async def reported():
         subscriber.stream_is_dead = True
         [(_, text)] = await healths(gateway)
-        return "took over the state of a deleted one: restart nats-server" in text
+        return "took over the state of a deleted one: make room" in text
 
-    await eventually(told)
+    await eventually(reported)

@@ -1,4 +1,4 @@
-"""A child gets ready by a line of its log, and its end is told with its own words."""
+"""A child is ready by a line of its log, and its own error line is the reason of its end."""
 
 import asyncio
 import os

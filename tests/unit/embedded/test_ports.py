@@ -1,4 +1,4 @@
-"""A port in use is told with who holds it."""
+"""A port in use is reported with its holder."""
 
 import os
 import re

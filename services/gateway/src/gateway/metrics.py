@@ -41,7 +41,7 @@ class Metrics(Collector):
                 )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric as it is now."""
+        """Yield every metric with its current value."""
         build = GaugeMetricFamily("tetragon_build_info", "Build", labels=["version"])
         build.add_metric([VERSION], 1)
         yield build

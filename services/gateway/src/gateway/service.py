@@ -236,8 +236,8 @@ class Sensors:
         response.processes.SetInParent()
         for snapshot in (await self._fleet.snapshot(nodes)).values():
             for event in snapshot.events:
-                told = events_pb2.GetEventsResponse.FromString(event)
-                response.processes.processes.add(process=told.process_exec.process)
+                alive = events_pb2.GetEventsResponse.FromString(event)
+                response.processes.processes.add(process=alive.process_exec.process)
         return response
 
 
