@@ -2,6 +2,7 @@
 
 targets:
   records    ring records through decoder, process table, enricher and encoder
+  tracing    records of tracing policies, with every type of argument
   ring       the ring's memory: lengths that lie, records that are never finished
   spool      any bytes in the folder of the collector's spool
   table      any bytes as the saved process table

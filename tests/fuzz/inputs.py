@@ -21,6 +21,7 @@ _LENGTH = Struct("<H")
 # Target and the packages whose coverage guides it.
 TARGETS = {
     "records": "collector",
+    "tracing": "collector",
     "ring": "collector",
     "spool": "collector",
     "table": "collector",

@@ -92,7 +92,7 @@ async def test_a_call_becomes_a_whole_event(manager, policies):
     pid = in_child(lambda: open_all("/etc/passwd", "/etc/group"))
     (record,) = records(policies, pid)
     policy = manager.table.get(record.policy, record.revision)
-    encoder = TracingEncoder(Encoder("n", "", ()), StackResolver())
+    encoder = TracingEncoder(Encoder("n"), StackResolver())
     wire = encoder.event(form(policy, policy.hooks[record.hook]), record, 0, None, None)
     wanted = ProcessKprobe(
         function_name="__x64_sys_openat",

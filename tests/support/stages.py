@@ -14,7 +14,7 @@ from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
 from collector.processes.procfs import read_all
 from collector.processes.table import ProcessTable
-from collector.sensors.registry import Parts, sensors
+from collector.sensors.registry import Parts, PolicyParts, sensors
 
 PROCFS = Path("/proc")
 
@@ -27,12 +27,15 @@ class Stages:
         enricher: Enricher,
         node_name: str = "n",
         cluster_name: str = "",
+        policies: PolicyParts | None = None,
         **table: Any,
     ) -> None:
         self.enricher = enricher
         self.encoder = Encoder(node_name, cluster_name, enricher.host_namespaces)
         self.table = ProcessTable(removed=self.encoder.forget, **table)
-        self.pipeline = Pipeline(sensors(Parts(self.table, enricher, self.encoder)))
+        self.policies = policies or PolicyParts()
+        parts = Parts(self.table, enricher, self.encoder, self.policies)
+        self.pipeline = Pipeline(sensors(parts))
 
     def handle(self, records: Iterable[bytes], offset_ns: int | None = None) -> list[bytes]:
         """Return the events of ``records``; nothing waits for metadata."""

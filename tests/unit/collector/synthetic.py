@@ -66,3 +66,29 @@ def exit_record(pid, image_ktime_ns, ktime_ns, code=0, tid=None):
 
 def data_record(pid, ktime_ns, field, offset, data):
     return pack("<IIQIIII", 4, field, ktime_ns, pid, offset, len(data), 0) + data
+
+
+def item(kind, position, data, *, flags=0):
+    """Pack an argument of a tracing record: its type's number, its place, its bytes."""
+    return pack("<HBBI", kind, position, flags, len(data)) + data + bytes(-len(data) % 8)
+
+
+def tracing_record(
+    pid,
+    image_ktime_ns,
+    *items,
+    policy=2,
+    revision=1,
+    hook=0,
+    ktime_ns=5000,
+    start_boottime_ns=0,
+    tid=None,
+    action=0,
+):
+    packed = b"".join(items)
+    return (
+        pack("<IIII", 16, policy, revision, hook)
+        + pack("<QQQ", ktime_ns, image_ktime_ns, start_boottime_ns)
+        + pack("<IIIIIIII", pid, tid or pid, 0, action, 0, 0, len(packed), len(items))
+        + packed
+    )

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from tetra.v1 import node_pb2 as _node_pb2
+from tetra.v1 import policy_pb2 as _policy_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,6 +38,7 @@ class SavedTable(_message.Message):
     JOURNAL_FIELD_NUMBER: _builtins.int
     RECORDS_VERSION_FIELD_NUMBER: _builtins.int
     UNREPORTED_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     """The file is valid during this boot only."""
@@ -61,6 +63,10 @@ class SavedTable(_message.Message):
     def unreported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The newest of the events made, which were in memory only."""
 
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.PolicyRevision]:
+        """What the records of tracing policies stand for, of those too that are gone since."""
+
     def __init__(
         self,
         *,
@@ -76,10 +82,11 @@ class SavedTable(_message.Message):
         journal: _builtins.int = ...,
         records_version: _builtins.str = ...,
         unreported: _abc.Iterable[_builtins.bytes] | None = ...,
+        policies: _abc.Iterable[_policy_pb2.PolicyRevision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "boot_id", b"boot_id", "collector_start_ns", b"collector_start_ns", "journal", b"journal", "loss", b"loss", "made", b"made", "node_name", b"node_name", "probes_start_ns", b"probes_start_ns", "processes", b"processes", "records_version", b"records_version", "ring_position", b"ring_position", "unreported", b"unreported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "boot_id", b"boot_id", "collector_start_ns", b"collector_start_ns", "journal", b"journal", "loss", b"loss", "made", b"made", "node_name", b"node_name", "policies", b"policies", "probes_start_ns", b"probes_start_ns", "processes", b"processes", "records_version", b"records_version", "ring_position", b"ring_position", "unreported", b"unreported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

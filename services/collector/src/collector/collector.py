@@ -24,6 +24,7 @@ from collector.control import Control
 from collector.delivery.publisher import Publisher, PublisherStatistics
 from collector.delivery.spool import Run, Spool
 from collector.events.encoder import Encoder
+from collector.events.stacks import StackResolver
 from collector.intake import Intake
 from collector.losses import Losses
 from collector.metadata.containers.docker import Docker
@@ -32,14 +33,18 @@ from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
+from collector.policies import saved as saved_policies
+from collector.policies.report import statuses
+from collector.policies.service import PolicyService, policy_service
+from collector.policies.table import EventKind
 from collector.processes.procfs import host_namespaces, read_all
 from collector.processes.table import ProcessTable
-from collector.records import layouts
 from collector.recovery import state
 from collector.recovery.journal import Journal
 from collector.recovery.replay import Recovered, recover
 from collector.recovery.saver import Saver
-from collector.sensors.registry import Parts, sensors
+from collector.recovery.versions import records_version
+from collector.sensors.registry import Parts, PolicyParts, sensors
 from collector.settings import Settings
 
 DRAIN_TIMEOUT_S = 2.0
@@ -67,6 +72,7 @@ class Collector:
     intake: Intake
     reader: RingReader
     saver: Saver
+    policies: PolicyService
     control: Control
     metrics: Metrics
     connected: asyncio.Future[Client]
@@ -82,6 +88,7 @@ class Collector:
                 tasks.create_task(self.publisher.run(self.connected))
                 tasks.create_task(self._tend())
                 tasks.create_task(self.saver.run())
+                tasks.create_task(self.policies.run())
                 self._log_ready()
                 await self._connect()
         except asyncio.CancelledError:  # stopped by a user: not a crash
@@ -137,6 +144,7 @@ class Collector:
 
     async def _stop(self, *, detach: bool) -> None:
         probes, pins = self.attached.probes, self.attached.pins
+        await self.policies.close()
         if detach:
             pins.remove()
         probes.close()
@@ -186,7 +194,8 @@ async def build(settings: Settings) -> Collector:
     journal = Journal(settings.state_dir / "journal")
     if not settings.spool_disk_bytes:
         journal.limit_bytes = 0
-    recovered = _recover(settings, enricher, encoder, spool, journal)
+    policies = _policy_parts(settings, info.machine)
+    recovered = _recover(settings, enricher, encoder, spool, journal, policies)
     if recovered:
         own.least_base = recovered.next_base(own.boot_id)
     attached = await attach(settings, info, recovered)
@@ -195,9 +204,16 @@ async def build(settings: Settings) -> Collector:
         table, pipeline, found = recovered.table, recovered.pipeline, []
     else:
         table = _table(settings, encoder)
-        pipeline = Pipeline(sensors(Parts(table, enricher, encoder)))
+        pipeline = Pipeline(sensors(Parts(table, enricher, encoder, policies)))
         found = _report_older(settings, enricher, encoder, table, attached, recovered, own.boot_id)
         found += pipeline.handle(attached.early)
+    service = policy_service(
+        settings,
+        policies.table,
+        record=lambda revision: journal.policy(saved_policies.to_message(revision)),
+        kernel=info,
+        shared=attached.probes.shared(),
+    )
     published = PublisherStatistics()
     losses = Losses(
         attached.probes.lost,
@@ -206,11 +222,16 @@ async def build(settings: Settings) -> Collector:
             "table_evictions": lambda: table.statistics.evictions,
             "spool": lambda: published.dropped + spool.statistics.dropped,
             "oversized": lambda: published.oversized,
-            "malformed_records": lambda: pipeline.statistics.malformed,
-            "unknown_records": lambda: pipeline.statistics.unknown,
+            "malformed_records": lambda: (
+                pipeline.statistics.malformed + policies.statistics.malformed
+            ),
+            "unknown_records": lambda: (
+                pipeline.statistics.unknown + policies.statistics.unknown_policy
+            ),
         },
         noted=journal.loss,
         continued=recovered.loss if recovered and attached.taken_over else None,
+        more=service.losses,
     )
     publisher = Publisher(
         own, settings.spool_memory_bytes, losses.counters, spool, published, journal.base
@@ -220,6 +241,7 @@ async def build(settings: Settings) -> Collector:
         settings.state_dir,
         bool(settings.spool_disk_bytes),
         publisher, pipeline, table, encoder, losses, attached.probes.ring, journal,
+        policies.table,
     )  # fmt: skip
     losses.refresh()
     saver.save()  # before any event is published under our name
@@ -239,11 +261,25 @@ async def build(settings: Settings) -> Collector:
         intake=intake,
         reader=RingReader(attached.probes.ring, intake.handle, journal.records),
         saver=saver,
+        policies=service,
         control=Control(
-            own.boot_id, info, publisher, table, partial(running.snapshot, table, encoder), losses
+            own.boot_id,
+            info,
+            publisher,
+            table,
+            partial(running.snapshot, table, encoder),
+            losses,
+            partial(statuses, service.manager),
         ),
         metrics=Metrics(
-            pipeline, table, publisher, losses, partial(is_connected, connected), len(found)
+            pipeline,
+            table,
+            publisher,
+            losses,
+            partial(is_connected, connected),
+            len(found),
+            service.manager,
+            policies.statistics,
         ),
         connected=connected,
     )
@@ -273,8 +309,22 @@ def _table(settings: Settings, encoder: Encoder) -> ProcessTable:
     )
 
 
+def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
+    names = settings.enable_ancestors.split(",")
+    return PolicyParts(
+        stacks=StackResolver(settings.procfs, expose_addresses=settings.expose_stack_addresses),
+        machine=machine,
+        ancestors=frozenset(k for k in EventKind if k.value.removeprefix("process_") in names),
+    )
+
+
 def _recover(
-    settings: Settings, enricher: Enricher, encoder: Encoder, spool: Spool, journal: Journal
+    settings: Settings,
+    enricher: Enricher,
+    encoder: Encoder,
+    spool: Spool,
+    journal: Journal,
+    policies: PolicyParts,
 ) -> Recovered | None:
     """Return where the previous collector of this node stopped, or None."""
     saved = state.read(settings.state_dir, settings.node_name)
@@ -284,8 +334,9 @@ def _recover(
     table.restore(
         state.processes(saved, running.kernel_process(wall_offset_ns())), time.monotonic()
     )
-    pipeline = Pipeline(sensors(Parts(table, enricher, encoder)))
-    return recover(saved, journal.folder, layouts.version(), pipeline, table, spool)
+    policies.table.restore(map(saved_policies.from_message, saved.policies))
+    pipeline = Pipeline(sensors(Parts(table, enricher, encoder, policies)))
+    return recover(saved, journal.folder, records_version(), pipeline, table, spool, policies.table)
 
 
 def _report_older(

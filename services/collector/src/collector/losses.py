@@ -35,8 +35,11 @@ class Losses:
         counts: Mapping[str, Count],
         noted: Callable[[LossCounters], None],
         continued: LossCounters | None = None,
+        more: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """``counts``: by cause, what this collector counts itself; the map counts for the sensors.
+
+        ``more`` returns totals whose causes come and go, such as those of policies.
 
         ``noted`` is called with new totals before a batch carries them. ``continued``: the totals
         of the collector that had these probes before.
@@ -46,7 +49,8 @@ class Losses:
         self._counts = counts
         self._noted = noted
         before = continued.by_cause if continued else {}
-        self._before = {cause: before[cause] for cause in counts if cause in before}
+        self._more = more
+        self._before = {cause: count for cause, count in before.items() if cause not in self._slots}
         self._counters = LossCounters()
         self._reported = LossCounters()
         if continued:
@@ -59,8 +63,10 @@ class Losses:
     def refresh(self) -> None:
         """Read all counters; log and note them if they changed."""
         totals = {cause: self._kernel(slots) for cause, slots in self._slots.items()}
-        for cause, count in self._counts.items():
-            totals[cause] = totals.get(cause, 0) + self._before.get(cause, 0) + count()
+        own = {cause: count() for cause, count in self._counts.items()} | dict(self._more())
+        for cause in {**self._before, **own}:
+            before = self._before.get(cause, 0)
+            totals[cause] = totals.get(cause, 0) + before + own.get(cause, 0)
         self._counters = LossCounters(by_cause={k: n for k, n in totals.items() if n})
         if self._counters != self._reported:
             log.warning("events lost", **self._counters.by_cause)

@@ -16,7 +16,10 @@ from prometheus_client.registry import Collector
 from collector.delivery.publisher import LATENCY_BOUNDS_S, Publisher
 from collector.losses import Losses
 from collector.pipeline import Pipeline
+from collector.policies import metrics as policy_metrics
+from collector.policies.manager import PolicyManager
 from collector.processes.table import ProcessTable
+from collector.sensors.tracing import TracingStatistics
 
 
 class Metrics(Collector):
@@ -30,6 +33,8 @@ class Metrics(Collector):
         losses: Losses,
         connected: Callable[[], bool],
         older: int = 0,
+        policies: PolicyManager | None = None,
+        tracing: TracingStatistics | None = None,
     ) -> None:
         """``older``: events made of processes that ran before the probes."""
         self._pipeline = pipeline
@@ -38,6 +43,8 @@ class Metrics(Collector):
         self._publisher = publisher
         self._losses = losses
         self._connected = connected
+        self._policies = policies
+        self._tracing = tracing
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric as it is now."""
@@ -47,6 +54,8 @@ class Metrics(Collector):
         yield from self._kernel()
         yield from self._table()
         yield from self._bus()
+        if self._policies is not None and self._tracing is not None:
+            yield from policy_metrics.collect(self._policies, self._tracing)
 
     def _kernel(self) -> Iterator[Metric]:
         passed = self._pipeline.statistics
@@ -61,6 +70,10 @@ class Metrics(Collector):
                 events.add_metric([kind.event], count.events + older)
             if kind.operation:
                 records.add_metric([kind.operation], count.records)
+        if self._tracing is not None:
+            for name, operation, number in policy_metrics.records(self._tracing):
+                events.add_metric([name], number)
+                records.add_metric([operation], number)
         yield events
         yield records
         yield from self._losses_of_kernel()

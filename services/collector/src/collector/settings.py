@@ -17,8 +17,9 @@ from chassis.settings import ENV_PREFIX, ServiceSettings
 _TETRAGON = (
     "cluster_name", "enable_ancestors", "enable_process_cred",
     "enable_process_environment_variables", "enable_process_ns", "execve_map_entries",
-    "filter_environment_variables", "process_cache_gc_interval", "process_cache_size", "procfs",
-    "redaction_filters", "username_metadata",
+    "expose_stack_addresses", "filter_environment_variables", "process_cache_gc_interval",
+    "process_cache_size", "procfs", "redaction_filters", "tracing_policy", "tracing_policy_dir",
+    "username_metadata",
 )  # fmt: skip
 
 
@@ -85,7 +86,8 @@ class Settings(ServiceSettings, BusSettings):
     enable_ancestors: str = Field(
         "",
         pattern=r"^((.+,)?base(,.+)?)?$",
-        description="'base': tell the grandparent and on with each event",
+        description="'base': report the grandparent and on with exec and exit events; beside it "
+        "kprobe, tracepoint, uprobe, usdt, lsm, loader",
     )
     username_metadata: Literal["disabled", "unix"] = Field(
         "disabled", description="unix: fill the user field from the passwd file"
@@ -94,6 +96,16 @@ class Settings(ServiceSettings, BusSettings):
         "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
     )
     enable_argv: bool = Field(False, description="tell arguments as an exact list too")
+    tracing_policy: Path | None = Field(
+        None, description="one tracing policy, beside those of tracing_policy_dir"
+    )
+    tracing_policy_dir: Path = Field(
+        Path("/etc/tetragon/tetragon.tp.d"),
+        description="folder of tracing policies, one a file; a changed file replaces its policy",
+    )
+    expose_stack_addresses: bool = Field(
+        False, description="report the addresses of stack frames, which show where the kernel is"
+    )
     keep_probes: Literal["never", "crash", "always"] = Field(
         "never",
         description="crash: a collector that is killed leaves its probes attached, and the next "

@@ -8,6 +8,7 @@ others, and a previous revision of the same one, are not touched.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -129,6 +130,7 @@ class PolicyManager:
         self._documents = _Documents(parse)
         self._numbers = max([_FIRST_NUMBER - 1, *(p.number for p in table)])
         self._changing = asyncio.Lock()
+        self.lost_before: dict[Identity, Counter[str]] = {}  # of policies that were removed
 
     @property
     def entries(self) -> list[Entry]:
@@ -221,6 +223,8 @@ class PolicyManager:
         if entry.installation is None:
             return
         entry.installation.switch(None)
+        lost = self.lost_before.setdefault(identity, Counter())
+        lost.update(entry.counters().lost)
         await entry.installation.remove()
         log.info("policy removed", policy=str(identity))
 

@@ -23,6 +23,7 @@ import structlog
 
 from collector.recovery.bounds import MAX_NUMBER
 from tetra.v1.node_pb2 import LossCounters
+from tetra.v1.policy_pb2 import PolicyRevision
 
 VERSION = 2
 _MAGIC = b"TJRN"
@@ -34,6 +35,7 @@ _ENTRY = Struct("<4sIqQ")  # kind, bytes of payload, two numbers
 RECORDS = b"RECS"  # numbers: offset of the calendar clock, position in the ring behind them
 BASE = b"BASE"  # number: of this collector's first event
 LOSS = b"LOSS"  # payload: LossCounters, which batches carry from now on
+POLICY = b"PLCY"  # payload: PolicyRevision, whose records may follow
 
 log = structlog.get_logger()
 
@@ -96,6 +98,10 @@ class Journal:
         """Append the totals that batches carry from now on."""
         self.append(LOSS, 0, 0, counters.SerializeToString())
 
+    def policy(self, revision: PolicyRevision) -> None:
+        """Append what the records of a policy stand for, before it is switched on."""
+        self.append(POLICY, payload=revision.SerializeToString())
+
     def append(
         self, kind: bytes, first: int = 0, second: int = 0, payload: memoryview | bytes = b""
     ) -> None:
@@ -147,7 +153,7 @@ class Replay:
     folder: Path
     number: int  # the first file
     position: int  # in the ring, of the table; then behind the last entry
-    kinds: frozenset[bytes] = frozenset((RECORDS, BASE, LOSS))
+    kinds: frozenset[bytes] = frozenset((RECORDS, BASE, LOSS, POLICY))
     stopped: str = ""
     entries: int = 0
 

@@ -16,6 +16,8 @@ from collector.bpf.ring import records_in
 from collector.delivery.spool import Run, Spool
 from collector.delivery.stored import spool_events
 from collector.pipeline import Pipeline
+from collector.policies.saved import from_bytes as policy_from_bytes
+from collector.policies.table import PolicyTable
 from collector.processes.table import ProcessTable
 from collector.recovery import journal
 from collector.recovery.journal import Replay
@@ -65,13 +67,15 @@ def recover(
     pipeline: Pipeline,
     table: ProcessTable,
     spool: Spool,
+    policies: PolicyTable | None = None,
 ) -> Recovered:
     """Replay the journal in ``folder`` through ``pipeline``, whose ``table`` has the saved images.
 
-    ``version``: of the record layouts, see `layouts.version`. If the journal cannot be read to its
+    ``version``: of the record layouts, see `versions.records_version`. ``policies`` has the saved
+    revisions and gets those of the journal. If the journal cannot be read to its
     end, the reason is logged, and the events made so far count.
     """
-    done = _replay(saved, folder, version, pipeline)
+    done = _replay(saved, folder, version, pipeline, policies or PolicyTable())
     first = saved.made - len(saved.unreported)  # index of the first event in memory
     run, spooled_to = spool.find(saved.collector_start_ns)
     if run is None:
@@ -93,7 +97,9 @@ def recover(
     )
 
 
-def _replay(saved: SavedTable, folder: Path, version: str, pipeline: Pipeline) -> _Progress:
+def _replay(
+    saved: SavedTable, folder: Path, version: str, pipeline: Pipeline, policies: PolicyTable
+) -> _Progress:
     done = _Progress(list(saved.unreported), saved.base or None, saved.loss)
     replay = Replay(folder, saved.journal, saved.ring_position)
     try:
@@ -104,6 +110,8 @@ def _replay(saved: SavedTable, folder: Path, version: str, pipeline: Pipeline) -
             if entry.kind == journal.RECORDS:
                 done.events += pipeline.handle(records_in(entry.payload), entry.first)
                 done.events += pipeline.release(all_of_them=True)
+            elif entry.kind == journal.POLICY:
+                policies.add(policy_from_bytes(entry.payload))
             elif entry.kind == journal.LOSS:
                 done.loss = LossCounters.FromString(entry.payload)
             elif entry.kind == journal.BASE:

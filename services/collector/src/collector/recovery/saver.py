@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.bpf.ring import Ring
@@ -12,10 +12,12 @@ from collector.delivery.publisher import Publisher
 from collector.events.encoder import Encoder
 from collector.losses import Losses
 from collector.pipeline import Pipeline
+from collector.policies.saved import to_message
+from collector.policies.table import PolicyTable
 from collector.processes.table import ProcessTable
-from collector.records import layouts
 from collector.recovery import state
 from collector.recovery.journal import Journal
+from collector.recovery.versions import records_version
 from tetra.v1.state_pb2 import SavedTable
 
 SAVE_EVERY_S = 5.0
@@ -38,6 +40,7 @@ class Saver:
     losses: Losses
     ring: Ring
     journal: Journal
+    policies: PolicyTable = field(default_factory=PolicyTable)
 
     def save(self) -> None:
         """Save now. If the disk fails, that is logged and the journal goes on."""
@@ -52,7 +55,8 @@ class Saver:
             loss=self.losses.counters(),
             ring_position=self.ring.position,
             journal=self.journal.next_number,
-            records_version=layouts.version(),
+            records_version=records_version(),
+            policies=map(to_message, self.policies),
             unreported=self.publisher.held() if self.keep_events else (),
         )
         if state.save(self.folder, about, self.table, self.encoder):

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from collector.events.encoder import Encoder
+from collector.events.stacks import StackResolver
+from collector.events.tracing import TracingEncoder
 from collector.metadata.enricher import Enricher
+from collector.policies.table import EventKind, PolicyTable
 from collector.processes.table import ProcessTable
 from collector.sensors.base import Sensor
 from collector.sensors.process import ProcessSensor
+from collector.sensors.tracing import TracingSensor, TracingStatistics
+
+
+@dataclass(slots=True)
+class PolicyParts:
+    """What the sensor of policies needs and others want to read."""
+
+    table: PolicyTable = field(default_factory=PolicyTable)
+    stacks: StackResolver = field(default_factory=StackResolver)
+    machine: str = "x86_64"
+    ancestors: frozenset[EventKind] = frozenset()  # kinds of events that have them
+    statistics: TracingStatistics = field(default_factory=TracingStatistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +34,26 @@ class Parts:
     table: ProcessTable
     enricher: Enricher
     encoder: Encoder
+    policies: PolicyParts = field(default_factory=PolicyParts)
 
 
 def _process(parts: Parts) -> Sensor:
     return ProcessSensor(parts.table, parts.enricher, parts.encoder).sensor()
 
 
-SENSORS: tuple[Callable[[Parts], Sensor], ...] = (_process,)
+def _tracing(parts: Parts) -> Sensor:
+    policies = parts.policies
+    return TracingSensor(
+        policies.table,
+        parts.table,
+        TracingEncoder(parts.encoder, policies.stacks),
+        policies.machine,
+        policies.ancestors,
+        policies.statistics,
+    ).sensor()
+
+
+SENSORS: tuple[Callable[[Parts], Sensor], ...] = (_process, _tracing)
 
 
 def sensors(parts: Parts) -> list[Sensor]:

@@ -1,0 +1,122 @@
+"""Metrics of tracing policies, under the names that Tetragon has for the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from collector.policies.manager import Entry, PolicyManager, State
+from collector.policies.report import describe
+from collector.sensors.tracing import OPERATIONS, TracingStatistics
+
+# As Tetragon exports them, those without a policy too.
+_STATES = (
+    State.DISABLED, State.ENABLED, State.ERROR, State.LOAD_ERROR, State.PARTIALLY_ENABLED,
+    State.SKIPPED,
+)  # fmt: skip
+_POLICY = ("policy", "policy_namespace")
+
+
+def collect(manager: PolicyManager, statistics: TracingStatistics) -> Iterator[Metric]:
+    """Yield the metrics of all policies."""
+    entries = manager.entries
+    yield _loaded(entries, len(manager.refused))
+    yield _events(statistics)
+    yield from _kernel(entries)
+    yield from _selectors(entries)
+
+
+def records(statistics: TracingStatistics) -> Iterator[tuple[str, str, int]]:
+    """Return event type, operation code and number of each kind of event."""
+    for kind, operation in OPERATIONS.items():
+        yield kind.value.upper(), operation, statistics.kinds[kind]
+
+
+def _loaded(entries: list[Entry], refused: int) -> Metric:
+    loaded = GaugeMetricFamily(
+        "tetragon_tracingpolicy_loaded", "Tracing policies, by state", labels=["state"]
+    )
+    counted = Counter(entry.state for entry in entries)
+    counted[State.LOAD_ERROR] += refused
+    for state in _STATES:
+        loaded.add_metric([state.name.lower()], counted[state])
+    return loaded
+
+
+def _events(statistics: TracingStatistics) -> Metric:
+    events = CounterMetricFamily(
+        "tetragon_policy_events", "Events of policies, by hook", labels=["policy", "hook"]
+    )
+    for labels, number in sorted(statistics.events.items()):
+        events.add_metric(labels, number)
+    return events
+
+
+def _kernel(entries: list[Entry]) -> Iterator[Metric]:
+    memory = GaugeMetricFamily(
+        "tetragon_tracingpolicy_kernel_memory_bytes",
+        "Memory of a policy's programs and maps",
+        labels=_POLICY,
+    )
+    lost = CounterMetricFamily(
+        "tetra_collector_policy_lost_records",
+        "Records of a policy that were lost, by reason",
+        labels=[*_POLICY, "reason"],
+    )
+    missed = CounterMetricFamily(
+        "tetragon_missed_prog_probes", "Runs that the kernel left out", labels=["policy"]
+    )
+    runs = CounterMetricFamily(
+        "tetragon_overhead_program_runs",
+        "Runs of a policy's programs, while kernel.bpf_stats_enabled is on",
+        labels=_POLICY,
+    )
+    seconds = CounterMetricFamily(
+        "tetragon_overhead_program_seconds",
+        "Time in a policy's programs, while kernel.bpf_stats_enabled is on",
+        labels=_POLICY,
+    )
+    for entry in entries:
+        counters = entry.counters()
+        labels = [entry.identity.name, entry.identity.namespace]
+        memory.add_metric(labels, counters.memory_bytes)
+        for reason, number in sorted(counters.lost.items()):
+            lost.add_metric([*labels, reason], number)
+        missed.add_metric(labels[:1], counters.missed)
+        runs.add_metric(labels, counters.runs)
+        seconds.add_metric(labels, counters.run_time_ns / 1e9)
+    yield from (memory, lost, missed, runs, seconds)
+
+
+def _selectors(entries: list[Entry]) -> Iterator[Metric]:
+    names = (*_POLICY, "hook", "hook_index", "selector_index", "selector_label")
+    actions = CounterMetricFamily(
+        "tetragon_tracingpolicy_selector_actions",
+        "Actions of a policy's selectors",
+        labels=[*names, "action"],
+    )
+    limited = CounterMetricFamily(
+        "tetra_collector_policy_rate_limited", "Calls that a rate limit suppressed", labels=names
+    )
+    filtered = CounterMetricFamily(
+        "tetra_collector_policy_filtered", "Calls that no selector matched", labels=_POLICY
+    )
+    for entry in entries:
+        labels = [entry.identity.name, entry.identity.namespace]
+        counters = entry.counters()
+        filtered.add_metric(labels, counters.filtered)
+        hooks = list(entry.policy.hooks()) if entry.policy else []
+        for (place, selector), counted in sorted(counters.selectors.items()):
+            if place >= len(hooks):
+                continue
+            hook = hooks[place]
+            label = hook.selectors[selector].label if selector < len(hook.selectors) else ""
+            of = [*labels, describe(hook), str(hook.index), str(selector), label]
+            for action, number in (("post", counted.posted), ("nopost", counted.not_posted)):
+                if number:
+                    actions.add_metric([*of, action], number)
+            if counted.rate_limited:
+                limited.add_metric(of, counted.rate_limited)
+    yield from (actions, limited, filtered)

@@ -1,0 +1,134 @@
+"""Tracing policies of a running collector: its documents, loaded, counted and saved.
+
+The kernel's types, the compiler's cache and the maps of policies are set up with the first policy:
+a collector without policies pays nothing for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from collector.bpf.base import bpf_folder
+from collector.bpf.btf import Btf
+from collector.bpf.features import Features
+from collector.bpf.kernel import KernelInfo
+from collector.bpf.maps import possible_cpus, raise_memlock_limit
+from collector.bpf.objects import Objects
+from collector.errors import BtfError, ProbeError
+from collector.policies.backend import KernelBackend
+from collector.policies.check import Host
+from collector.policies.files import PolicyFiles
+from collector.policies.install import SharedMaps
+from collector.policies.manager import Installation, PolicyManager
+from collector.policies.plan_policy import plan_policy
+from collector.policies.table import LoadedPolicy, PolicyTable
+from collector.policies.translate import Kernel
+from collector.settings import Settings
+from tracingpolicy import parse
+from tracingpolicy.model import Policy
+
+_RETRY_S = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class LateBackend:
+    """Makes the backend when the first policy needs it."""
+
+    make: Callable[[], KernelBackend]
+    made: KernelBackend | None = None
+
+    async def prepare(self, policies: Sequence[Policy]) -> None:
+        """See `Backend`."""
+        with contextlib.suppress(BtfError, ProbeError):  # `install` reports it
+            await (await self._backend()).prepare(policies)
+
+    async def settle(self) -> None:
+        """See `Backend`."""
+        await (await self._backend()).settle()
+
+    async def install(self, policy: Policy, number: int, revision: int) -> Installation:
+        """See `Backend`."""
+        return await (await self._backend()).install(policy, number, revision)
+
+    async def _backend(self) -> KernelBackend:
+        if self.made is None:
+            self.made = await asyncio.to_thread(self.make)
+        return self.made
+
+    def close(self) -> None:
+        """Close the maps of all policies."""
+        if self.made is not None:
+            self.made.shared.close()
+            self.made = None
+
+
+@dataclass(slots=True)
+class PolicyService:
+    """The policies of this node."""
+
+    files: PolicyFiles
+    manager: PolicyManager
+    _backend: LateBackend
+
+    async def run(self) -> None:
+        """Load what the documents say, now and at each change, until cancelled."""
+        while True:
+            try:
+                async for documents in self.files.changes():
+                    await self.manager.set_documents(documents)
+            except Exception:  # a fault here must not end the base events
+                log.exception("policies not updated")
+                await asyncio.sleep(_RETRY_S)
+
+    def losses(self) -> dict[str, int]:
+        """Return lost records by cause, those of removed policies too: policy and reason."""
+        totals = Counter[str]()
+        lost = [*self.manager.lost_before.items()]
+        lost += [(one.identity, one.counters().lost) for one in self.manager.entries]
+        for identity, counted in lost:
+            for reason, count in counted.items():
+                totals[f"policy:{identity.name}:{reason.replace(' ', '_')}"] += count
+        return {cause: count for cause, count in totals.items() if count}
+
+    async def close(self) -> None:
+        """Switch off and detach every policy."""
+        await self.manager.close()
+        self._backend.close()
+
+
+def kernel_backend(kernel: KernelInfo, shared: Mapping[str, int]) -> KernelBackend:
+    """Return a backend for this kernel; raise `BtfError` or `ProbeError`.
+
+    ``shared``: descriptors of the base programs' maps ``events`` and ``processes``.
+    """
+    raise_memlock_limit()
+    btf, folder = Btf.vmlinux(kernel.btf), bpf_folder()
+    return KernelBackend(
+        partial(plan_policy, host=Host.of(Features(btf))),
+        Kernel(btf, possible_cpus(), folder),
+        SharedMaps.create(shared["events"], shared["processes"]),
+        Objects(kernel.cache, kernel.build, folder),
+    )
+
+
+def policy_service(
+    settings: Settings,
+    table: PolicyTable,
+    record: Callable[[LoadedPolicy], None],
+    kernel: KernelInfo,
+    shared: Mapping[str, int],
+) -> PolicyService:
+    """Return the service; nothing is read or loaded before `PolicyService.run`."""
+    backend = LateBackend(partial(kernel_backend, kernel, shared))
+    manager = PolicyManager(backend, table, parse, record)
+    files = [settings.tracing_policy] if settings.tracing_policy else []
+    return PolicyService(PolicyFiles(settings.tracing_policy_dir, files), manager, backend)
