@@ -63,6 +63,10 @@ def main() -> int:
     """Entry point of tetra-collector."""
     adopt_environment(os.environ)
     os.umask(0o077)  # its files hold the arguments of every user's processes
+    if "--check-policy" in sys.argv[1:]:
+        from collector.policies.command import check_policies  # not at each start
+
+        return check_policies(one for one in sys.argv[1:] if one != "--check-policy")
     if "--check" in sys.argv[1:]:
         return check(load(Settings, "collector", []))
     return lifetime.run("collector", Settings, run)

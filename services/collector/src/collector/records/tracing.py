@@ -62,21 +62,37 @@ def _decode(data: bytes) -> TracingRecord:
     at, end = _HEAD.size, _HEAD.size + items_len
     if end > len(data):
         raise IndexError(f"{items_len} bytes of items, {len(data) - _HEAD.size} there")
-    found: dict[int, Value] = {}
+    args: list[Value] = []
+    others: dict[int, Value] = {}
     for _ in range(items):
         kind, position, flags, size = _ITEM.unpack_from(data, at)
         at += _ITEM.size
         if at + size > end:
             raise IndexError(f"an item of {size} bytes, {end - at} there")
-        found[position] = _value(kind, flags, data[at : at + size])
+        value = _value(kind, flags, data[at : at + size])
         at += (size + 7) & ~7
+        if position == len(args) < _POSITION_DATA:  # as good as always
+            args.append(value)
+        elif position < _POSITION_DATA:
+            args += [_ABSENT] * (position + 1 - len(args))
+            args[position] = value
+        else:
+            others[position] = value
+    head = (policy, revision, hook, ktime_ns, image_ktime_ns, pid, tid, action + 1, tuple(args))
+    if not others:
+        return TracingRecord(*head, (), (), return_action + 1, (), (), None, start_boottime)
     return TracingRecord(
-        policy, revision, hook, ktime_ns, image_ktime_ns, pid, tid, action + 1,
-        _between(found, 0, _POSITION_DATA), _between(found, _POSITION_DATA, _POSITION_RETURN),
-        _between(found, _POSITION_RETURN, _KERNEL_STACK), return_action + 1,
-        _stack(found, _KERNEL_STACK), _stack(found, _USER_STACK), _ima_hash(found),
+        *head,
+        _between(others, _POSITION_DATA, _POSITION_RETURN)
+        if min(others) < _POSITION_RETURN
+        else (),
+        (others[_POSITION_RETURN],) if _POSITION_RETURN in others else (),
+        return_action + 1,
+        _stack(others, _KERNEL_STACK),
+        _stack(others, _USER_STACK),
+        _ima_hash(others),
         start_boottime,
-    )  # fmt: skip
+    )
 
 
 def _between(found: dict[int, Value], first: int, last: int) -> tuple[Value, ...]:
