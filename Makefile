@@ -20,8 +20,8 @@ $(STAMP): scripts/setup requirements/build.txt requirements/dev.txt \
 setup: ## get everything this checkout needs: distribution packages, .venv/, pinned packages
 	@scripts/setup
 
-run: $(STAMP) ## NATS, collector and gateway on this machine, processes told in this terminal (root)
-	@$(BIN)/tetra-embedded
+run: $(STAMP) ## NATS, collector and gateway on this machine, its events in this terminal (root; RUN=--help)
+	@$(BIN)/tetra-embedded $(RUN)
 
 test: $(STAMP) ## all tests but those with containers: unit, integration, kernel, end to end
 	@$(PYTEST) -m 'not containers'

@@ -138,3 +138,14 @@ def test_policies_outlive_the_collector(launch, folder, tmp_path):
         return len(launch.lines_with("-> openat(")) > before
 
     wait_until(shown_again, 60, launch.text)
+
+
+def test_a_policy_that_is_wrong_is_refused_before_anything_starts(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(DOCUMENT.replace("sys_openat", "sys_openit"))
+    command = [BIN / "tetra-embedded", "--state-dir", tmp_path / "state", "--tracing-policy", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"{file}:7:11: " in done.stderr
+    assert "sys_openit" in done.stderr
+    assert done.stderr.endswith(f"error: policy: {file}: it cannot be loaded\n")

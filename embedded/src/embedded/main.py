@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from chassis.folders import make_own, open_own
 from embedded import ports
 from embedded.errors import EmbeddedError
 from embedded.settings import Settings, load
-from embedded.stack import Stack, farewell
+from embedded.stack import COLLECTOR, Stack, farewell
 
 
 def require_rights() -> None:
@@ -35,6 +36,19 @@ def require_free_ports(settings: Settings) -> None:
     host, _, port = settings.listen_address.rpartition(":")
     ports.require_free("127.0.0.1", settings.nats_port, "TETRA_NATS_PORT")
     ports.require_free(host.strip("[]"), int(port), "TETRA_LISTEN_ADDRESS")
+
+
+def require_good_policy(settings: Settings) -> None:
+    """Raise `EmbeddedError` with every mistake of the policy that the user named."""
+    if settings.tracing_policy is None:
+        return
+    command = (COLLECTOR, "--check-policy", settings.tracing_policy)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EmbeddedError(
+            f"policy: {settings.tracing_policy}: it cannot be loaded",
+            details=done.stderr.splitlines(),
+        )
 
 
 @contextmanager
@@ -83,6 +97,7 @@ async def run(settings: Settings) -> None:
     os.umask(0o077)
     with locked(settings.state_dir):
         require_free_ports(settings)
+        require_good_policy(settings)
         stack = Stack(settings)
         try:
             await stack.start()

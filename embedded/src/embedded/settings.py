@@ -48,6 +48,17 @@ class Settings(BaseSettings):
         Field(description="host:port that the gateway serves on"),
     ] = "localhost:54321"
 
+    tracing_policy: Annotated[
+        Path | None, Field(description="a tracing policy to load; checked before anything starts")
+    ] = None
+    tracing_policy_dir: Annotated[
+        Path | None,
+        Field(
+            description="folder of tracing policies; a changed file replaces its policy "
+            "(default: /etc/tetragon/tetragon.tp.d)"
+        ),
+    ] = None
+
 
 def load(args: list[str]) -> Settings:
     """Return the settings from ``args`` and the environment; raise `EmbeddedError`."""
@@ -60,4 +71,7 @@ def load(args: list[str]) -> Settings:
         cause = cause[0].lower() + cause[1:]
         raise EmbeddedError(f"settings: TETRA_{name}: {cause}") from None
     settings.state_dir = settings.state_dir.expanduser().absolute()
+    for name in ("tracing_policy", "tracing_policy_dir"):
+        if path := getattr(settings, name):
+            setattr(settings, name, path.expanduser().absolute())
     return settings

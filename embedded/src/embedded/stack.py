@@ -20,6 +20,7 @@ from embedded.supervisor import Service, Supervisor
 _READY_WITHIN_S = 60.0
 _COMPILED_WITHIN_S = 180.0  # the collector compiles the probes, maybe on an emulated machine
 _BIN = Path(sys.executable).parent
+COLLECTOR = _BIN / "tetra-collector"
 _CLIENT_STARTS_S = 0.1
 
 
@@ -39,7 +40,7 @@ class Stack:
         # Together the limits for stopping are less than two seconds.
         self.nats = Child("nats", (_BIN / "nats-server", "-c", config), stop_within_s=0.3)
         self.gateway = Child("gateway", (_BIN / "tetra-gateway",), stop_within_s=0.4)
-        self.collector = Child("collector", (_BIN / "tetra-collector",), stop_within_s=0.8)
+        self.collector = Child("collector", (COLLECTOR,), stop_within_s=0.8)
         self.cli = Child("tetra", (_BIN / "tetra", "getevents", "--reconnect"), stop_within_s=0.3)
         self._children = (self.nats, self.gateway, self.collector, self.cli)
         self._ready = {
@@ -130,8 +131,17 @@ def _environment(settings: Settings, password_file: Path, stream_bytes: int) -> 
         "TETRA_STATE_DIR": str(settings.state_dir / "collector"),
         "TETRA_CACHE_DIR": env.get("TETRA_CACHE_DIR", str(settings.state_dir / "cache")),
         "TETRA_LOG_FORMAT": "json",
+        **_policies(settings),
         room.SETTING: str(stream_bytes),
     }
+
+
+def _policies(settings: Settings) -> dict[str, str]:
+    given = {
+        "TETRA_TRACING_POLICY": settings.tracing_policy,
+        "TETRA_TRACING_POLICY_DIR": settings.tracing_policy_dir,
+    }
+    return {name: str(path) for name, path in given.items() if path}
 
 
 def _banner(ready: Mapping[str, str], settings: Settings) -> str:
