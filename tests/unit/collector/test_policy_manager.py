@@ -1,6 +1,7 @@
 """From desired policies to loaded ones, with a backend whose steps the test controls."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,12 +24,16 @@ class FakeInstallation:
     log: list[object]
     statuses: tuple[HookStatus, ...] = ()
     posted: int = 0
+    losses: int = 0
 
     def switch(self, mode):
         self.log.append((self.loaded.name, self.loaded.revision, mode and mode.value))
 
     def counters(self):
         return PolicyCounters(selectors={(0, 0): SelectorCounters(posted=self.posted)})
+
+    def lost(self):
+        return Counter({"ring full": self.losses})
 
     async def remove(self):
         await asyncio.sleep(0)

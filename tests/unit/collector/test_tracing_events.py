@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from collector.events.encoder import Encoder
 from collector.events.stacks import Frame
 from collector.events.tracing import TracingEncoder, form
-from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy, PolicyTable
+from collector.policies.table import KEPT, Argument, EventKind, Hook, LoadedPolicy, PolicyTable
 from collector.records.values import (
     BuildIdFrame,
     LoaderRecord,
@@ -275,19 +275,20 @@ def test_actions_are_present_without_a_return_part():
     assert not told.process_kprobe.HasField("return")
 
 
-def test_a_number_keeps_its_latest_revisions():
+def test_revisions_that_are_off_are_kept_for_a_while():
     table = PolicyTable()
-    for revision in range(1, 12):
+    table.add(LoadedPolicy(2, 1, "on"))
+    for revision in range(1, KEPT + 3):
         assert table.next_revision(3) == revision
         table.add(LoadedPolicy(3, revision, f"r{revision}"))
-    table.add(LoadedPolicy(4, 1, "other"))
-    assert table.get(3, 11).name == "r11"
-    assert table.get(3, 4).name == "r4"
-    assert table.get(3, 3) is None
-    assert table.get(4, 1).name == "other"
+        table.retire((3, revision))
+    assert table.get(3, KEPT + 2).name == f"r{KEPT + 2}"
+    assert table.get(3, 3).name == "r3"
+    assert table.get(3, 2) is None
+    assert table.get(2, 1).name == "on"
     restored = PolicyTable()
     restored.restore(table)
-    assert list(restored) == list(table)
+    assert list(restored) == list(table)[1:]  # the oldest of 257
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,7 @@ async def build(settings: Settings) -> Collector:
         record=lambda revision: journal.policy(saved_policies.to_message(revision)),
         kernel=info,
         shared=attached.probes.shared(),
+        prepare_stacks=policies.stacks.prepare,
     )
     published = PublisherStatistics()
     losses = Losses(

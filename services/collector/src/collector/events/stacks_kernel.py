@@ -7,6 +7,7 @@ import time
 from array import array
 from bisect import bisect_right
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -19,14 +20,18 @@ _LINE = re.compile(rb"([0-9a-f]+) (\S) (\S+)(?:\s+\[[^\]]*\])?\n")
 log = structlog.get_logger()
 
 
+class _Symbols(NamedTuple):
+    addresses: array[int]
+    ends: array[int]  # of each name in `names`; an empty name is no function
+    names: bytes
+
+
 class KernelSymbols:
     """Function symbols, in some 6 MB; nothing is read before the first look-up."""
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
         self._file = file
-        self._addresses = array("Q")
-        self._ends = array("I")  # of each name in _names; an empty name is no function
-        self._names = b""
+        self._symbols = _Symbols(array("Q"), array("I"), b"")
         self._read_s = 0.0
         self._warned = False
 
@@ -45,13 +50,15 @@ class KernelSymbols:
         if not entries or not entries[-1][0]:
             self._warn("all addresses are zero: CAP_SYSLOG or kernel.kptr_restrict=0 shows them")
             return
-        names = [name for _, name in entries]
-        self._addresses = array("Q", [address for address, _ in entries])
-        self._names = b"".join(names)
         end, ends = 0, array("I")
-        for name in names:
+        for _, name in entries:
             ends.append(end := end + len(name))
-        self._ends = ends
+        # At once: this can run in a thread.
+        self._symbols = _Symbols(
+            array("Q", [address for address, _ in entries]),
+            ends,
+            b"".join([name for _, name in entries]),
+        )
 
     def find(self, address: int) -> tuple[bytes, int] | None:
         """Return the function that ``address`` is in and the offset there, or None."""
@@ -64,15 +71,16 @@ class KernelSymbols:
         return self._look_up(address)
 
     def _look_up(self, address: int) -> tuple[bytes, int] | None:
-        at = bisect_right(self._addresses, address) - 1
+        addresses, ends, names = self._symbols
+        at = bisect_right(addresses, address) - 1
         if at < 0:
             return None
-        name = self._names[self._ends[at - 1] if at else 0 : self._ends[at]]
-        start = self._addresses[at]
+        name = names[ends[at - 1] if at else 0 : ends[at]]
+        start = addresses[at]
         # Aliases share an address: the first that is a function.
-        while not name and at and self._addresses[at - 1] == start:
+        while not name and at and addresses[at - 1] == start:
             at -= 1
-            name = self._names[self._ends[at - 1] if at else 0 : self._ends[at]]
+            name = names[ends[at - 1] if at else 0 : ends[at]]
         offset = address - start
         return (name, offset) if name and offset < _MODULE_SPAN else None
 

@@ -90,8 +90,6 @@ class KernelInstallation:
 
     def counters(self) -> PolicyCounters:
         """Return what the programs counted."""
-        lost = Counter(self._shared.lost(self._slot))
-        lost.subtract(self._lost_before)
         runs = run_time_ns = missed = 0
         for program in self._installed.programs:
             info = program.info()
@@ -101,12 +99,18 @@ class KernelInstallation:
         return PolicyCounters(
             filtered=self._filtered(),
             selectors=self._selectors(),
-            lost=lost,
+            lost=self.lost(),
             missed=missed,
             runs=runs,
             run_time_ns=run_time_ns,
             memory_bytes=self._memory_bytes,
         )
+
+    def lost(self) -> Counter[str]:
+        """Return the lost records by reason."""
+        lost = Counter(self._shared.lost(self._slot))
+        lost.subtract(self._lost_before)
+        return lost
 
     async def remove(self) -> None:
         """Detach and free everything, in a thread; the mode is off."""

@@ -40,6 +40,8 @@ def _plan(checker: Checker) -> Plan:
         statuses.append(status)
     for enforcer in checker.policy.enforcers:
         checker.fail(enforcer.place, "spec.enforcers[0]", "enforcers are not supported yet")
+    if checker.policy.loader:
+        checker.fail(checker.policy.place, "spec.loader", "loader is not supported yet")
     ids = _lists(checker)
     if checker.report.mistakes:
         raise PolicyErrors(checker.report.mistakes)

@@ -44,7 +44,9 @@ class LateBackend:
     """Makes the backend when the first policy needs it."""
 
     make: Callable[[], KernelBackend]
+    prepare_stacks: Callable[[], None]
     made: KernelBackend | None = None
+    _stacks_prepared: bool = False
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
         """See `Backend`."""
@@ -57,7 +59,11 @@ class LateBackend:
 
     async def install(self, policy: Policy, number: int, revision: int) -> Installation:
         """See `Backend`."""
-        return await (await self._backend()).install(policy, number, revision)
+        backend = await self._backend()
+        if _wants_kernel_stacks(policy) and not self._stacks_prepared:
+            self._stacks_prepared = True
+            await asyncio.to_thread(self.prepare_stacks)
+        return await backend.install(policy, number, revision)
 
     async def _backend(self) -> KernelBackend:
         if self.made is None:
@@ -93,7 +99,7 @@ class PolicyService:
         """Return lost records by cause, those of removed policies too: policy and reason."""
         totals = Counter[str]()
         lost = [*self.manager.lost_before.items()]
-        lost += [(one.identity, one.counters().lost) for one in self.manager.entries]
+        lost += [(one.identity, one.lost()) for one in self.manager.entries]
         for identity, counted in lost:
             for reason, count in counted.items():
                 totals[f"policy:{identity.name}:{reason.replace(' ', '_')}"] += count
@@ -103,6 +109,15 @@ class PolicyService:
         """Switch off and detach every policy."""
         await self.manager.close()
         self._backend.close()
+
+
+def _wants_kernel_stacks(policy: Policy) -> bool:
+    return any(
+        action.kernel_stack_trace
+        for hook in policy.hooks()
+        for selector in hook.selectors
+        for action in (*selector.actions, *selector.return_actions)
+    )
 
 
 def kernel_backend(kernel: KernelInfo, shared: Mapping[str, int]) -> KernelBackend:
@@ -126,9 +141,13 @@ def policy_service(
     record: Callable[[LoadedPolicy], None],
     kernel: KernelInfo,
     shared: Mapping[str, int],
+    prepare_stacks: Callable[[], None],
 ) -> PolicyService:
-    """Return the service; nothing is read or loaded before `PolicyService.run`."""
-    backend = LateBackend(partial(kernel_backend, kernel, shared))
+    """Return the service; nothing is read or loaded before `PolicyService.run`.
+
+    ``prepare_stacks`` is called in a thread ahead of the first policy with kernel stacks.
+    """
+    backend = LateBackend(partial(kernel_backend, kernel, shared), prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
     return PolicyService(PolicyFiles(settings.tracing_policy_dir, files), manager, backend)

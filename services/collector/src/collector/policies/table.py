@@ -7,6 +7,7 @@ if the policy has been replaced or removed since.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,9 +15,9 @@ from typing import NamedTuple
 
 Key = tuple[int, int]  # (policy number, revision)
 
-# Revisions that a number keeps after it was replaced or removed: their records may still be in the
+# Revisions that are kept after they were replaced or removed: their records may still be in the
 # ring, or in the journal until the next save of the table.
-_KEPT_REVISIONS = 8
+KEPT = 256
 
 
 class EventKind(Enum):
@@ -97,6 +98,7 @@ class PolicyTable:
     """Every revision whose records may still come."""
 
     _policies: dict[Key, LoadedPolicy] = field(default_factory=dict)
+    _retired: deque[Key] = field(default_factory=deque)
 
     def __iter__(self) -> Iterator[LoadedPolicy]:
         return iter(self._policies.values())
@@ -109,16 +111,20 @@ class PolicyTable:
         return self._policies.get((number, revision))
 
     def add(self, policy: LoadedPolicy) -> None:
-        """Enter a revision before its programs are switched on; drop the oldest of its number."""
+        """Enter a revision, before its programs are switched on."""
         self._policies[policy.key] = policy
-        same = [key for key in self._policies if key[0] == policy.number]
-        for key in same[:-_KEPT_REVISIONS]:
-            del self._policies[key]
+
+    def retire(self, key: Key) -> None:
+        """Note that a revision is off; the oldest of these are dropped when there are many."""
+        self._retired.append(key)
+        while len(self._retired) > KEPT:
+            self._policies.pop(self._retired.popleft(), None)
 
     def restore(self, saved: Iterable[LoadedPolicy]) -> None:
-        """Enter the table of an earlier collector."""
+        """Enter the table of an earlier collector, whose policies are off."""
         for policy in saved:
             self.add(policy)
+            self.retire(policy.key)
 
     def next_revision(self, number: int) -> int:
         """Return a revision that no record of this number has had."""
