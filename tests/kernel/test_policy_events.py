@@ -1,0 +1,235 @@
+"""Documents to whole events in the running kernel: calls, returns, stacks, probes of programs."""
+
+import ctypes
+import os
+import time
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+
+from collector.bpf.btf import Btf
+from collector.bpf.cache import BlobCache
+from collector.bpf.features import Features
+from collector.bpf.objects import Objects
+from collector.events.stacks import StackResolver
+from collector.metadata.enricher import Enricher
+from collector.policies.backend import KernelBackend
+from collector.policies.check import Host
+from collector.policies.files import Document
+from collector.policies.manager import PolicyManager, State
+from collector.policies.plan_policy import plan_policy
+from collector.processes.procfs import host_namespaces
+from collector.sensors.registry import PolicyParts
+from support.policies import BPF, in_child, kernel
+from support.stages import Stages
+from tetragon.events_pb2 import GetEventsResponse
+from tetragon.tetragon_pb2 import KprobeArgument, ProcessKprobe, ProcessTracepoint, ProcessUprobe
+from tracingpolicy import parse
+
+pytestmark = pytest.mark.kernel
+
+LIBC = next(
+    Path(line.split()[-1])
+    for line in Path("/proc/self/maps").read_text().splitlines()
+    if "/libc.so" in line
+)
+TRUE = os.path.realpath("/bin/true")
+HEAD = """\
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata:
+  name: test
+spec:
+"""
+
+
+@cache
+def host():
+    return Host.of(Features(Btf.vmlinux()))
+
+
+class Node:
+    """A manager and the stages from record to event."""
+
+    def __init__(self, machine, folder):
+        self.parts = PolicyParts(stacks=StackResolver(), machine=os.uname().machine)
+        self.stages = Stages(Enricher(host_namespaces(Path("/proc"))), policies=self.parts)
+        self._machine = machine
+        objects = Objects(BlobCache(folder / "objects"), "test", BPF)
+        backend = KernelBackend(
+            partial(plan_policy, host=host()), kernel(), machine.shared, objects
+        )
+        self.manager = PolicyManager(backend, self.parts.table, parse)
+
+    async def load(self, spec):
+        """Load the policy ``spec`` alone."""
+        await self.manager.set_documents([Document(Path("/p/test.yaml"), HEAD + spec)])
+        (entry,) = self.manager.entries
+        assert entry.state is State.ENABLED, entry.error
+        self._machine.ring.drain()
+
+    def events(self, pid, count=1, timeout_s=10.0):
+        """Return the events of a process once there are ``count``."""
+        found, deadline = [], time.monotonic() + timeout_s
+        while True:
+            events = map(
+                GetEventsResponse.FromString, self.stages.handle(self._machine.ring.drain())
+            )
+            for event in events:
+                body = getattr(event, event.WhichOneof("event"))
+                if body.process.pid.value == pid:
+                    found.append(event)
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, f"{len(found)} of {count} events"
+            time.sleep(0.002)
+
+
+@pytest.fixture
+async def node(policies, tmp_path):
+    node = Node(policies, tmp_path)
+    yield node
+    await node.manager.close()
+
+
+def reap(pid):
+    os.waitpid(pid, 0)
+
+
+def without_process(body):
+    assert body.process.flags == "unknown"  # these tests load no base programs
+    body.ClearField("process")
+    return body
+
+
+async def test_a_call_with_its_result(node, tmp_path):
+    await node.load(f"""\
+  kprobes:
+  - call: sys_openat
+    return: true
+    message: "why \\"this\\""
+    tags: [one, two words]
+    args:
+    - index: 1
+      type: string
+      label: path
+    - index: 0
+      type: nop
+    - index: 2
+      type: int
+    returnArg: {{index: 0, type: int}}
+    selectors:
+    - matchArgs:
+      - {{index: 1, operator: Prefix, values: ["{tmp_path}"]}}
+""")
+    missing = f"{tmp_path}/missing"
+
+    def action():
+        try:
+            os.open(missing, os.O_RDONLY)
+        except FileNotFoundError:
+            os._exit(0)
+
+    (event,) = node.events(in_child(action))
+    wanted = ProcessKprobe(
+        function_name="__x64_sys_openat"
+        if os.uname().machine == "x86_64"
+        else "__arm64_sys_openat",
+        args=[
+            KprobeArgument(string_arg=missing, label="path"),
+            KprobeArgument(int_arg=os.O_CLOEXEC),
+        ],
+        action="KPROBE_ACTION_POST",
+        return_action="KPROBE_ACTION_POST",
+        policy_name="test",
+        message=r"why \"this\"",
+        tags=["one", "two words"],
+    )
+    getattr(wanted, "return").int_arg = -2
+    assert without_process(event.process_kprobe) == wanted
+
+
+async def test_stacks_have_symbols(node):
+    await node.load("""\
+  kprobes:
+  - call: sys_getppid
+    selectors:
+    - matchActions:
+      - action: Post
+        kernelStackTrace: true
+        userStackTrace: true
+""")
+    libc = ctypes.CDLL(None)
+    go_on, wait = os.pipe()
+
+    def action():
+        libc.getppid()
+        os.close(wait)
+        os.read(go_on, 1)  # alive while its stack is resolved
+
+    pid = os.fork()
+    if not pid:
+        action()
+        os._exit(0)
+    os.close(go_on)
+    event = node.events(pid)[0]
+    os.close(wait)
+    reap(pid)
+    body = event.process_kprobe
+    assert any(frame.module == str(LIBC) for frame in body.user_stack_trace)
+    (frame,) = [one for one in body.user_stack_trace if one.symbol in ("getppid", "__getppid")][:1]
+    assert frame.module == str(LIBC)
+    assert frame.offset > 0
+    assert frame.address == 0
+    assert len(frame.build_id) == 20
+    names = {one.symbol for one in body.kernel_stack_trace}
+    assert names & {"do_syscall_64", "entry_SYSCALL_64_after_hwframe", "el0_svc", "invoke_syscall"}
+
+
+async def test_a_raw_tracepoint(node):
+    await node.load("""\
+  tracepoints:
+  - subsystem: sched
+    event: sched_process_exec
+    raw: true
+    args:
+    - {index: 2, type: linux_binprm}
+""")
+    pid = in_child(lambda: os.execv(TRUE, ["true"]))
+    (event,) = node.events(pid)
+    body = without_process(event.process_tracepoint)
+    assert body.args[0].linux_binprm_arg.path == TRUE
+    assert body.args[0].linux_binprm_arg.permission == "-rwxr-xr-x"
+    del body.args[:]
+    assert body == ProcessTracepoint(
+        subsys="sched", event="sched_process_exec", action="KPROBE_ACTION_POST", policy_name="test"
+    )
+
+
+async def test_a_function_of_a_library(node):
+    await node.load(f"""\
+  uprobes:
+  - path: {LIBC}
+    symbols: [labs]
+    args:
+    - {{index: 0, type: int64, label: dropped}}
+""")
+    pid = in_child(lambda: ctypes.CDLL(None).labs(ctypes.c_long(-77)))
+    (event,) = node.events(pid)
+    assert without_process(event.process_uprobe) == ProcessUprobe(
+        path=str(LIBC),
+        symbol="labs",
+        args=[KprobeArgument(long_arg=-77)],
+        action="KPROBE_ACTION_POST",
+        policy_name="test",
+    )
+
+
+async def test_every_mistake_is_the_policys_error(node):
+    document = HEAD + "  kprobes:\n  - call: no_such_function\n    syscall: false\n"
+    await node.manager.set_documents([Document(Path("/p/test.yaml"), document)])
+    (entry,) = node.manager.entries
+    assert entry.state is State.LOAD_ERROR
+    assert entry.error.startswith("/p/test.yaml:7:11: ")
+    assert "no_such_function" in entry.error
