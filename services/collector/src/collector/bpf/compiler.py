@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,10 +55,11 @@ class Source(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()  # name and text; the shim's need not be named
 
 
+@cache
 def identity() -> str:
     """Return what distinguishes this compiler from another; empty where none is installed.
 
-    Imports nothing: it is asked for at every start.
+    Imports nothing: it is asked for at every start, and for each policy.
     """
     spec = importlib.util.find_spec("bcc")
     if spec is None or spec.origin is None:

@@ -147,7 +147,7 @@ class KernelBackend:
     shared: SharedMaps
     objects: Objects
     _slots: _Slots = field(default_factory=_Slots)
-    _prepared: dict[int, tuple[Plan, Translation]] = field(default_factory=dict)
+    _prepared: dict[int, tuple[Plan, Translation, dict[str, bytes]]] = field(default_factory=dict)
     _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
@@ -157,9 +157,9 @@ class KernelBackend:
         async def one(policy: Policy) -> None:
             async with limit:
                 with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
-                    translated = await self._translated(policy)
-                    self._prepared[id(policy)] = translated
-                    await self._compiled(translated[1])
+                    plan, translation = await self._translated(policy)
+                    codes = await self._compiled(translation)
+                    self._prepared[id(policy)] = plan, translation, codes
 
         self._prepared.clear()
         if len(policies) > 1:
@@ -172,8 +172,10 @@ class KernelBackend:
     async def install(self, policy: Policy, number: int, revision: int) -> KernelInstallation:
         """Load and attach, switched off; raise `PolicyErrors` or `ServiceError`."""
         prepared = self._prepared.pop(id(policy), None)
-        plan, translation = prepared or await self._translated(policy)
-        codes = await self._compiled(translation)
+        if prepared is None:
+            plan, translation = await self._translated(policy)
+            prepared = plan, translation, await self._compiled(translation)
+        plan, translation, codes = prepared
         slot = self._slots.take()
         try:
             return await asyncio.to_thread(
