@@ -7,7 +7,7 @@ message are cut first. A process that lost some of its fields carries the flag t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -17,9 +17,23 @@ from tetragon.tetragon_pb2 import Process
 
 _LENGTHS = 64  # room for lengths and tags that change with the contents
 _PASSES = 64
+_WORTHWHILE = 8  # a part of less than this fraction of the excess is not cut by itself
 _MARK = "truncArgs"
+# Without these an event cannot be attributed.
+_KEPT = frozenset(("node_name", "exec_id", "parent_exec_id", "flags"))
 
-_Part = tuple[int, Message, FieldDescriptor]  # bytes, the message that has it, which field
+
+class _Part(NamedTuple):
+    """Something that can be cut."""
+
+    size: int
+    owner: Message
+    field: FieldDescriptor
+    process: Process | None  # that it belongs to
+
+    @property
+    def is_list_of_messages(self) -> bool:
+        return self.field.is_repeated and self.field.type == FieldDescriptor.TYPE_MESSAGE
 
 
 def trim(event: bytes, size_bytes: int) -> bytes | None:
@@ -32,39 +46,45 @@ def trim(event: bytes, size_bytes: int) -> bytes | None:
         excess = message.ByteSize() - size_bytes
         if excess <= 0:
             return message.SerializeToString()
-        part = max(_parts(message, None), key=lambda found: found[0][0], default=None)
+        part = _choose(list(_parts(message, None)), excess)
         if part is None:
             return None
-        (size, owner, field), process = part
-        _cut(size, owner, field, excess + _LENGTHS)
-        if process is not None and _MARK not in process.flags:
-            process.flags = f"{process.flags} {_MARK}".lstrip()
+        _cut(part, excess + _LENGTHS)
+        if part.process is not None and _MARK not in part.process.flags:
+            part.process.flags = f"{part.process.flags} {_MARK}".lstrip()
     return None
 
 
-def _parts(message: Message, process: Process | None) -> Iterator[tuple[_Part, Process | None]]:
-    """Yield everything that can be cut, with the process that it belongs to."""
+def _choose(parts: list[_Part], excess: int) -> _Part | None:
+    """Return the largest part; a list of messages only if no single part is worthwhile."""
+    parts.sort(key=lambda part: part.size, reverse=True)
+    single = next((part for part in parts if not part.is_list_of_messages), None)
+    if single is not None and single.size * _WORTHWHILE >= excess:
+        return single
+    return parts[0] if parts else None
+
+
+def _parts(message: Message, process: Process | None) -> Iterator[_Part]:
     if isinstance(message, Process):
         process = message
     for field, value in message.ListFields():
-        if field.name in ("node_name", "exec_id", "parent_exec_id", "flags"):
-            continue  # without these an event cannot be attributed
+        if field.name in _KEPT:
+            continue
         if field.is_repeated:
-            size = sum(_size(item) for item in value)
-            if size:
-                yield (size, message, field), process
+            if size := sum(_size(value[key] if _is_map(field) else key) for key in value):
+                yield _Part(size, message, field, process)
             if field.type == FieldDescriptor.TYPE_MESSAGE and not _is_map(field):
                 for item in value:
                     yield from _parts(item, process)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             yield from _parts(value, process)
-        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-            yield (_size(value) + 1, message, field), process  # before a list with only this in it
+        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES) and value:
+            yield _Part(_size(value), message, field, process)
 
 
 def _is_map(field: FieldDescriptor) -> bool:
     kind = field.message_type
-    return kind is not None and kind.GetOptions().map_entry
+    return kind is not None and bool(kind.GetOptions().map_entry)
 
 
 def _size(value: Any) -> int:
@@ -72,21 +92,19 @@ def _size(value: Any) -> int:
         return value.ByteSize() + 2
     if isinstance(value, str):
         return len(value.encode())
-    return len(value) + 2 if isinstance(value, bytes) else 2
+    return len(value) if isinstance(value, bytes) else 2
 
 
-def _cut(size: int, owner: Message, field: FieldDescriptor, excess: int) -> None:
-    value = getattr(owner, field.name)
-    if field.is_repeated:
-        if _is_map(field):
-            owner.ClearField(field.name)
-            return
+def _cut(part: _Part, excess: int) -> None:
+    value = getattr(part.owner, part.field.name)
+    if _is_map(part.field):
+        part.owner.ClearField(part.field.name)
+    elif part.field.is_repeated:
         while value and excess > 0:  # from the end
-            excess -= _size(value[-1])
+            excess -= _size(value[-1]) + 1
             del value[-1]
-        return
-    keep = max(0, size - 1 - excess)
-    if isinstance(value, str):
-        setattr(owner, field.name, value.encode()[:keep].decode(errors="ignore"))
+    elif isinstance(value, str):
+        keep = max(0, part.size - excess)
+        setattr(part.owner, part.field.name, value.encode()[:keep].decode(errors="ignore"))
     else:
-        setattr(owner, field.name, value[:keep])
+        setattr(part.owner, part.field.name, value[: max(0, part.size - excess)])

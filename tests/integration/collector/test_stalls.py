@@ -1,0 +1,148 @@
+"""A disk and a container engine that answer after two seconds do not stall the ring."""
+
+import asyncio
+import os
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from collector import collector as module
+from collector.settings import Settings
+from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.waiting import eventually
+
+pytestmark = pytest.mark.kernel
+
+ANSWER_S = 2.0
+LIVES = 1500
+CONTAINERS = 3
+RING_BYTES = 1 << 18  # half a second of the storm
+TRUE = "/usr/bin/true"
+
+
+class SlowEngine(ThreadingMixIn, UnixStreamServer):
+    """Knows every container, after two seconds."""
+
+    daemon_threads = True
+    asked = 0
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self):
+        if self.path.startswith("/events"):
+            return  # no event ever
+        self.server.asked += 1  # type: ignore[attr-defined]  # SlowEngine
+        time.sleep(ANSWER_S)
+        self.send_response(200)
+        self.end_headers()
+        with suppress(BrokenPipeError):
+            self.wfile.write(b"[]")
+
+    def address_string(self):
+        return "unix"
+
+    def log_message(self, *_):
+        """Print nothing."""
+
+
+@pytest.fixture
+def slow_engine(tmp_path):
+    path = tmp_path / "engine.sock"
+    with SlowEngine(str(path), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server, path
+        server.shutdown()
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Every sync takes two seconds; return the list of threads that had to wait for one."""
+    sync, waited = os.fsync, []
+
+    def slow(fd):
+        waited.append(threading.current_thread().name)
+        time.sleep(ANSWER_S)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    return waited
+
+
+@pytest.fixture
+def container_cgroups():
+    """Cgroups with names as an engine gives them, in the hierarchy that the collector looks at."""
+    v1 = Path("/sys/fs/cgroup/memory")
+    root = v1 if v1.is_dir() else Path("/sys/fs/cgroup")
+    made = [root / (uuid4().hex + uuid4().hex) for _ in range(CONTAINERS)]
+    for path in made:
+        path.mkdir()
+    yield made
+    for path in made:
+        path.rmdir()
+
+
+def storm(cgroup, mark):
+    """Start many short processes in a cgroup, as fast as they run."""
+    script = (
+        f"echo $$ > {cgroup}/cgroup.procs; "
+        f"i=0; while [ $i -lt {LIVES // CONTAINERS} ]; do {TRUE} {mark} $i; i=$((i+1)); done; "
+        f"echo $$ > {cgroup.parent}/cgroup.procs"
+    )
+    return subprocess.Popen(["/bin/sh", "-c", script])
+
+
+@pytest.mark.timeout(300)
+async def test_storm_beside_slow_disk_and_engine_loses_nothing(
+    tmp_path, nats_server, gateway, slow_engine, slow_disk, container_cgroups
+):
+    engine, socket = slow_engine
+    chosen: dict[str, Any] = {
+        "node_name": f"stalls-{os.getpid()}",
+        "nats_url": nats_server.url,
+        "state_dir": tmp_path / "state",
+        "cache_dir": tmp_path / "cache",
+        "docker_socket": str(socket),
+        "ring_size_bytes": RING_BYTES,
+        "spool_sync": "always",
+    }
+    settings = Settings(**chosen)
+    nats_server.stop()
+    collector = await module.build(settings)
+    task = asyncio.create_task(collector.run())
+    mark = uuid4().hex
+    storms = [storm(cgroup, mark) for cgroup in container_cgroups]
+    await eventually(lambda: all(one.poll() is not None for one in storms), 120)
+    await eventually(lambda: "spool_0" in slow_disk, 60)  # the disk was in use meanwhile
+    nats_server.start()
+    await eventually(lambda: collector.publisher.statistics.published > 2 * LIVES, 60)
+    await eventually(lambda: not collector.publisher.waiting, 120)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+    assert collector.losses.counters().by_cause == {}
+    responses = await gateway.read_all(last=1_000_000)
+    execs = [
+        event.process_exec.process
+        for response in responses
+        for event in response.events
+        if event.HasField("process_exec") and mark in event.process_exec.process.arguments
+    ]
+    reported = [process.arguments for process in execs if process.binary == TRUE]
+    expected = [f"{mark} {n}" for n in range(LIVES // CONTAINERS) for _ in range(CONTAINERS)]
+    assert sorted(reported) == sorted(expected)
+    assert {process.docker for process in execs if process.docker} == {
+        cgroup.name[:31] for cgroup in container_cgroups
+    }
+    assert engine.asked >= CONTAINERS
+    assert set(slow_disk) <= {"spool_0"}, "a sync ran on the event loop"
