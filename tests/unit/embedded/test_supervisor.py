@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -32,13 +33,14 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handle
 print("ready", flush=True)
 server.serve_forever()
 """
-QUICK = Patience(look_every_s=0.05, silent_s=1.0, unhealthy_s=0.3, room_bytes=100)
+# On a busy machine a child may take seconds to answer.
+QUICK = Patience(look_every_s=0.05, silent_s=60.0, unhealthy_s=0.3, room_bytes=100)
 
 
 class Watched:
     """One supervised child."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, patience=QUICK):
         self.port, self.bad = free_port(), folder / "bad"
         self.free = 1000
         self.said: list[str] = []
@@ -48,7 +50,7 @@ class Watched:
         self.pids: list[int] = []
         self.supervisor = Supervisor(
             [Service(self.child, self.port, "/healthz")], self.start, lambda: self.free,
-            self.said.append, QUICK,
+            self.said.append, patience,
         )  # fmt: skip
 
     async def start(self, child):
@@ -85,7 +87,8 @@ async def test_child_that_is_killed_is_started_again_and_a_line_says_so(watched)
     assert watched.log.read_text().count("ready") == 2  # one log for one run
 
 
-async def test_child_that_does_not_answer_is_started_again(watched):
+async def test_child_that_does_not_answer_is_started_again(tmp_path):
+    watched = Watched(tmp_path, replace(QUICK, silent_s=1.0))
     async with watched.running():
         os.kill(watched.pids[0], signal.SIGSTOP)
         await eventually(lambda: len(watched.pids) == 2)
@@ -98,7 +101,9 @@ async def test_child_that_does_not_answer_is_started_again(watched):
 async def test_child_that_cannot_work_is_started_again_once_there_is_room(watched):
     watched.free = 99
     async with watched.running():
-        watched.bad.write_text('{"status": "unavailable", "error": "no space left on device"}')
+        partial_file = watched.bad.with_suffix(".new")
+        partial_file.write_text('{"status": "unavailable", "error": "no space left on device"}')
+        partial_file.rename(watched.bad)  # the child must not read half of it
         await eventually(lambda: watched.said)
         assert watched.said[0].startswith(
             "child: no space left on device: it is started again when the disk has"
