@@ -53,6 +53,21 @@ def is_reflected(message: Msg, *, direct: bool) -> bool:
 class _Client(Client):
     """Connects again on errors of the server on which nats-py closes the connection for good."""
 
+    # As nats-py's own, which looks at each character of each name: a third of reading the past.
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        try:
+            lines = raw.decode("ascii").split("\r\n")
+        except UnicodeDecodeError:
+            return dict(Client._parse_header_lines(raw))
+        parsed = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            name = name.strip()
+            if colon and len(name.split(None, 1)) <= 1:  # a name has no space in it
+                parsed[name] = value.strip()
+        return parsed
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         parsed: dict[str, str] | None = await super()._process_headers(headers)
         if parsed and headers.count(b"\n" + _SUBJECT_HEADER.encode() + b":") > 1:

@@ -1,7 +1,7 @@
 """What the stream has: read by place or time, with no consumer to make, keep or clean up.
 
 JetStream's batched direct get answers from any place of the stream and keeps no state, so a client
-that goes away leaves nothing behind and a NATS that restarts has nothing to forget.
+that leaves needs no cleanup and a NATS that restarts loses nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import structlog
@@ -25,10 +26,10 @@ from gateway.errors import BusError
 
 _DIRECT_GET = f"$JS.API.DIRECT.GET.{EVENTS_STREAM}"
 _TIMEOUT_S = 5.0
-CHUNK_BATCHES = 64
+CHUNK_BATCHES = 256
 CHUNK_BYTES = 1 << 20  # at least one message comes whatever its size
-# Each read is answered by one of the servers that have a copy, whichever is quickest. So often one
-# is asked again for a message that did not come; less often where that never helped.
+# One of the servers that have a copy answers each read, whichever is quickest. A message that did
+# not come is requested again so often; less often where that never helped.
 ATTEMPTS, FUTILE_ATTEMPTS, FUTILE_AFTER = 12, 2, 20
 _MAX_DAMAGE = 1000  # remembered
 
@@ -62,8 +63,8 @@ class History:
         self.copies = Copies(nc)
         self.fetches_total = 0
         self.repaired_total = 0  # messages that one copy lacked and another had
-        self.replicas = 1  # copies of the stream, as last heard
-        self._futile = 0  # times in a row that no copy had what was missing
+        self.replicas = 1  # copies of the stream, as NATS reported last
+        self._futile = 0  # times in a row that no copy had the missing message
         self._known: dict[tuple[int, int], list[Damage]] = {}
 
     async def bounds(self) -> Bounds:
@@ -76,9 +77,9 @@ class History:
         return Bounds(max(state.first_seq, 1), state.last_seq)
 
     async def is_cut(self) -> bool:
-        """Tell whether NATS had to cut off a damaged file of the only copy.
+        """Return whether NATS had to cut off a damaged file of the only copy.
 
-        nats-server says so until it starts again, and only where details are asked for.
+        nats-server reports it until it starts again, and only with details.
         """
         if self.replicas > 1:  # another copy fills it up
             return False
@@ -134,7 +135,7 @@ class History:
         return found
 
     async def _name(self, found: list[Batch]) -> list[Damage]:
-        """Return whose copy lacks what was ``found`` elsewhere; told in the log once."""
+        """Return whose copy lacks what was ``found`` elsewhere; logged once."""
         if not found:
             return []
         span = found[0].stream_sequence, found[-1].stream_sequence
@@ -153,8 +154,9 @@ class History:
 
     async def find(self, time_ns: int) -> Batch | None:
         """Return the first batch stored at or after ``time_ns``, if any."""
-        time = datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat().replace("+00:00", "Z")
-        found = await self._fetch({"start_time": time, "batch": 1})
+        seconds, nanos = divmod(time_ns, 1_000_000_000)  # a float would round to microseconds
+        time = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        found = await self._fetch({"start_time": f"{time}.{nanos:09d}Z", "batch": 1})
         return found[0] if found else None
 
     async def _fetch(self, request: dict[str, Any]) -> list[Batch]:
@@ -192,23 +194,29 @@ def _decode(message: Msg) -> Batch:
     sequence = int(headers["Nats-Sequence"])
     stored_ns = time_ns(headers["Nats-Time-Stamp"])
     data = b"" if is_reflected(message, direct=True) else message.data
-    return decode(data, headers["Nats-Subject"], sequence, stored_ns)
+    return decode(data, headers["Nats-Subject"], sequence, stored_ns, keep_parsed=True)
 
 
 def time_ns(text: str) -> int:
     """Return the time that Go wrote as RFC 3339: nanoseconds without final zeros."""
-    seconds, fraction = text[:19], text[19:].strip(".Z")
-    whole = int(datetime.fromisoformat(f"{seconds}+00:00").timestamp())
-    return whole * 1_000_000_000 + int(fraction.ljust(9, "0"))
+    fraction = text[19:].strip(".Z")
+    return _seconds(text[:19]) * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
-def decode(data: bytes, subject: str, sequence: int, stored_ns: int) -> Batch:
-    """Return the batch in a message; a message that is none counts as a batch without events.
+@lru_cache(64)  # many messages are from one second
+def _seconds(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
+
+
+def decode(
+    data: bytes, subject: str, sequence: int, stored_ns: int, *, keep_parsed: bool = False
+) -> Batch:
+    """Return the batch in a message; a malformed message counts as a batch without events.
 
     So does one that is on the ``subject`` of another node: NATS decides who may publish there.
     """
     try:
-        batch = Batch.decode(data, sequence, stored_ns)
+        batch = Batch.decode(data, sequence, stored_ns, keep_parsed=keep_parsed)
         if batch.node_name and events_subject(batch.node_name) != subject:
             raise DecodeError("of another node than its subject")
         return batch
