@@ -1,7 +1,10 @@
 """What fuzzing found worth keeping holds, with no fuzzer: `make fuzz` adds to it."""
 
 import importlib
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +40,19 @@ def test_a_mutation_is_an_input_that_holds(name):
             target.check(*inputs.split(other))
             changed.add(other)
     assert len(changed) > 100
+
+
+def test_targets_leave_nothing_open():
+    """A target that does prints a ResourceWarning at the end of a test run."""
+    imports = "; ".join(f"import fuzz.targets.{name}" for name in inputs.TARGETS)
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", imports],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_any_bytes_are_an_input():

@@ -7,6 +7,7 @@ can be parsed by a client; notices, node list and metrics can be written.
 from __future__ import annotations
 
 import asyncio
+import atexit
 from random import Random
 
 from google.protobuf.message import DecodeError
@@ -52,6 +53,7 @@ _filters = eventfilters.compile(
 
 
 _loop = asyncio.new_event_loop()
+atexit.register(_loop.close)
 
 
 def check(options: int, parts: list[bytes]) -> None:
