@@ -1,7 +1,7 @@
-"""The one live consumer of this process: from NATS to the broadcaster, nothing missed or doubled.
+"""The one live consumer of this process: from NATS to the broadcaster, each message once.
 
-A pull consumer in memory, made anew behind the last batch seen whenever anything is odd: a number
-that does not follow, silence, a new connection. Its state is one number.
+A pull consumer in memory. It is replaced by one behind the last batch after anything unexpected: a
+number that does not follow, silence, a new connection. Its state is one number.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PULL_BYTES = 2 << 20  # besides room for the largest messages
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
 EXPIRES_S = 30
-# nats-server (seen with 2.15.1) tells that a stream is deleted before its files are: one that is
-# made in that moment takes over the old state, loses its files and acknowledges nothing for ever.
+# nats-server (seen with 2.15.1) reports a stream as deleted before its files are: one that is made
+# in that moment inherits the old state, loses its files and never acknowledges.
 REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 _NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
 DUPLICATE_WINDOW_S = 120
-TELL_EVERY_S = 10.0  # what is malformed
+REPORT_EVERY_S = 10.0  # malformed messages and events
 _NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}."
 
 _log = structlog.get_logger()
@@ -59,21 +59,21 @@ class Subscriber:
         self._settings = settings
         self._broadcaster = broadcaster
         self._on_batch = on_batch
-        self._odd = asyncio.Event()
+        self._disturbed = asyncio.Event()
         self._started = False
-        self._created: datetime | None = None  # when the stream was, by NATS's clock
-        self._told = False
-        # Made by us on top of a deleted one's state (see REMAKE_AFTER_S): acknowledges nothing.
+        self._created: datetime | None = None  # when the stream was made, by NATS's clock
+        self._reported = False
+        # Made on top of a deleted one's state (see REMAKE_AFTER_S): it acknowledges nothing.
         self.stream_is_dead = False
         self.malformed_messages = 0
         self.malformed_events = 0
-        self._told_malformed_at = -TELL_EVERY_S
+        self._reported_malformed_at = -REPORT_EVERY_S
         self._live = {True: asyncio.Event(), False: asyncio.Event()}
         self._live[False].set()
 
     def restart(self) -> None:
-        """Make the consumer anew: the connection is a new one, or lost."""
-        self._odd.set()
+        """Replace the consumer: the connection is a new one, or lost."""
+        self._disturbed.set()
 
     @property
     def live(self) -> bool:
@@ -89,24 +89,24 @@ class Subscriber:
         self._live[not live].clear()
 
     async def run(self) -> None:
-        """Subscribe, for ever."""
+        """Subscribe again and again; does not return."""
         waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
-            self._odd.clear()
+            self._disturbed.clear()
             if not self._nc.is_connected:
-                await self._odd.wait()
+                await self._disturbed.wait()
                 continue
             try:
                 await self._ensure_stream()
                 await self._subscribe()
                 waits.reset()
             except (Error, TimeoutError, OSError) as error:
-                if not self._told:
+                if not self._reported:
                     _log.warning("stream unavailable", error=self._cause(error))
-                    self._told = True
+                    self._reported = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(waits.next_s()):
-                    await self._odd.wait()
+                    await self._disturbed.wait()
 
     def _cause(self, error: Exception) -> str:
         text = str(error) or type(error).__name__
@@ -135,7 +135,7 @@ class Subscriber:
         try:
             found = (await self._js.stream_info(EVENTS_STREAM)).config
         except NotFoundError:
-            if self._started:  # it was there, and somebody deletes it
+            if self._started:  # it was deleted while the gateway runs
                 await asyncio.sleep(REMAKE_AFTER_S)
             await self._js.add_stream(wanted)
             self.stream_is_dead = await self._took_over()
@@ -152,7 +152,7 @@ class Subscriber:
             except Error as error:
                 _log.warning("stream not updated", stream=EVENTS_STREAM, error=str(error))
 
-    # Whether the stream that was just made has nothing but messages older than itself.
+    # Whether the stream that was just made has only messages older than itself.
     async def _took_over(self) -> bool:
         reply = await self._nc.request(f"$JS.API.STREAM.INFO.{EVENTS_STREAM}", b"", timeout=2.0)
         info = json.loads(reply.data)
@@ -184,10 +184,10 @@ class Subscriber:
                 inactive_threshold=60.0,
             ),
         )
-        pull = _Pull(self._nc, consumer.name, self._receive, self._odd)
+        pull = _Pull(self._nc, consumer.name, self._receive, self._disturbed)
         await pull.start()
         self._set_live(True)
-        self._told = False
+        self._reported = False
         _log.info("subscribed", stream=EVENTS_STREAM, after=self._broadcaster.head)
         try:
             await pull.watch()
@@ -201,19 +201,19 @@ class Subscriber:
         batch = decode(data, message.subject, sequence, stored_ns)
         if not batch.node_name:
             self.malformed_messages += 1
-            self._tell_malformed(message.subject, sequence)
+            self._report_malformed(message.subject, sequence)
         elif batch.malformed:
             self.malformed_events += len(batch.malformed)
-            self._tell_malformed(message.subject, sequence)
+            self._report_malformed(message.subject, sequence)
         self._on_batch(batch)
         self._broadcaster.publish(batch)
 
-    def _tell_malformed(self, subject: str, sequence: int) -> None:
+    def _report_malformed(self, subject: str, sequence: int) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._told_malformed_at >= TELL_EVERY_S:
-            self._told_malformed_at = now
+        if now - self._reported_malformed_at >= REPORT_EVERY_S:
+            self._reported_malformed_at = now
             _log.warning(
-                "malformed on the bus, left out",
+                "malformed batches dropped",
                 messages=self.malformed_messages,
                 events=self.malformed_events,
                 last_subject=subject,
@@ -229,12 +229,12 @@ class _Pull:
         nc: Client,
         consumer: str,
         receive: Callable[[Msg, int, int], None],
-        odd: asyncio.Event,
+        disturbed: asyncio.Event,
     ) -> None:
         self._nc = nc
         self._consumer = consumer
         self._receive = receive
-        self._odd = odd
+        self._disturbed = disturbed
         self._inbox = nc.new_inbox()
         self._delivered = 0
         self._wanted = 0
@@ -249,12 +249,12 @@ class _Pull:
         await self._ask()
 
     async def watch(self) -> None:
-        """Return when this consumer is no good any more."""
+        """Return when this consumer must be replaced."""
         loop = asyncio.get_running_loop()
         while loop.time() - self._heard_at < SILENCE_S:
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
-                    await self._odd.wait()
+                    await self._disturbed.wait()
                 return
             except TimeoutError:
                 continue
@@ -277,24 +277,24 @@ class _Pull:
         )
 
     async def _on_message(self, message: Msg) -> None:
-        if self._stopped or self._odd.is_set():
+        if self._stopped or self._disturbed.is_set():
             return
         self._heard_at = asyncio.get_running_loop().time()
         status = message.headers.get("Status") if message.headers else None
         if status == "100":  # heartbeat
             return
-        if status in ("404", "408"):  # the request is over: nothing there, time is up
+        if status in ("404", "408"):  # the request ended: no messages, or it expired
             await self._ask()
             return
         if (
             status == "409"
             and message.headers
             and "eleted" not in message.headers.get("Description", "")
-        ):  # the request is over: its bytes are used up
+        ):  # the request ended: its bytes are used up
             await self._ask()
             return
         if status is not None:
-            self._odd.set()
+            self._disturbed.set()
             return
         # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>,
         # with domain and account before the stream's name on some servers.
@@ -303,7 +303,7 @@ class _Pull:
         if len(tokens) > 9:  # the long form has a random token at the end
             sequence, delivered, stored_ns = (int(tokens[at]) for at in (7, 8, 9))
         if delivered != self._delivered + 1:
-            self._odd.set()
+            self._disturbed.set()
             return
         self._delivered = delivered
         self._receive(message, sequence, stored_ns)
