@@ -66,6 +66,11 @@ def object_file(folder):
     return max(folder.glob("*.obj"), key=lambda file: file.stat().st_size)
 
 
+def object_in(folder):
+    """Return the cached object."""
+    return bytecode.decode(object_file(folder).read_bytes()[80:].partition(b"\0")[2])
+
+
 def rewrite(folder, change):
     """Replace the cached object by another in a file that is whole."""
     file = object_file(folder)
@@ -103,7 +108,7 @@ def test_damaged_and_truncated_objects_are_made_again(cache):
         assert opened(cache) == "cached"
 
 
-def test_object_of_other_sources_is_not_used(cache, tmp_path):
+def test_object_of_other_sources_is_not_used(compiled, cache, tmp_path):
     other = tmp_path / "bpf"
     subprocess.run(["cp", "-r", FOLDER, other], check=True)
     header = other / "lib" / "path.h"
@@ -118,7 +123,7 @@ def test_object_of_other_sources_is_not_used(cache, tmp_path):
         )
     )
     assert not built.cached
-    assert built.object != bytecode.decode(object_file(cache).read_bytes()[80:].partition(b"\0")[2])
+    assert built.object != object_in(compiled)
 
 
 def test_object_of_another_kernel_or_setting_is_not_used(cache):

@@ -289,7 +289,8 @@ def run_contained(folder: Path) -> str:
             "--detach", "--network=host", "--pid=host", "--cgroupns=host", "--uts=host",
             "--cap-drop=ALL", "--cap-add=BPF", "--cap-add=PERFMON", "--cap-add=SYS_PTRACE",
             "--cap-add=DAC_READ_SEARCH", "--security-opt=no-new-privileges:true",
-            "--security-opt=apparmor=unconfined", "-v", "/tmp:/tmp", "tetra-host",
+            "--security-opt=apparmor=unconfined", "--ulimit=memlock=-1", "-v", "/tmp:/tmp",
+            "--env=TETRA_ENABLE_PROCESS_CRED=true", "tetra-host",
             BIN / "tetra-collector", "--nats-url", url, "--state-dir", "/tmp/contained/state",
             "--cache-dir", "/tmp/contained/cache", "--docker-socket", "",
         )  # fmt: skip
