@@ -21,18 +21,20 @@ SCRIPT = """
 import asyncio, sys, time
 from pathlib import Path
 from collector.bpf import base, kernel, probes
-from collector.records.process import Decoder, ExecRecord
+from collector.records.process import EXEC, ExecDecoder
 info = kernel.detect(Path(sys.argv[1]))
 flags = base.compiler_flags(
     info, ring_size_bytes=1 << 20, process_map_entries=4096, enable=("CRED",)
 )
 found = asyncio.run(probes.open_probes(info, flags, base.bpf_folder()))
 print("hooks", *found.hooks, flush=True)
-decoder, deadline = Decoder(), time.monotonic() + 60
+decoder, deadline = ExecDecoder(), time.monotonic() + 60
 while time.monotonic() < deadline:
     for data in found.ring.drain():
+        if int.from_bytes(data[:4], "little") != EXEC:
+            continue
         record = decoder.decode(data)
-        if isinstance(record, ExecRecord) and record.filename == sys.argv[2].encode():
+        if record.filename == sys.argv[2].encode():
             print("secureexec", record.secureexec, flush=True)
             sys.exit()
     time.sleep(0.01)
