@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from collector import collector as module
+from collector.build import build
 from collector.settings import Settings
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
@@ -117,7 +117,7 @@ async def test_storm_beside_slow_disk_and_engine_loses_nothing(
     }
     settings = Settings(**chosen)
     nats_server.stop()
-    collector = await module.build(settings)
+    collector = await build(settings)
     task = asyncio.create_task(collector.run())
     mark = uuid4().hex
     storms = [storm(cgroup, mark) for cgroup in container_cgroups]

@@ -12,6 +12,7 @@ from chassis.settings import load
 from collector import collector
 from collector.bpf import kernel
 from collector.bpf.pins import Pins
+from collector.build import build
 from collector.errors import SecondCollector
 from collector.settings import Settings, adopt_environment
 
@@ -25,7 +26,7 @@ async def run(settings: Settings) -> None:
         if settings.detach:
             detach(settings)
             return
-        await (await collector.build(settings)).run()
+        await (await build(settings)).run()
 
 
 def _lock_node(node_name: str) -> socket.socket:

@@ -1,0 +1,282 @@
+"""Builds a collector: each stage once, in the order in which data passes through them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from nats.aio.client import Client
+
+from collector import running
+from collector.attach import Attached, attach
+from collector.bpf import kernel
+from collector.bpf.reader import RingReader
+from collector.clock import wall_offset_ns
+from collector.collector import Collector, is_connected
+from collector.control import Control
+from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.spool import Run, Spool
+from collector.events.encoder import Encoder
+from collector.events.stacks import StackResolver
+from collector.intake import Intake
+from collector.losses import Losses
+from collector.metadata.containers.docker import Docker
+from collector.metadata.enricher import Enricher
+from collector.metadata.redaction import Redactor
+from collector.metadata.users import Users
+from collector.metrics import Metrics
+from collector.pipeline import Pipeline
+from collector.policies import saved as saved_policies
+from collector.policies.report import statuses
+from collector.policies.service import PolicyService, policy_service
+from collector.policies.table import EventKind
+from collector.processes.procfs import host_namespaces, read_all
+from collector.processes.table import ProcessTable
+from collector.recovery import state
+from collector.recovery.journal import Journal
+from collector.recovery.replay import Recovered, recover
+from collector.recovery.saver import Saver
+from collector.recovery.versions import records_version
+from collector.sensors.registry import Parts, PolicyParts, sensors
+from collector.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every stage is made from."""
+
+    settings: Settings
+    kernel: kernel.KernelInfo
+    docker: Docker
+    enricher: Enricher
+    encoder: Encoder
+    policies: PolicyParts
+
+    def new_table(self) -> ProcessTable:
+        """Return an empty process table."""
+        return ProcessTable(
+            capacity=self.settings.process_cache_size,
+            grace_s=self.settings.process_cache_gc_interval,
+            with_ancestors="base" in self.settings.enable_ancestors.split(","),
+            removed=self.encoder.forget,
+        )
+
+    def pipeline(self, table: ProcessTable) -> Pipeline:
+        """Return a pipeline of all sensors that works on ``table``."""
+        return Pipeline(sensors(Parts(table, self.enricher, self.encoder, self.policies)))
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What the collector keeps on disk, and how its events are numbered."""
+
+    own: Run
+    spool: Spool
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The process table, the pipeline on it, and the events of processes that ran before."""
+
+    table: ProcessTable
+    pipeline: Pipeline
+    older: list[bytes]
+    continued: Recovered | None  # the collector that these continue
+
+
+async def build(settings: Settings) -> Collector:
+    """Return a collector whose probes are attached and whose older processes are reported."""
+    base = _base(settings)
+    storage = _storage(settings)
+    recovered = _recover(base, storage)
+    attached = await attach(settings, base.kernel, recovered)
+    storage.own.probes_start_ns = attached.since_ns
+    observed = _observe(base, storage, attached, recovered)
+    policies = policy_service(
+        settings,
+        base.policies.table,
+        record=lambda revision: storage.journal.policy(saved_policies.to_message(revision)),
+        kernel=base.kernel,
+        shared=attached.probes.shared(),
+        prepare_stacks=base.policies.stacks.prepare,
+    )
+    published = PublisherStatistics()
+    losses = _losses(base, storage, attached, observed, policies, published)
+    publisher = Publisher(
+        storage.own, settings.spool_memory_bytes, losses.counters, storage.spool, published,
+        storage.journal.base,
+    )  # fmt: skip
+    publisher.publish(observed.older)
+    saver = Saver(
+        settings.state_dir, bool(settings.spool_disk_bytes), publisher, observed.pipeline,
+        observed.table, base.encoder, losses, attached.probes.ring, storage.journal,
+        base.policies.table,
+    )  # fmt: skip
+    losses.refresh()
+    saver.save()  # before any event is published under our name
+    return _collector(base, storage, attached, observed, policies, losses, publisher, saver)
+
+
+def _collector(
+    base: Base,
+    storage: Storage,
+    attached: Attached,
+    observed: Observed,
+    policies: PolicyService,
+    losses: Losses,
+    publisher: Publisher,
+    saver: Saver,
+) -> Collector:
+    connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    table, pipeline = observed.table, observed.pipeline
+    intake = Intake(pipeline, publisher)
+    control = Control(
+        storage.own.boot_id, base.kernel, publisher, table,
+        partial(running.snapshot, table, base.encoder), losses,
+        partial(statuses, policies.manager),
+    )  # fmt: skip
+    metrics = Metrics(
+        pipeline, table, publisher, losses, partial(is_connected, connected), len(observed.older),
+        policies.manager, base.policies.statistics,
+    )  # fmt: skip
+    return Collector(
+        settings=base.settings,
+        kernel=base.kernel,
+        docker=base.docker,
+        encoder=base.encoder,
+        table=table,
+        attached=attached,
+        pipeline=pipeline,
+        publisher=publisher,
+        losses=losses,
+        journal=storage.journal,
+        intake=intake,
+        reader=RingReader(attached.probes.ring, intake.handle, storage.journal.records),
+        saver=saver,
+        policies=policies,
+        control=control,
+        metrics=metrics,
+        connected=connected,
+    )
+
+
+def _base(settings: Settings) -> Base:
+    info = kernel.detect(settings.cache_dir, settings.btf, settings.procfs)
+    log.info(
+        "kernel detected",
+        release=info.release,
+        machine=info.machine,
+        cgroup=info.cgroup,
+        features=" ".join(info.features),
+    )
+    docker = Docker(settings.docker_socket)
+    docker.start()
+    enricher = _enricher(settings, docker)
+    encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
+    return Base(settings, info, docker, enricher, encoder, _policy_parts(settings, info.machine))
+
+
+def _enricher(settings: Settings, docker: Docker) -> Enricher:
+    return Enricher(
+        host_namespaces=host_namespaces(settings.procfs),
+        users=Users(settings.procfs),
+        redactor=Redactor(settings.redaction_filters),
+        containers=docker,
+        credentials=settings.enable_process_cred,
+        namespaces=settings.enable_process_ns,
+        environment=settings.enable_process_environment_variables,
+        environment_names=frozenset(filter(None, settings.filter_environment_variables.split(","))),
+        show_user=settings.username_metadata == "unix",
+        argv=settings.enable_argv,
+    )
+
+
+def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
+    names = settings.enable_ancestors.split(",")
+    return PolicyParts(
+        stacks=StackResolver(settings.procfs, expose_addresses=settings.expose_stack_addresses),
+        machine=machine,
+        ancestors=frozenset(k for k in EventKind if k.value.removeprefix("process_") in names),
+    )
+
+
+def _storage(settings: Settings) -> Storage:
+    own = Run(settings.node_name, kernel.boot_id(), start_time_ns=time.time_ns())
+    spool = Spool(settings.state_dir / "spool", own, settings.spool_disk_bytes, settings.spool_sync)
+    spool.open()
+    journal = Journal(settings.state_dir / "journal")
+    if not settings.spool_disk_bytes:
+        journal.limit_bytes = 0
+    return Storage(own, spool, journal)
+
+
+def _recover(base: Base, storage: Storage) -> Recovered | None:
+    """Return where the previous collector of this node stopped, or None."""
+    saved = state.read(base.settings.state_dir, base.settings.node_name)
+    if saved is None:
+        return None
+    table = base.new_table()
+    found = state.processes(saved, running.kernel_process(wall_offset_ns()))
+    table.restore(found, time.monotonic())
+    policies = base.policies.table
+    policies.restore(map(saved_policies.from_message, saved.policies))
+    recovered = recover(
+        saved, storage.journal.folder, records_version(), base.pipeline(table), table,
+        storage.spool, policies,
+    )  # fmt: skip
+    storage.own.least_base = recovered.next_base(storage.own.boot_id)
+    return recovered
+
+
+def _observe(
+    base: Base, storage: Storage, attached: Attached, recovered: Recovered | None
+) -> Observed:
+    """Continue with the previous collector's table, or enter the processes that run now."""
+    if recovered and attached.taken_over:
+        return Observed(recovered.table, recovered.pipeline, [], recovered)
+    table = base.new_table()
+    pipeline = base.pipeline(table)
+    # Nothing of another boot is alive, even if pids and times agree.
+    same_boot = recovered is not None and recovered.run.boot_id == storage.own.boot_id
+    known = list(recovered.table) if recovered and same_boot else []
+    procfs = base.settings.procfs
+    environment = base.settings.enable_process_environment_variables
+    found = read_all(procfs, environment=environment)
+    alive = state.still_alive(known, procfs)
+    bootstrap = running.Bootstrap(
+        table, base.enricher, base.encoder, attached.probes.processes, procfs, wall_offset_ns()
+    )
+    older = bootstrap.run(found, alive, time.monotonic())
+    return Observed(table, pipeline, older + pipeline.handle(attached.early), None)
+
+
+def _losses(
+    base: Base,
+    storage: Storage,
+    attached: Attached,
+    observed: Observed,
+    policies: PolicyService,
+    published: PublisherStatistics,
+) -> Losses:
+    spooled, passed = storage.spool.statistics, observed.pipeline.statistics
+    tracing, table = base.policies.statistics, observed.table
+    return Losses(
+        attached.probes.lost,
+        observed.pipeline.sensors,
+        {
+            "table_evictions": lambda: table.statistics.evictions,
+            "spool": lambda: published.dropped + spooled.dropped,
+            "oversized": lambda: published.oversized,
+            "malformed_records": lambda: passed.malformed + tracing.malformed,
+            "unknown_records": lambda: passed.unknown + tracing.unknown_policy,
+        },
+        noted=storage.journal.loss,
+        continued=observed.continued.loss if observed.continued else None,
+        more=policies.losses,
+    )
