@@ -25,7 +25,9 @@ async def ask(port: int, path: str) -> str | None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-                answer = await reader.read(_ANSWER_BYTES)
+                answer = b""  # head and body may arrive apart; HTTP/1.0 ends with the connection
+                while len(answer) < _ANSWER_BYTES and (part := await reader.read(_ANSWER_BYTES)):
+                    answer += part
             finally:
                 writer.close()
     except (OSError, TimeoutError):
