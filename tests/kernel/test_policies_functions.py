@@ -8,6 +8,7 @@ import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -328,6 +329,25 @@ lsmhooks:
         child.wait()
         (record,) = loaded.until(1, child.pid)
     assert record.args[0].text == os.fsencode(os.path.realpath("/bin/true"))
+
+
+def test_function_of_a_kernel_module(policies, tmp_path):
+    """The module's own BTF says what the function's arguments are."""
+    needs(Mechanism.FENTRY)
+    if not Path("/sys/kernel/btf/ext4").exists():
+        pytest.skip("ext4 is no module of this kernel, or has no BTF")
+    text = document("""
+kprobes:
+- call: ext4_file_open
+  syscall: false
+  args:
+  - {index: 1, type: file}
+  selectors:
+  - matchArgs:
+    - {index: 1, operator: Equal, values: ["/usr/bin/true"]}
+""")
+    (record,) = records(policies, text, lambda: os.close(os.open("/usr/bin/true", os.O_RDONLY)))
+    assert record.args[0].text == b"/usr/bin/true"
 
 
 def test_many_functions_of_a_list(policies):

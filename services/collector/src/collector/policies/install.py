@@ -7,6 +7,7 @@ hooks with one store. Attaching and closing block: up to 130 ms a hook, so never
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -16,6 +17,7 @@ from collector.bpf import links, maps, programs
 from collector.bpf.bytecode import ProgramCode, ProgramPlan, relocate, relocations
 from collector.bpf.links import Link, Uprobe
 from collector.bpf.maps import BpfMap
+from collector.bpf.module_btf import open_module
 from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.policies.dispatch import Dispatcher
 from collector.policies.images import BinaryList, Images
@@ -229,16 +231,19 @@ def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
 
 
 def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> Program:
-    spec = ProgramSpec(
-        one.function, KINDS[one.mechanism], code, _btf_id(one, target), sleepable=one.sleepable
-    )
-    program = programs.load(spec)
+    kind, btf_fd = KINDS[one.mechanism], 0
+    if kind not in BOUND_BY_BTF:
+        spec = ProgramSpec(one.function, kind, code, sleepable=one.sleepable)
+    else:
+        btf_fd = open_module(target.module) if target.module else 0
+        spec = ProgramSpec(one.function, kind, code, target.btf_id, btf_fd, one.sleepable)
+    try:
+        program = programs.load(spec)
+    finally:
+        if btf_fd:
+            os.close(btf_fd)
     installed.programs.append(program)
     return program
-
-
-def _btf_id(one: Generated, target: Target) -> int:
-    return target.btf_id if KINDS[one.mechanism] in BOUND_BY_BTF else 0
 
 
 def _place(target: Target) -> Uprobe:
