@@ -63,6 +63,10 @@ def matched(policies, opened, filters, *commands, api="cilium.io/v1alpha1"):
         return [pid in pids(loaded) for pid in made]
 
 
+CGROUPS = next(
+    (Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()
+     if line.split()[2] == "cgroup2"), Path("/sys/fs/cgroup"),
+)  # fmt: skip
 REAL_CAT = os.path.realpath("/bin/cat")
 
 
@@ -253,3 +257,32 @@ def test_match_users(policies, opened):
     ways = (lambda: cat(opened), as_nobody)
     assert matched(policies, opened, nobody, *ways, api=own) == [False, True]
     assert matched(policies, opened, others, *ways, api=own) == [True, False]
+
+
+def test_match_containers_by_the_bits_of_their_cgroups(policies, opened):
+    """Who knows containers writes the bits; a cgroup without any is the host's."""
+    inside = "matchContainers:\n- field: name\n  operator: In\n  values: [web]"
+    outside = "matchContainers:\n- field: name\n  operator: NotIn\n  values: [web]"
+    cgroup = CGROUPS / f"tetra-test-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+
+    def in_cgroup() -> int:
+        script = 'echo $$ > "$1/cgroup.procs" && exec /bin/cat "$2" > /dev/null'
+        child = subprocess.Popen(["/bin/sh", "-c", script, "sh", cgroup, opened])
+        assert child.wait(20) == 0
+        return child.pid
+
+    try:
+        for filters, expected in ((inside, [True, False]), (outside, [False, True])):
+            with policies.loaded(plan_of(document(opened, filters, "tetra.io/v1"))) as loaded:
+                ((group, mask),) = policies.shared.groups.active().items()
+                assert group.values == ("web",)
+                number = cgroup.stat().st_ino
+                policies.set_groups(number, mask)
+                made = [in_cgroup(), cat(opened)]
+                assert [pid in pids(loaded) for pid in made] == expected
+    finally:
+        cgroup.rmdir()

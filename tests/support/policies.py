@@ -22,6 +22,7 @@ from collector.bpf.ring import Ring
 from collector.policies.check import Host
 from collector.policies.counters import SelectorCounts
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
+from collector.policies.maps import CGROUPS
 from collector.policies.plan import (
     Mechanism,
     Plan,
@@ -145,6 +146,10 @@ class Machine:
         finally:
             self.shared.set_mode(slot, ModeWord.OFF)
             installed.close()
+
+    def set_groups(self, cgroup: int, mask: int) -> None:
+        """Give a cgroup the bits of the filters that select it."""
+        self.shared._own[CGROUPS].update(cgroup.to_bytes(8, "little"), mask.to_bytes(8, "little"))
 
     def close(self) -> None:
         """Close everything."""

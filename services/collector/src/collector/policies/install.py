@@ -20,6 +20,7 @@ from collector.bpf.maps import BpfMap
 from collector.bpf.module_btf import open_module
 from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.policies.dispatch import Dispatcher
+from collector.policies.groups import Group, Groups
 from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
     LOSS_REASONS,
@@ -32,7 +33,7 @@ from collector.policies.maps import (
     loss_key,
     shared_specs,
 )
-from collector.policies.numbers import LIST, Number, bind
+from collector.policies.numbers import GROUP, LIST, Number, bind
 from collector.policies.plan import Mechanism, Target
 from collector.policies.translate import Generated, Translation
 
@@ -79,6 +80,7 @@ class SharedMaps:
     fds: dict[str, int]
     dispatcher: Dispatcher
     images: Images
+    groups: Groups
     _own: dict[str, BpfMap]
     _modes: memoryview
 
@@ -93,7 +95,7 @@ class SharedMaps:
             own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], levels, memoryview(levels.mapped())
         )
         modes = memoryview(own[MODES].mapped())[: 4 * POLICIES_MAX].cast("I")
-        return cls(fds, dispatcher, Images(procfs), own, modes)
+        return cls(fds, dispatcher, Images(procfs), Groups(), own, modes)
 
     def set_mode(self, slot: int, mode: ModeWord) -> None:
         """Switch every hook of a loaded revision."""
@@ -127,9 +129,11 @@ class Installed:
     programs: list[Program] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     lists: tuple[BinaryList, ...] | None = None  # None: the policy needs no images
+    groups: tuple[Group, ...] = ()
     jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
     _dispatcher: Dispatcher | None = None
     _images: Images | None = None
+    _groups: Groups | None = None
 
     def close(self) -> None:
         """Detach, then close programs and maps; the policy must be off."""
@@ -146,6 +150,9 @@ class Installed:
         if self._images is not None and self.lists is not None:
             self._images.release(self.lists)
             self.lists = None
+        if self._groups is not None:
+            self._groups.release(self.groups)
+            self._groups = None
 
 
 def install(
@@ -167,6 +174,9 @@ def install(
             installed.maps[own.spec.name] = created = maps.create(own.spec)
             created.update_batch(own.items)
         fds = shared.fds | {name: one.fd for name, one in installed.maps.items()}
+        masks = shared.groups.acquire(translation.groups)
+        installed.groups, installed._groups = translation.groups, shared.groups
+        numbers |= {GROUP + n: mask for n, mask in enumerate(masks)}
         if translation.images:
             masks = shared.images.acquire(translation.lists, codes, translation.maps, shared.fds)
             installed.lists, installed._images = translation.lists, shared.images

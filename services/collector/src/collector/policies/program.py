@@ -22,6 +22,7 @@ from collector.policies.plan import (
     SyscallArgument,
     Target,
 )
+from collector.policies.selectors.workloads import of_policy
 from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
 from tracingpolicy.actions import ActionKind
@@ -90,6 +91,12 @@ class HookText:
 
     def _filter(self, values: Values) -> None:
         count, out = len(self.selectors), values.out
+        workload = of_policy(self.plan.policy, self.unit)
+        if workload is not None:
+            self.unit.headers.update(workload.headers)
+            values.prepared.update(workload.prepare)
+            out.add("", comment(workload.what), *workload.prepare)
+            out.add(f"if ({negated(workload.condition)})", "\tgoto filtered;")
         if count > 1:
             out.add("", f"u32 candidates = {(1 << count) - 1:#x}; /* selectors that may match */")
         for step in steps(self.selectors, values):

@@ -17,6 +17,7 @@ from collector.bpf.btf import Btf
 from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
+from collector.policies.groups import Group
 from collector.policies.images import FUNCTIONS, BinaryList
 from collector.policies.maps import MapNumbers, OwnMap
 from collector.policies.offsets import definitions
@@ -80,6 +81,7 @@ class Translation:
     own: tuple[OwnMap, ...]
     counters: Counters
     lists: tuple[BinaryList, ...]
+    groups: tuple[Group, ...]
     images: bool  # the text has the programs of images.h
     selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
 
@@ -112,7 +114,7 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
         unit.maps.names(), tuple(unit.maps.own), counters,
-        tuple(unit.lists), unit.images, tuple(starts),
+        tuple(unit.lists), tuple(unit.groups), unit.images, tuple(starts),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from collector.policies.ctext import Lines
+from collector.policies.groups import Group
 from collector.policies.images import BinaryList
 from collector.policies.maps import MapNumbers
 from collector.policies.plan import PlannedArgument, RecordField, Resolved
@@ -90,7 +91,7 @@ class Unit:
     functions: list[str]
     host_namespaces: Mapping[Namespace, int] = field(default_factory=dict)
     lists: list[BinaryList] = field(default_factory=list)  # masks are NUMBER_LIST and on
-    groups: int = 0  # filters on containers
+    groups: list[Group] = field(default_factory=list)  # masks are NUMBER_GROUP and on
     images: bool = False  # whether a filter needs struct image
     counter: int = 0
 
@@ -105,6 +106,12 @@ class Unit:
         if one not in self.lists:
             self.lists.append(one)
         return f"NUMBER(NUMBER_LIST + {self.lists.index(one)})"
+
+    def group_mask(self, one: Group) -> str:
+        """Return the C constant that is the bit of a filter on containers."""
+        if one not in self.groups:
+            self.groups.append(one)
+        return f"NUMBER(NUMBER_GROUP + {self.groups.index(one)})"
 
     def unique(self, stem: str) -> str:
         """Return a name that nothing else in the text has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collector.policies.selectors import images, process
+from collector.policies.selectors import images, process, workloads
 from collector.policies.selectors.process import ProcessFilter
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tracingpolicy.selectors import Selector
 
 # Functions that return the conditions of a selector on the process; a new filter is one more.
-PROCESS_FILTERS = (*process.FAMILIES, *images.FAMILIES)
+PROCESS_FILTERS = (*workloads.FAMILIES, *process.FAMILIES, *images.FAMILIES)
 
 
 def process_filters(selector: Selector, unit: Unit) -> list[ProcessFilter]:
