@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,28 @@ def test_char_buf_and_fd_of_write(policies, tmp_path):
     assert second.args[1:] == (values.TruncatedBytes(b"x" * 4095, 5000), 5000)
     assert third.args[1:] == (b"", 0)
     assert fourth.args == (None, b"closed", 6)  # the fd is not open: the others stay right
+
+
+def test_long_buffers_with_max_data(policies, tmp_path):
+    text = syscall(
+        "sys_write", "[{index: 1, type: char_buf, sizeArgIndex: 3, maxData: true}]",
+        '  selectors:\n  - matchArgs:\n    - {index: 1, operator: Prefix, values: ["long"]}\n',
+    )  # fmt: skip
+    sizes = (10, 4095, 4096, 30000, 40000, 327360, 400000)
+    fd = os.open(tmp_path / "written", os.O_WRONLY | os.O_CREAT)
+
+    def written(size: int) -> bytes:
+        return (b"long" + bytes(range(1, 250)) * 2000)[:size]
+
+    with policies.loaded(plan_of(text)) as loaded:
+        for size in sizes:
+            pid = in_child(partial(os.write, fd, written(size)))
+            (record,) = loaded.until(1, pid)
+            (found,) = record.args
+            if size <= 327360:
+                assert found == written(size)
+            else:
+                assert found == values.TruncatedBytes(written(327360), size)
 
 
 def test_char_iovec_of_writev(policies, tmp_path):

@@ -3,6 +3,7 @@
 Where the running kernel has none of them the tests skip; `make test-kernels` runs them in guests.
 """
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -348,6 +349,32 @@ kprobes:
 """)
     (record,) = records(policies, text, lambda: os.close(os.open("/usr/bin/true", os.O_RDONLY)))
     assert record.args[0].text == b"/usr/bin/true"
+
+
+def test_digest_of_a_program(policies, tmp_path):
+    """IMA measures the file when it is asked, in a program that may sleep."""
+    if reason := host().why_not(Mechanism.LSM, True):
+        pytest.skip(reason)
+    text = document("""
+lsmhooks:
+- hook: bprm_check_security
+  args:
+  - {index: 0, type: linux_binprm}
+  selectors:
+  - matchArgs:
+    - {index: 0, operator: Postfix, values: ["bin/true"]}
+    matchActions:
+    - {action: Post, imaHash: true}
+""")
+    if not Path("/sys/kernel/security/ima").exists():
+        pytest.skip("this kernel has no IMA, or securityfs is not mounted")
+    with policies.loaded(plan_of(text)) as loaded:
+        child = subprocess.Popen(["/bin/true"])
+        child.wait()
+        (record,) = loaded.until(1, child.pid)
+    algorithm, digest = record.ima_hash
+    names = {2: "sha1", 4: "sha256", 5: "sha384", 6: "sha512"}
+    assert digest == hashlib.new(names[algorithm], Path("/bin/true").read_bytes()).digest()
 
 
 def test_many_functions_of_a_list(policies):

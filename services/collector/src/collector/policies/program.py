@@ -189,11 +189,30 @@ class HookText:
         self._limit(actions, out)
         self._stacks(actions, values)
         if self.hook.exit is None:
-            out.add("if (post(s))", f"\tcount({self._counter('COUNTER_POSTED')});")
+            self._post(values)
             return
         self.unit.headers.add("returns.h")
         self.unit.maps.pending(long=self._is_long(values))
         out.add("save_pending(s, hook); /* the return posts it */")
+
+    def _post(self, values: Values) -> None:
+        long = next(
+            (
+                arg
+                for arg in values.reported()
+                if arg.planned.argument.max_data and arg.type is ArgumentType.CHAR_BUF
+            ),
+            None,
+        )
+        posted = "post(s)"
+        if long is not None:  # one buffer of a hook can be long
+            self.unit.headers.add("long_buffers.h")
+            posted = (
+                f"{long.name}_size > BUFFER_MAX && {long.name}_len >= 0 ? post_long(s, "
+                f"{long.number}, {long.position}, {long.name}, {long.name}_size, {long.user})"
+                " : post(s)"
+            )
+        values.out.add(f"if ({posted})", f"\tcount({self._counter('COUNTER_POSTED')});")
 
     def _is_long(self, values: Values) -> bool:
         stacks = any(
