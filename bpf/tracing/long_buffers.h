@@ -11,6 +11,7 @@
 
 #define LONG_MAX 327360 /* what the original reports at most */
 #define MEDIUM_MAX 32768
+#define LONG_MASK 0x7ffff
 #define LONG_HEAD (sizeof(struct tracing_record) + 2 * ITEMS_MAX + sizeof(struct item) + \
 		   sizeof(struct buffer_item))
 
@@ -37,8 +38,9 @@ static __always_inline void fill_long(char *record, struct scratch *s, u32 limit
 	FORGET(used);
 	used &= 2 * ITEMS_MAX - 1;
 	FORGET(len);
+	len &= LONG_MASK;
 	if (len > limit)
-		len = limit;
+		return; /* for the verifier */
 	struct item *item = (struct item *)(record + sizeof(struct tracing_record) + used);
 	struct buffer_item *head = item_payload(item);
 

@@ -1,0 +1,104 @@
+"""Pieces of the C text of policies, without a kernel: what they mean."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.policies.ctext import comment, negated, signed, unsigned
+from collector.policies.numbers import Number, bind
+from collector.policies.selectors.automaton import Automaton
+from collector.policies.selectors.numbers import intervals
+from collector.policies.selectors.texts import same_bytes, trie_keys, words
+from tracingpolicy.values import Range
+
+SMALL = st.binary(max_size=6).map(lambda raw: bytes(b"abAB"[byte % 4] for byte in raw))
+
+
+@given(st.lists(SMALL, min_size=1, max_size=6), st.lists(SMALL).map(b"".join))
+def test_automaton_finds_what_python_finds(texts, haystack):
+    assert Automaton.of(texts).matches(haystack) == any(text in haystack for text in texts)
+    lowered = [text.lower() for text in texts]
+    assert Automaton.of(texts, ignore_case=True).matches(haystack) == any(
+        text in haystack.lower() for text in lowered
+    )
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), st.binary())
+def test_automaton_stays_inside_its_table(texts, haystack):
+    machine = Automaton.of(texts)
+    assert machine.matches(haystack) == any(text in haystack for text in texts)
+    assert len(machine.table()) == 256 + 2 * (machine.mask + 1)
+    assert max(machine.next) * machine.classes + machine.classes - 1 <= machine.mask
+
+
+@given(st.text())
+def test_no_text_leaves_its_comment(text):
+    found = comment(text)
+    assert found.startswith("/* ")
+    assert found.endswith(" */")
+    assert "*/" not in found[3:-2]
+    assert "/*" not in found[2:]
+    assert "\n" not in found
+    assert not found[3:-3].endswith("\\")
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_words_cover_a_text(value):
+    found = b"".join(
+        number.to_bytes(8, "little")[: mask.bit_length() // 8] for _, mask, number in words(value)
+    )
+    assert found == value
+    assert len(same_bytes("text", value)) == len(words(value))
+
+
+NUMBERS = st.integers(-20, 20)
+RANGES = st.tuples(NUMBERS, NUMBERS).map(lambda pair: Range(*sorted(pair)))
+
+
+@given(st.lists(NUMBERS | RANGES), NUMBERS)
+def test_intervals_hold_the_same_numbers(values, number):
+    found = intervals(values)
+    inside = any(
+        one.low <= number <= one.high if isinstance(one, Range) else one == number for one in values
+    )
+    assert any(low <= number <= high for low, high in found) == inside
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(found))
+
+
+def test_trie_keys_have_their_length_in_bits():
+    assert trie_keys([b"ab"], 4) == {b"\x10\0\0\0ab\0\0": b"\1"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("a == 1", "!(a == 1)"),
+        ("(a || b)", "!(a || b)"),
+        ("(a) || (b)", "!((a) || (b))"),
+        ("true", "false"),
+    ],
+)
+def test_negation_binds_the_whole_condition(condition, expected):
+    assert negated(condition) == expected
+
+
+def test_literals_keep_their_value():
+    assert signed(-(1 << 63)) == "(-0x7fffffffffffffffll - 1)"
+    assert int(unsigned(-1).removesuffix("ull"), 16) == (1 << 64) - 1
+
+
+def test_constants_are_bound_in_place():
+    """A load with source register 15 becomes a plain one; maps and others stay."""
+
+    def load(source: int, number: int) -> bytes:
+        return bytes([0x18, source << 4 | 3, 0, 0]) + number.to_bytes(4, "little") + bytes(8)
+
+    before = load(15, Number.HOOK) + load(1, 3) + bytes([0x95]) + bytes(7)
+    after = bind(before, {Number.HOOK: 0x1122334455667788})
+    assert after[:4] == bytes([0x18, 3, 0, 0])
+    assert after[4:8] + after[12:16] == (0x1122334455667788).to_bytes(8, "little")
+    assert after[16:] == before[16:]
+    with pytest.raises(KeyError):
+        bind(before, {})
