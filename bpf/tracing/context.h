@@ -21,6 +21,8 @@
 #define REG_RETURN 80
 #define REG_SYSCALL_NUMBER 120 /* orig_ax */
 #define REG_STACK 152
+#define THREAD_BYTES 16384 /* THREAD_SIZE without KASAN */
+#define REGISTERS_BYTES 168
 /* 32-bit system calls: ebx, ecx, edx, esi, edi, ebp. */
 #define REG_COMPAT_ARG0 40
 #define REG_COMPAT_ARG1 88
@@ -42,6 +44,8 @@
 #define REG_RETURN 0
 #define REG_SYSCALL_NUMBER 280
 #define REG_STACK 248
+#define THREAD_BYTES 16384
+#define REGISTERS_BYTES 336
 #define REG_COMPAT_ARG0 0
 #define REG_COMPAT_ARG1 8
 #define REG_COMPAT_ARG2 16
@@ -51,6 +55,19 @@
 #else
 #error "no register layout for this machine"
 #endif
+
+/*
+ * The registers that the current task had in user space: the end of its kernel stack
+ * (task_pt_regs() of arch/x86/include/asm/processor.h); by helper since v5.15.
+ */
+static __always_inline u64 user_registers(void)
+{
+#ifdef HAVE_TASK_PT_REGS
+	return (u64)bpf_task_pt_regs(bpf_get_current_task_btf());
+#else
+	return KERNEL(u64, current_task() + OFFSET_task_stack) + THREAD_BYTES - REGISTERS_BYTES;
+#endif
+}
 
 /* A register of the context of a kprobe or uprobe, which is struct pt_regs itself. */
 #define CONTEXT_REGISTER(ctx, offset) (*(u64 *)((void *)(ctx) + (offset)))

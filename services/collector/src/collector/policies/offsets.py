@@ -181,6 +181,9 @@ def _constants(text: str, btf: Btf) -> list[str]:
         if used and btf.find(enum, BtfKind.ENUM, BtfKind.ENUM64) is not None:
             values = btf.enum_values(enum)
             lines += [f"#define {name} {values[name]}" for name in used if name in values]
+    # bpf_task_pt_regs(): "bpf: Add bpf_task_pt_regs() helper", v5.15.
+    if "HAVE_TASK_PT_REGS" in text and btf.has_name("BPF_FUNC_task_pt_regs"):
+        lines.append("#define HAVE_TASK_PT_REGS")
     # bpf_ima_file_hash(): "bpf-lsm: Introduce new helper bpf_ima_file_hash()", v5.18.
     if "HAVE_IMA_FILE_HASH" in text and btf.has_name("BPF_FUNC_ima_file_hash"):
         lines.append("#define HAVE_IMA_FILE_HASH")
