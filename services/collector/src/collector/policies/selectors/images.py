@@ -24,10 +24,13 @@ _SETS = (CapabilitySet.EFFECTIVE, CapabilitySet.INHERITABLE, CapabilitySet.PERMI
 
 
 def binaries(selector: Selector, unit: Unit) -> list[ProcessFilter]:
-    """Return the conditions of matchBinaries and matchParentBinaries."""
-    found = [_binaries(one, "matchBinaries", unit) for one in selector.binaries if one.values]
-    found += [_parent(one, unit) for one in selector.parent_binaries if one.values]
-    return found
+    """Return the conditions of matchBinaries."""
+    return [_binaries(one, "matchBinaries", unit) for one in selector.binaries if one.values]
+
+
+def parent_binaries(selector: Selector, unit: Unit) -> list[ProcessFilter]:
+    """Return the conditions of matchParentBinaries."""
+    return [_parent(one, unit) for one in selector.parent_binaries if one.values]
 
 
 def _mask(one: MatchBinaries, unit: Unit) -> tuple[str, bool]:
@@ -102,4 +105,4 @@ def _capabilities(one: MatchCapabilities, unit: Unit) -> ProcessFilter:
     return ProcessFilter(condition, what, prepare, _HEADERS, late=True)
 
 
-FAMILIES = (binaries, namespace_changes, capability_changes)
+FAMILIES = (binaries, parent_binaries, namespace_changes, capability_changes)
