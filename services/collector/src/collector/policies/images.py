@@ -28,6 +28,7 @@ from collector.policies.maps import (
     BINARY_PREFIXES,
     BINARY_SUFFIXES,
     IMAGES,
+    POLICIES_MAX,
     image_specs,
 )
 from collector.policies.numbers import Number, bind
@@ -195,8 +196,10 @@ class Images:
             for name in FUNCTIONS:
                 plan = ProgramPlan(name, Kind.RAW_TRACEPOINT)
                 code = ProgramCode(plan, codes[name], relocations(codes[name], len(numbered)))
-                # Losses of scratch space count for slot 0, which no policy has.
-                bound = bind(relocate(code, numbered), dict.fromkeys(Number, 0))
+                # Losses of scratch space count for the last slot, which policies use last.
+                values: dict[int, int] = dict.fromkeys(map(int, Number), 0)
+                values[Number.SLOT] = POLICIES_MAX - 1
+                bound = bind(relocate(code, numbered), values)
                 self._programs[name] = programs.load(ProgramSpec(name, plan.kind, bound))
             for tracepoint, name in PROGRAMS.items():
                 self._links.append(links.attach(self._programs[name], tracepoint))
