@@ -3,6 +3,7 @@
 Where the running kernel has none of them the tests skip; `make test-kernels` runs them in guests.
 """
 
+import ctypes
 import hashlib
 import os
 import socket
@@ -330,6 +331,39 @@ lsmhooks:
         child.wait()
         (record,) = loaded.until(1, child.pid)
     assert record.args[0].text == os.fsencode(os.path.realpath("/bin/true"))
+
+
+def test_gained_capabilities(policies):
+    """Of security_capset(new, old, ...): raising the effective set again is a gain."""
+    needs(Mechanism.FENTRY)
+    text = document("""
+kprobes:
+- call: security_capset
+  syscall: false
+  args:
+  - {index: 1, type: cap_effective, resolve: cap_effective}
+  - {index: 2, type: cap_effective}
+  selectors:
+  - matchArgs:
+    - {args: [0, 1], operator: CapabilitiesGained}
+""")
+
+    def call() -> None:
+        libc = ctypes.CDLL(None)
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+        data = (ctypes.c_uint32 * 6)()
+        libc.capget(header, data)
+        full = data[0]
+        data[0] = full & ~1  # drop CAP_CHOWN from the effective set
+        libc.capset(header, data)
+        data[0] = full
+        libc.capset(header, data)
+
+    with policies.loaded(plan_of(text)) as loaded:
+        pid = in_child(call)
+        (record,) = loaded.until(1, pid)
+    old, new = record.args
+    assert new & ~old == 1
 
 
 def test_function_of_a_kernel_module(policies, tmp_path):
