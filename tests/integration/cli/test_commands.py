@@ -67,7 +67,7 @@ def test_doctor_has_an_advice_for_each_fault(tetra):
     done = tetra("doctor", "--nats-url", "nats://127.0.0.1:1", "--server-address", "127.0.0.1:1")
     assert done.returncode == 1
     found = [line for line in done.stdout.splitlines() if not line.startswith("  ")]
-    assert len(found) == 10
+    assert len(found) == 9
     assert all(line[0] in "✔!✘" for line in found)
     assert done.stdout.endswith(
         "✘ NATS          127.0.0.1:1: connection refused\n"
