@@ -134,7 +134,7 @@ class Collector:
         if detach:
             pins.remove()
         probes.close()
-        until_s = time.monotonic() + DRAIN_TIMEOUT_S  # kept probes go on filling the ring
+        until_s = time.monotonic() + DRAIN_TIMEOUT_S  # kept probes continue to fill the ring
         while self.reader.read() and time.monotonic() < until_s:
             pass
         self.intake.finish()

@@ -1,4 +1,4 @@
-"""What can go wrong in the collector.
+"""Errors of the collector.
 
 ServiceError (chassis: one line on stderr, exit code)
 ├── KernelError     this kernel or these rights cannot carry the probes
@@ -6,7 +6,7 @@ ServiceError (chassis: one line on stderr, exit code)
 │   ├── CompileError    the compiler refused the C text, or is not installed
 │   ├── VerifierError   the kernel refused a program; keeps the verifier's log
 │   └── AttachError     the kernel refused to attach a program
-└── SecondCollector another collector already tells this node
+└── SecondCollector another collector of this node is running
 BtfError            the kernel's type information is damaged, or lacks a type, member or function
 DecodeError         a record of the ring buffer is malformed
 """
@@ -80,7 +80,7 @@ class BtfError(ServiceError):
 
 
 class SecondCollector(ServiceError):
-    """Another collector already tells this node."""
+    """Another collector of this node is running."""
 
 
 class DecodeError(ValueError):

@@ -47,7 +47,7 @@ class Metrics(Collector):
         self._tracing = tracing
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric as it is now."""
+        """Yield every metric with its current value."""
         build = GaugeMetricFamily("tetragon_build_info", "Build", labels=["version"])
         build.add_metric([version("tetra-collector")], 1)
         yield build

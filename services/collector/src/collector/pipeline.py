@@ -63,7 +63,7 @@ class Pipeline:
     def handle(self, records: Iterable[bytes], offset_ns: int | None = None) -> list[bytes]:
         """Return the events of ``records``, in their order.
 
-        ``offset_ns``: of the calendar clock when they were read; None: as it is now. Records that
+        ``offset_ns``: of the calendar clock when they were read; None: read it now. Records that
         have to wait are kept for `release`.
         """
         # Once for all records: the calendar clock may be set at any time.

@@ -1,4 +1,4 @@
-"""What the collector can be told."""
+"""Settings of the collector."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Settings(ServiceSettings, BusSettings):
     )
     cluster_name: str = Field("", description="cluster's name in events")
     state_dir: Path = Field(
-        Path("/var/lib/tetra"), description="folder for what must outlive the collector"
+        Path("/var/lib/tetra"), description="folder for state that must outlive the collector"
     )
     cache_dir: Path = Field(
         Path("/var/cache/tetra"), description="folder for compiled programs, by kernel"
@@ -59,29 +59,32 @@ class Settings(ServiceSettings, BusSettings):
         8 << 20, ge=1 << 16, description="BPF ring buffer, rounded up to a power of two"
     )
     execve_map_entries: int = Field(
-        65536, ge=1024, description="processes the kernel side keeps track of"
+        65536, ge=1024, description="living processes that the kernel side can follow"
     )
     process_cache_size: int = Field(65536, ge=64, description="process images kept in memory")
     process_cache_gc_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
-        30.0, gt=0, description="how long an image stays after nothing refers to it: 30, 30s, 1m30s"
+        30.0,
+        gt=0,
+        description="how long an unreferenced image stays: 30, 30s, 1m30s",
     )
     spool_memory_bytes: int = Field(
         64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"
     )
     spool_disk_bytes: int = Field(
-        1 << 30, ge=0, description="and on disk, in the state folder; 0: no event on disk"
+        1 << 30, ge=0, description="the same on disk, in the state folder; 0: nothing on disk"
     )
     spool_sync: Literal["always", "never"] = Field(
         "always",
-        description="always: what is on disk outlives a power failure; never: the kernel decides",
+        description="always: events on disk survive a power failure; never: the kernel decides "
+        "when to write them",
     )
     enable_process_cred: bool = Field(
-        False, description="tell capabilities, ids and set-id binaries"
+        False, description="report capabilities, ids and set-id binaries"
     )
-    enable_process_ns: bool = Field(False, description="tell namespaces")
-    enable_process_environment_variables: bool = Field(False, description="tell the environment")
+    enable_process_ns: bool = Field(False, description="report namespaces")
+    enable_process_environment_variables: bool = Field(False, description="report the environment")
     filter_environment_variables: str = Field(
-        "", description="names of variables to tell, separated by commas; empty: all"
+        "", description="names of variables to report, separated by commas; empty: all"
     )
     enable_ancestors: str = Field(
         "",
@@ -95,7 +98,7 @@ class Settings(ServiceSettings, BusSettings):
     redaction_filters: str = Field(
         "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
     )
-    enable_argv: bool = Field(False, description="tell arguments as an exact list too")
+    enable_argv: bool = Field(False, description="also report arguments as an exact list")
     tracing_policy: Path | None = Field(
         None, description="one tracing policy, beside those of tracing_policy_dir"
     )
@@ -108,14 +111,15 @@ class Settings(ServiceSettings, BusSettings):
     )
     keep_probes: Literal["never", "crash", "always"] = Field(
         "never",
-        description="crash: a collector that is killed leaves its probes attached, and the next "
-        "goes on with what they saw meanwhile; always: one that is stopped, too",
+        description="crash: the probes of a killed collector stay attached, and the next collector "
+        "reports what they recorded meanwhile; always: also those of a stopped collector",
     )
     pin_dir: Path = Field(
         Path("/sys/fs/bpf/tetra"), description="folder in a BPF file system, for kept probes"
     )
     detach: bool = Field(
-        False, description="only detach what an earlier collector of this node has kept, and end"
+        False,
+        description="detach the probes that an earlier collector of this node has kept, and exit",
     )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz, host:port; empty: none"
@@ -129,13 +133,13 @@ class Settings(ServiceSettings, BusSettings):
     def _kept_probes_need_the_disk(self) -> Settings:
         if self.keep_probes != "never" and not self.spool_disk_bytes:
             raise ValueError(
-                "keep_probes needs spool_disk_bytes: what was read from kept probes is on disk"
+                "keep_probes needs spool_disk_bytes: records of kept probes are stored on disk"
             )
         return self
 
 
 def adopt_environment(environment: MutableMapping[str, str]) -> None:
-    """Let the names that Tetragon's agent reads stand for ours where ours are not set."""
+    """Use the variables of Tetragon's agent for those of ours that are not set."""
     for name in _TETRAGON:
         theirs, ours = f"TETRAGON_{name.upper()}", f"{ENV_PREFIX}{name.upper()}"
         if theirs in environment:

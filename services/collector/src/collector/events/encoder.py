@@ -1,8 +1,9 @@
 """What all events share: the node, the time, and the process with its parent and ancestors.
 
-Bytes are spliced by hand. A process is encoded once, and its bytes go into every event that names
-it, as the process or as a parent. That costs a third of building message objects and lets one
-core keep up with a fork storm. tests/unit compare each message with protobuf's own parser.
+Serialized parts are joined without protobuf objects. A process is encoded once, and its bytes go
+into every event that names it, as the process or as a parent. That costs a third of building
+message objects and lets one core keep up with a fork storm. tests/unit compare each message with
+protobuf's own parser.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tags of protobuf fields by their names, so that no number is written by hand."""
+"""Tags of protobuf fields, looked up by name."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Saver:
     policies: PolicyTable = field(default_factory=PolicyTable)
 
     def save(self) -> None:
-        """Save now. If the disk fails, that is logged and the journal goes on."""
+        """Save now. If the disk fails, that is logged and the journal continues."""
         own = self.publisher.own
         about = SavedTable(
             node_name=own.node_name,

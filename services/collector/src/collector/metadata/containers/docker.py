@@ -45,7 +45,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Lookup:
-    """How often an id was looked up in vain, and whether it is being looked up."""
+    """How often an id was looked up and not found, and whether a lookup is under way."""
 
     __slots__ = ("asked_s", "misses", "pending")
 
