@@ -7,13 +7,13 @@
 
 #include "events.h"
 #include "path.h"
+#include "ring.h"
 #include "values.h"
 
 #define map_lookup(name, key) bpf_map_lookup_elem(MAP(MAP_##name), key)
 #define map_update(name, key, value) bpf_map_update_elem(MAP(MAP_##name), key, value, 0 /* BPF_ANY */)
 #define map_delete(name, key) bpf_map_delete_elem(MAP(MAP_##name), key)
-/* EVENTS: one ring for all hooks, so that the order of records is the order of events. */
-#define ring_output(data, size) bpf_ringbuf_output(MAP(MAP_EVENTS), data, size, 0)
+/* EVENTS: one ring for all hooks, so that the order of records is the order of events. See ring.h. */
 /* Neither side can change alone. */
 #define VALUES(name, type) _Static_assert(sizeof(type) == SIZEOF_##name, "values of " #name)
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "maps.h"
+#include "ring.h"
 #include "values.h"
 
 #define RECORD_TRACING 16
@@ -297,7 +298,7 @@ static __always_inline bool post(struct scratch *s)
 	if (len > sizeof(s->items))
 		return false;
 	len += sizeof(s->record);
-	if (bpf_ringbuf_output(MAP(MAP_EVENTS), &s->record, len, 0)) {
+	if (ring_output(&s->record, len)) {
 		count_loss(LOSS_RING_FULL);
 		return false;
 	}

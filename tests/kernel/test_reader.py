@@ -1,34 +1,123 @@
-"""The event loop wakes for every record even if nothing else would wake it."""
+"""When the reader wakes: idle for every record, in a pause for a quarter of the ring."""
 
 import asyncio
+import contextlib
+import subprocess
 
 import pytest
 
+from collector.bpf import kernel, probes
 from collector.bpf.reader import RingReader
-from kernel.conftest import exits_of
+from kernel.conftest import Watch, exits_of, is_exit
 
 pytestmark = pytest.mark.kernel
 
 # The pause is for the reader to have gone to sleep; then an exec without a fork before it.
 SCRIPT = 'x=$(printf "%*s" "$1" x); sleep 0.5; exec true "$x"'
+SMALL_RING = 256 << 10
+LIVES = 3000
+STORM = f"for ((i = 0; i < {LIVES}; i++)); do /bin/true; done"
+
+
+class Pauses:
+    """Pauses of one length, whatever comes in."""
+
+    def __init__(self, pause_s, first_pause_s=0.0):
+        self.length_s = pause_s
+        self.first_s = first_pause_s
+        self.begun = 0
+
+    def first_pause_s(self):
+        self.begun += bool(self.first_s)
+        return self.first_s
+
+    def pause_s(self, records, read_bytes, past_s):
+        self.begun += 1
+        return self.length_s
+
+
+@contextlib.asynccontextmanager
+async def reading(watch, pauses):
+    """Run a reader into ``watch``; yield what returns when something has been handled."""
+    woken = asyncio.Event()
+
+    def handle(records, offset_ns, more):
+        watch.feed(records, offset_ns)
+        woken.set()
+
+    async def handled():
+        await woken.wait()
+        woken.clear()
+
+    reader = asyncio.create_task(RingReader(watch.opened.ring, handle, pauses).run())
+    try:
+        yield handled
+    finally:
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+
+
+@pytest.fixture
+def small(headers):
+    """A collector with a small ring, and nothing in it."""
+    info, folder = kernel.detect(headers), probes.bpf_folder()
+    flags = probes.compiler_flags(info, ring_size_bytes=SMALL_RING, process_map_entries=65536)
+    opened = asyncio.run(probes.open_probes(info, flags, folder))
+    yield Watch(opened)
+    opened.close()
+    opened.free()
 
 
 @pytest.mark.parametrize("size", [1, 5_000, 120_000])
-async def test_exec_wakes_the_reader(plain, size):
-    woken = asyncio.Event()
-
-    def handle(records, offset_ns):
-        plain.feed(records, offset_ns)
-        woken.set()
-
+@pytest.mark.parametrize("pauses", [Pauses(0.003), Pauses(0.2, 0.2)], ids=["calm", "busy"])
+async def test_exec_wakes_the_reader(plain, size, pauses):
     plain.pump()
-    reader = asyncio.create_task(RingReader(plain.opened.ring, handle).run())
-    child = await asyncio.create_subprocess_exec("/bin/sh", "-c", SCRIPT, "sh", str(size))
-    try:
-        async with asyncio.timeout(30):
-            while not exits_of(plain.events, child.pid):
-                await woken.wait()
-                woken.clear()
-    finally:
-        reader.cancel()
+    async with reading(plain, pauses) as handled, asyncio.timeout(30):
+        child = await asyncio.create_subprocess_exec("/bin/sh", "-c", SCRIPT, "sh", str(size))
+        while not exits_of(plain.events, child.pid):
+            await handled()
+        await child.wait()
+
+
+def lost(watch):
+    counters = (watch.opened.lost.lookup(slot.to_bytes(4, "little")) or b"" for slot in range(5))
+    return sum(
+        int.from_bytes(value[at : at + 8], "little")
+        for value in counters
+        for at in range(0, len(value), 8)
+    )
+
+
+async def storm(watch, handled):
+    """Run short lives until all their ends are handled."""
+    child = await asyncio.create_subprocess_exec("/bin/bash", "-c", STORM, stdin=subprocess.DEVNULL)
+    while not exits_of(watch.events, child.pid) and not lost(watch):
+        await handled()
+    await child.wait()
+    return sum(
+        is_exit(event) and event.process_exit.parent.pid.value == child.pid
+        for event in watch.events
+    )
+
+
+async def test_nothing_is_lost_in_a_storm_with_long_pauses_and_a_small_ring(small):
+    pauses = Pauses(5.0, 5.0)  # five times what the setting allows: the ring fills in less
+    async with reading(small, pauses) as handled, asyncio.timeout(120):
+        assert await storm(small, handled) == LIVES
+    assert lost(small) == 0
+
+
+async def test_records_wake_nobody_in_a_pause(small):
+    pauses = Pauses(0.5)
+    async with reading(small, pauses) as handled, asyncio.timeout(60):
+        child = await asyncio.create_subprocess_exec("/bin/sh", "-c", "exec true")
+        await handled()  # a pause begins
+        before, looks = pauses.begun, len(small.events)
+        for _ in range(20):
+            await (await asyncio.create_subprocess_exec("/bin/true")).wait()
+        await handled()
+        assert len(small.events) > looks
+        # Each look begins a pause: had a record woken the reader, there would be many.
+        assert pauses.begun - before <= 4
         await child.wait()

@@ -101,3 +101,32 @@ def test_nobody_ever_sees_half_of_the_consumers_position(ring, tmp_path):
     reader._consumer_position[0] = 1 << 41  # what the watcher takes as the end
     out, _ = watcher.communicate(timeout=60)
     assert watcher.returncode == 0, out
+
+
+def consumer(producer):
+    return int.from_bytes(producer.memory[:8], "little")
+
+
+def test_held_record_is_freed_with_the_next_ones_or_by_release(ring):
+    producer, reader = ring
+    for data in (b"one", b"two", b"three"):
+        producer.put(data)
+    assert reader.drain(hold=True) == [b"one", b"two", b"three"]
+    # To the kernel the reader is behind, so a new record is not the first that it has not freed.
+    assert consumer(producer) == reader.position - 16
+    producer.put(b"four")
+    assert reader.drain(hold=True) == [b"four"]
+    assert consumer(producer) == reader.position - 16
+    assert reader.drain(hold=True) == []
+    assert consumer(producer) == reader.position - 16
+    reader.release()
+    assert consumer(producer) == reader.position == producer.position
+
+
+def test_discarded_records_behind_the_held_one_stay_with_it(ring):
+    producer, reader = ring
+    producer.put(b"one")
+    producer.put(b"gone", DISCARDED)
+    assert reader.drain(hold=True) == [b"one"]
+    assert consumer(producer) == 0
+    assert reader.position == producer.position

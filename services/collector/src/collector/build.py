@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from collector import running
 from collector.attach import Attached, attach
 from collector.bpf import kernel
+from collector.bpf.pace import Pace
 from collector.bpf.reader import RingReader
 from collector.clock import wall_offset_ns
 from collector.collector import Collector, is_connected
@@ -33,6 +34,7 @@ from collector.policies import saved as saved_policies
 from collector.policies.report import statuses
 from collector.policies.service import PolicyService, policy_service
 from collector.policies.table import EventKind
+from collector.pressure import Pressure
 from collector.processes.procfs import host_namespaces, read_all
 from collector.processes.table import ProcessTable
 from collector.recovery import state
@@ -157,13 +159,23 @@ def _collector(
         losses=losses,
         journal=storage.journal,
         intake=intake,
-        reader=RingReader(attached.probes.ring, intake.handle, storage.journal.records),
+        reader=RingReader(
+            attached.probes.ring,
+            intake.handle,
+            _pace(base.settings, attached),
+            storage.journal.records,
+        ),
         saver=saver,
         policies=policies,
         control=control,
         metrics=metrics,
         connected=connected,
     )
+
+
+def _pace(settings: Settings, attached: Attached) -> Pace:
+    longest_s = settings.max_read_delay_ms / 1000
+    return Pace(attached.probes.ring.size_bytes, longest_s, Pressure(settings.procfs).sample)
 
 
 def _base(settings: Settings) -> Base:

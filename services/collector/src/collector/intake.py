@@ -19,9 +19,14 @@ class Intake:
     publisher: Publisher
     _holds: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def handle(self, records: list[bytes], offset_ns: int | None = None) -> None:
-        """Handle records that were read from the ring; see `Pipeline.handle`."""
-        self.publisher.publish(self.pipeline.handle(records, offset_ns))
+    def handle(
+        self, records: list[bytes], offset_ns: int | None = None, more: bool = False
+    ) -> None:
+        """Handle records that were read from the ring; see `Pipeline.handle`.
+
+        ``more``: others follow in a moment, and are published together with these.
+        """
+        self.publisher.publish(self.pipeline.handle(records, offset_ns), more=more)
         if self.pipeline.holds:
             self._holds.set()
 

@@ -58,6 +58,13 @@ class Settings(ServiceSettings, BusSettings):
     ring_size_bytes: int = Field(
         8 << 20, ge=1 << 16, description="BPF ring buffer, rounded up to a power of two"
     )
+    max_read_delay_ms: int = Field(
+        250,
+        ge=0,
+        le=1000,
+        description="longest time between two looks into the ring, on a host whose CPUs are busy; "
+        "on others it is 3 to 40 ms. A ring that is a quarter full is read at once",
+    )
     execve_map_entries: int = Field(
         65536, ge=1024, description="living processes that the kernel side can follow"
     )

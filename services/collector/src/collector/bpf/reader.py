@@ -1,93 +1,132 @@
 """Reads the ring from the event loop, with few wake-ups.
 
-The first record after an idle time is read at once. Then the ring is left alone for some
-milliseconds, longer after more records. Records that arrive meanwhile cause no wake-up, not in the
-kernel either, and are published together. A wake-up for each record cost ten times as much: in the
-probes, here, in NATS and in the clients.
+The ring has two states. *Idle*: it is empty, and the next record wakes the reader. *Paused*: the
+reader looks again when a timer ends (`Pace`), and records cause no wake-up, not in the kernel
+either, unless the ring becomes a quarter full (bpf/lib/ring.h). The records of one look are
+published together.
+
+How the kernel decides (kernel/bpf/ringbuf.c, bpf_ringbuf_commit()): it wakes for a record that is
+the first one the consumer has not freed, or that was written with BPF_RB_FORCE_WAKEUP. So a paused
+reader keeps the last record that it has read, and frees it when it becomes idle. The descriptor is
+watched edge-triggered: records that lie in the ring do not count, only wake-ups do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from collector.bpf.ring import Ring
+from collector.bpf.ring import Keep, Ring
 from collector.clock import wall_offset_ns
 
-# In one go, so that a storm leaves the event loop time to publish.
+# In one go, so that a storm leaves the event loop time for the rest.
 DRAIN_RECORDS = 2048
-# How long the ring is left alone after some records: at 500 lives a second 4 ms, in a storm 40.
-PAUSE_S = 0.003
-PAUSE_PER_RECORD_S = 0.0001
-PAUSE_MAX_S = 0.040
+
+Handle = Callable[[list[bytes], int, bool], None]
+
+
+class Pauses(Protocol):
+    """See `Pace`."""
+
+    def first_pause_s(self) -> float:
+        """Return how long to leave the first record after an idle time in the ring."""
+
+    def pause_s(self, records: int, read_bytes: int, past_s: float) -> float:
+        """Return the pause after ``records`` that came in ``past_s`` seconds."""
 
 
 class RingReader:
-    """Drains the ring from the event loop: its file descriptor is readable when it is not empty."""
+    """Drains the ring from the event loop."""
 
     def __init__(
         self,
         ring: Ring,
-        handle: Callable[[list[bytes], int], None],
+        handle: Handle,
+        pace: Pauses,
         keep: Callable[[int, memoryview, int], None] | None = None,
     ) -> None:
-        """``handle`` gets the records and what to add to the boot clock for the calendar's.
+        """``handle`` gets records, what to add to the boot clock for the calendar's, and whether
+        more follow in a moment; then it is called again, if only with no record.
 
         Before it, ``keep`` gets that offset, the bytes of the ring and the position behind them.
         """
         self._ring = ring
         self._handle = handle
+        self._pace = pace
         self._keep = keep
         self._failed: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._epoll = select.epoll()
+        self._looked_s = 0.0
+        self._more = False  # the handler was given part of a look
 
     async def run(self) -> None:
         """Read until cancelled; raise what the handler raised."""
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
-        loop.add_reader(self._ring.fd, self._on_readable)
+        self._looked_s = loop.time()
+        self._epoll.register(self._ring.fd, select.EPOLLIN | select.EPOLLET)
+        loop.add_reader(self._epoll.fileno(), self._on_wake)
         try:
             await self._failed
         finally:
-            loop.remove_reader(self._ring.fd)
+            loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
             if self._timer is not None:
                 self._timer.cancel()
 
     def read(self) -> int:
-        """Handle the records in the ring, up to a limit; return their number."""
+        """Handle the records in the ring, up to a limit, and free their room; return the number."""
+        return len(self._drain(hold=False))
+
+    def _drain(self, *, hold: bool) -> list[bytes]:
         offset_ns = wall_offset_ns()
-        keep = self._keep and partial(self._keep, offset_ns)
-        records = self._ring.drain(DRAIN_RECORDS, keep)
-        if records:
-            self._handle(records, offset_ns)
-        return len(records)
+        keep: Keep | None = self._keep and partial(self._keep, offset_ns)
+        records = self._ring.drain(DRAIN_RECORDS, keep, hold=hold)
+        before, self._more = self._more, len(records) == DRAIN_RECORDS
+        if records or before:
+            self._handle(records, offset_ns, self._more)
+        return records
 
-    def _on_readable(self) -> None:
-        """Read after an idle time."""
+    def _on_wake(self) -> None:
+        """Read after an idle time, or because the ring is a quarter full."""
         assert self._failed
-        if not self._failed.done() and self._read():
-            self._failed.get_loop().remove_reader(self._ring.fd)
+        self._epoll.poll(0)  # what has woken us is seen
+        if self._failed.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        elif pause_s := self._pace.first_pause_s():
+            self._looked_s = self._failed.get_loop().time()
+            self._timer = self._failed.get_loop().call_later(pause_s, self._look)
+            return
+        self._look()
 
-    def _on_time(self) -> None:
-        """Read after a pause; if the ring is empty, wait until the kernel reports records."""
+    def _look(self) -> None:
+        """Handle the records in the ring and begin a pause, or become idle if there are none."""
         assert self._failed
         self._timer = None
-        if not self._failed.done() and not self._read():
-            self._failed.get_loop().add_reader(self._ring.fd, self._on_readable)
-
-    def _read(self) -> bool:
-        """Handle the records in the ring; return whether the next read is by a timer."""
-        assert self._failed
+        if self._failed.done():
+            return
+        loop = self._failed.get_loop()
+        before = self._ring.position
         try:
-            records = self.read()
+            records = self._drain(hold=True)
         except Exception as error:
             self._failed.set_exception(error)
-            return False
-        if not records:
-            return False
-        pause_s = min(PAUSE_MAX_S, PAUSE_S + PAUSE_PER_RECORD_S * records)
-        if records == DRAIN_RECORDS:
+            return
+        now_s = loop.time()
+        past_s, self._looked_s = now_s - self._looked_s, now_s
+        if records:
             pause_s = 0.0  # there is more
-        self._timer = self._failed.get_loop().call_later(pause_s, self._on_time)
-        return True
+            if len(records) < DRAIN_RECORDS:
+                pause_s = self._pace.pause_s(len(records), self._ring.position - before, past_s)
+            self._timer = loop.call_later(pause_s, self._look)
+            return
+        self._ring.release()
+        # Looks at the ring again, behind a memory barrier (fs/eventpoll.c, ep_modify()): a record
+        # that came before the release and woke nobody counts as a wake-up now.
+        self._epoll.modify(self._ring.fd, select.EPOLLIN | select.EPOLLET)

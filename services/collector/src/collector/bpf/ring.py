@@ -70,6 +70,11 @@ class Ring:
         self._barrier.acquire()
 
     @property
+    def size_bytes(self) -> int:
+        """The room for records."""
+        return self._size
+
+    @property
     def position(self) -> int:
         """Bytes that were read since the ring was made."""
         return self._position
@@ -80,10 +85,14 @@ class Ring:
             raise ValueError(f"ring: {position}: not between {self._position} and the newest")
         self._consumer_position[0] = self._position = position
 
-    def drain(self, limit: int = 4096, keep: Keep | None = None) -> list[bytes]:
+    def drain(
+        self, limit: int = 4096, keep: Keep | None = None, *, hold: bool = False
+    ) -> list[bytes]:
         """Return the records that are there, at most ``limit``, and free their room.
 
-        Before that ``keep`` gets them as they lie in the ring, and the position behind them.
+        Before that ``keep`` gets them as they lie in the ring, and the position behind them. With
+        ``hold`` the room of the last one stays taken until the next call or `release`: to the
+        kernel the reader then is behind, and new records do not wake it.
         """
         position, mask = self._position, self._size - 1
         end = self._producer_position[0]
@@ -94,14 +103,20 @@ class Ring:
         spans, stop = _spans(self._producer, start, start + end - position, limit)
         self._fence()
         records = [self._producer[first:last] for first, last in spans]
+        held = stop - spans[-1][0] + _HEADER if hold and spans else 0
         position += stop - start
         if stop > start and keep is not None:
             with self._memory[start:stop] as view:
                 keep(view, position)
         self._fence()
-        self._consumer_position[0] = position
+        self._consumer_position[0] = position - held
         self._position = position
         return records
+
+    def release(self) -> None:
+        """Free the room of all records that were read."""
+        self._fence()
+        self._consumer_position[0] = self._position
 
     # What is read before must not be read after, on arm64 too. Python has no memory barrier, but
     # the release and the acquire of a lock are ordered with all around them.

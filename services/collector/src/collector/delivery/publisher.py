@@ -114,9 +114,14 @@ class Publisher:
     _memory_filled: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def publish(self, events: Sequence[bytes]) -> None:
-        """Queue events. If memory and disk are full, the oldest are dropped and counted."""
+    def publish(self, events: Sequence[bytes], *, more: bool = False) -> None:
+        """Queue events. If memory and disk are full, the oldest are dropped and counted.
+
+        ``more``: the next call follows in a moment; until then these may wait, if they are few.
+        """
         if not events:
+            if self._events and not more:
+                self._wake.set()
             return
         self._events.extend(events)
         self._bytes += memory_of(events)
@@ -125,7 +130,8 @@ class Publisher:
             self._memory_filled.set()
             self._drop_oldest()
         self._idle.clear()
-        self._wake.set()
+        if not more or len(self._events) >= BATCH_MAX_EVENTS:
+            self._wake.set()
 
     def on_connection(self, connected: bool) -> None:
         """End waits that a lost connection makes useless, and those that a new one ends."""

@@ -1,0 +1,132 @@
+"""How long the ring is left alone, and the CPU pressure that decides it."""
+
+import pytest
+
+from collector.bpf.pace import BUSY, CALM, PAUSE_MAX_S, Pace
+from collector.pressure import MEMORY_S, Pressure
+
+RING = 8 << 20
+LONGEST_S = 0.25
+CALM_STAT = "cpu  {user} 0 0 {idle} 0 0 0 {steal} 0 0\ncpu0 0\ncpu1 0\nprocs_running {running}\n"
+
+
+def pause_ms(*, pressure=0.0, records=1, read_bytes=300, past_s=1.0, longest_s=LONGEST_S):
+    pace = Pace(RING, longest_s, lambda: pressure)
+    return round(pace.pause_s(records, read_bytes, past_s) * 1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected_ms"),
+    [
+        ({}, 3.1),  # one record on an idle host
+        ({"records": 6, "past_s": 0.004}, 3.6),  # 500 lives a second
+        ({"records": 500, "read_bytes": 150_000, "past_s": 0.04}, 40),  # a storm
+        ({"pressure": CALM}, 3.1),
+        ({"pressure": (CALM + BUSY) / 2}, 126.5),
+        ({"pressure": BUSY}, 250),
+        ({"pressure": 1.0, "records": 1000, "read_bytes": 300_000, "past_s": 0.25}, 250),
+        # 100 MB/s: an eighth of the ring in 10.5 ms, whatever the pressure
+        ({"pressure": 1.0, "records": 1000, "read_bytes": 1_000_000, "past_s": 0.01}, 10.5),
+        ({"records": 1000, "read_bytes": 1_000_000, "past_s": 0.01}, 10.5),
+        # a setting below what is usual holds on every host
+        ({"pressure": 1.0, "longest_s": 0.001}, 1),
+        ({"records": 500, "longest_s": 0.001}, 1),
+    ],
+)
+def test_pause_follows_pressure_rate_and_room(case, expected_ms):
+    assert pause_ms(**case) == pytest.approx(expected_ms, abs=0.1)
+
+
+def test_first_record_waits_on_a_busy_host_only():
+    assert Pace(RING, LONGEST_S, lambda: CALM).first_pause_s() == 0
+    assert Pace(RING, LONGEST_S, lambda: 1.0).first_pause_s() == LONGEST_S
+
+
+def test_no_pause_lets_a_quarter_of_the_ring_fill_at_the_rate_before_it():
+    for rate in (1e3, 1e6, 1e8, 1e9):
+        pace = Pace(RING, LONGEST_S, lambda: 1.0)
+        assert pace.pause_s(1000, int(rate * 0.1), 0.1) * rate <= max(RING / 4, 0.25 * 1e6)
+    assert pause_ms(records=10_000, read_bytes=1) <= PAUSE_MAX_S * 1000
+
+
+class Host:
+    """A proc file system and a clock."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.now_s = 100.0
+        (folder / "pressure").mkdir()
+        self.stat(user=1000, idle=1000)
+
+    def psi(self, stalled_us):
+        text = f"some avg10=9.00 avg60=9.00 avg300=9.00 total={stalled_us}\nfull avg10=0 total=7\n"
+        (self.folder / "pressure/cpu").write_text(text)
+
+    def stat(self, user, idle, steal=0, running=1):
+        text = CALM_STAT.format(user=user, idle=idle, steal=steal, running=running)
+        (self.folder / "stat").write_text(text)
+
+    def open(self):
+        return Pressure(self.folder, lambda: self.now_s)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+def test_pressure_is_the_share_of_time_in_which_a_task_waited(host):
+    host.psi(5_000_000)
+    pressure = host.open()
+    host.psi(5_700_000)
+    host.now_s += 1
+    assert pressure.sample() == pytest.approx(0.7)
+
+
+def test_pressure_is_not_read_more_often_than_ten_times_a_second(host):
+    host.psi(0)
+    pressure = host.open()
+    host.psi(50_000)
+    host.now_s += 0.09
+    assert pressure.sample() == 0
+    host.now_s += 0.02
+    assert pressure.sample() > 0
+
+
+def test_one_short_burst_is_not_a_busy_host(host):
+    host.psi(0)
+    pressure = host.open()
+    host.now_s += 0.125
+    host.psi(125_000)
+    assert pressure.sample() == pytest.approx(0.125 / MEMORY_S)
+    assert pressure.sample() <= CALM
+    for n in range(2, 12):
+        host.now_s += 0.125
+        host.psi(n * 125_000)
+        pressure.sample()
+    assert pressure.sample() > BUSY
+
+
+@pytest.mark.parametrize(
+    ("stat", "expected"),
+    [
+        ({"user": 1200, "idle": 1000, "running": 2}, 0.0),  # busy, but nobody waits
+        ({"user": 1200, "idle": 1000, "running": 5}, 1.0),
+        ({"user": 1100, "idle": 1100, "running": 5}, 0.5),
+        ({"user": 1050, "idle": 1000, "steal": 150, "running": 1}, 0.75),  # a hypervisor's
+    ],
+)
+def test_run_queue_and_steal_stand_in_where_the_kernel_has_no_pressure_information(
+    host, stat, expected
+):
+    pressure = host.open()
+    host.stat(**stat)
+    host.now_s += 1
+    assert pressure.sample() == pytest.approx(expected)
+
+
+def test_pressure_is_zero_where_nothing_is_known(tmp_path):
+    now_s = iter([1.0, 3.0])
+    pressure = Pressure(tmp_path, lambda: next(now_s))
+    assert pressure.sample() == 0
+    pressure.close()
