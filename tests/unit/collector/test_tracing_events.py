@@ -88,7 +88,7 @@ def shown(process, tid):
     return message
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(PROCESSES, PROCESSES, st.lists(PROCESSES, max_size=2), st.integers(0, 2**32 - 1))
 def test_a_kprobe_event_is_complete(process, parent, ancestors, tid):
     kprobe = hook(
@@ -138,7 +138,7 @@ def test_the_thread_is_named_on_a_copy(process, tid):
     assert len(copy) == len(before) + grown
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(PROCESSES)
 def test_a_tracepoint_event_is_complete(process):
     tracepoint = hook(
@@ -163,7 +163,7 @@ def test_a_tracepoint_event_is_complete(process):
     assert event(tracepoint, call, process) == response(process_tracepoint=wanted)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(PROCESSES)
 def test_an_uprobe_event_has_the_return_value_behind_its_arguments(process):
     uprobe = hook(
@@ -195,7 +195,7 @@ def test_an_uprobe_event_has_the_return_value_behind_its_arguments(process):
     assert event(uprobe, call, process) == response(process_uprobe=wanted)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(PROCESSES)
 def test_a_usdt_event_is_complete(process):
     usdt = hook(
@@ -240,7 +240,7 @@ def test_an_lsm_event_is_complete(ima_hash, text):
     assert event(lsm, call) == response(process_lsm=wanted)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(PROCESSES, PROCESSES)
 def test_a_loader_event_is_complete(process, parent):
     loader = Hook(EventKind.LOADER)
