@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from collector.records.values import Sockaddr
+from support.calls import NUMBERS
 from support.filter_model import (
     address_matches,
     as_number,
@@ -26,7 +27,9 @@ from tracingpolicy.values import Range
 
 pytestmark = pytest.mark.kernel
 
-GETPRIORITY, OPENAT, CONNECT, SYNC_FILE_RANGE = 140, 257, 42, 277
+GETPRIORITY, OPENAT, CONNECT, SYNC_FILE_RANGE = (
+    NUMBERS[name] for name in ("getpriority", "openat", "connect", "sync_file_range")
+)
 CALLS = 60
 _syscall = ctypes.CDLL(None).syscall
 

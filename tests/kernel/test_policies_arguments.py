@@ -13,6 +13,7 @@ import pytest
 from collector.bpf.links import TRACEFS
 from collector.records import values
 from collector.records.values import Path as PathValue
+from support.calls import NUMBERS
 from support.policies import in_child, plan_of
 from support.workloads import built
 
@@ -145,7 +146,9 @@ def test_narrow_types_drop_the_upper_bits_of_a_register(policies):
     text = syscall("sys_close", f"[{args}]")
 
     def close() -> None:
-        ctypes.CDLL(None).syscall(3, ctypes.c_long(0x7FFF_FFFF_8001_80FE - (1 << 63)))
+        ctypes.CDLL(None).syscall(
+            NUMBERS["close"], ctypes.c_long(0x7FFF_FFFF_8001_80FE - (1 << 63))
+        )
 
     (record,) = records(policies, text, close)
     assert record.args == (-2, 254, -32514, 33022, -2147385090)
@@ -155,7 +158,7 @@ def test_bad_address_fails_one_argument(policies):
     text = syscall("sys_openat", "[{index: 1, type: string}, {index: 2, type: int}]")
 
     def open_nothing() -> None:
-        ctypes.CDLL(None).syscall(257, -100, ctypes.c_void_p(8), 1234, 0)
+        ctypes.CDLL(None).syscall(NUMBERS["openat"], -100, ctypes.c_void_p(8), 1234, 0)
 
     (record,) = records(policies, text, open_nothing)
     assert record.args == (values.Unreadable(), 1234)

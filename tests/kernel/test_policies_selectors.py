@@ -9,6 +9,7 @@ import pytest
 
 from collector.records.tracing import decode_extras, decode_tracing
 from kernel.test_policies_arguments import document, records
+from support.calls import ABI, NUMBERS
 from support.policies import in_child, plan_of
 
 pytestmark = pytest.mark.kernel
@@ -18,7 +19,7 @@ _libc = ctypes.CDLL(None)
 
 def getpriority(which: int, who: int = 0) -> None:
     """A call without effect that takes any number."""
-    _libc.syscall(140, which, who)
+    _libc.syscall(NUMBERS["getpriority"], which, who)
 
 
 def getpriorities(*pairs: tuple[int, int]) -> None:
@@ -184,16 +185,17 @@ kprobes:
 
 
 def test_registers_of_a_system_call(policies):
-    text = document("""
+    second, fourth = {"x64": ("rsi", "r10d"), "arm64": ("x1", "w3")}[ABI]
+    text = document(f"""
 kprobes:
 - call: sys_getpriority
   syscall: true
-  args: [{index: 0, type: int}]
+  args: [{{index: 0, type: int}}]
   data:
-  - {index: 0, type: uint64, source: pt_regs, resolve: rsi}
-  - {index: 1, type: uint32, source: pt_regs, resolve: r10d}
+  - {{index: 0, type: uint64, source: pt_regs, resolve: {second}}}
+  - {{index: 1, type: uint32, source: pt_regs, resolve: {fourth}}}
 """)
-    (record,) = records(policies, text, lambda: _libc.syscall(140, 1, 77, 0, 99))
+    (record,) = records(policies, text, lambda: _libc.syscall(NUMBERS["getpriority"], 1, 77, 0, 99))
     assert record.data == (77, 99)
 
 
@@ -224,6 +226,6 @@ kprobes:
         (b"/x", 0, 4),
     ]
     with policies.loaded(plan_of(text)) as loaded:
-        pid = in_child(lambda: [_libc.syscall(257, -1, *call) for call in calls])
+        pid = in_child(lambda: [_libc.syscall(NUMBERS["openat"], -1, *call) for call in calls])
         raw = [one for one in loaded.ring.drain() if decode_tracing(one).pid == pid]
     assert [decode_extras(one).selector for one in raw] == [0, 1, 2, 3, 4]

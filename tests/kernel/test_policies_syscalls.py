@@ -8,6 +8,7 @@ import pytest
 
 from collector.policies.install import ModeWord
 from collector.records.values import TracingRecord
+from support.calls import NUMBERS
 from support.policies import POLICY, REVISION, arg, in_child, match, syscall_plan
 from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import Selector
@@ -16,7 +17,7 @@ from tracingpolicy.types import ArgumentType as T
 pytestmark = pytest.mark.kernel
 
 AT_FDCWD = -100
-OPENAT = 257
+OPENAT = NUMBERS["openat"]
 ARGS = (arg(0, T.INT), arg(1, T.STRING), arg(2, T.INT))
 PASSWD = Selector(args=(match(1, Operator.PREFIX, b"/etc/pass"),))
 

@@ -21,6 +21,7 @@ from collector.policies.files import Document
 from collector.policies.manager import Identity, PolicyManager, State
 from collector.policies.table import PolicyTable
 from collector.records.tracing import decode_tracing
+from support.calls import NUMBERS, PREFIX
 from support.policies import BPF, arg, in_child, kernel, match, syscall_plan
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import KprobeArgument, ProcessKprobe
@@ -30,7 +31,7 @@ from tracingpolicy.types import ArgumentType
 
 pytestmark = pytest.mark.kernel
 
-OPENAT = 257
+OPENAT = NUMBERS["openat"]
 ARGS = (
     arg(0, ArgumentType.INT),
     arg(1, ArgumentType.STRING, label="file"),
@@ -95,7 +96,7 @@ async def test_a_call_becomes_a_whole_event(manager, policies):
     encoder = TracingEncoder(Encoder("n"), StackResolver())
     wire = encoder.event(form(policy, policy.hooks[record.hook]), record, 0, None, None)
     wanted = ProcessKprobe(
-        function_name="__x64_sys_openat",
+        function_name=f"{PREFIX}openat",
         args=[
             KprobeArgument(int_arg=-100),
             KprobeArgument(string_arg="/etc/passwd", label="file"),

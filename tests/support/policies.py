@@ -37,6 +37,7 @@ from collector.policies.plan_policy import check_document
 from collector.policies.translate import Kernel, Translation, translate
 from collector.records.tracing import decode_tracing
 from collector.records.values import TracingRecord
+from support.calls import ABI, PREFIX
 from tracingpolicy.model import Argument, Kprobe, Policy
 from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import Selector, ValueFilter
@@ -192,9 +193,7 @@ def syscall_plan(
 ) -> Plan:
     """Return the plan of a policy with one system call, by the dispatcher."""
     hook = Kprobe(call=f"sys_{name}", args=args, selectors=selectors)
-    target = Target(
-        name=f"__x64_sys_{name}", attach="sys_enter", syscall=Syscall(number, name, "x64")
-    )
+    target = Target(name=f"{PREFIX}{name}", attach="sys_enter", syscall=Syscall(number, name, ABI))
     planned_args = tuple(planned(one, SyscallArgument(one.index), user_memory=True) for one in args)
     ready = PlannedHook(hook=hook, entry=Mechanism.SYS_ENTER, targets=(target,), args=planned_args)
     return Plan(policy=Policy(name="test", kprobes=(hook,)), hooks=(ready,))

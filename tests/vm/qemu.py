@@ -14,6 +14,7 @@ from vm.images import ImageError, Kernel, run
 from vm.kernels import Machine
 
 TIMEOUT_S = int(os.environ.get("KERNEL_TIMEOUT_S", "600"))
+ONLY = os.environ.get("KERNEL_TESTS", "").split()  # files of tests; empty: everything
 _RESULTS_BYTES = 64 << 20
 # By architecture: emulator, console. Emulated, whatever the host's own: /dev/kvm need not work.
 _EMULATORS = {
@@ -48,7 +49,7 @@ def boot(
         "-kernel", str(kernel.image), "-initrd", str(kernel.initramfs),
         "-append",
         f"console={console} panic=-1 quiet tetra.cgroup={machine.cgroup} "
-        f"tetra.left_out={','.join(machine.left_out)}",
+        f"tetra.left_out={','.join(machine.left_out)} tetra.only={','.join(ONLY)}",
         "-drive", f"if=virtio,format=raw,snapshot=on,file={root}",
         "-drive", f"if=virtio,format=raw,readonly=on,file={source}",
         "-drive", f"if=virtio,format=raw,file={answer}",

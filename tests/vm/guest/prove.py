@@ -198,13 +198,13 @@ def below(pids: list[int], events: list[dict[str, Any]]) -> list[dict[str, Any]]
     return kept
 
 
-def run_tests(folder: Path, left_out: list[str]) -> str:
+def run_tests(folder: Path, left_out: list[str], files: list[str]) -> str:
     """Run the kernel tests but for those left out; return pytest's last line."""
     log = folder / "pytest.log"
     env = os.environ | {"TETRA_REQUIRE_KERNEL": "1", "TETRA_OTHER_BTF": str(OTHER_BTF)}
     command = [
-        str(BIN / "python"), "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=10",
-        "-o", "timeout=300", "tests/kernel",
+        str(BIN / "python"), "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=40",
+        "-o", "timeout=300", *(files or ["tests/kernel"]),
         *(["-k", " and ".join(f"not {name}" for name in left_out)] if left_out else []),
     ]  # fmt: skip
     with (
@@ -339,6 +339,24 @@ def _line(event: dict[str, Any]) -> str:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
+def prove_product(folder: Path, step: Callable[[str, Callable[[], Any]], Any]) -> None:
+    """Start everything, run the workload, and stop, each a step."""
+    stack = Stack(folder)
+
+    def start() -> bool:
+        stack.wait_for("Ctrl-C", READY_S)
+        return True
+
+    if step("start", start):
+        events = step("workload", lambda: run_session(stack))
+        (folder / "events.json").write_text("".join(map(_line, events or [])))
+        step("client", lambda: stack.render(folder / "events.json", folder / "lines.txt"))
+        step("doctor", stack.doctor)
+        step("stop", stack.stop)
+    for log in (folder / "state").glob("*.log"):
+        shutil.copy(log, folder)
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--results", type=Path, required=True)
@@ -346,8 +364,10 @@ def main() -> int:
         "--no-tests", action="store_true", help="only the product and the workload"
     )
     options.add_argument("--leave-out", default="", help="kernel tests, separated by commas")
+    options.add_argument("--only", default="", help="files of tests: these and nothing else")
     arguments = options.parse_args()
     left_out = [name for name in arguments.leave_out.split(",") if name]
+    only = [name for name in arguments.only.split(",") if name]
     folder: Path = arguments.results
     result: dict[str, Any] = {
         "release": os.uname().release,
@@ -373,20 +393,12 @@ def main() -> int:
         (folder / "result.json").write_text(json.dumps(result, indent=1))
         return value if outcome["ok"] else None
 
-    stack = Stack(folder)
-    step("start", lambda: stack.wait_for("Ctrl-C", READY_S))
-    if result["steps"]["start"]["ok"]:
-        events = step("workload", lambda: run_session(stack))
-        (folder / "events.json").write_text("".join(map(_line, events or [])))
-        step("client", lambda: stack.render(folder / "events.json", folder / "lines.txt"))
-        step("doctor", stack.doctor)
-        step("stop", stack.stop)
-    for log in (folder / "state").glob("*.log"):
-        shutil.copy(log, folder)
-    if not arguments.no_tests and shutil.which("dockerd"):
+    if not only:
+        prove_product(folder, step)
+    if not arguments.no_tests and not only and shutil.which("dockerd"):
         step("container", lambda: run_contained(folder))
     if not arguments.no_tests:
-        step("kernel tests", lambda: run_tests(folder, left_out))
+        step("kernel tests", lambda: run_tests(folder, left_out, only))
     shutil.rmtree(folder / "state", ignore_errors=True)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return int(not all(outcome["ok"] for outcome in result["steps"].values()))
