@@ -56,11 +56,9 @@ static __always_inline u64 lists_of(struct scratch *s, u64 file, bool *known)
 	__builtin_memset(key, 0, sizeof(*key));
 	key->bits = 8 * size;
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < BINARY_SUFFIX_MAX; i++) {
-		if (i >= size)
-			break;
-		key->text[i] = s->text[(TEXT_MAX - 1 - i) & (TEXT_MAX - 1)];
-	}
+	/* All of them, whatever the size: a lookup does not look behind key->bits. */
+	for (u32 i = 0; i < BINARY_SUFFIX_MAX; i++)
+		key->text[i] = s->text[TEXT_MAX - 1 - i];
 	found = bpf_map_lookup_elem(MAP(MAP_BINARY_SUFFIXES), key);
 	if (found)
 		lists |= *found;

@@ -56,13 +56,12 @@ enum selector_counter {
 static __always_inline void count(u32 slot)
 {
 	u64 *counters = MAP_VALUE(MAP_COUNTERS);
-	u32 cpu = bpf_get_smp_processor_id();
+	u32 at = bpf_get_smp_processor_id() * COUNTER_SLOTS + slot;
 
-	FORGET(cpu);
-	cpu &= COUNTER_CPUS - 1;
-	FORGET(slot);
-	slot &= COUNTER_SLOTS - 1;
-	__sync_fetch_and_add(&counters[cpu * COUNTER_SLOTS + slot], 1);
+	/* One mask for the sum: an OR of two bounded registers is unbounded for older verifiers. */
+	FORGET(at);
+	at &= COUNTER_CPUS * COUNTER_SLOTS - 1;
+	__sync_fetch_and_add(&counters[at], 1);
 }
 
 /*
@@ -72,9 +71,9 @@ static __always_inline void count(u32 slot)
 static __always_inline void count_filtered(void)
 {
 	u64 *counters = MAP_VALUE(MAP_COUNTERS);
-	u32 cpu = bpf_get_smp_processor_id();
+	u32 at = bpf_get_smp_processor_id() * COUNTER_SLOTS;
 
-	FORGET(cpu);
-	cpu &= COUNTER_CPUS - 1;
-	counters[cpu * COUNTER_SLOTS] += 1;
+	FORGET(at);
+	at &= COUNTER_CPUS * COUNTER_SLOTS - 1;
+	counters[at] += 1;
 }

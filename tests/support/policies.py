@@ -19,6 +19,7 @@ from collector.bpf.btf import Btf
 from collector.bpf.features import Features
 from collector.bpf.maps import BpfMap, MapSpec, MapType, possible_cpus
 from collector.bpf.ring import Ring
+from collector.errors import VerifierError
 from collector.policies.check import Host
 from collector.policies.counters import SelectorCounts
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
@@ -137,9 +138,13 @@ class Machine:
         codes = self.compile(translation)
         self._slots += 1
         slot = self._slots % 512
-        installed = install(
-            translation, codes, self.shared, slot=slot, policy=POLICY, revision=REVISION
-        )
+        try:
+            installed = install(
+                translation, codes, self.shared, slot=slot, policy=POLICY, revision=REVISION
+            )
+        except VerifierError as error:
+            error.add_note("\n".join(error.log.splitlines()[-40:]))
+            raise
         try:
             self.ring.drain()
             self.shared.set_mode(slot, mode)
