@@ -1,14 +1,16 @@
 """Mistakes that only the kernel shows, each with its line and column, beside those of the text."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from collector.policies.check import NOT_SUPPORTED_YET
+from collector.policies import check_supported
 from collector.policies.plan import Mechanism
 from collector.policies.plan_policy import check_document, plan_policy
 from support.policy_kernel import host, write_tracefs
 from tracingpolicy import PolicyErrors, parse
+from tracingpolicy.selectors import Selector
 
 # A case is a line "== TITLE", a document, a line "--" and the mistakes.
 _TEXT = (Path(__file__).parent / "policy_mistakes.txt").read_text()
@@ -74,5 +76,27 @@ def test_without_tracefs_a_tracepoint_names_the_way_out():
 
 
 def test_observing_actions_are_supported():
-    names = {kind.value for kind in NOT_SUPPORTED_YET}
+    names = {kind.value for kind in check_supported.ACTIONS_NOT_YET}
     assert not names & {"Post", "NoPost", "TrackSock", "UntrackSock"}
+
+
+def test_filters_without_a_translation_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(check_supported, "PROCESS_FILTERS", ())
+    text = document(
+        """  kprobes:
+  - call: sys_read
+    selectors:
+    - matchBinaries: [{operator: In, values: [/bin/sh]}]
+      matchPIDs: [{operator: In, values: [1]}]
+"""
+    )
+    assert found_in(text, host()) == [
+        "7:22: spec.kprobes[0].selectors[0].matchBinaries: matchBinaries is not supported yet",
+        "8:18: spec.kprobes[0].selectors[0].matchPIDs: matchPIDs is not supported yet",
+    ]
+
+
+def test_every_filter_on_the_process_has_its_key():
+    fields = {one.name for one in dataclasses.fields(Selector)}
+    others = {"args", "data", "return_args", "actions", "return_actions", "label", "place"}
+    assert set(check_supported.PROCESS_KEYS) == fields - others

@@ -127,10 +127,11 @@ class KernelInstallation:
         """By place among the document's hooks: one of them can have become several."""
         if self._memory is None:
             return {}
-        places = {id(hook): place for place, hook in enumerate(self._plan.policy.hooks())}
+        hooks = enumerate(self._plan.policy.hooks())
+        places = {(hook.kind, hook.index): place for place, hook in hooks}
         found: dict[tuple[int, int], SelectorCounters] = {}
         for planned, first in zip(self._plan.hooks, self._translation.selectors, strict=True):
-            place = places.get(id(planned.hook), 0)
+            place = places[planned.hook.kind, planned.hook.index]
             for selector in range(max(1, len(planned.hook.selectors))):
                 counts = self._translation.counters.of_selector(self._memory, first + selector)
                 key = place, selector

@@ -17,14 +17,10 @@ from collector.bpf.programs import Kind
 from collector.errors import BtfError
 from collector.policies.plan import Mechanism
 from collector.policies.syscalls import SyscallTable
-from tracingpolicy.actions import ACTIONS, ActionKind
 from tracingpolicy.model import Hook, Policy
 from tracingpolicy.position import Place
 from tracingpolicy.reading.report import Report
-from tracingpolicy.selectors import Selector
 
-# Actions that change something on the host; the list shrinks as they are built.
-NOT_SUPPORTED_YET = frozenset(kind for kind, info in ACTIONS.items() if not info.observes)
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 KALLSYMS = Path("/proc/kallsyms")
 _KINDS = {
@@ -175,22 +171,3 @@ class Checker:
 def path_of(hook: Hook) -> str:
     """Return where a hook stands in the document."""
     return f"spec.{hook.kind.value}[{hook.index}]"
-
-
-def check_actions(checker: Checker, hook: Hook) -> None:
-    """Refuse the actions that are not built yet, by name."""
-    for number, selector in enumerate(hook.selectors):
-        for section, actions in _sections(selector):
-            for position, action in enumerate(actions):
-                if action.kind in NOT_SUPPORTED_YET:
-                    path = f"{path_of(hook)}.selectors[{number}].{section}[{position}]"
-                    message = f"action {action.kind.value} is not supported yet"
-                    supported = [kind.value for kind in ActionKind if kind not in NOT_SUPPORTED_YET]
-                    checker.fail(action.place, path, message, ", ".join(supported), "action")
-
-
-def _sections(selector: Selector) -> tuple[tuple[str, tuple], ...]:  # type: ignore[type-arg]
-    return (
-        ("matchActions", selector.actions),
-        ("matchReturnActions", selector.return_actions),
-    )

@@ -39,7 +39,7 @@ from tracingpolicy.values import ListType
 _M = Mechanism
 # Longer lists of system calls share the dispatcher: attaching each takes 20 ms and a program.
 MANY_SYSCALLS = 20
-REGISTERS = {"x86_64": 6, "aarch64": 8}  # that pass arguments in C
+REGISTERS = 6  # that pass arguments in C and that a probe can read
 _SYSCALL_REGISTERS = 6
 _VOID = 0
 
@@ -285,12 +285,11 @@ def _check_registers(
     """Refuse arguments that a kprobe would have to read from the stack."""
     if entry not in (_M.KPROBE, _M.KPROBE_MULTI):
         return
-    limit = REGISTERS.get(checker.host.machine, 6)
     for position, one in enumerate(args):
-        if isinstance(one.source, FunctionArgument) and one.source.position >= limit:
+        if isinstance(one.source, FunctionArgument) and one.source.position >= REGISTERS:
             path = f"{path_of(hook)}.args[{position}]"
             message = f"argument {one.source.position} is on the stack, which a kprobe cannot read"
-            checker.fail(one.argument.place, path, message, f"0 to {limit - 1}", "index")
+            checker.fail(one.argument.place, path, message, f"0 to {REGISTERS - 1}", "index")
 
 
 def _mechanisms(planned: tuple[PlannedHook, ...]) -> tuple[Mechanism, ...]:

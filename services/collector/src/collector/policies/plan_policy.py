@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collector.policies.check import Checker, Host, check_actions
+from collector.policies.check import Checker, Host
+from collector.policies.check_supported import check_hook, check_policy
 from collector.policies.plan import HookStatus, Plan, PlannedHook
 from collector.policies.plan_functions import plan_function, plan_lsm
 from collector.policies.plan_lists import syscall_ids
@@ -33,15 +34,12 @@ def plan_policy(policy: Policy, host: Host) -> Plan:
 def _plan(checker: Checker) -> Plan:
     hooks: list[PlannedHook] = []
     statuses: list[HookStatus] = []
+    check_policy(checker)
     for hook in checker.policy.hooks():
-        check_actions(checker, hook)
+        check_hook(checker, hook)
         planned, status = _plan_hook(checker, hook)
         hooks += planned
         statuses.append(status)
-    for enforcer in checker.policy.enforcers:
-        checker.fail(enforcer.place, "spec.enforcers[0]", "enforcers are not supported yet")
-    if checker.policy.loader:
-        checker.fail(checker.policy.place, "spec.loader", "loader is not supported yet")
     ids = _lists(checker)
     if checker.report.mistakes:
         raise PolicyErrors(checker.report.mistakes)

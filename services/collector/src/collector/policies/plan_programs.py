@@ -162,11 +162,10 @@ def _signature(checker: Checker, hook: Uprobe | Usdt, btf_path: str) -> Signatur
             checker.fail(hook.place, path_of(hook), str(error), "", "btfPath")
             return None
     word = shape_of_text("void *")
-    count = REGISTERS.get(checker.host.machine, 6)
-    parameters = tuple(Parameter("", word, FunctionArgument(number)) for number in range(count))
+    parameters = tuple(Parameter("", word, FunctionArgument(number)) for number in range(REGISTERS))
     return Signature(
         name="the function",
-        shown=f"arguments 0 to {count - 1} are in registers",
+        shown=f"arguments 0 to {REGISTERS - 1} are in registers",
         parameters=parameters,
         btf=btf,
         source=FunctionArgument,

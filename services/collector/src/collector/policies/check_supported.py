@@ -1,0 +1,81 @@
+"""What documents may say that this collector does not do yet: refused by name, never ignored.
+
+A policy whose filter is ignored would report, or stop, calls that it must not: so every filter
+without a translation is a mistake of the document until it has one.
+"""
+
+from __future__ import annotations
+
+from collector.policies.check import Checker, path_of
+from collector.policies.selectors import PROCESS_FILTERS
+from tracingpolicy.actions import ACTIONS, ActionKind
+from tracingpolicy.model import Hook, PolicyKind
+from tracingpolicy.selectors import Action, Selector
+
+# Actions that change something on the host; the list shrinks as they are built.
+ACTIONS_NOT_YET = frozenset(kind for kind, info in ACTIONS.items() if not info.observes)
+# Field of `Selector` -> key of documents, for filters on the process.
+PROCESS_KEYS = {
+    "pids": "matchPIDs",
+    "binaries": "matchBinaries",
+    "parent_binaries": "matchParentBinaries",
+    "namespaces": "matchNamespaces",
+    "namespace_changes": "matchNamespaceChanges",
+    "capabilities": "matchCapabilities",
+    "capability_changes": "matchCapabilityChanges",
+    "workloads": "matchWorkloads",
+    "users": "matchUsers",
+    "containers": "matchContainers",
+}
+# Keys of spec that choose where a policy applies, or a hook that no planner knows.
+SPEC_NOT_YET = {
+    "pod_selector": "podSelector",
+    "container_selector": "containerSelector",
+    "host_selector": "hostSelector",
+    "node_selector": "nodeSelector",
+    "loader": "loader",
+    "enforcers": "enforcers",
+}
+_NOT_YET = "is not supported yet"
+
+
+def filters_not_yet() -> dict[str, str]:
+    """Return the filters on the process that the translator has no condition for."""
+    translated = {family.__name__ for family in PROCESS_FILTERS}
+    return {field: key for field, key in PROCESS_KEYS.items() if field not in translated}
+
+
+def check_policy(checker: Checker) -> None:
+    """Refuse keys of the policy as a whole."""
+    policy = checker.policy
+    for name, key in SPEC_NOT_YET.items():
+        value = getattr(policy, name)
+        if value is not None and value is not False and value != ():
+            checker.report.add(policy.place.of("spec", key), f"spec.{key} {_NOT_YET}")
+    if policy.kind is PolicyKind.NAMESPACED:
+        message = f"document.kind: {policy.kind.value} {_NOT_YET}"
+        checker.report.add(policy.place.of("kind"), message, PolicyKind.TRACING_POLICY.value)
+
+
+def check_hook(checker: Checker, hook: Hook) -> None:
+    """Refuse filters and actions of a hook."""
+    not_yet = filters_not_yet()
+    for number, selector in enumerate(hook.selectors):
+        path = f"{path_of(hook)}.selectors[{number}]"
+        for field, key in not_yet.items():
+            if getattr(selector, field):
+                checker.fail(selector.place, path, f"{key} {_NOT_YET}", "", key)
+        for section, actions in _sections(selector):
+            for position, action in enumerate(actions):
+                _check_action(checker, f"{path}.{section}[{position}]", action)
+
+
+def _sections(selector: Selector) -> tuple[tuple[str, tuple[Action, ...]], ...]:
+    return ("matchActions", selector.actions), ("matchReturnActions", selector.return_actions)
+
+
+def _check_action(checker: Checker, path: str, action: Action) -> None:
+    if action.kind in ACTIONS_NOT_YET:
+        supported = ", ".join(kind.value for kind in ActionKind if kind not in ACTIONS_NOT_YET)
+        message = f"action {action.kind.value} {_NOT_YET}"
+        checker.fail(action.place, path, message, supported, "action")
