@@ -6,6 +6,7 @@ from pathlib import Path
 
 from collector.bpf.btf import Btf
 from collector.policies.check import Host
+from collector.policies.check_types import STRUCTS
 from collector.policies.plan import Mechanism
 from support.btf_builder import BtfBuilder
 
@@ -88,6 +89,17 @@ def _types() -> bytes:
     b.function("request_module", number, [("name", text), ("data", buffer), ("size", wide)])
     b.function("many", number, [(f"a{i}", number) for i in range(8)])
     b.function("new_creds", number, [("new", b.add(_PTR, "", cred_pointer))])
+    # One function for each type of argument, named after it.
+    made = {"file": file, "path": path, "dentry": dentry, "sock": sock, "cred": cred}
+    made["linux_binprm"] = bprm
+    for kind, names in STRUCTS.items():
+        target = made.get(names[0]) or b.struct(names[0], 8, [("first", long, 0)])
+        pointer = b.add(_PTR, "", target)
+        b.function(f"take_{kind.value}", number, [("one", pointer), ("size", wide)])
+    for kind in ("string", "char_buf"):
+        b.function(f"take_{kind}", number, [("one", text), ("size", wide)])
+    b.function("take_number", number, [("one", long)])
+    b.function("take_capabilities", number, [("old", cap_pointer), ("new", cap_pointer)])
     for name in SYSCALLS:
         b.function(f"__x64_sys_{name}", long, [("regs", regs)])
     b.function("__ia32_sys_dup", long, [("regs", regs)])

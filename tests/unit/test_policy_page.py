@@ -1,0 +1,32 @@
+"""The tables of docs/policies.md are those that the code gives, and its policy is accepted."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from collector.policies.plan_policy import check_document
+from support.policy_coverage import SUPPORTED, rows
+from support.policy_kernel import host
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "policies.md"
+
+
+def test_tables_are_current():
+    script = ROOT / "scripts" / "policy-tables"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_first_policy_of_the_page_is_accepted():
+    found = re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found
+    assert len(check_document(found[1], "p", host()).hooks) == 1
+
+
+def test_what_is_not_supported_is_refused_by_name():
+    refused = [row for row in rows() if row.result != SUPPORTED]
+    assert all("not supported yet" in row.result for row in refused), refused
