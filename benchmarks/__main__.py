@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import build, cli, fleet, footprint, gateway, latency, path, storm, tools
+from benchmarks import build, busy, cli, fleet, footprint, gateway, latency, path, storm, tools
 from benchmarks.harness import CACHE, Report, Unavailable
 
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "build": build.run,  # overhead on a real build, beside bpftrace and libbpf-tools
     "storm": storm.run,  # the same for short lives at the highest rate; probe costs
+    "busy": busy.run,  # beside hogs: wake-ups and switches; AGAINST=FOLDER: beside another checkout
     "path": path.run,  # CPU of each step
     "latency": latency.run,
     "gateway": gateway.run,

@@ -13,10 +13,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from chassis import scheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -152,8 +155,12 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0
 class Services:
     """NATS, gateways and a collector on loopback, in processes of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path = BIN) -> None:
+        """``programs``: where the services are, of this version or of another."""
         self.folder = folder
+        self._programs = programs
+        other = "" if programs == BIN else f"-{zlib.crc32(bytes(programs)):08x}"
+        self._cache = CACHE / f"headers{other}"
         folder.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.nats_port = free_port()
@@ -168,7 +175,12 @@ class Services:
             f"listen: '127.0.0.1:{self.nats_port}'\nmax_payload: 8MB\nmax_pending: 64MB\n"
             f"jetstream {{ store_dir: '{self.folder}/jetstream', sync_interval: {sync} }}\n"
         )
-        self._start("nats", [str(BIN / "nats-server"), "--config", str(config)], {})
+        command = [str(self._programs / "nats-server"), "--config", str(config)]
+        if self._programs == BIN:
+            with scheduling.timer_slack(scheduling.NATS_TIMER_SLACK_NS):
+                self._start("nats", ["chrt", "--batch", "0", *command], {})
+        else:
+            self._start("nats", command, {})
         wait_for(self._nats_answers, "nats")
 
     def start_gateway(self) -> str:
@@ -189,7 +201,7 @@ class Services:
         start = time.monotonic()
         environment = {
             "NODE_NAME": "bench", "TETRA_STATE_DIR": str(self.folder / "state"),
-            "TETRA_DOCKER_SOCKET": "", "TETRA_CACHE_DIR": str(CACHE / "headers"), **settings,
+            "TETRA_DOCKER_SOCKET": "", "TETRA_CACHE_DIR": str(self._cache), **settings,
         }  # fmt: skip
         self._start_service("collector", "tetra-collector", environment, ready=False)
         wait_for(lambda: log.read_text().count('"event": "ready"') > before, "collector")
@@ -202,7 +214,14 @@ class Services:
         """Start one client that writes what happens to a file."""
         out = self.folder / f"client.{output}"
         out.write_bytes(b"")
-        command = [BIN / "tetra", "getevents", "-o", output, "--server-address", self.addresses[0]]
+        command = [
+            self._programs / "tetra",
+            "getevents",
+            "-o",
+            output,
+            "--server-address",
+            self.addresses[0],
+        ]
         with out.open("wb") as file:
             self.processes["client"] = subprocess.Popen(
                 [*map(str, command)], stdin=subprocess.DEVNULL, stdout=file, start_new_session=True
@@ -265,7 +284,7 @@ class Services:
             "TETRA_NATS_URL": self.nats_url, "TETRA_LOG_FORMAT": "json",
             "TETRA_METRICS_ADDRESS": f"127.0.0.1:{port}",
         }  # fmt: skip
-        self._start(name, [str(BIN / command)], common | environment)
+        self._start(name, [str(self._programs / command)], common | environment)
         if ready:
             wait_for(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), name)
 
@@ -285,11 +304,11 @@ class Services:
 
 
 @contextmanager
-def services(name: str) -> Iterator[Services]:
+def services(name: str, programs: Path = BIN) -> Iterator[Services]:
     """Yield services with a fresh folder; end them all."""
     folder = CACHE / "run" / name
     shutil.rmtree(folder, ignore_errors=True)
-    running = Services(folder)
+    running = Services(folder, programs)
     try:
         yield running
     finally:
@@ -297,9 +316,9 @@ def services(name: str) -> Iterator[Services]:
 
 
 @contextmanager
-def whole_stack(name: str, *, client: bool) -> Iterator[Services]:
+def whole_stack(name: str, *, client: bool, programs: Path = BIN) -> Iterator[Services]:
     """Yield NATS, a gateway and a collector, and a client where it is asked for."""
-    with services(name) as running:
+    with services(name, programs) as running:
         running.start_nats()
         running.start_gateway()
         running.start_collector()

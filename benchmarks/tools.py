@@ -15,7 +15,7 @@ _PEERS = {"execsnoop": "libbpf-tools", "exitsnoop": "libbpf-tools", "bpftrace": 
 _NEEDED = {
     "build": {**_PEERS, "make": "make", "gcc": "gcc"},
     "storm": {**_PEERS, "bpftool": "bpftool", "gcc": "gcc"},
-    "busy": {**_PEERS, "gcc": "gcc"},
+    "busy": {**_PEERS, "gcc": "gcc", "stress-ng": "stress-ng"},
     "path": {"gcc": "gcc"},
 }
 
