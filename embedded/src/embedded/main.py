@@ -17,6 +17,7 @@ from pathlib import Path
 from chassis import capabilities
 from chassis.errors import ServiceError
 from chassis.folders import make_own, open_own
+from chassis.scheduling import be_batch
 from embedded import ports
 from embedded.errors import EmbeddedError
 from embedded.settings import Settings, load
@@ -117,6 +118,7 @@ def main() -> None:
     try:
         settings = load(sys.argv[1:])
         require_rights()
+        be_batch()  # NATS and the client inherit it
         asyncio.run(run(settings))
     except EmbeddedError as error:
         for line in error.details:

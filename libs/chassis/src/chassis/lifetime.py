@@ -16,6 +16,7 @@ import uvloop
 
 from chassis import logging
 from chassis.errors import ServiceError
+from chassis.scheduling import be_batch
 from chassis.settings import ServiceSettings, load
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -30,6 +31,8 @@ def run(service: str, settings: type[S], main: Callable[[S], Coroutine[Any, Any,
     try:
         loaded = load(settings, service)
         logging.configure(loaded.log_level, loaded.log_format)
+        if loaded.scheduling == "batch":
+            be_batch()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signal(main(loaded)))
     except BaseException as error:

@@ -34,6 +34,11 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else one JSON object a line"
     )
+    scheduling: Literal["batch", "normal"] = Field(
+        "batch",
+        description="batch: a wake-up of this service does not take the CPU from another program "
+        "(SCHED_BATCH); normal: it may",
+    )
 
 
 def load(settings: type[S], service: str, argv: list[str] | None = None) -> S:
