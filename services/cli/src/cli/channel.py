@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from grpc.experimental import ChannelOptions
 
 from cli.address import Address, ServerOptions
 
@@ -26,6 +27,8 @@ def open_channel(address: Address, options: ServerOptions) -> grpc.Channel:
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.primary_user_agent", "tetra"),
+        # Streams are read in the caller's thread, with no thread that polls ten times a second.
+        (ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
     if address.target.startswith("dns:///"):
         settings.append(("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}]}'))
