@@ -54,6 +54,7 @@ class Feeder:
         self.start_ns = START_NS
         self.loss = node_pb2.LossCounters()
         self.sequence = 0  # of the last event
+        self.stored_sequence = 0  # of the last event that was acknowledged
         self.alive: list[bytes] = []  # answered to a snapshot request
         self.log_level = "info"
         self.policies: list[sensors_pb2.TracingPolicyStatus] = []
@@ -85,6 +86,7 @@ class Feeder:
                         timeout=0.5,
                         headers={"Nats-Msg-Id": name} if identified else None,
                     )
+                    self.stored_sequence = batch.first_sequence + len(batch.events) - 1
                     return ack.seq
                 await asyncio.sleep(0.05)
 
@@ -125,6 +127,7 @@ class Feeder:
         response.node.boot_id = self.boot_id
         response.node.log_level = self.log_level
         response.node.last_sequence = self.sequence
+        response.node.stored_sequence = self.stored_sequence
         response.node.loss.CopyFrom(self.loss)
         response.node.kernel = "6.1.0"
         await control.answer(self.nc, message, self.node, response.SerializeToString())

@@ -15,6 +15,7 @@ from tetragon import tetragon_pb2
 def quick(monkeypatch):
     """Report it after half a second."""
     monkeypatch.setattr("gateway.fleet.STALLED_AFTER_S", 0.5)
+    monkeypatch.setattr("gateway.fleet.POLL_S", 0.1)
 
 
 async def healths(gateway):
@@ -22,7 +23,7 @@ async def healths(gateway):
     return [(h.status, h.details) for h in answer.health_status]
 
 
-async def test_stream_that_stores_nothing_is_reported_until_it_does_again(gateway, feeder, quick):
+async def test_stream_that_stores_nothing_is_reported_until_it_does_again(quick, gateway, feeder):
     watch = health_pb2_grpc.HealthStub(gateway.channel).Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     await feeder.publish(3)
@@ -45,7 +46,7 @@ async def test_stream_that_stores_nothing_is_reported_until_it_does_again(gatewa
     watch.cancel()
 
 
-async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(gateway, nc, quick):
+async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(quick, gateway, nc):
     healthy, stalled = Feeder(nc, "healthy"), Feeder(nc, "stalled")
     for feeder in (healthy, stalled):
         await feeder.publish(1)
@@ -56,6 +57,7 @@ async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(gateway, n
 
     async def reported():
         await healthy.publish(1)
+        await fleet.describe()
         return fleet.stalled()
 
     assert await eventually(reported, every_s=0.1) == ["stalled"]

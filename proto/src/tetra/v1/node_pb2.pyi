@@ -90,6 +90,7 @@ class NodeInfo(_message.Message):
     LAST_SEEN_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    STORED_SEQUENCE_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     kernel: _builtins.str
@@ -106,6 +107,8 @@ class NodeInfo(_message.Message):
     """Number of the last event the collector made."""
     processes: _builtins.int
     """Processes alive in the collector's table."""
+    stored_sequence: _builtins.int
+    """Number of the last event that NATS acknowledged. Absent: the collector does not report it."""
     @_builtins.property
     def collector_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -129,11 +132,14 @@ class NodeInfo(_message.Message):
         last_seen: _timestamp_pb2.Timestamp | None = ...,
         last_sequence: _builtins.int = ...,
         processes: _builtins.int = ...,
+        stored_sequence: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["collector_start", b"collector_start", "last_seen", b"last_seen", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "collector_start", b"collector_start", "last_seen", b"last_seen", "loss", b"loss", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "processes", b"processes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "processes", b"processes", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stored_sequence: _TypeAlias = _typing.Literal["stored_sequence"]  # noqa: Y015
+    _WhichOneofArgType__stored_sequence: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stored_sequence) -> _WhichOneofReturnType__stored_sequence | None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015

@@ -101,6 +101,7 @@ class Control:
             log_level=logging.get_level(),
             alive=True,
             last_sequence=publisher.last_sequence,
+            stored_sequence=max(0, publisher.last_sequence - publisher.waiting),
             processes=len(self.table.all_living()),
         )
         node.collector_start.FromNanoseconds(publisher.start_time_ns)

@@ -21,6 +21,7 @@ from tetra.v1 import bus_pb2, node_pb2
 POLL_S = 4.0
 GONE_AFTER_S = 11.0  # after two unanswered polls
 ANSWER_S = 1.0
+LOAD_EVERY_S = 60.0  # nodes that are in the stream and do not answer
 # A collector that has events and stores none in the stream for this long is stalled. It is longer
 # than the collector's own timeout and wait between attempts.
 STALLED_AFTER_S = 15.0
@@ -55,16 +56,16 @@ class Fleet:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._nodes: dict[str, _Node] = {}
-        self._batch_at = time.monotonic()
+        self._stored_at = time.monotonic()
 
     async def run(self) -> None:
         """Ask all collectors to describe themselves, again and again."""
-        loaded = False
+        loaded_at = -LOAD_EVERY_S
         while True:
             try:
-                if not loaded:
+                if time.monotonic() - loaded_at >= LOAD_EVERY_S:
                     await self._load()
-                    loaded = True
+                    loaded_at = time.monotonic()
                 await self.describe()
             except (BusError, Error, TimeoutError):
                 pass  # the subscriber logs it
@@ -77,7 +78,7 @@ class Fleet:
         node = self._heard(batch.node_name)
         node.boot_id, node.stored_sequence = batch.boot_id, batch.last_sequence
         node.waiting, node.waiting_since = 0, None
-        self._batch_at = time.monotonic()
+        self._stored_at = time.monotonic()
         info = node.info
         if info.boot_id != batch.boot_id:
             info.boot_id = batch.boot_id
@@ -114,7 +115,7 @@ class Fleet:
         A nats-server can bring a stream into a state in which it acknowledges nothing, for ever.
         Only publishers notice; collectors report how many events wait.
         """
-        quiet = time.monotonic() - self._batch_at > STALLED_AFTER_S
+        quiet = time.monotonic() - self._stored_at > STALLED_AFTER_S
         return quiet and bool(self.stalled())
 
     async def describe(self) -> list[node_pb2.NodeInfo]:
@@ -188,8 +189,14 @@ class Fleet:
         node.info.CopyFrom(answer.node)
         node.info.last_seen.GetCurrentTime()
         made = answer.node.last_sequence
+        # Batches show it too, but are not read while no client has a stream open.
+        stored = answer.node.stored_sequence if answer.node.HasField("stored_sequence") else None
         if node.boot_id != answer.node.boot_id:  # what the stream had of it may have aged out
-            node.boot_id, node.stored_sequence = answer.node.boot_id, made
+            node.boot_id = answer.node.boot_id
+            node.stored_sequence = made if stored is None else stored
+        elif stored is not None and stored > node.stored_sequence:
+            node.stored_sequence, node.waiting_since = stored, None
+            self._stored_at = time.monotonic()
         node.waiting = max(0, made - node.stored_sequence)
         if not node.waiting:
             node.waiting_since = None
@@ -208,6 +215,8 @@ class Fleet:
         js = self._nc.jetstream()
         found = await js.stream_info(subjects.EVENTS_STREAM, subjects_filter=subjects.EVENTS_ALL)
         for subject in found.state.subjects or {}:
+            if subjects.node_of(subject) in self._nodes:
+                continue
             try:
                 message = await js.get_last_msg(subjects.EVENTS_STREAM, subject, direct=True)
             except APIError:

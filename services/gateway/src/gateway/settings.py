@@ -47,6 +47,11 @@ class Settings(ServiceSettings, BusSettings):
     stream_replicas: int = Field(1, ge=1, le=5, description="copies of the stream; 3 on a cluster")
 
     max_clients: int = Field(200, ge=1, description="event streams open at once")
+    read_without_clients: bool = Field(
+        False,
+        description="read all events while no client has a stream open too: /metrics counts them "
+        "by type",
+    )
     max_catch_up: int = Field(
         16, ge=1, description="streams that read from the past at once; others wait"
     )

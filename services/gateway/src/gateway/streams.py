@@ -19,6 +19,7 @@ from gateway.selection import Compiler, FilteredRequest, Selection
 from gateway.subscriber import Subscriber
 from gateway.turn import Turn
 
+READING_WITHIN_S = 5.0  # the first stream makes the gateway read
 MAX_FILTER_BYTES = 256 << 20  # compiled, of all open streams
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,6 +79,7 @@ class Streams:
         self._open[task] = None
         self._filter_bytes += selection.memory_bytes
         try:
+            await self._begin_reading()
             yield selection
         except asyncio.CancelledError:
             if not self._stopping:
@@ -87,6 +89,15 @@ class Streams:
         finally:
             self._filter_bytes -= selection.memory_bytes
             del self._open[task]
+            self._subscriber.want(bool(self._open))
+
+    async def _begin_reading(self) -> None:
+        self._subscriber.want(True)
+        try:
+            async with asyncio.timeout(READING_WITHIN_S):
+                await self._subscriber.wait_reading()
+        except TimeoutError:
+            raise BusError("events: nats does not answer") from None
 
     async def compile(self, request: FilteredRequest, nodes: frozenset[str]) -> Selection:
         """Return the filters of ``request`` on ``nodes``, compiled; raise `FilterError`."""

@@ -2,6 +2,10 @@
 
 A pull consumer in memory. It is replaced by one behind the last batch after anything unexpected: a
 number that does not follow, silence, a new connection. Its state is one number.
+
+While no client has a stream open, there is no consumer, and nothing is read: the subscriber looks
+from time to time whether the stream is there. What is stored meanwhile is the past to the next
+client, which starts behind it or asks for it.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ PULL_BYTES = 2 << 20  # besides room for the largest messages
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
 EXPIRES_S = 30
+REST_AFTER_S = 10.0  # without a client
+LOOK_EVERY_S = 4.0  # at the stream, while nothing is read
 # nats-server (seen with 2.15.1) reports a stream as deleted before its files are: one that is made
 # in that moment inherits the old state, loses its files and never acknowledges.
 REMAKE_AFTER_S = 1.0
@@ -60,6 +66,9 @@ class Subscriber:
         self._broadcaster = broadcaster
         self._on_batch = on_batch
         self._disturbed = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._reading = asyncio.Event()
+        self._unwanted_at = -REST_AFTER_S
         self._started = False
         self._created: datetime | None = None  # when the stream was made, by NATS's clock
         self._reported = False
@@ -84,6 +93,23 @@ class Subscriber:
         """Return when events come in, or when they do not."""
         await self._live[live].wait()
 
+    def want(self, wanted: bool) -> None:
+        """Note whether any client has a stream open."""
+        if wanted or self._settings.read_without_clients:
+            self._wanted.set()
+        elif self._wanted.is_set():
+            self._wanted.clear()
+            self._unwanted_at = asyncio.get_running_loop().time()
+
+    async def wait_reading(self) -> None:
+        """Return when batches are read, from the stream's end at a time after `want`."""
+        await self._reading.wait()
+
+    @property
+    def reading(self) -> bool:
+        """Whether batches are read."""
+        return self._reading.is_set()
+
     def _set_live(self, live: bool) -> None:
         self._live[live].set()
         self._live[not live].clear()
@@ -91,6 +117,7 @@ class Subscriber:
     async def run(self) -> None:
         """Subscribe again and again; does not return."""
         waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
+        self.want(False)
         while True:
             self._disturbed.clear()
             if not self._nc.is_connected:
@@ -98,12 +125,19 @@ class Subscriber:
                 continue
             try:
                 await self._ensure_stream()
-                await self._subscribe()
+                if not self._wanted.is_set() and not self._reading.is_set():
+                    await self._rest()
+                if self._wanted.is_set() or self._reading.is_set():
+                    await self._subscribe()
                 waits.reset()
             except (Error, TimeoutError, OSError) as error:
                 if not self._reported:
                     _log.warning("stream unavailable", error=self._cause(error))
                     self._reported = True
+                self._set_live(False)
+            if self.live and not self._disturbed.is_set():
+                continue  # nothing failed: a client came, or the last one is gone
+            self._set_live(False)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(waits.next_s()):
                     await self._disturbed.wait()
@@ -159,20 +193,43 @@ class Subscriber:
         state = info.get("state", {})
         return state.get("messages", 0) > 0 and time_ns(state["last_ts"]) < time_ns(info["created"])
 
-    async def _subscribe(self) -> None:
-        info = await self._js.stream_info(EVENTS_STREAM)
+    async def _rest(self) -> None:
+        """Look at the stream from time to time, until a client or something unexpected comes."""
+        _log.info("resting: no client", stream=EVENTS_STREAM)
+        while not self._wanted.is_set() and not self._disturbed.is_set():
+            self._place(await self._js.stream_info(EVENTS_STREAM))
+            self._set_live(True)
+            self._reported = False
+            waiting = [asyncio.ensure_future(e.wait()) for e in (self._wanted, self._disturbed)]
+            try:
+                await asyncio.wait(
+                    waiting, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                for one in waiting:
+                    one.cancel()
+
+    def _place(self, info: api.StreamInfo) -> None:
+        """Begin at the stream's end, or behind the last batch where a client has read that."""
         last, head = info.state.last_seq, self._broadcaster.head
-        if not self._started:
-            self._broadcaster.restart(last)
-            self._started = True
-        elif last < head and info.created == self._created:
+        same = info.created == self._created
+        if last < head and self._started and same:
             # A damaged file, or a server that acknowledged before it had synced.
             _log.error("stream lost its end", last_sequence=head, new_last_sequence=last)
             self._broadcaster.restart(last, (last + 1, head))
-        elif last < head:
+        elif last < head and self._started:
             _log.warning("stream was replaced", last_sequence=head, new_last_sequence=last)
-            self._broadcaster.restart(0)
+            self._broadcaster.restart(0 if self._reading.is_set() else last)
+        elif not self._started:
+            self._broadcaster.restart(last)
+        elif not self._reading.is_set() and last > head:
+            self.stream_is_dead = False
+            self._broadcaster.restart(last)
+        self._started = True
         self._created = info.created
+
+    async def _subscribe(self) -> None:
+        self._place(await self._js.stream_info(EVENTS_STREAM))
         consumer = await self._js.add_consumer(
             EVENTS_STREAM,
             api.ConsumerConfig(
@@ -186,14 +243,25 @@ class Subscriber:
         )
         pull = _Pull(self._nc, consumer.name, self._receive, self._disturbed)
         await pull.start()
+        self._reading.set()
         self._set_live(True)
         self._reported = False
         _log.info("subscribed", stream=EVENTS_STREAM, after=self._broadcaster.head)
         try:
-            await pull.watch()
+            await pull.watch(self._may_rest)
         finally:
-            self._set_live(False)
+            if self._may_rest():
+                self._reading.clear()
+            else:
+                self._set_live(False)
             await pull.stop()
+        if not self._reading.is_set():
+            with contextlib.suppress(Error, TimeoutError):  # NATS deletes it when it is unused
+                await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
+
+    def _may_rest(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return not self._wanted.is_set() and now - self._unwanted_at >= REST_AFTER_S
 
     def _receive(self, message: Msg, sequence: int, stored_ns: int) -> None:
         self.stream_is_dead = False
@@ -248,10 +316,10 @@ class _Pull:
         )
         await self._ask()
 
-    async def watch(self) -> None:
-        """Return when this consumer must be replaced."""
+    async def watch(self, may_rest: Callable[[], bool]) -> None:
+        """Return when this consumer must be replaced, or is not needed."""
         loop = asyncio.get_running_loop()
-        while loop.time() - self._heard_at < SILENCE_S:
+        while loop.time() - self._heard_at < SILENCE_S and not may_rest():
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._disturbed.wait()
