@@ -115,3 +115,62 @@ def test_command_line_uses_only_what_of_chassis_needs_no_package():
         source = HOMES["chassis"] / f"{module.removeprefix('chassis.')}.py"
         tops = {name.partition(".")[0] for name in imported_modules(source)}
         assert tops <= set(sys.stdlib_module_names)
+
+
+def graph_of_modules() -> dict[str, set[str]]:
+    """Return module -> modules of this repository that it imports, anywhere in it."""
+    sources = {}
+    for home in HOMES.values():
+        for source in home.rglob("*.py"):
+            name = ".".join(source.relative_to(home.parent).with_suffix("").parts)
+            sources[name.removesuffix(".__init__")] = source
+    return {
+        name: {one for one in imported_modules(source) if one in sources and one != name}
+        - _packages_of(name, sources)
+        for name, source in sources.items()
+    }
+
+
+def _packages_of(name: str, sources: dict[str, Path]) -> set[str]:
+    # `from package.part import name` names the package too; its __init__ is no dependency of it.
+    return {one for one in sources if name.startswith(f"{one}.")}
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = graph_of_modules()
+    assert len(graph) > 200
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for imported in sorted(graph[name]):
+                walk(imported, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+# From the kernel to the bus; a package imports only those before it.
+COLLECTOR_LAYERS = (
+    "bpf", "records", "processes", "metadata", "policies", "events", "sensors", "delivery",
+    "recovery",
+)  # fmt: skip
+
+
+def test_data_moves_one_way_through_the_collector():
+    upward = [
+        f"{name} -> {imported}"
+        for name, found in graph_of_modules().items()
+        for imported in found
+        if _layer(imported) > _layer(name) >= 0
+    ]
+    assert upward == []
+
+
+def _layer(module: str) -> int:
+    parts = module.split(".")
+    if parts[0] != "collector" or len(parts) < 2 or parts[1] not in COLLECTOR_LAYERS:
+        return -1
+    return COLLECTOR_LAYERS.index(parts[1])

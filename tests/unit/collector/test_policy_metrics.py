@@ -7,12 +7,12 @@ from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
 from collector.losses import Losses
-from collector.policies import metrics
 from collector.policies.files import Document, PolicyFiles
 from collector.policies.manager import PolicyManager
 from collector.policies.service import LateBackend, PolicyService
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import EventKind, PolicyTable
+from collector.sensors import tracing_metrics as metrics
 from collector.sensors.tracing import TracingStatistics
 from support.stages import NothingLost
 from tetra.v1.node_pb2 import LossCounters

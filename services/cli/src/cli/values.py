@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.errors import TetraError, UsageError
+from cli.errors import UsageError
 from cli.timestamps import parse_duration_s, parse_time
 
 if TYPE_CHECKING:
@@ -119,18 +119,6 @@ def _cel(text: str) -> str:
     return text[1:-1].replace('""', '"') if quoted and '"' not in inner else text
 
 
-def _nodes(ctx: click.Context) -> list[str]:
-    """Return the names that the gateway knows; none if it does not answer soon."""
-    from cli.client import Client
-    from cli.server_flags import completion_options
-
-    try:
-        with Client(completion_options(ctx)) as client:
-            return sorted(node.node_name for node in client.nodes())
-    except TetraError:
-        return []
-
-
 BOOL = Value("BOOL", _boolean, example="true")
 BYTES = Value("BYTES", _integer, example="67108864")
 CEL = Value("CEL", _cel, example="'process_exec.process.pid > uint(1)'")
@@ -140,7 +128,6 @@ FILE = Value("FILE", example="tls.pem", is_file=True)
 FILES = Value("FILE[,...]", comma_list, example="ca.pem", is_file=True)
 INTEGER = Value("N", _integer, example="10")
 NAMES = Value("NAME[,...]", comma_list, example="web-1")
-NODES = Value("NAME[,...]", comma_list, example="web-1", known=_nodes)
 PATHS = Value("PATH[,...]", comma_list, example="process.pid")
 PIDS = Value("PID[,...]", comma_list, example="4711")
 REGEX = Value("REGEX", example="'^/usr/bin/'")

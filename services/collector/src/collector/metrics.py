@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 from collector.delivery.publisher import LATENCY_BOUNDS_S, Publisher
 from collector.losses import Losses
 from collector.pipeline import Pipeline
-from collector.policies import metrics as policy_metrics
 from collector.policies.manager import PolicyManager
 from collector.processes.table import ProcessTable
+from collector.sensors import tracing_metrics
 from collector.sensors.tracing import TracingStatistics
 
 
@@ -55,7 +55,7 @@ class Metrics(Collector):
         yield from self._table()
         yield from self._bus()
         if self._policies is not None and self._tracing is not None:
-            yield from policy_metrics.collect(self._policies, self._tracing)
+            yield from tracing_metrics.collect(self._policies, self._tracing)
 
     def _kernel(self) -> Iterator[Metric]:
         passed = self._pipeline.statistics
@@ -71,7 +71,7 @@ class Metrics(Collector):
             if kind.operation:
                 records.add_metric([kind.operation], count.records)
         if self._tracing is not None:
-            for name, operation, number in policy_metrics.records(self._tracing):
+            for name, operation, number in tracing_metrics.records(self._tracing):
                 events.add_metric([name], number)
                 records.add_metric([operation], number)
         yield events

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli.flags import Flag, in_section, repeated, switch
+from cli.node_names import NODES
 from cli.values import (
     CEL,
     CURSOR,
     DURATION,
     INTEGER,
     NAMES,
-    NODES,
     PATHS,
     PIDS,
     REGEX,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from cli.command import Args, Command
 from cli.errors import UsageError
 from cli.flags import Flag, repeated
+from cli.node_names import NODES
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
-from cli.values import DURATION, NODES, Choice
+from cli.values import DURATION, Choice
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
 from cli.flags import Flag, repeated
+from cli.node_names import NODES
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, notice, terminal_width, visible, wants_colour
-from cli.values import DURATION, NODES, Choice
+from cli.values import DURATION, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
 from cli.flags import Flag, repeated
+from cli.node_names import NODES
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
-from cli.values import NODES, TIME, Choice
+from cli.values import TIME, Choice
 from eventjson.times import rfc3339
 
 if TYPE_CHECKING:

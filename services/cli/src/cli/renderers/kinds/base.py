@@ -4,16 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from cli.processes import parent_of, process_of
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 if TYPE_CHECKING:
-    from cli.process_tree import ProcessTree
     from cli.renderers.pen import Pen
-    from cli.top_model import TopModel
+
+
+class TreeView(Protocol):
+    """What a kind may do to the tree of processes."""
+
+    def start(self, event: GetEventsResponse, process: Process, parent: Process | None) -> None:
+        """Add a process."""
+
+    def end(
+        self, event: GetEventsResponse, process: Process, parent: Process | None, how: str
+    ) -> None:
+        """End a process; ``how`` is what is shown of its end."""
+
+    def note(
+        self, event: GetEventsResponse, process: Process, parent: Process | None, kind: str
+    ) -> None:
+        """Count an event that neither starts nor ends its process."""
+
+
+class TopView(Protocol):
+    """What a kind may do to the figures of ``tetra top``."""
+
+    def start(self, event: GetEventsResponse, process: Process, parent: Process) -> None:
+        """Count a start."""
+
+    def end(self, event: GetEventsResponse, process: Process) -> None:
+        """Count an end."""
+
+    def note(self, event: GetEventsResponse) -> None:
+        """Count an event that neither starts nor ends a process."""
 
 
 class Line(NamedTuple):
@@ -52,14 +80,14 @@ def compact(event: GetEventsResponse, pen: Pen) -> str:
     return pen.line(event, process, "❓", name_of(event))
 
 
-def tree(tree: ProcessTree, event: GetEventsResponse) -> None:
+def tree(tree: TreeView, event: GetEventsResponse) -> None:
     """Count the event at its process."""
     process = process_of(event)
     if process is not None:
         tree.note(event, process, parent_of(event), name_of(event))
 
 
-def top(model: TopModel, event: GetEventsResponse) -> None:
+def top(model: TopView, event: GetEventsResponse) -> None:
     """Count the event among those that neither start nor end a process."""
     model.note(event)
 
@@ -70,7 +98,7 @@ class Kind:
 
     lifecycle: Callable[[GetEventsResponse], Line] = lifecycle
     compact: Callable[[GetEventsResponse, Pen], str] = compact
-    tree: Callable[[ProcessTree, GetEventsResponse], None] = tree
-    top: Callable[[TopModel, GetEventsResponse], None] = top
+    tree: Callable[[TreeView, GetEventsResponse], None] = tree
+    top: Callable[[TopView, GetEventsResponse], None] = top
     # Fields of --format that this kind alone has.
     words: Mapping[str, Callable[[GetEventsResponse], str]] = field(default_factory=dict)

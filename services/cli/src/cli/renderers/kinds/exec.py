@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.processes import parent_of
-from cli.renderers.kinds.base import Kind, Line
+from cli.renderers.kinds.base import Kind, Line, TopView, TreeView
 from tetragon.events_pb2 import GetEventsResponse
 
 if TYPE_CHECKING:
-    from cli.process_tree import ProcessTree
     from cli.renderers.pen import Pen
-    from cli.top_model import TopModel
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
@@ -25,12 +23,12 @@ def compact(event: GetEventsResponse, pen: Pen) -> str:
     return pen.line(event, process, "🚀", "process", pen.cyan(pen.quote(process.arguments)))
 
 
-def tree(tree: ProcessTree, event: GetEventsResponse) -> None:
+def tree(tree: TreeView, event: GetEventsResponse) -> None:
     """Add the process; end the image that it replaces."""
     tree.start(event, event.process_exec.process, parent_of(event))
 
 
-def top(model: TopModel, event: GetEventsResponse) -> None:
+def top(model: TopView, event: GetEventsResponse) -> None:
     """Count a start."""
     model.start(event, event.process_exec.process, event.process_exec.parent)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.processes import end_of, parent_of
-from cli.renderers.kinds.base import Kind, Line
+from cli.renderers.kinds.base import Kind, Line, TopView, TreeView
 from tetragon.events_pb2 import GetEventsResponse
 
 if TYPE_CHECKING:
-    from cli.process_tree import ProcessTree
     from cli.renderers.pen import Pen
-    from cli.top_model import TopModel
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
@@ -28,7 +26,7 @@ def compact(event: GetEventsResponse, pen: Pen) -> str:
     return pen.line(event, ended.process, "💥", "exit", arguments, status)
 
 
-def tree(tree: ProcessTree, event: GetEventsResponse) -> None:
+def tree(tree: TreeView, event: GetEventsResponse) -> None:
     """End the process."""
     ended = event.process_exit
     how = end_of(ended)
@@ -36,7 +34,7 @@ def tree(tree: ProcessTree, event: GetEventsResponse) -> None:
     tree.end(event, ended.process, parent_of(event), how)
 
 
-def top(model: TopModel, event: GetEventsResponse) -> None:
+def top(model: TopView, event: GetEventsResponse) -> None:
     """Count an end."""
     model.end(event, event.process_exit.process)
 
