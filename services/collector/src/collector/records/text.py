@@ -129,9 +129,10 @@ def binary(filename: bytes, cwd: str) -> str:
     name = utf8(filename)
     if name.startswith("/"):
         return name
-    if not name:
-        return cwd
-    path = posixpath.normpath(f"{cwd}/{name}" if cwd else name) if cwd or name else ""
+    if not (name or cwd):
+        return ""
+    # Go's filepath.Join leaves empty parts out.
+    path = posixpath.normpath("/".join(part for part in (cwd, name) if part))
     # normpath keeps two leading slashes apart from one, as POSIX allows; Go does not.
     return path[1:] if path.startswith("//") else path
 
