@@ -3,6 +3,7 @@
 import ast
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ HOMES = {
 }
 
 
+@cache
 def imported_modules(source: Path) -> set[str]:
     """Return the dotted names that ``source`` imports, anywhere in it."""
     names = set()

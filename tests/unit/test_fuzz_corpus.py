@@ -32,14 +32,14 @@ def test_kept_inputs_hold(name):
 def test_a_mutation_is_an_input_that_holds(name):
     target = importlib.import_module(f"fuzz.targets.{name}")
     changed = set()
-    for seed in range(100):
+    for seed in range(50):
         for data in target.seeds()[:3]:
             other = inputs.mutate(data, target, inputs.MAX_BYTES, seed)
             assert len(other) <= inputs.MAX_BYTES
             assert inputs.join(*inputs.split(other)) == other
             target.check(*inputs.split(other))
             changed.add(other)
-    assert len(changed) > 100
+    assert len(changed) > 50
 
 
 def test_targets_leave_nothing_open():

@@ -62,7 +62,7 @@ def hostile_events(draw):
     return event
 
 
-property_test = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+property_test = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def render(renderer, events):
@@ -127,7 +127,7 @@ def kprobes(draw):
 
 
 @pytest.mark.parametrize("quote", [True, False])
-@settings(property_test, max_examples=300)
+@settings(property_test, max_examples=60)
 @given(event=kprobes())
 def test_rows_of_kernel_functions_are_printable(quote, event):
     line = CompactRenderer(CompactOptions(guard=True, quote=quote)).render([event])

@@ -75,7 +75,7 @@ LIVES = st.lists(
 
 
 @given(LIVES, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_next_collector_continues_exactly(tmp_path_factory, choices, data):
     folder = tmp_path_factory.mktemp("killed")
     records = [first_process(), *lives(choices)]

@@ -1,52 +1,19 @@
-"""The ring's memory, laid out as the kernel does, with a second process in the kernel's place."""
+"""The ring's memory, laid out as the kernel does, with a writer in the kernel's place."""
 
-import mmap
-import os
-import shutil
-import subprocess
-from pathlib import Path
-from struct import pack, pack_into
+from struct import pack_into
 
 import pytest
 
-from collector.bpf.ring import Ring
+from support.ring_producer import PAGE, SIZE, produced_ring
 
-PAGE = mmap.PAGESIZE
-SIZE = 16 * PAGE
 BUSY, DISCARDED = 1 << 31, 1 << 30
-
-
-class Producer:
-    """Writes records as kernel/bpf/ringbuf.c does."""
-
-    def __init__(self):
-        self.fd = os.memfd_create("ring")
-        os.ftruncate(self.fd, 2 * PAGE + 2 * SIZE)
-        self.memory = mmap.mmap(self.fd, 2 * PAGE + 2 * SIZE)
-        self.position = 0
-
-    def put(self, data, flags=0):
-        # The data lies there twice in a row: what does not fit at the end goes on in the second.
-        for start in (0, SIZE):
-            at = 2 * PAGE + start + self.position % SIZE
-            record = pack("<II", len(data) | flags, 0) + data
-            room = self.memory[at : at + len(record)]
-            self.memory[at : at + len(room)] = record[: len(room)]
-        over = self.position % SIZE + 8 + len(data) - SIZE
-        if over > 0:
-            self.memory[2 * PAGE : 2 * PAGE + over] = record[-over:]
-        self.position += (len(data) + 15) & ~7
-        pack_into("<Q", self.memory, PAGE, self.position)
 
 
 @pytest.fixture
 def ring():
-    producer = Producer()
-    ring = Ring(os.dup(producer.fd), SIZE)
-    yield producer, ring
-    ring.close()
-    producer.memory.close()
-    os.close(producer.fd)
+    """A producer and the ring that reads what it writes."""
+    with produced_ring() as both:
+        yield both
 
 
 def test_records_come_in_order_across_the_end_of_the_memory(ring):
@@ -82,25 +49,6 @@ def test_a_limit_leaves_the_rest(ring):
         producer.put(b"%d" % n)
     assert reader.drain(4) == [b"0", b"1", b"2", b"3"]
     assert len(reader.drain()) == 6
-
-
-def test_nobody_ever_sees_half_of_the_consumers_position(ring, tmp_path):
-    """Half of one looks like a full ring to the kernel, and records are lost."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed: make setup")
-    producer, reader = ring
-    source = Path(__file__).parents[2] / "workloads" / "position.c"
-    subprocess.run(["gcc", "-O1", "-o", tmp_path / "position", source], check=True)
-    watcher = subprocess.Popen(
-        [tmp_path / "position", str(producer.fd)], pass_fds=(producer.fd,), stdout=subprocess.PIPE
-    )
-    assert watcher.stdout.readline() == b"ready\n"
-    for _ in range(400_000):
-        producer.put(b"x" * 100)
-        reader.drain()
-    reader._consumer_position[0] = 1 << 41  # what the watcher takes as the end
-    out, _ = watcher.communicate(timeout=60)
-    assert watcher.returncode == 0, out
 
 
 def consumer(producer):

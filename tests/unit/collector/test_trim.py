@@ -64,7 +64,7 @@ def test_what_cannot_be_cut_is_none(event):
 
 
 @given(st.data(), st.integers(50, 5000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_event_is_left_too_large(data, size):
     event = GetEventsResponse()
     fill(data.draw, event, 4, st.text(max_size=400))

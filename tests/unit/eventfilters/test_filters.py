@@ -338,7 +338,7 @@ def any_event(draw):
     return event(kind, **inner).SerializeToString()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     payload=any_event() | st.binary(max_size=60),
     rows=st.lists(st.sampled_from(TABLE), min_size=1, max_size=4),

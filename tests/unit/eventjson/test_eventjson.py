@@ -34,7 +34,7 @@ def messages(draw):
     return message
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages())
 def test_equal_to_protobufs_own_on_random_messages(message):
     expected = json_format.MessageToDict(message, preserving_proto_field_name=True)
@@ -57,7 +57,7 @@ def test_members_stand_in_the_order_of_their_declaration():
     assert JsonEncoder().encode(argument) == '{"module_arg":{"name":"m"},"label":"l"}'
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_written_event_is_read_back(data):
     event = GetEventsResponse(node_name="n")

@@ -14,7 +14,7 @@ from tracingpolicy.reading.filters import typed
 from tracingpolicy.types import ArgumentType
 
 QUIET = settings(
-    max_examples=150, deadline=None,
+    max_examples=50, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 KERNEL = policy_kernel.host()
