@@ -5,7 +5,6 @@ import json
 import pytest
 
 from vm import compare
-from vm.kernels import MACHINES, select
 
 
 def life(pid, parent, binary, **more):
@@ -63,10 +62,3 @@ def test_what_a_person_sees_is_compared_too(tmp_path):
 def test_two_that_saw_nothing_are_no_proof(tmp_path):
     nothing = [folder(tmp_path / name, [], ()) for name in "ab"]
     assert compare.difference(*nothing) == ["no events"]
-
-
-def test_kernels_are_chosen_by_name():
-    assert [machine.name for machine in select("6.12-arm64, 5.10")] == ["5.10", "6.12-arm64"]
-    assert select("") == list(MACHINES)
-    with pytest.raises(ValueError, match=r"no kernel '9\.9': there are "):
-        select("9.9")
