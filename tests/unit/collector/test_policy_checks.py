@@ -75,6 +75,20 @@ def test_without_tracefs_a_tracepoint_names_the_way_out():
     assert "mount -t tracefs" in found
 
 
+def test_bit_field_is_refused():
+    text = document(
+        """  kprobes:
+  - call: fd_install
+    syscall: false
+    args: [{index: 0, type: uint32, resolve: b, btfType: bits}]
+"""
+    )
+    assert found_in(text, host()) == [
+        "7:46: spec.kprobes[0].args[0].resolve: fd_install, argument 0: b is a bit field of 5 bits "
+        "(allowed: a whole member)"
+    ]
+
+
 def test_observing_actions_are_supported():
     names = {kind.value for kind in check_supported.ACTIONS_NOT_YET}
     assert not names & {"Post", "NoPost", "TrackSock", "UntrackSock"}

@@ -160,8 +160,6 @@ class Resolved:
     signed: bool = False
     type_name: str = ""  # the C type, for messages
     user: bool = False  # the memory is the program's
-    bits: int = 0  # width of a bit field in those ``size`` bytes; 0: none
-    bit_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ def resolve(
     offsets = (member.offsets[0] + index * root.btf.size(root.type), *member.offsets[1:])
     if len(offsets) + len(path) > 2 * MAX_DEPTH or len(offsets) > MAX_DEPTH:
         raise ResolveError(f"the path goes through {len(offsets)} pointers", f"at most {MAX_DEPTH}")
+    if member.bits:
+        raise ResolveError(f"{_text(path)} is a bit field of {member.bits} bits", "a whole member")
     kind, size = _final(root.btf, member, declared)
     return (
         Resolved(
@@ -65,8 +67,6 @@ def resolve(
             root.btf.is_signed(member.type),
             root.btf.type_name(member.type),
             root.user,
-            member.bits,
-            member.bit_offset,
         ),
         kind,
     )

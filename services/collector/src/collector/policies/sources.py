@@ -75,9 +75,12 @@ def expression(source: plan.Source, frame: Frame) -> str:
 
 
 def _function_argument(source: plan.FunctionArgument, frame: Frame) -> str:
+    value = f"CONTEXT_REGISTER(ctx, REG_ARG{source.position})"
     if frame.words:
-        return f"ctx[{source.position}]"
-    return f"CONTEXT_REGISTER(ctx, REG_ARG{source.position})"
+        value = f"ctx[{source.position}]"
+    if source.size == 8:
+        return value
+    return f"(u64)({_integer(source.size, source.signed)}){value}"  # undefined above its width
 
 
 def _syscall_argument(source: plan.SyscallArgument, frame: Frame) -> str:
