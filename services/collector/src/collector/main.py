@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -17,6 +18,9 @@ from collector.errors import SecondCollector
 from collector.settings import Settings, adopt_environment
 
 HEALTH_STALE_S = 20.0
+# Python looks for cycles after 700 new objects, and again through all objects as they get older.
+# Records and events have no cycles; their objects are most of what is made here.
+GC_THRESHOLDS = (50_000, 20, 20)
 
 
 async def run(settings: Settings) -> None:
@@ -26,7 +30,10 @@ async def run(settings: Settings) -> None:
         if settings.detach:
             detach(settings)
             return
-        await (await build(settings)).run()
+        built = await build(settings)
+        gc.freeze()  # what is there now stays
+        gc.set_threshold(*GC_THRESHOLDS)
+        await built.run()
 
 
 def _lock_node(node_name: str) -> socket.socket:
