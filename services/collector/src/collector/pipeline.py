@@ -26,13 +26,16 @@ _KIND = Struct("<I")  # the first field of every record
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
 class KindCount:
     """Records of one kind, and the events that they became."""
 
-    kind: RecordKind
-    records: int = 0
-    events: int = 0
+    __slots__ = ("decode", "events", "handle", "kind", "ready", "records")
+
+    def __init__(self, kind: RecordKind) -> None:
+        self.kind = kind
+        self.records = self.events = 0
+        # Copied, since they are looked up for every record.
+        self.decode, self.handle, self.ready = kind.decode, kind.handle, kind.ready
 
 
 @dataclass(slots=True)
@@ -74,17 +77,17 @@ class Pipeline:
             try:
                 (number,) = _KIND.unpack_from(data)
                 count = kinds[number]
-                record = count.kind.decode(data)
+                record = count.decode(data)
             except (KeyError, DecodeError, StructError) as error:
                 self._reject(data, error)
                 continue
             count.records += 1
             if record is None:
                 continue
-            if self._held or not count.kind.ready(record):
+            if self._held or (count.ready is not None and not count.ready(record)):
                 self._held.append((count, record, moment, moment.now_s + WAIT_S))
                 continue
-            event = count.kind.handle(record, moment)
+            event = count.handle(record, moment)
             if event is not None:
                 count.events += 1
                 events.append(event)
@@ -106,10 +109,11 @@ class Pipeline:
         events: list[bytes] = []
         while self._held:
             count, record, moment, until_s = self._held[0]
-            if not (all_of_them or now_s >= until_s or count.kind.ready(record)):
+            ready = count.ready is None or count.ready(record)
+            if not (ready or all_of_them or now_s >= until_s):
                 break
             self._held.popleft()
-            event = count.kind.handle(record, moment)
+            event = count.handle(record, moment)
             if event is not None:
                 count.events += 1
                 events.append(event)

@@ -28,17 +28,15 @@ _P = tags(
     tetragon_pb2.Process,
     "exec_id", "pid", "flags", "start_time", "parent_exec_id", "tid", "in_init_tree",
 )  # fmt: skip
+_EXEC_ID, _PID, _FLAGS, _START, _PARENT_ID, _TID, _IN_TREE = _P.values()
 _REFCNT = varint_tag(tetragon_pb2.Process, "refcnt")
 _E = tags(events_pb2.GetEventsResponse, "node_name", "time", "cluster_name")
+_TIME = _E["time"]
 _NO_TAG = b""
 
 
-class _Encoded(NamedTuple):
-    """A serialized tetragon.Process, and where its fields refcnt and tid begin and end."""
-
-    whole: bytes
-    refcnt_at: int
-    behind_tid: int
+# A serialized tetragon.Process, and where its fields refcnt and tid begin and end.
+_Encoded = tuple[bytes, int, int]
 
 
 class FamilyTags(NamedTuple):
@@ -77,18 +75,20 @@ class Encoder:
 
     def process(self, process: Process) -> bytes:
         """Return the serialized tetragon.Process, the same bytes until `forget`."""
-        return self._cached(process).whole
+        known = self._processes.get(process.key)
+        return (self._cache(process) if known is None else known)[0]
 
     def process_anew(self, process: Process) -> bytes:
         """Return the serialized tetragon.Process with its current fields; cache nothing."""
-        return self._encode(process).whole
+        return self._encode(process)[0]
 
     def thread_copy(self, process: Process, tid: int) -> bytes:
         """Return the process as an event of one of its threads has it.
 
         Tetragon reports a copy in such an event, with the thread's id and the live reference count.
         """
-        whole, refcnt_at, behind_tid = self._cached(process)
+        known = self._processes.get(process.key) or self._cache(process)
+        whole, refcnt_at, behind_tid = known
         references = process.references
         return b"".join(
             (
@@ -132,9 +132,16 @@ class Encoder:
         ancestors: Sequence[Process] = (),
     ) -> bytes:
         """Return the fields ``process``, ``parent`` and ``ancestors`` of an event."""
-        out = family.process + varint(len(process)) + process
-        if parent is not None:
-            out += message(family.parent, self.process(parent))
+        if parent is None:
+            out = family.process + varint(len(process)) + process
+        else:
+            above = self.process(parent)
+            out = b"".join(
+                (
+                    family.process, varint(len(process)), process,
+                    family.parent, varint(len(above)), above,
+                )
+            )  # fmt: skip
         for ancestor in ancestors:
             out += message(family.ancestors, self.process(ancestor))
         return out
@@ -145,21 +152,18 @@ class Encoder:
         return b"".join(
             (
                 event_tag, varint(len(body)), body,
-                self._node_field, _E["time"], SMALL_VARINTS[len(time)], time, self._cluster_field,
+                self._node_field, _TIME, SMALL_VARINTS[len(time)], time, self._cluster_field,
             )
         )  # fmt: skip
 
     def _image(self, image: Image) -> bytes:
         return image.saved or encode_image(image, self._host_namespaces)
 
-    def _cached(self, process: Process) -> _Encoded:
-        known = self._processes.get(process.key)
-        if known is None:
-            known = self._encode(process)
-            if len(self._processes) >= _CACHED_MAX:
-                self._processes.clear()
-            self._processes[process.key] = known
-        return known
+    def _cache(self, process: Process) -> _Encoded:
+        if len(self._processes) >= _CACHED_MAX:
+            self._processes.clear()
+        encoded = self._processes[process.key] = self._encode(process)
+        return encoded
 
     def _encode(self, process: Process) -> _Encoded:
         exec_id = self.exec_id(process.key)
@@ -170,19 +174,19 @@ class Encoder:
         tree = _BOOL_WRAPPERS[process.in_init_tree]
         head = b"".join(
             (
-                _P["exec_id"], varint(len(exec_id)), exec_id,
-                _P["pid"], pid,
-                _P["flags"], varint(len(flags)), flags,
-                _P["start_time"], SMALL_VARINTS[len(start)], start,
-                _P["parent_exec_id"], varint(len(parent_id)), parent_id,
+                _EXEC_ID, varint(len(exec_id)), exec_id,
+                _PID, pid,
+                _FLAGS, varint(len(flags)), flags,
+                _START, SMALL_VARINTS[len(start)], start,
+                _PARENT_ID, varint(len(parent_id)), parent_id,
             )
         )  # fmt: skip
         # The stored count, as Tetragon reports it: 1 for a fork, else 0.
-        thread = (_REFCNT + b"\x01" if process.is_clone else b"") + _P["tid"] + pid
+        thread = (_REFCNT + b"\x01" if process.is_clone else b"") + _TID + pid
         # An image that only one process runs is encoded once anyway.
         image = self.image(process.image) if process.is_clone else self._image(process.image)
-        whole = b"".join((head, thread, _P["in_init_tree"], SMALL_VARINTS[len(tree)], tree, image))
-        return _Encoded(whole, len(head), len(head) + len(thread))
+        whole = b"".join((head, thread, _IN_TREE, SMALL_VARINTS[len(tree)], tree, image))
+        return whole, len(head), len(head) + len(thread)
 
 
 def event_tag(name: str) -> bytes:

@@ -15,6 +15,9 @@ _P = tags(
     "uid", "cwd", "binary", "arguments", "auid", "docker", "cap", "ns", "process_credentials",
     "user", "environment_variables", "argv", "container_info", "user_name",
 )  # fmt: skip
+_UID, _CWD, _BINARY, _ARGUMENTS, _AUID, _DOCKER, _USER_NAME = (
+    _P[name] for name in ("uid", "cwd", "binary", "arguments", "auid", "docker", "user_name")
+)
 _USER = tags(tetragon_pb2.UserRecord, "name")
 _VARIABLE = tags(tetragon_pb2.EnvVar, "Key", "Value")
 _CONTAINER = tags(extensions_pb2.ContainerInfo, *ContainerInfo._fields)
@@ -30,13 +33,13 @@ _SECUREBITS = tags(tetragon_pb2.ProcessCredentials, "securebits")["securebits"]
 def encode_image(image: Image, host_namespaces: Namespaces | None) -> bytes:
     """Return the serialized fields; ``host_namespaces`` marks those that are the host's."""
     out = [
-        uint32_value(_P["uid"], image.uid),
-        text(_P["cwd"], image.cwd),
-        text(_P["binary"], image.binary),
-        text(_P["arguments"], image.arguments),
-        uint32_value(_P["auid"], image.auid),
-        text(_P["docker"], image.docker),
-        text(_P["user_name"], image.user),
+        uint32_value(_UID, image.uid),
+        text(_CWD, image.cwd),
+        text(_BINARY, image.binary),
+        text(_ARGUMENTS, image.arguments),
+        uint32_value(_AUID, image.auid),
+        text(_DOCKER, image.docker),
+        text(_USER_NAME, image.user),
     ]
     if image.show_user:
         out.append(message(_P["user"], text(_USER["name"], image.user)))

@@ -73,11 +73,10 @@ class Process:
     is_clone: bool = False
     references: int = 1
     ended: bool = False
+    key: Key = field(init=False)  # the identity of the image: (pid, ktime_ns)
 
-    @property
-    def key(self) -> Key:
-        """The identity of the image: (pid, ktime_ns)."""
-        return self.pid, self.ktime_ns
+    def __post_init__(self) -> None:
+        self.key = (self.pid, self.ktime_ns)
 
 
 def _keep_nothing(_key: Key) -> None:

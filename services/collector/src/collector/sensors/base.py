@@ -14,10 +14,6 @@ class Moment(NamedTuple):
     now_s: float  # monotonic clock
 
 
-def _always(_record: Any) -> bool:
-    return True
-
-
 def _never() -> bool:
     return False
 
@@ -29,14 +25,14 @@ class RecordKind:
     ``decode`` raises `DecodeError`; None means that the record is part of a later one. ``handle``
     returns a serialized GetEventsResponse, or None where the record is no event. While ``ready``
     returns False, the record and all behind it wait, for a bounded time: its metadata is on the
-    way.
+    way. None: it is always ready.
     """
 
     number: int  # enum record_kind
     name: str
     decode: Callable[[bytes], Any]
     handle: Callable[[Any, Moment], bytes | None]
-    ready: Callable[[Any], bool] = _always
+    ready: Callable[[Any], bool] | None = None
     event: str = ""  # name of the event in metrics, as PROCESS_EXEC
     operation: str = ""  # Tetragon's operation code, label msg_op of its metrics
 
