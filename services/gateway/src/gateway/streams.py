@@ -143,7 +143,10 @@ class Streams:
 
 
 def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None) -> Handler:
-    """Return ``handler`` for a request's bytes, with every refusal turned into its gRPC status."""
+    """Return ``handler`` for a request's bytes, with every refusal turned into its gRPC status.
+
+    A failed write ends the call as a cancelled one: the client is gone, and nothing can be sent.
+    """
 
     async def handle(request: bytes, context: Context) -> Any:
         try:
@@ -154,6 +157,8 @@ def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None
             refusal = RequestError(str(error), grpc.StatusCode.RESOURCE_EXHAUSTED)
         except FilterError as error:
             refusal = RequestError(str(error))
+        except grpc.aio.InternalError:  # before gRPC has cancelled this task; logged otherwise
+            raise asyncio.CancelledError from None
         await context.abort(refusal.code, str(refusal))
         return None  # abort() raises
 
