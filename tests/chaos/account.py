@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What a killed collector had not read yet of the ring, which goes with it.
-IN_RING_NS = 100_000_000
+# What a killed collector had not read yet of the ring, which goes with it: on a busy host it looks
+# every quarter of a second (TETRA_MAX_READ_DELAY_MS), and may have to wait for a CPU as long.
+IN_RING_NS = 500_000_000
 
 
 @dataclass

@@ -66,8 +66,7 @@ def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
     say("load done; waiting until everything is told")
     wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 300)
     figures.dropped = stack.value("dropped_events_total")
-    stream = tally(stack.url, stack.node, mark)
-    printed = _await_client(folder / "events.json", mark, stream)
+    printed, stream = _await_last(stack, folder, mark)
     verdict = verify(stack)
     node: dict[str, object] = next(
         (n for n in verdict["nodes"] if n["node_name"] == stack.node), {}
@@ -116,15 +115,20 @@ def _goes_on(plan: Plan, figures: Figures, away_s: float) -> bool:
     return away_s < plan.seconds + (LONGEST_S if waits else 0)
 
 
-def _await_client(events: Path, mark: str, stream: Tally) -> Printed:
-    """Return what the client printed when that is as much as the stream has, or after a while."""
+def _await_last(stack: Stack, folder: Path, mark: str) -> tuple[Printed, Tally]:
+    """Return what client and stream have: when both have the last mark, or after a while."""
+    last = int((folder / "marks.txt").read_text().splitlines()[-1].split()[0])
     deadline = time.monotonic() + 120
     while True:
-        printed = read_printed(events, mark)
-        told = len(printed.execs) + len(printed.exits)
-        if told >= len(stream.execs) + len(stream.exits) or time.monotonic() > deadline:
-            return printed
+        stream = tally(stack.url, stack.node, mark)
+        printed = read_printed(folder / "events.json", mark)
+        if (stream.exits[-1:] == [last] and _agree(printed, stream)) or time.monotonic() > deadline:
+            return printed, stream
         time.sleep(2)
+
+
+def _agree(printed: Printed, stream: Tally) -> bool:
+    return (printed.execs, printed.exits) == (stream.execs, stream.exits)
 
 
 def _judge(
@@ -139,9 +143,7 @@ def _judge(
     checks = {
         "every mark told once, or lost with its number": not result.twice
         and (stream.missing > 0 or not result.missing),
-        "the client printed what the stream has, in its order": (
-            (printed.execs, printed.exits) == (stream.execs, stream.exits)
-        ),
+        "the client printed what the stream has, in its order": _agree(printed, stream),
         "the stream is in order": stream.in_order,
         "verify tells what is missing": (
             (node.get("missing"), node.get("twice")) == (stream.missing, 0)

@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 START_WITHIN_S = 90
 END_WITHIN_S = 2
+NODE = f"embedded-{os.getpid()}"  # two checkouts may be tested at once
 
 
 def listens(port: int) -> bool:
@@ -49,7 +52,7 @@ class Launch:
             "TETRA_STATE_DIR": str(state_dir),
             "TETRA_NATS_PORT": str(self.ports[0]),
             "TETRA_LISTEN_ADDRESS": f"localhost:{self.ports[1]}",
-            "NODE_NAME": "embedded-test",
+            "NODE_NAME": NODE,
             "TETRA_MAX_READ_DELAY_MS": "40",  # also on a machine that is busy with other tests
         }
         self.lines: list[tuple[float, str]] = []  # with the time of arrival
@@ -143,30 +146,30 @@ def launch(tmp_path):
     started.close()
 
 
-@pytest.mark.kernel
-def test_make_run_shows_a_process_in_two_lines_and_leaves_nothing(launch):
-    launch.wait_for("^  stop  +Ctrl-C$")
-    assert re.search(
-        rf"node embedded-test \(Linux {re.escape(os.uname().release)}\)", launch.text()
-    )
-    assert f"localhost:{launch.ports[1]}" in launch.text()
-
-    delays_s = []
-    for _ in range(5):
+def delays_of_ends(launch: Launch) -> Iterator[float]:
+    """Run processes; give how long after each one's end its line was there."""
+    user = re.escape(Path("/etc/passwd").read_text().split(":", 1)[0])
+    while True:
         marker = f"marker-{uuid.uuid4().hex}"
         child = subprocess.Popen(["/usr/bin/true", marker])
         child.wait()
         ended = time.monotonic()
-        wait_until(partial(launch.has_ended, marker), 5, launch.text)
+        wait_until(partial(launch.has_ended, marker), 30, launch.text)
         (_, started_line), (shown, ended_line) = launch.lines_with(marker)
-        user = re.escape(Path("/etc/passwd").read_text().split(":", 1)[0])
-        assert re.fullmatch(
-            rf"🚀 process {child.pid}: {user}: /usr/bin/true {marker}", started_line
-        )
-        assert re.fullmatch(rf"💥 exit {child.pid}: {user}: /usr/bin/true {marker}", ended_line)
-        delays_s.append(shown - ended)
-    # The machine may be busy with something else for one of them, not for all.
-    assert min(delays_s) < 0.1
+        process = f"{child.pid}: {user}: /usr/bin/true {marker}"
+        assert re.fullmatch(f"🚀 process {process}", started_line)
+        assert re.fullmatch(f"💥 exit {process}", ended_line)
+        yield shown - ended
+
+
+@pytest.mark.kernel
+def test_make_run_shows_a_process_in_two_lines_and_leaves_nothing(launch):
+    launch.wait_for("^  stop  +Ctrl-C$")
+    assert re.search(rf"node {NODE} \(Linux {re.escape(os.uname().release)}\)", launch.text())
+    assert f"localhost:{launch.ports[1]}" in launch.text()
+
+    # The machine may be busy with something else for some of them, not for all.
+    assert any(delay_s < 0.1 for delay_s in islice(delays_of_ends(launch), 50))
 
     programs = launch.program_ids()
     assert len(programs) >= 3  # fork, exec, exit
