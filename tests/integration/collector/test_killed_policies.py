@@ -42,7 +42,7 @@ for number in range(10**9):
 REVISIONS = 4
 
 
-async def numbers_told(gateway):
+async def numbers_reported(gateway):
     """Return the numbers of all events of the policy, in the order of the stream."""
     responses = await gateway.read_all(last=10_000_000)
     return [
@@ -96,13 +96,13 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
         times = [int(line) for line in output.split()]
 
         async def all_there():
-            told = await numbers_told(gateway)
-            return told if told and told[-1] >= len(times) - 2 else None
+            numbers = await numbers_reported(gateway)
+            return numbers if numbers and numbers[-1] >= len(times) - 2 else None
 
-        told = await eventually(all_there, READY_S)
-    assert len(told) == len(set(told))  # none twice
-    assert told == sorted(told)
-    holes = [(a + 1, b) for a, b in itertools.pairwise(told) if b != a + 1]
+        numbers = await eventually(all_there, READY_S)
+    assert len(numbers) == len(set(numbers))  # none twice
+    assert numbers == sorted(numbers)
+    holes = [(a + 1, b) for a, b in itertools.pairwise(numbers) if b != a + 1]
     assert len(holes) == 3  # while no collector had the policy loaded, and never else
     for (first, behind), killed in zip(holes, kills, strict=True):
         assert killed - 100_000_000 < times[first]  # what the ring held is delivered

@@ -155,8 +155,8 @@ async def test_a_bad_file_changes_nothing(manager, backend, capsys):
     assert backend.log == []
     assert states(manager) == {"one": State.ENABLED, "two": State.ENABLED}
     assert manager.refused == [("/p/a.yaml", "/p/a.yaml:3:7: bad word")]
-    told = capsys.readouterr().out
-    assert "/p/a.yaml:3:7: bad word" in told
+    printed = capsys.readouterr().out
+    assert "/p/a.yaml:3:7: bad word" in printed
     await manager.set_documents(documents(a="one!", b="two"))  # said once
     assert "bad word" not in capsys.readouterr().out
     await manager.set_documents(documents(a="one/vfs_read", b="two"))

@@ -158,7 +158,7 @@ def _add_folder(found: dict[Path, _Signature], folder: Path, *, deep: bool) -> N
 
 
 def _signature(path: Path) -> _Signature | None:
-    """Return what tells two states of a file apart; None for anything that is no regular file."""
+    """Return what differs between two states of a file; None if it is not a regular file."""
     try:
         status = path.stat()
     except OSError:

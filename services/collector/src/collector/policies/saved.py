@@ -1,4 +1,4 @@
-"""The policy table as it is saved with the process table, and noted in the journal."""
+"""The form of the policy table in the saved process table and in the journal."""
 
 from __future__ import annotations
 

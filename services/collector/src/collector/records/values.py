@@ -109,7 +109,7 @@ class Sockaddr(NamedTuple):
 
 
 class SockaddrUn(NamedTuple):
-    """struct sockaddr_un: sun_path as it is in memory, an abstract name with its leading NUL."""
+    """struct sockaddr_un: the bytes of sun_path, an abstract name with its leading NUL."""
 
     family: int
     path: bytes
