@@ -270,20 +270,21 @@ def test_failed_resolve_names_its_depth(policies):
 
 @NEEDS_TRACEFS
 def test_raw_syscalls_tracepoint(policies):
-    text = document("""
+    getpriority = NUMBERS["getpriority"]
+    text = document(f"""
 tracepoints:
 - subsystem: raw_syscalls
   event: sys_enter
   args:
-  - {index: 4, type: syscall64}
-  - {index: 5}
+  - {{index: 4, type: syscall64}}
+  - {{index: 5}}
   selectors:
   - matchArgs:
-    - {index: 4, operator: InMap, values: ["140"]}
+    - {{index: 4, operator: InMap, values: ["{getpriority}"]}}
 """)
     (record,) = records(policies, text, lambda: os.getpriority(os.PRIO_PGRP, 0))
     number, arguments = record.args
-    assert number == values.Syscall(140)
+    assert number == values.Syscall(getpriority)
     assert arguments[:2] == (os.PRIO_PGRP, 0)
     assert len(arguments) == 6
 

@@ -6,11 +6,11 @@ two dispatcher programs are written as instructions, there is nothing to compile
 
 from __future__ import annotations
 
+import platform
 import struct
 from dataclasses import dataclass, field
 
 from collector.bpf import links, programs
-from collector.bpf.btf import Btf
 from collector.bpf.links import Link
 from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
@@ -18,6 +18,9 @@ from collector.errors import ProbeError
 from collector.policies.maps import SYSCALL_LEVELS, SYSCALLS_MAX
 
 _U32 = struct.Struct("<I")
+# Of the call's number in struct pt_regs: orig_ax, and syscallno, which has four bytes and stands
+# before four that nothing sets (arch/*/include/asm/ptrace.h).
+_NUMBER_OFFSET = {"x86_64": 120, "aarch64": 280}[platform.machine()]
 
 
 def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -29,16 +32,16 @@ def enter_program(array: int, levels: int) -> bytes:
     return _program([_instruction(0x79, 7, 1, 8)], array, levels)  # r7 = ctx[1]
 
 
-def exit_program(array: int, levels: int, number_offset: int) -> bytes:
+def exit_program(array: int, levels: int) -> bytes:
     """Return the instructions: the number is in the saved registers, ctx[0]."""
     number = [
-        _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + number_offset
-        _instruction(0x07, 3, value=number_offset),
+        _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + its offset
+        _instruction(0x07, 3, value=_NUMBER_OFFSET),
         _instruction(0xBF, 1, 10),  # r1 = stack - 8
         _instruction(0x07, 1, value=-8),
-        _instruction(0xB7, 2, value=8),
-        _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 8, r3)
-        _instruction(0x79, 7, 10, -8),
+        _instruction(0xB7, 2, value=4),
+        _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 4, r3)
+        _instruction(0x61, 7, 10, -8),
     ]
     return _program(number, array, levels)
 
@@ -84,7 +87,6 @@ class Dispatcher:
     exit: BpfMap
     level_map: BpfMap
     levels: memoryview  # its value: highest used level plus 1, of each system call
-    number_offset: int = 120  # of the call's number in struct pt_regs: orig_ax on x86
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
 
@@ -131,10 +133,7 @@ class Dispatcher:
 
     def _attach(self, *, at_return: bool) -> None:
         if at_return:
-            name, code = (
-                "sys_exit",
-                exit_program(self.exit.fd, self.level_map.fd, self.number_offset),
-            )
+            name, code = "sys_exit", exit_program(self.exit.fd, self.level_map.fd)
         else:
             name, code = "sys_enter", enter_program(self.entry.fd, self.level_map.fd)
         program = programs.load(ProgramSpec(f"on_{name}", Kind.RAW_TRACEPOINT, code))
@@ -145,11 +144,3 @@ class Dispatcher:
             program, link = self._attached.pop(at_return)
             link.close()
             program.close()
-
-
-def number_offset(btf: Btf) -> int:
-    """Return where struct pt_regs has the system call's number; raise `BtfError`."""
-    for member in ("orig_ax", "syscallno"):
-        if btf.has_name(member):
-            return btf.struct_member("struct pt_regs", member).offset
-    return btf.struct_member("struct pt_regs", "orig_ax").offset

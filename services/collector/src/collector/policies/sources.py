@@ -100,7 +100,8 @@ def syscall_register(position: int, frame: Frame) -> str:
 def _syscall_number(source: plan.SyscallNumber, frame: Frame) -> str:
     if frame.mechanism is Mechanism.SYS_ENTER:
         return "ctx[1]"
-    return f"SAVED_REGISTER({frame.saved_registers()}, REG_SYSCALL_NUMBER)"
+    # Four bytes on arm64, where nothing sets the next four.
+    return f"(u64)(s64)(s32)SAVED_REGISTER({frame.saved_registers()}, REG_SYSCALL_NUMBER)"
 
 
 def _returned(source: plan.ReturnedValue, frame: Frame) -> str:
