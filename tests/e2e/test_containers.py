@@ -458,6 +458,45 @@ def test_collector_behind_the_socket_proxy_knows_containers_and_can_do_nothing_e
         stack.down()
 
 
+POLICY = """\
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata:
+  name: files
+spec:
+  kprobes:
+  - call: sys_openat
+    args:
+    - {{index: 0, type: int}}
+    - {{index: 1, type: string}}
+    selectors:
+    - matchArgs:
+      - {{index: 1, operator: Equal, values: ["{path}"]}}
+"""
+
+
+def test_policy_that_is_put_into_the_folder_is_loaded(tmp_path):
+    """With the collector's four capabilities."""
+    (tmp_path / "policies").mkdir()
+    opened = tmp_path / "opened"
+    opened.write_text("1")
+    environment = {"TETRA_POLICIES_DIR": str(tmp_path / "policies")}
+    stack = Stack("compose.yaml", "compose.policies.yaml", **environment)
+    try:
+        stack.up()
+        (tmp_path / "policies" / "files.yaml").write_text(POLICY.format(path=opened))
+        with running_cli("getevents", "-o", "compact", "--policy-names", "files") as client:
+
+            def seen():
+                subprocess.run(["cat", opened], check=True, stdout=subprocess.DEVNULL)
+                return list(client.lines)
+
+            (line, *_) = wait_until(seen, 60, lambda: f"{client.errors} {stack.logs('collector')}")
+        assert re.fullmatch(rf"📬\ufe0f openat  \S+ /usr/bin/cat {opened}", line)
+    finally:
+        stack.down()
+
+
 def stream_leader(stack):
     """Return the service that leads the stream of events, once all three nodes follow."""
     for service in ("nats", "nats-2", "nats-3"):  # the leader alone knows how far the others are
