@@ -96,6 +96,29 @@ def test_batch_from_before_the_beginning_is_not_a_duplicate():
     assert follow(batch(5, 101), batch(6, 1))[0] == [0, 0]
 
 
+def test_overlap_counts_its_events_and_moves_the_end():
+    batches = [batch(1, 1), batch(2, 10), batch(3, 1), batch(4, 20), batch(5, 15, 5)]
+    assert follow(*batches) == ([0, 1, 10, 0, 5], [], [])
+
+
+def test_batch_that_reaches_beyond_a_hole_is_a_duplicate():
+    assert follow(batch(1, 1), batch(2, 21), batch(3, 15))[0] == [0, 0, 10]
+
+
+def test_damage_that_lasts_longer_does_not_explain_a_hole():
+    continuity = Continuity()
+    continuity.check(batch(1, 1))
+    continuity.note_damage(2, 9, at_second(11), at_second(41))
+    continuity.check(batch(3, 21))
+    assert continuity.notices.take()[1][-1].cause == Gap.CAUSE_MISSING_SEQUENCE
+
+
+def test_next_collector_is_one_gap():
+    later = [batch(n, 10 * n - 9, probes_start_ns=at_second(12)) for n in (2, 3)]
+    _, _, [gap] = follow(batch(1, 1), *later)
+    assert gap.cause == Gap.CAUSE_COLLECTOR_DOWN
+
+
 def test_losses_are_the_difference_of_the_counters():
     first, second = batch(1, 1, lost={"ring": 3}), batch(2, 11, lost={"ring": 5, "spool": 1})
     _, [loss], gaps = follow(first, second, batch(3, 21, lost={"ring": 5, "spool": 1}))
