@@ -86,11 +86,8 @@ def test_a_background_job_outlives_its_shell(plain):
 
 
 def test_kernel_threads_and_the_first_process_have_the_kernel_as_parent(plain):
-    for event in plain.bootstrap:
-        told = event.process_exec
-        if told.process.pid.value == 1:
-            assert told.parent.binary == "<kernel>"
-            assert told.parent.pid.value == 0
-            break
+    started = [event.process_exec for event in plain.bootstrap]
+    first = only([one for one in started if one.process.pid.value == 1])
+    assert (first.parent.binary, first.parent.pid.value) == ("<kernel>", 0)
     kthreadd = plain.table.living(2)
     assert plain.table.parent_of(kthreadd).image.binary == "<kernel>"

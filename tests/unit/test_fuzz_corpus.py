@@ -1,4 +1,4 @@
-"""What fuzzing found worth keeping holds, with no fuzzer: `make fuzz` adds to it."""
+"""The inputs that fuzzing kept pass their checks; `make fuzz` adds to them."""
 
 import importlib
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from fuzz import inputs
 
@@ -29,7 +30,7 @@ def test_kept_inputs_hold(name):
 
 
 @pytest.mark.parametrize("name", inputs.TARGETS)
-def test_a_mutation_is_an_input_that_holds(name):
+def test_mutated_inputs_hold(name):
     target = importlib.import_module(f"fuzz.targets.{name}")
     changed = set()
     for seed in range(50):
@@ -70,29 +71,35 @@ class Agreeable(int):
     __hash__ = int.__hash__
 
 
-# Target, and what is broken in the code that it checks.
+# Target, what is broken in the code that it checks, and how the target fails then.
 BREAKAGES = [
-    ("records", "collector.records.text.utf8", lambda raw: raw.decode(errors="surrogateescape")),
-    ("ring", "collector.bpf.ring._HEADER", 0),
-    ("spool", "collector.delivery.spool._MAX_INT64", 1 << 80),
-    ("spool", "collector.delivery.spool.Spool._torn", lambda spool, segment, offset: None),
-    ("spool", "collector.delivery.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable())),
-    ("table", "collector.recovery.state._has_image", lambda saved: True),
-    ("batches", "gateway.batch.without_malformed", lambda payloads, *_: payloads),
-    ("batches", "gateway.batch._MAX_UINT64", 1 << 80),
-    ("requests", "eventfilters.fields.labels.FilterError", KeyError),
-    ("rendered", "cli.renderers.lifecycle.visible", str),
-    ("rendered", "cli.renderers.template.visible", str),
-    ("rendered", "cli.process_tree.visible", str),
-    ("policies", "tracingpolicy.reading.values.whole_number", int),
-    ("policies", "tracingpolicy.reading.filters.kind_of", lambda argument: argument.type),
-    ("rendered", "eventjson.times._second", lambda seconds: str(EPOCH + timedelta(0, seconds))),
-]
+    ("records", "collector.records.text.utf8", lambda raw: raw.decode(errors="surrogateescape"),
+     UnicodeEncodeError),
+    ("ring", "collector.bpf.ring._HEADER", 0, AssertionError),
+    ("spool", "collector.delivery.spool._MAX_INT64", 1 << 80, AssertionError),
+    ("spool", "collector.delivery.spool.Spool._torn", lambda spool, segment, offset: None,
+     AssertionError),
+    ("spool", "collector.delivery.spool.zlib", SimpleNamespace(crc32=lambda data: Agreeable()),
+     AssertionError),
+    ("table", "collector.recovery.state._has_image", lambda saved: True, DecodeError),
+    ("batches", "gateway.batch.without_malformed", lambda payloads, *_: payloads, DecodeError),
+    ("batches", "gateway.batch._MAX_UINT64", 1 << 80, ValueError),
+    ("requests", "eventfilters.fields.labels.FilterError", KeyError, KeyError),
+    ("rendered", "cli.renderers.lifecycle.visible", str, AssertionError),
+    ("rendered", "cli.renderers.template.visible", str, AssertionError),
+    ("rendered", "cli.process_tree.visible", str, AssertionError),
+    ("policies", "tracingpolicy.reading.values.whole_number", int, ValueError),
+    ("policies", "tracingpolicy.reading.filters.kind_of", lambda argument: argument.type,
+     AttributeError),
+    ("rendered", "eventjson.times._second", lambda seconds: str(EPOCH + timedelta(0, seconds)),
+     OverflowError),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "place", "broken"), BREAKAGES)
-def test_kept_inputs_find_what_is_broken(name, place, broken, monkeypatch):
+@pytest.mark.parametrize(("name", "place", "broken", "failure"), BREAKAGES)
+def test_kept_inputs_find_what_is_broken(name, place, broken, failure, monkeypatch):
     target = importlib.import_module(f"fuzz.targets.{name}")
     monkeypatch.setattr(place, broken)
-    with pytest.raises(Exception):  # noqa: B017, PT011 - each breaks in its own way
+    with pytest.raises(failure) as caught:
         replay(target, name)
+    assert caught.type is failure
