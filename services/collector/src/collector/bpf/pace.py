@@ -14,7 +14,7 @@ PAUSE_S = 0.003
 PAUSE_PER_RECORD_S = 0.0001
 PAUSE_MAX_S = 0.040
 # CPU pressure at which pauses begin to grow, and at which they are as long as they may be.
-CALM, BUSY = 0.25, 0.60
+CALM, BUSY = 0.35, 0.70
 # The part of the ring that may fill in a pause, at the rate before it. At a quarter the kernel side
 # wakes the reader (bpf/lib/ring.h).
 FILL = 1 / 8
