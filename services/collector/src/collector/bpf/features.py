@@ -8,14 +8,17 @@ moment, which costs up to 0.1 s.
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collector.bpf import links, programs
+from collector.bpf import links, maps, programs
 from collector.bpf.btf import Btf, BtfKind
 from collector.bpf.links import Uprobe
+from collector.bpf.maps import MapSpec, MapType
 from collector.bpf.programs import BOUND_BY_BTF, Kind, ProgramSpec, attach_name
-from collector.errors import AttachError, VerifierError
+from collector.errors import AttachError, ProbeError, VerifierError
 
 # r0 = 0; exit
 _RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
@@ -30,6 +33,13 @@ _ATTACHED = _UPROBES | {
 }  # fmt: skip
 # Run from the same trampoline as fentry: arm64 before v6.4 or so loads them and refuses to attach.
 _LIKE_FENTRY = frozenset({Kind.FEXIT, Kind.FMOD_RET, Kind.LSM})
+
+
+def _mark(fd: int) -> bytes:
+    """Return a program that stores 1 in the array ``fd``."""
+    # r1 = address of the first value; *(u64 *)r1 = 1
+    address = bytes.fromhex("18210000") + fd.to_bytes(4, "little") + bytes(8)
+    return address + bytes.fromhex("7a01000001000000") + _RETURN_0
 
 
 @dataclass(slots=True)
@@ -70,7 +80,26 @@ class Features:
             return error.reason
         finally:
             program.close()
-        return self.why_not(Kind.FENTRY) if kind in _LIKE_FENTRY else ""
+        if kind in _LIKE_FENTRY and (reason := self.why_not(Kind.FENTRY)):
+            return reason
+        return self._why_lsm_never_runs() if kind is Kind.LSM else ""
+
+    def _why_lsm_never_runs(self) -> str:
+        """Return why LSM programs do not run; they load and attach without the module as well.
+
+        Hooks call it only if CONFIG_LSM or lsm= has "bpf" (security/bpf/hooks.c, DEFINE_LSM).
+        """
+        try:
+            with (
+                closing(maps.create(MapSpec("seen", MapType.ARRAY, 4, 8, 1))) as seen,
+                closing(programs.load(self._spec(Kind.LSM, _mark(seen.fd)))) as program,
+                closing(links.attach(program, _TARGETS[Kind.LSM])),
+            ):
+                os.close(os.open(os.devnull, os.O_RDONLY))
+                ran = any(seen.lookup(bytes(4)) or b"")
+        except ProbeError as error:
+            return str(error)
+        return "" if ran else 'BPF is no active security module: boot with "bpf" in lsm='
 
     def _spec(self, kind: Kind, instructions: bytes, sleepable: bool = False) -> ProgramSpec:
         number = 0
