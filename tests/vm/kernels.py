@@ -10,14 +10,13 @@ _TOO_BIG = ("test_twenty_thousand_at_once_are_told_or_their_loss_is",)
 # test` runs them.
 _LONG = (
     "test_check_policy",
+    "test_objects",
+    "test_offsets_are_the_compilers",
+    "test_two_hundred_that_ran_before_end_with_their_names",
     "test_a_thousand_lives_two_at_a_time",
     "test_any_arguments",
     "test_any_directory_and_name",
     "test_types_that_are_a_little_off",
-    "test_object_of_another_kernel_or_setting_is_not_used",
-    "test_damaged_and_truncated_objects_are_made_again",
-    "test_collectors_that_start_together_share_one_folder",
-    "test_no_compiler_in_the_collectors_memory_whether_cached_or_not",
     "test_many_policies_are_compiled_side_by_side",
     "test_numbers[",  # not test_numbers_of_a_program
     "test_every_namespace_can_be_compared",
@@ -29,8 +28,6 @@ _COMPILING = (
     "test_another_kernels_types_where_the_kernel_has_its_own",
     "test_incomplete_pins_are_not_used",
     "test_everything_enabled_is_kept_too",
-    "test_objects",
-    "test_offsets_are_the_compilers",
     "test_policies_agree",
     "test_policies_any",
     "test_policies_processes",
