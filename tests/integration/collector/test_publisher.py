@@ -228,7 +228,7 @@ async def test_full_spool_drops_the_oldest_and_reports_how_many(collector, gatew
     async with outage(nats_server):
         for start in range(11, 20_011, 500):
             one.publish(range(start, start + 500), size=1000)
-            await eventually(lambda: one.publisher.waiting_in_memory < 3000)
+            await eventually(lambda: one.publisher.waiting_in_memory < 1500)
         await eventually(lambda: not one.publisher._events)
         assert one.publisher.spool.size_bytes <= 8 << 20
     await one.done()

@@ -275,7 +275,8 @@ class Publisher:
             async with self._disk.lock:
                 if not self._events:
                     break
-                first, self._moving = self._index(), first_record(self._events)
+                large = self._bytes > self.memory_bytes * SPILL_ABOVE / 2
+                first, self._moving = self._index(), first_record(self._events, large=large)
                 for _ in self._moving:
                     self._events.popleft()
                 data = body(self.loss().SerializeToString(), self._moving)

@@ -12,6 +12,7 @@ from wire.write import message, tag, varint
 
 BATCH_MAX_EVENTS = 5000
 RECORD_BYTES = 512 << 10
+LARGE = 4  # times as much in a record when memory is short
 # Memory of an event besides its bytes: the object's header, its place in the queue, what the
 # allocator rounds up. Measured: 46 bytes, each of 131,000 events.
 EVENT_EXTRA_BYTES = 48
@@ -33,13 +34,17 @@ def memory_of(events: Sequence[bytes]) -> int:
     return sum(map(len, events)) + len(events) * EVENT_EXTRA_BYTES
 
 
-def first_record(events: Iterable[bytes]) -> list[bytes]:
-    """Return the first of ``events``, as many as go into one record on disk."""
+def first_record(events: Iterable[bytes], *, large: bool = False) -> list[bytes]:
+    """Return the first of ``events``, as many as go into one record on disk.
+
+    ``large``: memory is short, and each record costs a sync.
+    """
+    most = LARGE if large else 1
     part, size = list[bytes](), 0
     for event in events:
         size += len(event)
         part.append(event)
-        if size > RECORD_BYTES or len(part) == BATCH_MAX_EVENTS:
+        if size > RECORD_BYTES * most or len(part) == BATCH_MAX_EVENTS * most:
             break
     return part
 
