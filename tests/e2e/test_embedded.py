@@ -293,7 +293,12 @@ def test_full_disk_stops_nothing_for_good(small_disk):
 
 @pytest.mark.kernel
 def test_stream_larger_than_the_disk_is_refused_at_once(small_disk):
-    environment = {"TETRA_STATE_DIR": str(small_disk), "TETRA_STREAM_MAX_BYTES": str(1 << 30)}
+    environment = {
+        "TETRA_STATE_DIR": str(small_disk),
+        "TETRA_STREAM_MAX_BYTES": str(1 << 30),
+        "TETRA_LISTEN_ADDRESS": f"localhost:{free_port()}",
+        "TETRA_NATS_PORT": str(free_port()),
+    }
     assert "TETRA_STREAM_MAX_BYTES is 1.0 GiB" in refuse(environment)
 
 
