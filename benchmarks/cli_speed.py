@@ -34,7 +34,7 @@ START_NS = 1_767_225_600_000_000_000
 
 
 def life(number: int) -> tuple[GetEventsResponse, GetEventsResponse]:
-    """Return exec and exit of one short process, with all that a collector tells of it."""
+    """Return exec and exit of one short process, as a collector reports it."""
     started, ended = GetEventsResponse(node_name="bench"), GetEventsResponse(node_name="bench")
     started.time.FromNanoseconds(START_NS + number * 1_000_003)
     ended.time.FromNanoseconds(START_NS + number * 1_000_003 + 700_001)
@@ -71,7 +71,7 @@ def batches(count: int) -> list[bytes]:
 
 
 def serve(count: int, ready: Connection) -> None:
-    """Serve ``count`` events to whoever asks, in a process of its own."""
+    """Serve ``count`` events to any client, in a process of its own."""
     responses = batches(count)
     empty = StreamEventsResponse().SerializeToString()
 
@@ -121,7 +121,7 @@ def measure(arguments: Sequence[str]) -> Run:
 
 
 def resident_peak_mb(pid: int) -> float:
-    """Return a running process's peak; what wait() tells of it includes ours before the exec."""
+    """Return a running process's peak; what wait() reports includes ours before the exec."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -147,8 +147,8 @@ def main() -> None:
     two.add_argument("--bytes", type=int, default=0, help="of each stream")
     two.add_argument("--seconds", type=float, default=0)
     args = parser.parse_args()
-    told = asyncio.run(publish(args) if args.side == "publish" else read(args))
-    print(json.dumps(told), flush=True)
+    figures = asyncio.run(publish(args) if args.side == "publish" else read(args))
+    print(json.dumps(figures), flush=True)
     sys.stdout.flush()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.gateway import feed, publish, recorded, told
+from benchmarks.gateway import feed, publish, recorded, report_of
 from benchmarks.harness import Report, services
 
 NODES = (20, 50, 100, 200)
@@ -33,7 +33,7 @@ def run(report: Report, quick: bool) -> None:
             took_s = time.monotonic() - start
             spent = {name: value - before[name] for name, value in running.cpu().items()}
             behind = running.metrics("gateway0")["tetra_gateway_client_lag_messages"]
-            told(reader)
+            report_of(reader)
             total = sum(spent.values()) / sent["events"] * 1e6
             costs[nodes] = total
             report.add(f"{nodes} nodes: NATS", spent["nats"] / took_s, "cores")
@@ -53,7 +53,7 @@ def run(report: Report, quick: bool) -> None:
                 running.start_gateway()
             publish(running, events, count, nodes=20)
             streams = 2 * GATEWAYS[-1]
-            read = told(
+            read = report_of(
                 feed(
                     "read", "--address", ",".join(running.addresses), "--past", "--streams", streams
                 )

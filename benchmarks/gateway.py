@@ -32,7 +32,7 @@ def feed(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def told(process: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, float]:
+def report_of(process: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, float]:
     """Return what it measured."""
     out, _ = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, out
@@ -43,7 +43,7 @@ def told(process: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, fl
 def publish(running: Services, events: Path, count: int, **options: object) -> dict[str, float]:
     """Put ``count`` events on the bus."""
     flags = [word for k, v in options.items() for word in (f"--{k.replace('_', '-')}", v)]
-    return told(
+    return report_of(
         feed("publish", "--events", events, "--nats", running.nats_url, "--count", count, *flags)
     )
 
@@ -68,11 +68,11 @@ def run(report: Report, quick: bool) -> None:
             rates = []
             for _ in range(rounds):
                 reader = feed("read", "--address", address, "--past", *flags)
-                rates.append(count / told(reader)["seconds"])
+                rates.append(count / report_of(reader)["seconds"])
             report.add(name, rates, "events/s", (">=", wanted))
         for streams in (1, 10, 50) if quick else (1, 10, 50, 200):
             before, start = cpu_s(pid), time.monotonic()
-            told(feed("read", "--address", address, "--past", "--streams", streams))
+            report_of(feed("read", "--address", address, "--past", "--streams", streams))
             seconds = time.monotonic() - start
             report.add(
                 f"own API, {streams} streams together", streams * count / seconds, "events/s"
@@ -107,7 +107,7 @@ def _public(
             assert reader.stdout
             reader.stdout.readline()  # open
             publish(running, events, count)
-            rates.append(count / told(reader)["seconds"])
+            rates.append(count / report_of(reader)["seconds"])
         report.add(name, rates, "events/s", (">=", 15_000) if not flags else None)
 
 
@@ -122,5 +122,5 @@ def _fifty(report: Report, running: Services, events: Path, seconds: int) -> Non
     before, start = cpu_s(pid), time.monotonic()
     publish(running, events, 2000 * seconds, per_batch=100, per_second=2000)
     share = (cpu_s(pid) - before) / (time.monotonic() - start)
-    told(reader)
+    report_of(reader)
     report.add("50 streams of 2,000 events/s, own API", share, "cores", ("<=", 1.0))

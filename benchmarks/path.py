@@ -98,7 +98,7 @@ def batches(events: list[bytes]) -> list[Batch]:
 
 
 def run(report: Report, quick: bool) -> None:
-    """Time each step by itself."""
+    """Time each step alone."""
     lives = 2000 if quick else 10_000
     report.begin("path", f"CPU an event, from the records of {lives:,} real lives; {ROUNDS} rounds")
     need_root()
@@ -160,12 +160,12 @@ def run(report: Report, quick: bool) -> None:
             asyncio.run(match())
 
         report.add(f"gateway: filter {name}", per_event(run_match, count), "us")
-    told = [GetEventsResponse.FromString(event) for event in events]
+    parsed = [GetEventsResponse.FromString(event) for event in events]
     out = io.StringIO()
 
     def render(renderer: LifecycleRenderer | JsonRenderer) -> None:
         out.seek(0)
-        out.write(renderer.render(told))
+        out.write(renderer.render(parsed))
 
     for name, renderer in (("lifecycle", LifecycleRenderer()), ("json", JsonRenderer())):
         report.add(f"cli: {name}", per_event(partial(render, renderer), count), "us")

@@ -16,10 +16,10 @@ def number(value: float) -> str:
 
 def main() -> None:
     """Print one table a section."""
-    told = json.loads(Path(sys.argv[1]).read_text())
-    print(f"Linux {told['kernel']}, {told['cores']} cores, Python {told['python']}, {told['time']}")
+    run = json.loads(Path(sys.argv[1]).read_text())
+    print(f"Linux {run['kernel']}, {run['cores']} cores, Python {run['python']}, {run['time']}")
     section = None
-    for figure in told["figures"]:
+    for figure in run["figures"]:
         if figure["section"] != section:
             section = figure["section"]
             print(f"\n### {section}\n\n| what | median | least .. most | wanted | |")

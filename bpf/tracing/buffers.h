@@ -88,7 +88,7 @@ static __always_inline s32 write_iovec(struct scratch *s, u32 type, u32 position
 		at &= TEXT_MAX - 1;
 		if (at + len > BUFFER_MAX)
 			break;
-		/* Entries point into the program, whoever made the array. */
+		/* Entries point into the program, not into the copied array. */
 		if (len && bpf_probe_read_user(*text + at, len, (void *)entry.base)) {
 			write_error(s, type, position, ERROR_BUFFER, 2);
 			return -1;

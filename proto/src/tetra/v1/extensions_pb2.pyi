@@ -35,7 +35,7 @@ class ContainerInfo(_message.Message):
     image: _builtins.str
     """Image reference as given to the engine, such as "debian:trixie-slim"."""
     runtime: _builtins.str
-    """Engine that told us: "docker"."""
+    """Engine that knows the container: "docker"."""
     def __init__(
         self,
         *,

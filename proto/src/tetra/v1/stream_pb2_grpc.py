@@ -51,7 +51,7 @@ class EventStreamServicer:
 
     def StreamEvents(self, request, context):
         """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
-        without a cursor only reports progress. The first cursor tells a client where it is connected.
+        without a cursor only reports progress. The first cursor is the position at which a client is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

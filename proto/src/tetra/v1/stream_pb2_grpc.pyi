@@ -35,7 +35,7 @@ class EventStreamStub:
     def __new__(cls, channel: _aio.Channel) -> EventStreamAsyncStub: ...
     StreamEvents: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]
     """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
-    without a cursor only reports progress. The first cursor tells a client where it is connected.
+    without a cursor only reports progress. The first cursor is the position at which a client is connected.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]
     """Every node that the gateway heard from."""
@@ -45,7 +45,7 @@ class EventStreamAsyncStub(EventStreamStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamEvents: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
-    without a cursor only reports progress. The first cursor tells a client where it is connected.
+    without a cursor only reports progress. The first cursor is the position at which a client is connected.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Every node that the gateway heard from."""
@@ -58,7 +58,7 @@ class EventStreamServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamEventsResponse], _abc.AsyncIterator[_stream_pb2.StreamEventsResponse]]:
         """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
-        without a cursor only reports progress. The first cursor tells a client where it is connected.
+        without a cursor only reports progress. The first cursor is the position at which a client is connected.
         """
 
     @_abc_1.abstractmethod

@@ -17,7 +17,7 @@ from tetragon.tetragon_pb2 import Process
 
 _LENGTHS = 64  # room for lengths and tags that change with the contents
 _PASSES = 64
-_WORTHWHILE = 8  # a part of less than this fraction of the excess is not cut by itself
+_WORTHWHILE = 8  # a part of less than this fraction of the excess is not cut alone
 _MARK = "truncArgs"
 # Without these an event cannot be attributed.
 _KEPT = frozenset(("node_name", "exec_id", "parent_exec_id", "flags"))

@@ -59,7 +59,7 @@ def _stat(proc: Path) -> tuple[int, int, int]:
 
 
 def start_and_args(root: Path, pid: int) -> tuple[int, int] | None:
-    """Return (start in ns, arg_start) of a living process, or None: what tells images apart."""
+    """Return (start in ns, arg_start) of a living process, or None. They identify an image."""
     try:
         _, start, arg_start = _stat(root / str(pid))
     except (OSError, ValueError, IndexError):

@@ -54,7 +54,7 @@ class Image:
     environment: tuple[tuple[str, str], ...] = ()
     namespaces: Namespaces | None = None
     credentials: Credentials | None = None
-    arg_start: int = 0  # address of the arguments: with the pid it tells images apart in /proc
+    arg_start: int = 0  # address of the arguments: with the pid it identifies an image in /proc
     saved: bytes = b""  # serialized by an earlier collector, in place of the fields above
 
 
