@@ -26,6 +26,8 @@ _EMULATED = (*_TOO_BIG, *_LONG)
 # architecture is about: calls, functions, registers, programs.
 _COMPILING = (
     "test_another_kernels_types_where_the_kernel_has_its_own",
+    "test_types_of_another_kernel",
+    "test_nothing_is_lost_in_a_storm_with_long_pauses_and_a_small_ring",  # 71 s
     "test_incomplete_pins_are_not_used",
     "test_everything_enabled_is_kept_too",
     "test_policies_agree",
