@@ -42,6 +42,8 @@ MANY_SYSCALLS = 20
 REGISTERS = 6  # that pass arguments in C and that a probe can read
 _SYSCALL_REGISTERS = 6
 _VOID = 0
+# Functions that call an LSM hook with the same arguments under another name (security/security.c).
+_SECURITY = {"bprm_check_security": "security_bprm_check"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +322,7 @@ def plan_lsm(checker: Checker, hook: Lsm) -> tuple[tuple[PlannedHook, ...], Hook
     args = plan_arguments(checker, hook, signature_of(function))
     hashed = any(action.ima_hash for one in hook.selectors for action in one.actions)
     pairs: list[tuple[Mechanism, Mechanism | None]] = [(_M.LSM, None)]
-    security = checker.host.function(f"security_{hook.hook}")
+    security = checker.host.function(_SECURITY.get(hook.hook, f"security_{hook.hook}"))
     if security is not None and not hashed:
         pairs.append((_M.FMOD_RET, None))
     chosen = checker.choose(hook, pairs, f"LSM hook {hook.hook}", sleepable=hashed)
