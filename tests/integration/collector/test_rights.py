@@ -91,6 +91,7 @@ async def gateway(server):
     settings: dict[str, Any] = {
         "nats_url": server.url, "nats_user": "gateway", "listen_address": "127.0.0.1:0",
         "nats_password_file": server.passwords / "gateway/nats-password",
+        "read_without_clients": True,
     }  # fmt: skip
     running = Gateway(Settings(**settings))
     task = asyncio.create_task(running.run())
