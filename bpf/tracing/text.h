@@ -41,11 +41,14 @@ static __always_inline s32 write_string(struct scratch *s, u32 type, u32 positio
 		len = bpf_probe_read_user_str(*text, TEXT_MAX, (void *)address);
 	else
 		len = bpf_probe_read_kernel_str(*text, TEXT_MAX, (void *)address);
-	if (len <= 0) {
+	if (len < 0) {
 		write_error(s, type, position, ERROR_VALUE, 0);
 		return -1;
 	}
-	len -= 1;
+	/* An empty string counts 0 instead of 1 until "maccess: fix strncpy_from_user_nofault()
+	 * empty string handling", v6.2. */
+	if (len > 0)
+		len -= 1;
 	item_finish(s, item, type, position, 0, len);
 	return len;
 }

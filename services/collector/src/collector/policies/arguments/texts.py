@@ -39,7 +39,9 @@ class TextReader:
         read = "bpf_probe_read_user_str" if arg.planned.user_memory else "bpf_probe_read_kernel_str"
         out.add(
             f"u64 {arg.name}_head[{size // 8}] = {{}};",
-            f"{arg.name}_len = {read}({arg.name}_head, {size}, (void *){arg.name}) - 1;",
+            f"{arg.name}_len = {read}({arg.name}_head, {size}, (void *){arg.name});",
+            f"if ({arg.name}_len > 0) /* of an empty text 0 or 1, see text.h */",
+            f"\t{arg.name}_len -= 1;",
         )
         return False
 
