@@ -64,7 +64,6 @@ class _Segment:
     size_bytes: int = 0
     events: int = 0  # not popped yet
     end: int = 0  # index behind the last event
-    read_at: int = 0
     records: deque[tuple[int, int]] = field(default_factory=deque)  # offset, events; to be read
 
 
