@@ -150,8 +150,9 @@ def test_narrow_types_drop_the_upper_bits_of_a_register(policies):
             NUMBERS["close"], ctypes.c_long(0x7FFF_FFFF_8001_80FE - (1 << 63))
         )
 
-    (record,) = records(policies, text, close)
-    assert record.args == (-2, 254, -32514, 33022, -2147385090)
+    wanted = (-2, 254, -32514, 33022, -2147385090)
+    # The child closes descriptors of its own too.
+    assert [one.args for one in records(policies, text, close)].count(wanted) == 1
 
 
 def test_bad_address_fails_one_argument(policies):

@@ -69,7 +69,8 @@ class Host:
 
     def __post_init__(self) -> None:
         self.syscalls = SyscallTable.of(self.machine)
-        mounted = (one for one in self.tracefs_places if (one / "events").is_dir())
+        # os.path: without rights the folder of tracefs cannot be entered, and counts as absent.
+        mounted = (one for one in self.tracefs_places if os.path.isdir(one / "events"))
         self.tracefs = next(mounted, None)
 
     @classmethod
