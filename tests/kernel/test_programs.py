@@ -114,7 +114,9 @@ def test_kind_runs_from_an_object(kind, features, btf, code, probed):
         number = btf.find(attach_name(kind, target), wanted)
     plan = ProgramPlan("count", kind, target, number)
     built = decode(encode(assemble([COUNTS], [plan], code)))
-    if features.why_not(kind):
+    if reason := features.why_not(kind):
+        if kind is Kind.LSM and "never" in reason:
+            pytest.skip(reason)  # it loads and attaches, and the kernel does not run it
         assert_refused(built)
         return
     loaded = load_object(built)
