@@ -85,6 +85,10 @@ class Collector:
         self._process.send_signal(number)
         await asyncio.wait_for(self._process.wait(), 30)
 
+    @property
+    def process(self):
+        return self._process
+
     def told(self, what):
         return self.log.read_text().count(f'"event": "{what}"')
 
