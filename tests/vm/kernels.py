@@ -23,8 +23,8 @@ _LONG = (
     "test_policies_any",  # compiles and verifies many documents: several minutes
 )
 _EMULATED = (*_TOO_BIG, *_LONG)
-# Emulated arm64 takes several seconds to compile one policy. What is left there hooks what the
-# architecture is about: calls, functions, registers, programs.
+# Emulated arm64 takes several seconds to compile one policy. What remains are system calls, kinds of
+# programs, and process life.
 _COMPILING = (
     "test_another_kernels_types_where_the_kernel_has_its_own",
     "test_types_of_another_kernel",
@@ -32,7 +32,11 @@ _COMPILING = (
     "test_incomplete_pins_are_not_used",
     "test_everything_enabled_is_kept_too",
     "test_policies_agree",
+    "test_policies_arguments",
+    "test_policies_functions",
     "test_policies_processes",
+    "test_policies_selectors",
+    "test_policy_events",
     "test_rate_limit",
     "test_policy_manager",
 )
