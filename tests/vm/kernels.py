@@ -23,8 +23,8 @@ _LONG = (
     "test_policies_any",  # compiles and verifies many documents: several minutes
 )
 _EMULATED = (*_TOO_BIG, *_LONG)
-# Emulated arm64 takes several seconds to compile one policy. What remains are system calls, kinds of
-# programs, and process life.
+# Emulated arm64 takes several seconds to compile one policy. What remains are system calls, kinds
+# of programs, and process life.
 _COMPILING = (
     "test_another_kernels_types_where_the_kernel_has_its_own",
     "test_types_of_another_kernel",
