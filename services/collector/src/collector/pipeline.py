@@ -109,8 +109,8 @@ class Pipeline:
         events: list[bytes] = []
         while self._held:
             count, record, moment, until_s = self._held[0]
-            ready = count.ready is None or count.ready(record)
-            if not (ready or all_of_them or now_s >= until_s):
+            due = all_of_them or now_s >= until_s or count.ready is None
+            if not (due or (count.ready is not None and count.ready(record))):
                 break
             self._held.popleft()
             event = count.handle(record, moment)

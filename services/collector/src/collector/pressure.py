@@ -100,7 +100,7 @@ def _open(path: Path) -> int | None:
 
 
 def _read(fd: int | None) -> bytes:
-    """Return the file's content as it is now; nothing where the kernel refuses it (``psi=0``)."""
+    """Return the file's current content; nothing where the kernel refuses it (``psi=0``)."""
     with contextlib.suppress(OSError):
         return os.pread(fd, _READ_BYTES, 0) if fd is not None else b""
     return b""

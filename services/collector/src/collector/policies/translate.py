@@ -74,7 +74,7 @@ class Generated:
 class Translation:
     """The C text of a policy."""
 
-    text: str  # as it is compiled
+    text: str  # what the compiler gets
     shown: str  # without the headers: what a user reads
     programs: tuple[Generated, ...]
     maps: tuple[str, ...]  # names in the order of their numbers, the shared ones first
