@@ -26,7 +26,7 @@ from collector.processes.procfs import host_namespaces, read_all
 from collector.processes.table import ProcessTable
 from collector.running import Bootstrap
 from collector.sensors.registry import Parts, sensors
-from gateway.batch import Batch
+from eventstream.batch import Batch
 from gateway.selection import Selection
 from tetra.v1.bus_pb2 import EventBatch
 from tetragon.events_pb2 import EventType, Filter, GetEventsResponse

@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import eventfilters
 from bus.subjects import events_subject
+from eventstream import encoded
+from eventstream.batch import Batch
+from eventstream.history import History
 from fuzz.inputs import flipped, join
 from fuzz.messages import changed
-from gateway import wire
-from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.feed import Feed
 from gateway.fleet import Fleet
-from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.selection import Selection
 from gateway.settings import Settings
@@ -125,11 +125,11 @@ async def _read(feed: Feed, count: int) -> None:
         assert 0 <= twice <= len(batch.payloads)
         good = [payload for payload in batch.payloads if payload]
         assert len(good) + len(batch.malformed) == len(batch.payloads)
-        response = StreamEventsResponse.FromString(wire.splice_events(good))
+        response = StreamEventsResponse.FromString(encoded.splice_events(good))
         assert len(response.events) == len(good)
         for payload, event in zip(good, response.events, strict=True):
-            assert wire.event_type(payload) >= 0
-            assert wire.event_time_ns(payload) == _time_ns(event) or not _is_plain(payload)
+            assert encoded.event_type(payload) >= 0
+            assert encoded.event_time_ns(payload) == _time_ns(event) or not _is_plain(payload)
         async for part in Selection(frozenset(), _filters).select(batch, twice):
             for _, payload in part:
                 GetEventsResponse.FromString(payload)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.history import CHUNK_BATCHES
+from eventstream.history import CHUNK_BATCHES
 from support.feeder import exec_event
 from tetra.v1 import stream_pb2
 from tetragon import events_pb2

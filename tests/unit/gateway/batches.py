@@ -1,6 +1,6 @@
 """Batches as NATS stores them, made by hand."""
 
-from gateway.batch import Batch
+from eventstream.batch import Batch
 from tetra.v1 import bus_pb2, node_pb2
 from tetragon import events_pb2
 

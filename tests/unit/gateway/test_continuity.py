@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.continuity import Continuity
-from gateway.notices import Window
+from eventstream.continuity import Continuity
+from eventstream.notices import Window
 from tetra.v1 import stream_pb2
 from unit.gateway.batches import SECOND_NS, START_NS, batch
 

@@ -7,11 +7,11 @@ import asyncio
 
 import pytest
 
+from eventstream.copies import Damage
+from eventstream.errors import BusError
+from eventstream.history import Bounds, Fetched
 from gateway.broadcaster import Broadcaster
-from gateway.copies import Damage
-from gateway.errors import BusError
 from gateway.feed import Feed
-from gateway.history import Bounds, Fetched
 from gateway.turn import TURN_S, Turn
 from support.waiting import eventually
 from tetra.v1 import stream_pb2

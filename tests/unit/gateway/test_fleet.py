@@ -2,8 +2,8 @@
 
 import pytest
 
+from eventstream.batch import Batch
 from gateway import fleet as fleet_module
-from gateway.batch import Batch
 from gateway.fleet import GONE_AFTER_S, STALLED_AFTER_S, Fleet
 from support.feeder import BOOT_ID, START_NS, exec_event
 from tetra.v1 import bus_pb2

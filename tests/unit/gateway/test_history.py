@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.history import decode, time_ns
+from eventstream.history import decode, time_ns
 from tetra.v1 import bus_pb2
 from unit.gateway.batches import SECOND_NS, event
 

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
-from gateway.batch import Batch
+from eventstream.batch import Batch
 
 # The newest batches keep what was parsed from them, which is several times as large as they are.
 WARM_BATCHES = 32

@@ -4,7 +4,8 @@ ServiceError (chassis: one line on stderr, exit code)
 ├── ListenError     the address cannot be listened on
 └── SecurityError   certificates, tokens or the address itself do not fit together
 RequestError        a client's request is refused: gRPC status and text
-BusError            NATS or the stream cannot answer now
+
+`eventstream.errors.BusError` becomes a refusal, too: UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -30,10 +31,3 @@ class RequestError(Exception):
     ) -> None:
         super().__init__(message)
         self.code = code
-
-
-class BusError(RequestError):
-    """NATS or the stream cannot answer now."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, grpc.StatusCode.UNAVAILABLE)

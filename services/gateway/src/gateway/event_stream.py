@@ -6,8 +6,9 @@ from typing import Any
 
 import grpc
 
-from gateway import rights, wire
-from gateway.errors import BusError
+from eventstream import encoded
+from eventstream.errors import BusError
+from gateway import rights
 from gateway.fleet import Fleet
 from gateway.plan import Planner
 from gateway.sender import Reporter, Sender
@@ -32,7 +33,7 @@ class EventStream:
             ),
             "ListNodes": grpc.unary_unary_rpc_method_handler(
                 refusing(self.list_nodes, stream_pb2.ListNodesRequest),
-                response_serializer=wire.serialize,
+                response_serializer=encoded.serialize,
             ),
         }
         return [grpc.method_handlers_generic_handler(NAME, methods)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from gateway.batch import Batch
+from eventstream.batch import Batch
+from eventstream.continuity import Continuity
+from eventstream.copies import Damage
+from eventstream.errors import BusError
+from eventstream.history import History
+from eventstream.notices import EVER, Window
 from gateway.broadcaster import Behind, Broadcaster
-from gateway.continuity import Continuity
-from gateway.copies import Damage
-from gateway.errors import BusError
-from gateway.history import History
-from gateway.notices import EVER, Window
 from gateway.turn import Turn
 from tetra.v1 import stream_pb2
 

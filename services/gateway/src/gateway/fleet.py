@@ -13,9 +13,9 @@ from nats.errors import Error
 from nats.js.errors import APIError
 
 from bus import control, subjects
-from gateway.batch import Batch, without_malformed
-from gateway.errors import BusError
-from gateway.history import decode
+from eventstream.batch import Batch, without_malformed
+from eventstream.errors import BusError
+from eventstream.history import decode
 from tetra.v1 import bus_pb2, node_pb2
 
 POLL_S = 4.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from gateway import wire
-from gateway.batch import Batch
-from gateway.continuity import Continuity
-from gateway.history import History
+from eventstream import encoded
+from eventstream.batch import Batch
+from eventstream.continuity import Continuity
+from eventstream.history import History
 from gateway.selection import Selection
 
 # Called with the messages that were read and those that are to be read at most.
@@ -120,7 +120,7 @@ async def _passing(
     indexes = await selection.passing(batch, skip)
     if until_ns is None:
         return indexes
-    return [n for n in indexes if wire.event_time_ns(batch.payloads[n]) <= until_ns]
+    return [n for n in indexes if encoded.event_time_ns(batch.payloads[n]) <= until_ns]
 
 
 def add_range(ranges: Ranges, first: int, last: int) -> Ranges:

@@ -13,13 +13,13 @@ from bus import connection
 from chassis import lifetime
 from chassis.http import HttpServer
 from chassis.settings import load
+from eventstream.batch import Batch
+from eventstream.history import History
 from gateway import health, listen
-from gateway.batch import Batch
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
 from gateway.errors import ListenError
 from gateway.fleet import Fleet
-from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.server import Server
 from gateway.settings import Settings

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway import health, wire
-from gateway.batch import Batch
+from eventstream import encoded
+from eventstream.batch import Batch
+from gateway import health
 from gateway.fleet import Fleet
 from gateway.streams import Streams
 from gateway.version import VERSION
@@ -37,7 +38,9 @@ class Metrics(Collector):
                 self._events[tag >> 3] += count
             else:
                 self._rare.update(
-                    wire.event_type(payload) for payload in batch.payloads if payload[:1] >= b"\x80"
+                    encoded.event_type(payload)
+                    for payload in batch.payloads
+                    if payload[:1] >= b"\x80"
                 )
 
     def collect(self) -> Iterator[Metric]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from eventstream.notices import EVER, Window
 from gateway.errors import RequestError
 from gateway.feed import Feed
 from gateway.fleet import Fleet, Snapshot
 from gateway.last import Report, find_last, find_last_in_order
-from gateway.notices import EVER, Window
 from gateway.selection import Selection
 from gateway.streams import Streams
 from tetra.v1 import stream_pb2

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import eventfilters
 from eventfilters import Budget, Event, Filters
-from gateway.batch import Batch
+from eventstream.batch import Batch
 from gateway.turn import Turn
 from tetragon.events_pb2 import FieldFilter, Filter
 

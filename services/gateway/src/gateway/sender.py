@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from gateway import wire
-from gateway.batch import Batch
+from eventstream import encoded
+from eventstream.batch import Batch
 from gateway.plan import Plan
 from gateway.selection import Selection
 from gateway.streams import Context, Streams
@@ -115,7 +115,7 @@ class Sender:
         until_ns = self._plan.window.until_ns
         if until_ns is None or not batch.payloads or batch.stream_sequence <= self._plan.counted:
             return False
-        return wire.event_time_ns(batch.payloads[0]) > until_ns + GRACE_NS
+        return encoded.event_time_ns(batch.payloads[0]) > until_ns + GRACE_NS
 
     def _skip(self, batch: Batch, duplicates: int) -> int:
         skip, self._plan.skip = max(self._plan.skip, duplicates), 0
@@ -159,14 +159,14 @@ class Sender:
         since_ns, until_ns = self._plan.window
         if until_ns is not None:
             return True
-        return since_ns > 0 and wire.event_time_ns(batch.payloads[0]) < since_ns + DISORDER_NS
+        return since_ns > 0 and encoded.event_time_ns(batch.payloads[0]) < since_ns + DISORDER_NS
 
     def _is_in_time(self, payload: bytes) -> bool:
-        return self._plan.window.includes(wire.event_time_ns(payload))
+        return self._plan.window.includes(encoded.event_time_ns(payload))
 
     # ``place`` is the event's own: what is sent before it ends there.
     async def _add(self, payload: bytes, place: tuple[int, int, int]) -> None:
-        part = wire.splice_event(payload)
+        part = encoded.splice_event(payload)
         full = self._size_bytes + len(part) > MAX_RESPONSE_BYTES
         if self._count and (full or self._count >= self._max_events):
             self._cursor = place

@@ -9,7 +9,8 @@ from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from chassis import logging
-from gateway import health, rights, wire
+from eventstream import encoded
+from gateway import health, rights
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
@@ -81,7 +82,7 @@ class Sensors:
         for name, (method, request) in served.items():
             methods[name] = grpc.unary_unary_rpc_method_handler(
                 refusing(method, request),
-                response_serializer=wire.serialize,
+                response_serializer=encoded.serialize,
             )
         log_methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, why in _WHY_NOT.items():

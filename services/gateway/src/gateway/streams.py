@@ -11,10 +11,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from eventfilters import MAX_REQUEST_BYTES, CostError, FilterError
+from eventstream.errors import BusError
+from eventstream.history import History
 from gateway.broadcaster import Broadcaster
-from gateway.errors import BusError, RequestError
+from gateway.errors import RequestError
 from gateway.feed import Feed
-from gateway.history import History
 from gateway.selection import Compiler, FilteredRequest, Selection
 from gateway.subscriber import Subscriber
 from gateway.turn import Turn
@@ -153,6 +154,8 @@ def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None
             return await handler(_parse(request, kind, max_bytes), context)
         except RequestError as error:
             refusal = error
+        except BusError as error:
+            refusal = RequestError(str(error), grpc.StatusCode.UNAVAILABLE)
         except CostError as error:
             refusal = RequestError(str(error), grpc.StatusCode.RESOURCE_EXHAUSTED)
         except FilterError as error:

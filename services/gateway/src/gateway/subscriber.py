@@ -26,9 +26,9 @@ from nats.js.errors import APIError, NotFoundError
 from bus.connection import is_reflected
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from chassis.backoff import Backoff
-from gateway.batch import Batch
+from eventstream.batch import Batch
+from eventstream.history import decode, time_ns
 from gateway.broadcaster import Broadcaster
-from gateway.history import decode, time_ns
 from gateway.settings import Settings
 
 PULL_BATCHES = 512

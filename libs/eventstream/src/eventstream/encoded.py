@@ -1,4 +1,4 @@
-"""What the gateway reads from an event's bytes, and how it joins them: no event is parsed here."""
+"""What is read from an event's bytes, and how it joins them: no event is parsed here."""
 
 from __future__ import annotations
 

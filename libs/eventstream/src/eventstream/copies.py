@@ -18,7 +18,7 @@ from nats.js import api
 from nats.js.errors import APIError
 
 from bus.subjects import EVENTS_STREAM
-from gateway.errors import BusError
+from eventstream.errors import BusError
 
 # NATS chooses the server of a consumer; after so many, each of three servers has had one.
 _PLACEMENTS = 48

@@ -20,9 +20,9 @@ from nats.errors import Error
 
 from bus.connection import is_reflected
 from bus.subjects import EVENTS_STREAM, events_subject
-from gateway.batch import Batch
-from gateway.copies import Copies, Damage
-from gateway.errors import BusError
+from eventstream.batch import Batch
+from eventstream.copies import Copies, Damage
+from eventstream.errors import BusError
 
 _DIRECT_GET = f"$JS.API.DIRECT.GET.{EVENTS_STREAM}"
 _TIMEOUT_S = 5.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from gateway import wire
-from gateway.batch import Batch
-from gateway.notices import Notices
+from eventstream import encoded
+from eventstream.batch import Batch
+from eventstream.notices import Notices
 from tetra.v1 import node_pb2, stream_pb2
 
 _MAX_SERIES = 10_000  # nodes and boots remembered per stream
@@ -30,7 +30,7 @@ class _Series:
     @property
     def last_event_ns(self) -> int:
         """Time of the last event; when NATS stored it, where it has none."""
-        return wire.event_time_ns(self.last_event) or self.stored_ns
+        return encoded.event_time_ns(self.last_event) or self.stored_ns
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Continuity:
         damaged = any(
             seen.stream_sequence < at and upto < batch.stream_sequence for at, upto in self._damage
         )
-        to_ns = wire.event_time_ns(batch.payloads[0]) if batch.payloads else 0
+        to_ns = encoded.event_time_ns(batch.payloads[0]) if batch.payloads else 0
         notice = _gap(
             batch,
             stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED
@@ -151,7 +151,7 @@ class Continuity:
         }
         if not lost:
             return
-        last_ns = wire.event_time_ns(batch.payloads[-1]) if batch.payloads else 0
+        last_ns = encoded.event_time_ns(batch.payloads[-1]) if batch.payloads else 0
         notice = stream_pb2.LossNotice(
             node_name=batch.node_name,
             boot_id=batch.boot_id,
