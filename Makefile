@@ -60,7 +60,7 @@ requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRA
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
 
 bench: $(STAMP) ## measure everything beside its peers (root; BENCH=--help)
-	@$(BIN)/python -m benchmarks $(BENCH)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 screenshots: $(STAMP) ## make the pictures in docs/screenshots again
 	@$(BIN)/python scripts/screenshots

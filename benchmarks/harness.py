@@ -79,7 +79,7 @@ class Report:
         print(f"\n== {section}: {title}", flush=True)
 
     def say(self, text: str) -> None:
-        """Tell what is being done: the section lives."""
+        """Print what is being done, so that a long section is seen to run."""
         print(f"   .. {text}", flush=True)
 
     def add(

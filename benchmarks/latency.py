@@ -77,8 +77,8 @@ class Reader:
             self._at = time.monotonic()
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                told_ns = _nanoseconds(json.loads(line)["time"])
-                self.times_ms.append((now_ns - told_ns) / 1e6)
+                reported_ns = _nanoseconds(json.loads(line)["time"])
+                self.times_ms.append((now_ns - reported_ns) / 1e6)
 
     def wait_quiet(self) -> None:
         """Wait until nothing has come for a second."""

@@ -17,17 +17,13 @@ from benchmarks.harness import CACHE, TRUE, Report, need_root
 from cli.renderers.json import JsonRenderer
 from cli.renderers.lifecycle import LifecycleRenderer
 from collector.bpf import kernel, probes
-from collector.clock import wall_offset_ns
 from collector.delivery.stored import body
-from collector.events.encoder import Encoder
 from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
-from collector.processes.procfs import host_namespaces, read_all
-from collector.processes.table import ProcessTable
-from collector.running import Bootstrap
-from collector.sensors.registry import Parts, sensors
+from collector.processes.procfs import host_namespaces
 from eventstream.batch import Batch
 from gateway.selection import Selection
+from support.stages import NoMap, Stages
 from tetra.v1.bus_pb2 import EventBatch
 from tetragon.events_pb2 import EventType, Filter, GetEventsResponse
 
@@ -56,24 +52,11 @@ def record(lives: int) -> list[bytes]:
         opened.free()
 
 
-class _NoMap:
-    """In place of the kernel's process map: it holds nothing."""
-
-    def insert(self, _key: bytes, _value: bytes) -> bool:
-        return True
-
-    def delete(self, _key: bytes) -> bool:
-        return False
-
-
 def pipeline() -> Pipeline:
     """Return the collector's stages with the processes of now."""
-    enricher = Enricher(host_namespaces(PROCFS))
-    encoder = Encoder(NODE, "", enricher.host_namespaces)
-    table = ProcessTable(removed=encoder.forget)
-    bootstrap = Bootstrap(table, enricher, encoder, _NoMap(), PROCFS, wall_offset_ns())
-    bootstrap.run(read_all(PROCFS), (), time.monotonic())
-    return Pipeline(sensors(Parts(table, enricher, encoder)))
+    stages = Stages(Enricher(host_namespaces(PROCFS)), NODE)
+    stages.bootstrap(NoMap())
+    return stages.pipeline
 
 
 def per_event(step: Callable[[], object], events: int) -> list[float]:

@@ -148,10 +148,10 @@ def _probes(report: Report, lives: int) -> None:
     limits = {"on_exec": 8.0, "on_fork": 2.0, "on_exit": 2.0}
     with statistics_on():
         with whole_stack("probes", client=False) as running:
-            _told(report, running_pids(running), lives, limits)
+            _report_programs(report, running_pids(running), lives, limits)
         with peers("libbpf-tools") as others:
             children = [int(pid) for p in others for pid in _children(p.pid)]
-            _told(report, [p.pid for p in others] + children, lives, {})
+            _report_programs(report, [p.pid for p in others] + children, lives, {})
 
 
 def running_pids(running: Services) -> list[int]:
@@ -163,7 +163,7 @@ def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def _told(report: Report, pids: list[int], lives: int, limits: dict[str, float]) -> None:
+def _report_programs(report: Report, pids: list[int], lives: int, limits: dict[str, float]) -> None:
     before = _programs(pids)
     storm(lives)
     for name, (spent_ns, runs) in sorted(_programs(pids).items()):

@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Return 0 if every mark was told once or rightly not at all."""
+    """Return 0 if every mark was reported once or is excused."""
     args = parse()
     if os.geteuid() != 0:
         print("chaos: error: needs root: probes, network namespaces, a small disk", file=sys.stderr)
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def run_outage(args: argparse.Namespace, seed: int, folder: Path) -> dict[str, object]:
-    """Take NATS away for long; return the figures."""
+    """Stop NATS for a long time; return the figures."""
     plan = outage.Plan(args.outage, args.per_second, kill=args.kill, on_disk=args.spool_bytes != 0)
     settings = {"spool_memory_bytes": plan.memory_bytes}
     if args.spool_bytes is not None:
@@ -141,46 +141,46 @@ def _run_faults(
         done.append(name)
         say(f"{number:3}/{len(names)}  {name}: {what}")
     load.wait()
-    say("load done; waiting until everything is told")
+    say("load done; waiting until every mark is reported")
     wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 180)
     dropped = stack.value("dropped_events_total")
     away = [(*span, k) for span, k in zip(stack.collector.away, killed, strict=True)]
-    if args.keep_probes:  # they saw what ran meanwhile
+    if args.keep_probes:  # the probes recorded what ran meanwhile
         away = []
     result = await_account(marks, folder / "events.json", mark, away)
     verdict = verify(stack)
     say(f"{len(done)} faults of {len(set(done))} kinds, {result.marks} marks:")
     say_rows({
         "missing": len(result.missing),
-        "told twice": len(result.twice),
-        "unseen while no collector ran": result.unseen,
-        "seen in part, by two collectors": result.poorer,
+        "reported more than once": len(result.duplicates),
+        "not seen while no collector ran": result.unseen,
+        "reported in part, by two collectors": result.partial,
         "dropped by the spool": dropped,
-        "holes in the stream": len(verdict["holes"]),
+        "gaps in the stream": len(verdict["holes"]),
     })  # fmt: skip
-    for what, numbers in (("missing", result.missing), ("twice", result.twice)):
+    for what, numbers in (("missing", result.missing), ("duplicates", result.duplicates)):
         if numbers:
             say(f"  {what}: {', '.join(map(str, numbers[:20]))}")
-    for hole in verdict["holes"]:
-        say(f"  {hole}")
+    for gap in verdict["holes"]:
+        say(f"  {gap}")
     excused = "\0" if args.keep_probes else "no collector ran"
-    holes = [hole for hole in verdict["holes"] if excused not in hole]
+    gaps = [gap for gap in verdict["holes"] if excused not in gap]
     return {
-        "passed": result.passed and not holes and not dropped,
+        "passed": result.passed and not gaps and not dropped,
         "seed": seed, "faults": len(done), "kinds": sorted(set(done)), "marks": result.marks,
-        "missing": len(result.missing), "twice": len(result.twice), "unseen": result.unseen,
-        "poorer": result.poorer, "dropped": dropped, "stream": verdict,
+        "missing": len(result.missing), "duplicates": len(result.duplicates),
+        "unseen": result.unseen, "partial": result.partial, "dropped": dropped, "stream": verdict,
     }  # fmt: skip
 
 
 def await_account(
     marks: Path, events: Path, mark: str, away: list[tuple[int, int, bool]]
 ) -> Account:
-    """Return the account when it is good, or when the client had its time to read on."""
+    """Return the account when it is good, or after two minutes for the client to catch up."""
     deadline = time.monotonic() + 120
     while True:
         result = account(marks, read_printed(events, mark), away)
-        if result.passed or result.twice or time.monotonic() > deadline:
+        if result.passed or result.duplicates or time.monotonic() > deadline:
             return result
         time.sleep(2)
 

@@ -1,4 +1,4 @@
-"""What became of every mark: told once, excused, missing or told twice."""
+"""Accounts for every mark: reported once, excused, missing or a duplicate."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Account:
 
     marks: int = 0
     missing: list[int] = field(default_factory=list)  # and nothing excuses it
-    twice: list[int] = field(default_factory=list)
-    unseen: int = 0  # started and ended while no collector ran
-    poorer: int = 0  # only one of exec and exit: the other was while no collector ran
+    duplicates: list[int] = field(default_factory=list)
+    unseen: int = 0  # processes that started and ended while no collector ran
+    partial: int = 0  # only one of exec and exit: the other was while no collector ran
 
     @property
     def passed(self) -> bool:
-        """Whether the promise holds."""
-        return self.marks > 0 and not self.missing and not self.twice
+        """Whether every mark was reported exactly once or is excused."""
+        return self.marks > 0 and not self.missing and not self.duplicates
 
 
 def read_printed(events_file: Path, mark: str) -> Printed:
-    """Return what the client printed so far."""
+    """Return the marks that the client has printed so far."""
     printed = Printed()
     with events_file.open(encoding="utf-8") as lines:
         for line in lines:
@@ -63,17 +63,17 @@ def account(marks_file: Path, printed: Printed, away: list[tuple[int, int, bool]
     for row in marks_file.read_text().splitlines():
         number, start, end = map(int, row.split())
         result.marks += 1
-        told = execs[number], exits[number]
-        if max(told) > 1:
-            result.twice.append(number)
-        elif told == (1, 1):
+        counts = execs[number], exits[number]
+        if max(counts) > 1:
+            result.duplicates.append(number)
+        elif counts == (1, 1):
             continue
         elif any(start < to and end > gone - (IN_RING_NS if killed else 0)
                  for gone, to, killed in away):  # fmt: skip
-            if told == (0, 0):
+            if counts == (0, 0):
                 result.unseen += 1
             else:
-                result.poorer += 1
+                result.partial += 1
         else:
             result.missing.append(number)
     return result

@@ -1,4 +1,4 @@
-"""A long outage of NATS under load: what waits, what memory it takes, what comes of it."""
+"""A long outage of NATS under load: spooled events, memory, and what is lost afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chaos.stream import Tally, tally
 
 # What the collector may take beside the events that it keeps: its table of processes, which grows
 # for half a minute under load, the record under way, its index of the spool.
-ASIDE_BYTES = 48 << 20
+OVERHEAD_BYTES = 48 << 20
 ENDLESS = 1 << 40
 LONGEST_S = 60.0  # beyond its time an outage waits for a spool to fill
 
@@ -34,7 +34,7 @@ class Plan:
 
 @dataclass
 class Figures:
-    """What was seen from outside."""
+    """Figures measured from outside the collector."""
 
     away_s: float = 0.0
     caught_up_s: float = 0.0  # from when NATS is back until hardly anything waits
@@ -52,7 +52,7 @@ class Figures:
 
 
 def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
-    """Take NATS away while marked processes run; return the figures and whether all is told."""
+    """Stop NATS while marked processes run; return the figures and whether all were reported."""
     stack.start()
     marks = folder / "marks.txt"
     load = run_marks(folder, marks, mark, ENDLESS, plan.per_second)
@@ -63,7 +63,7 @@ def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
     finally:
         load.terminate()
         load.wait()
-    say("load done; waiting until everything is told")
+    say("load done; waiting until every mark is reported")
     wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 300)
     figures.dropped = stack.value("dropped_events_total")
     printed, stream = _await_last(stack, folder, mark)
@@ -71,8 +71,8 @@ def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
     node: dict[str, object] = next(
         (n for n in verdict["nodes"] if n["node_name"] == stack.node), {}
     )
-    for hole in verdict["holes"]:
-        say(f"  {hole}")
+    for gap in verdict["holes"]:
+        say(f"  {gap}")
     result = account(marks, printed, figures.gone)
     return _judge(plan, figures, stream, node, result, printed)
 
@@ -84,8 +84,8 @@ def _take_away(stack: Stack, plan: Plan) -> Figures:
     start = time.monotonic()
     for service in stack.nats:
         service.end()
-    say(f"NATS is away for {plan.seconds:g} s")
-    while _goes_on(plan, figures, time.monotonic() - start):
+    say(f"NATS is down for {plan.seconds:g} s")
+    while _continues(plan, figures, time.monotonic() - start):
         figures.waiting_most = max(figures.waiting_most, stack.value("spool_events"))
         figures.memory_most = max(figures.memory_most, collector.memory_bytes("VmHWM"))
         dropped = stack.value("dropped_events_total")
@@ -103,14 +103,14 @@ def _take_away(stack: Stack, plan: Plan) -> Figures:
         service.wait_ready()
     back = time.monotonic()
     figures.away_s = back - start
-    say(f"NATS is back; {stack.value('spool_events')} events wait")
+    say(f"NATS is back; {stack.value('spool_events')} events are spooled")
     wait_for(lambda: stack.value("spool_events") < plan.per_second, "caught up", 600)
     figures.caught_up_s = time.monotonic() - back
     figures.memory_most = max(figures.memory_most, collector.memory_bytes("VmHWM"))
     return figures
 
 
-def _goes_on(plan: Plan, figures: Figures, away_s: float) -> bool:
+def _continues(plan: Plan, figures: Figures, away_s: float) -> bool:
     waits = plan.kill and not figures.gone
     return away_s < plan.seconds + (LONGEST_S if waits else 0)
 
@@ -141,37 +141,37 @@ def _judge(
 ) -> dict[str, object]:
     """``node``: what `tetra verify` says of it."""
     checks = {
-        "every mark told once, or lost with its number": not result.twice
+        "every mark reported once, or counted as lost": not result.duplicates
         and (stream.missing > 0 or not result.missing),
         "the client printed what the stream has, in its order": _agree(printed, stream),
         "the stream is in order": stream.in_order,
-        "verify tells what is missing": (
+        "verify reports what is missing": (
             (node.get("missing"), node.get("twice")) == (stream.missing, 0)
         ),
-        # A killed collector's last count may be younger than what it could still tell.
+        # A killed collector's last count may be younger than what it could still report.
         "the collector counted what is missing": plan.kill or figures.dropped == stream.missing,
-        "and told it": plan.kill or node.get("lost") == stream.missing,
+        "and reported the count": plan.kill or node.get("lost") == stream.missing,
         # In memory alone the batch under way is the oldest, and what goes then is behind it.
-        "what is lost is the oldest": _stretches(result) <= (1 if plan.on_disk else 2),
-        "memory within its setting": figures.memory_more <= plan.memory_bytes + ASIDE_BYTES,
+        "the oldest events are lost": _stretches(result) <= (1 if plan.on_disk else 2),
+        "memory within its setting": figures.memory_more <= plan.memory_bytes + OVERHEAD_BYTES,
     }
     if plan.kill:
         checks["the killed collector's spool was full"] = figures.dropped_killed > 0
     rows: dict[str, object] = {
-        "NATS away, s": round(figures.away_s, 1),
+        "NATS down, s": round(figures.away_s, 1),
         "caught up within, s": round(figures.caught_up_s, 1),
-        "events waiting, most": figures.waiting_most,
+        "events spooled, at most": figures.waiting_most,
         "memory before, MB": figures.memory_before >> 20,
-        "memory most, MB": figures.memory_most >> 20,
+        "memory at most, MB": figures.memory_most >> 20,
         "memory for events by setting, MB": plan.memory_bytes >> 20,
         "marks": result.marks,
         "marks missing": len(result.missing),
-        "marks told twice": len(result.twice),
-        "marks unseen, no collector ran": result.unseen,
-        "marks seen in part": result.poorer,
+        "marks reported more than once": len(result.duplicates),
+        "marks not seen, no collector ran": result.unseen,
+        "marks reported in part": result.partial,
         "events in the stream": stream.events,
         "events missing there, by number": stream.missing,
-        "holes": len(stream.holes),
+        "gaps": len(stream.gaps),
         "missing by tetra verify": node.get("missing"),
         "lost by tetra verify": node.get("lost"),
         "dropped by the collector's count": figures.dropped,

@@ -1,4 +1,4 @@
-"""What a run tells, and what ``tetra verify`` says of the stream."""
+"""Output of a run, and what ``tetra verify`` reports about the stream."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def say_rows(rows: Mapping[str, object]) -> None:
 
 
 def verify(stack: Stack) -> dict[str, Any]:
-    """Let `tetra verify` account for the stream."""
+    """Return what `tetra verify` reports about the stream."""
     command = [str(BIN / "tetra"), "verify", "-o", "json", "--server-address", stack.addresses]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode not in (0, 3):
         return {"holes": [done.stderr.strip()], "nodes": []}
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    verdict: dict[str, Any] = json.loads(done.stdout)
+    return verdict

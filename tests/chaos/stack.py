@@ -50,13 +50,13 @@ class Service:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
-    # Times of the boot clock between which it did not serve, as far as one can tell from outside.
+    # Spans of the boot clock in which it did not serve, as seen from outside.
     away: list[tuple[int, int]] = field(default_factory=list)
     _gone_ns: int = 0
 
     @property
     def log(self) -> Path:
-        """What it wrote, over all its lives."""
+        """Its output, over all its starts."""
         return self.folder / f"{self.name}.log"
 
     def spawn(self) -> None:
@@ -74,7 +74,7 @@ class Service:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until it serves; note how long it was away."""
+        """Wait until it serves; note how long it was down."""
 
         def ready() -> bool:
             assert self.process is not None
@@ -106,12 +106,12 @@ class Service:
         return int(found[1]) << 10 if found else 0
 
     def forget_peak(self) -> None:
-        """Let VmHWM begin anew (Documentation/filesystems/proc.rst, clear_refs)."""
+        """Reset VmHWM (Documentation/filesystems/proc.rst, clear_refs)."""
         assert self.process is not None
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def pause(self, going: bool) -> None:
-        """Stop it in its tracks, or let it go on."""
+        """Stop it with SIGSTOP, or continue it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT if going else signal.SIGSTOP)
 
@@ -177,7 +177,7 @@ def remove_leftovers() -> None:
 
 
 def free_subnet() -> str:
-    """Return the first three numbers of a /24 for tests of networks that nobody here has."""
+    """Return the first three numbers of a /24 for test networks, unused on this host."""
     shown = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True)
     taken = {a.get("local", "") for link in json.loads(shown.stdout) for a in link["addr_info"]}
     subnets = [f"198.{18 + n // 256}.{n % 256}" for n in range(512)]  # RFC 2544

@@ -1,4 +1,4 @@
-"""Reads the stream from NATS itself: a second account, which no gateway had a hand in."""
+"""Reads the stream from NATS directly: a second account, independent of the gateways."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ SILENCE_S = 30.0
 
 @dataclass
 class Tally:
-    """What the stream has of one node."""
+    """Counts of one node's events in the stream."""
 
     events: int = 0
-    holes: list[int] = field(default_factory=list)  # events missing between two that are there
-    back: int = 0  # batches that begin before the one ahead of them ended
+    gaps: list[int] = field(default_factory=list)  # events missing between two that are there
+    overlaps: int = 0  # batches that begin before the end of the batch before them
     execs: list[int] = field(default_factory=list)  # numbers of the marks, as they come
     exits: list[int] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
         """Events that the numbers say are missing."""
-        return sum(self.holes)
+        return sum(self.gaps)
 
     @property
     def in_order(self) -> bool:
         """Whether numbers only rise, and so do the marks, which ran one after the other."""
-        return not self.back and all(
+        return not self.overlaps and all(
             all(a < b for a, b in itertools.pairwise(marks)) for marks in (self.execs, self.exits)
         )
 
@@ -52,8 +52,8 @@ async def _tally(url: str, node: str, mark: str) -> Tally:
         batch = EventBatch.FromString(data)
         first = batch.first_sequence
         if last and first > last + 1:
-            result.holes.append(first - last - 1)
-        result.back += first <= last
+            result.gaps.append(first - last - 1)
+        result.overlaps += first <= last
         last = first + len(batch.events) - 1
         result.events += len(batch.events)
         for kind, number in _marks(batch, mark):

@@ -89,7 +89,7 @@ def run_in_container(marker):
     return full_id
 
 
-def test_first_event_comes_soon_after_up(started):
+def test_first_event_arrives_soon_after_up(started):
     assert started[1] < FIRST_EVENT_WITHIN_S
 
 
@@ -281,7 +281,7 @@ def test_collector_names_the_capability_it_lacks(missing):
         assert state["ExitCode"] == 2
 
 
-def test_collector_without_btf_says_what_is_missing():
+def test_collector_without_btf_names_what_is_missing():
     hidden = "/sys/kernel/btf"
     with failing("tetra-collector", hidden, **collector_options()) as (complaints, state):
         (line,) = complaints
@@ -293,7 +293,7 @@ def test_collector_without_btf_says_what_is_missing():
 WRONG_PASSWORD = {"TETRA_NATS_URL": "nats://nats:4222", "TETRA_NATS_PASSWORD": "wrong"}
 
 
-def test_collector_with_a_wrong_password_says_so_and_is_unhealthy(stack):
+def test_collector_with_a_wrong_password_reports_it_and_is_unhealthy(stack):
     wrong = collector_options(
         network_mode=f"{PROJECT}_default", env={**WRONG_PASSWORD, "TETRA_NATS_USER": "collector"}
     )
@@ -427,7 +427,7 @@ print(engine.getresponse().status)
 """
 
 
-def test_collector_behind_the_socket_proxy_knows_containers_and_can_do_nothing_else():
+def test_socket_proxy_allows_only_the_calls_of_the_collector():
     stack = Stack("compose.yaml", "compose.socket-proxy.yaml")
     try:
         stack.up()

@@ -211,7 +211,7 @@ def test_fork_bomb_is_shown_completely_and_all_services_survive(launch, tmp_path
 
 
 @pytest.mark.kernel
-def test_killed_launcher_takes_everything_along(launch):
+def test_killed_launcher_ends_its_children(launch):
     launch.wait_for("^  stop  +Ctrl-C$")
     programs = launch.program_ids()
     os.kill(launch.pid_of("tetra-embedded"), signal.SIGKILL)
@@ -231,7 +231,7 @@ def wait_until_shown(launch):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("service", ["nats-server", "tetra-gateway", "tetra-collector"])
-def test_dead_service_is_started_again_and_a_line_says_so(launch, service):
+def test_dead_service_is_restarted_with_a_line(launch, service):
     launch.wait_for("^  stop  +Ctrl-C$")
     killed = launch.pid_of(service)
     os.kill(killed, signal.SIGKILL)
@@ -261,7 +261,7 @@ def fill(path):
 
 @pytest.mark.kernel
 @pytest.mark.timeout(240)
-def test_full_disk_stops_nothing_for_good(small_disk):
+def test_full_disk_stops_nothing_permanently(small_disk):
     launch = Launch(small_disk / "state")
     try:
         launch.wait_for("^disk +the event stream is limited to 349 MiB: .*TETRA_STREAM_MAX_BYTES")
@@ -339,7 +339,7 @@ def test_port_in_use_is_one_line_that_names_the_holder(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
-def test_without_rights_is_one_line_that_says_sudo(tmp_path):
+def test_without_rights_one_line_names_sudo(tmp_path):
     refused = refuse(
         {"TETRA_STATE_DIR": str(tmp_path)}, ["setpriv", "--reuid=65534", "--clear-groups"]
     )

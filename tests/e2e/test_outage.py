@@ -1,4 +1,4 @@
-"""NATS is away until the collector's spool is full; then the collector is killed.
+"""NATS is down until the collector's spool is full; then the collector is killed.
 
 ``make chaos CHAOS='--outage 300 --kill --spool-bytes 67108864'`` is the same at full length.
 """
@@ -17,7 +17,7 @@ PADDING = "x" * 1000  # in the arguments of each process: the spool is full in s
 
 
 @pytest.mark.timeout(300)
-def test_a_collector_that_is_killed_with_a_full_spool_tells_every_event_once_or_missing(tmp_path):
+def test_collector_killed_with_a_full_spool_reports_every_event_once_or_as_lost(tmp_path):
     stack = Stack(tmp_path, 1, tmp_path / "state", spool_disk_bytes=SPOOL_BYTES)
     try:
         mark = f"outage-{os.getpid()}-{PADDING}"

@@ -104,7 +104,7 @@ def test_a_policy_file_is_loaded_replaced_and_removed(launch, folder, tmp_path):
     refused = until_listed(launch, lambda one: one.error)
     assert "files.yaml:15:19: " in refused.error
     assert refused.enabled
-    until_shown(launch, second)  # the revision before goes on
+    until_shown(launch, second)  # the revision before stays loaded
 
     (folder / "files.yaml").unlink()
     wait_until(lambda: not listed(launch), 60, launch.text)
@@ -141,7 +141,7 @@ def test_policies_outlive_the_collector(launch, folder, tmp_path):
     wait_until(shown_again, 60, launch.text)
 
 
-def test_a_policy_that_is_wrong_is_refused_before_anything_starts(tmp_path):
+def test_an_invalid_policy_is_rejected_before_the_start(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text(DOCUMENT.replace("sys_openat", "sys_openit"))
     command = [BIN / "tetra-embedded", "--state-dir", tmp_path / "state", "--tracing-policy", file]

@@ -19,7 +19,7 @@ examples:
   make fuzz FUZZ="--try tests/fuzz/corpus/spool/0123456789abcdef-broke"
   make fuzz FUZZ="--minimize"                      keep what covers something, drop the rest
 
-Inputs that cover something new are kept in .cache/fuzz/ and go on from there the next time; those
+Inputs that cover something new are kept in .cache/fuzz/ and are the start of the next run; those
 of tests/fuzz/corpus/ are in git, and `make test` replays them. An input that breaks something is
 written there at once, and its traceback shown.
 """

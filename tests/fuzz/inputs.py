@@ -69,7 +69,7 @@ def kept(name: str) -> list[Path]:
 
 
 def keep(name: str, data: bytes, *, broke: bool = False) -> Path:
-    """Keep an input; its name is the hash of it, and tells whether it ``broke`` something."""
+    """Keep an input; its name is its hash, with a mark if it ``broke`` something."""
     folder = CORPUS / name
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha1(data, usedforsecurity=False).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A new kind of event is an addition: this module alone takes one from a record to a client.
+"""A new kind of event is an addition: this module adds one, from the record to the client.
 
 The kind is made up: a process raised an alarm. All that it needs is here, in the order in which
 data passes: record, decode, handle, event, and its forms in the outputs. docs/extending.md explains

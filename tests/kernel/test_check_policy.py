@@ -40,7 +40,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_good_documents_show_their_hooks(files):
+def test_valid_documents_list_their_hooks(files):
     done = check(files / "good.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{files}/good.yaml: policy files: ")

@@ -1,4 +1,4 @@
-"""Who is whose: parents that leave, exec while children live, pids that come back."""
+"""Parents and children: parents that exit or exec while children run, reused pids."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.kernel
 def test_an_orphan_that_execs_has_its_new_parent(plain, lives):
     pid, (middle, orphan), events = plain.run(lives, "orphan-exec")
     reaper = only(execs_of(events, pid)).process
-    told = only(execs_of(events, orphan))
-    assert told.process.arguments == "adopted"
-    assert told.process.flags == "execve clone"
-    assert told.parent == reaper
-    assert told.process.parent_exec_id == reaper.exec_id
+    reported = only(execs_of(events, orphan))
+    assert reported.process.arguments == "adopted"
+    assert reported.process.flags == "execve clone"
+    assert reported.parent == reaper
+    assert reported.process.parent_exec_id == reaper.exec_id
     assert only(exits_of(events, orphan)).parent == reaper
     assert only(exits_of(events, middle)).parent == reaper
 
@@ -35,25 +35,25 @@ def test_a_child_keeps_the_image_that_forked_it(plain, lives):
     assert only(exits_of(events, pid)).process == after.process
 
 
-def test_a_pid_that_comes_back_is_another_process(plain, lives):
-    for _ in range(5):  # the pid may be taken by somebody else meanwhile
+def test_a_reused_pid_is_another_process(plain, lives):
+    for _ in range(5):  # the pid may be taken by another process meanwhile
         pid, (twice,), events = plain.run(lives, "reuse")
         if execs_of(events, twice):
             break
     first, second = exits_of(events, twice)
-    told = only(execs_of(events, twice)).process
+    reported = only(execs_of(events, twice)).process
     assert (first.status, second.status) == (3, 0)
     assert first.process.arguments == "reuse"
-    assert second.process == told
-    assert (told.binary, told.arguments, told.flags) == (TRUE, "again", "execve clone")
-    assert decoded(first.process.exec_id)[2] == decoded(told.exec_id)[2] == twice
-    assert decoded(first.process.exec_id)[1] < decoded(told.exec_id)[1]
+    assert second.process == reported
+    assert (reported.binary, reported.arguments, reported.flags) == (TRUE, "again", "execve clone")
+    assert decoded(first.process.exec_id)[2] == decoded(reported.exec_id)[2] == twice
+    assert decoded(first.process.exec_id)[1] < decoded(reported.exec_id)[1]
     parent = only(execs_of(events, pid)).process
     assert first.parent == second.parent == parent
 
 
 def test_pids_that_wrap_around(plain):
-    """The kernel is told to go on counting just below its largest pid."""
+    """Set the kernel's next pid just below the largest."""
     last = Path("/proc/sys/kernel/ns_last_pid")
     largest = int(Path("/proc/sys/kernel/pid_max").read_text())
     for _ in range(5):  # others start processes, too
@@ -64,10 +64,10 @@ def test_pids_that_wrap_around(plain):
     turn = next(n for n in range(1, 30) if pids[n] < pids[n - 1])
     assert turn > 0
     for n, pid in enumerate(pids):
-        told = execs_of(plain.events, pid)[-1]
-        assert (told.process.binary, told.process.arguments) == (TRUE, f"{n}")
-        assert told.parent.pid.value == os.getpid()
-        assert exits_of(plain.events, pid)[-1].process == told.process
+        reported = execs_of(plain.events, pid)[-1]
+        assert (reported.process.binary, reported.process.arguments) == (TRUE, f"{n}")
+        assert reported.parent.pid.value == os.getpid()
+        assert exits_of(plain.events, pid)[-1].process == reported.process
     names = [execs_of(plain.events, pid)[-1].process.exec_id for pid in pids]
     assert len(set(names)) == 30
 

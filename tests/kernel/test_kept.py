@@ -1,4 +1,4 @@
-"""Probes that outlive whoever attached them, on this kernel."""
+"""Kept probes outlive the collector that attached them, on this kernel."""
 
 import asyncio
 import subprocess
@@ -52,14 +52,14 @@ def test_pinned_probes_outlive_their_process(headers, bpf_file_system):
     probes_.free()
     pins.close()
 
-    subprocess.run([TRUE, "while-nobody-looks"], check=True)
+    subprocess.run([TRUE, "while-no-collector-runs"], check=True)
     next_pins = Pins(bpf_file_system / "tetra", "a.node", build)
     next_pins.lock(make=True)
     assert next_pins.take(8, RING_BYTES) is None
     kept = next_pins.take(7, RING_BYTES)
     assert kept.ring.position == position
     assert set(kept.hooks) == {"sched_process_fork", "sched_process_exec", "sched_process_exit"}
-    assert reported(kept.ring, "while-nobody-looks")
+    assert reported(kept.ring, "while-no-collector-runs")
     assert kept.processes.lookup((1).to_bytes(4, "little")) is None  # older than the probes
 
     assert len(next_pins.remove()) == 1

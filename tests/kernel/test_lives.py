@@ -30,10 +30,10 @@ def only(items):
     return items[0]
 
 
-def test_an_exec_is_told_whole(plain, tmp_path):
+def test_an_exec_has_every_field(plain, tmp_path):
     pid, _, events = plain.run(TRUE, "one", "two words", "", cwd=tmp_path)
-    told = only(execs_of(events, pid))
-    process = told.process
+    reported = only(execs_of(events, pid))
+    process = reported.process
     assert decoded(process.exec_id)[0::2] == (NODE, pid)
     assert process.pid.value == process.tid.value == pid
     assert process.uid.value == 0
@@ -46,15 +46,15 @@ def test_an_exec_is_told_whole(plain, tmp_path):
     assert process.HasField("in_init_tree")
     assert process.refcnt == 0
     assert process.user_name == "root"
-    assert told.parent.pid.value == os.getpid()
-    assert process.parent_exec_id == told.parent.exec_id
+    assert reported.parent.pid.value == os.getpid()
+    assert process.parent_exec_id == reported.parent.exec_id
     assert not process.HasField("cap")
     assert not process.HasField("ns")
     assert not process.HasField("user")
     assert not process.argv
     ended = only(exits_of(events, pid))
     assert ended.process == process
-    assert ended.parent == told.parent
+    assert ended.parent == reported.parent
     assert (ended.signal, ended.status) == ("", 0)
     assert ended.time.ToNanoseconds() > process.start_time.ToNanoseconds()
 
@@ -70,7 +70,7 @@ def test_times_are_those_of_the_calendar(plain):
 
 
 @pytest.mark.parametrize(("code", "status"), [("0", 0), ("7", 7), ("255", 255)])
-def test_exit_status_is_told(plain, code, status):
+def test_exit_status_is_reported(plain, code, status):
     pid, _, events = plain.run("/bin/sh", "-c", f"exit {code}")
     ended = only(exits_of(events, pid))
     assert (ended.status, ended.signal) == (status, "")
@@ -85,13 +85,13 @@ def test_exit_status_is_told(plain, code, status):
         (34, ""),
     ],
 )
-def test_signal_is_told_by_name(plain, lives, number, name):
+def test_signal_is_reported_by_name(plain, lives, number, name):
     pid, _, events = plain.run(lives, "signal", str(int(number)))
     ended = only(exits_of(events, pid))
     assert (ended.status, ended.signal) == (0, name)
 
 
-def test_a_failed_exec_tells_nothing(plain, lives):
+def test_a_failed_exec_is_not_reported(plain, lives):
     pid, _, events = plain.run(lives, "no-exec")
     assert only(execs_of(events, pid)).process.binary == lives
     assert only(exits_of(events, pid)).status == 8
@@ -115,12 +115,12 @@ def test_a_fork_without_exec_ends_as_its_parent(plain, lives):
 
 def test_vfork_and_exec(plain, lives):
     pid, (child,), events = plain.run(lives, "vfork")
-    told = only(execs_of(events, child))
-    assert (told.process.binary, told.process.arguments) == (TRUE, "vforked")
-    assert told.parent.exec_id == only(execs_of(events, pid)).process.exec_id
+    reported = only(execs_of(events, child))
+    assert (reported.process.binary, reported.process.arguments) == (TRUE, "vforked")
+    assert reported.parent.exec_id == only(execs_of(events, pid)).process.exec_id
 
 
-def test_each_exec_of_a_chain_has_the_one_before_as_parent(plain, lives):
+def test_each_exec_of_a_chain_has_the_previous_one_as_parent(plain, lives):
     pid, _, events = plain.run(lives, "chain")
     first, second, third = execs_of(events, pid)
     assert first.process.flags == "execve clone"
@@ -143,9 +143,9 @@ def test_an_orphan_keeps_its_parent(plain, lives):
 
 def test_a_clone_with_the_same_parent_is_a_sibling(plain, lives):
     pid, (sibling,), events = plain.run(lives, "clone-parent")
-    told = only(execs_of(events, sibling))
-    assert told.parent.pid.value == os.getpid()
-    assert told.process.arguments == "sibling"
+    reported = only(execs_of(events, sibling))
+    assert reported.parent.pid.value == os.getpid()
+    assert reported.process.arguments == "sibling"
     assert only(execs_of(events, pid)).process.pid.value == pid
 
 
@@ -160,7 +160,7 @@ def test_the_last_thread_ends_the_process_once(plain, lives, life, status):
         assert ended.process.tid.value == pid
 
 
-def test_an_exec_from_another_thread_is_the_leaders(plain, lives):
+def test_an_exec_from_another_thread_belongs_to_the_leader(plain, lives):
     pid, _, events = plain.run(lives, "thread-exec")
     first, second = execs_of(events, pid)
     assert second.process.arguments == "from-thread"
@@ -174,7 +174,7 @@ def test_a_fork_from_a_thread_has_the_process_as_parent(plain, lives):
     assert only(execs_of(events, child)).parent.pid.value == pid
 
 
-def test_a_shebang_script_is_told_by_its_own_name(plain, tmp_path):
+def test_a_shebang_script_is_reported_by_its_own_path(plain, tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh -e\nexit 0\n")
     script.chmod(0o755)
@@ -197,7 +197,7 @@ def test_bytes_that_are_not_text(plain):
 
 
 @pytest.mark.parametrize("size", [1, 900, 5000, 120_000])
-def test_long_arguments_come_whole(full, size):
+def test_long_arguments_are_not_cut(full, size):
     many = ["y" * 1000] * 3 if size < 100_000 else ["z" * 130_000] * 15
     pid, _, events = full.run(TRUE, "x" * size, *many)
     process = only(execs_of(events, pid)).process
@@ -238,7 +238,7 @@ def test_the_root_as_directory(plain):
     assert (process.cwd, process.flags) == ("/", "execve rootcwd clone")
 
 
-def test_a_deleted_directory_says_so(plain, lives, tmp_path):
+def test_a_deleted_directory_is_marked(plain, lives, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
     pid, _, events = plain.run(lives, "deleted-cwd", str(gone))
@@ -255,7 +255,7 @@ def test_a_directory_behind_a_mount(plain, tmp_path):
     assert (process.arguments, process.cwd) == ("mounted", f"{tmp_path}/mnt/sub")
 
 
-def test_a_changed_root_is_where_paths_begin(plain, lives, tmp_path):
+def test_paths_begin_at_the_changed_root(plain, lives, tmp_path):
     busybox = tmp_path / "true"
     source = tmp_path / "true.c"
     source.write_text("int main(void) { return 0; }\n")
@@ -268,13 +268,13 @@ def test_a_changed_root_is_where_paths_begin(plain, lives, tmp_path):
 
 def test_the_first_of_a_pid_namespace_is_in_its_init_tree(plain, lives):
     _, (first,), events = plain.run(lives, "pid-namespace")
-    told = only(execs_of(events, first)).process
-    assert told.pid.value == first
-    assert told.in_init_tree.value is True
-    assert told.flags.endswith("clone inInitTree")
+    reported = only(execs_of(events, first)).process
+    assert reported.pid.value == first
+    assert reported.in_init_tree.value is True
+    assert reported.flags.endswith("clone inInitTree")
 
 
-def test_a_later_setuid_does_not_change_what_was_told(plain, lives):
+def test_a_later_setuid_does_not_change_what_was_reported(plain, lives):
     pid, _, events = plain.run(lives, "setuid")
     assert only(exits_of(events, pid)).process.uid.value == 0
 
@@ -289,31 +289,31 @@ def test_a_set_uid_binary(full, tmp_path):
         if str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
     pid, _, events = full.run("setpriv", "--reuid=1", "--clear-groups", str(copy))
-    told = execs_of(events, pid)[-1].process
-    assert told.uid.value == 0
-    assert told.process_credentials.uid.value == 1
-    assert told.process_credentials.euid.value == 0
-    assert told.binary_properties.setuid.value == 0
-    assert told.binary_properties.HasField("setuid")
-    assert list(told.binary_properties.privileges_changed) == [2]
-    assert told.refcnt == 1
+    reported = execs_of(events, pid)[-1].process
+    assert reported.uid.value == 0
+    assert reported.process_credentials.uid.value == 1
+    assert reported.process_credentials.euid.value == 0
+    assert reported.binary_properties.setuid.value == 0
+    assert reported.binary_properties.HasField("setuid")
+    assert list(reported.binary_properties.privileges_changed) == [2]
+    assert reported.refcnt == 1
     assert not only(exits_of(events, pid)).process.HasField("binary_properties")
 
 
 def test_a_file_that_no_folder_has(full, lives):
     pid, _, events = full.run(lives, "memfd")
-    told = execs_of(events, pid)[-1].process
-    assert told.arguments == "in-memory"
-    assert told.binary_properties.file.inode.number > 0
-    assert told.binary_properties.file.inode.links.value == 0
-    assert told.binary_properties.file.inode.HasField("links")
+    reported = execs_of(events, pid)[-1].process
+    assert reported.arguments == "in-memory"
+    assert reported.binary_properties.file.inode.number > 0
+    assert reported.binary_properties.file.inode.links.value == 0
+    assert reported.binary_properties.file.inode.HasField("links")
 
 
 def test_everything_on(full):
     environment = {"A": "1", "PASS": "--password=hush", "EMPTY": ""}
     pid, _, events = full.run(TRUE, "--password=hush", env=environment)
-    told = only(execs_of(events, pid))
-    process = told.process
+    reported = only(execs_of(events, pid))
+    process = reported.process
     assert process.arguments == "--password=*****"
     assert list(process.argv) == [TRUE.encode(), b"--password=*****"]
     variables = {v.Key: v.Value for v in process.environment_variables}
@@ -329,7 +329,7 @@ def test_everything_on(full):
         assert getattr(process.ns, name).inum == inode
         assert getattr(process.ns, name).is_host
     assert process.user.name == process.user_name == "root"
-    chain = [a.pid.value for a in told.ancestors]
+    chain = [a.pid.value for a in reported.ancestors]
     assert chain
     assert chain[0] == os.getppid()
     assert chain[-1] in (1, 2)
@@ -355,8 +355,8 @@ def test_a_thousand_lives_two_at_a_time(plain):
     shell = subprocess.Popen(["/bin/bash", "-c", script])
     shell.wait(timeout=240)  # emulated, on a busy machine
     plain.until_exit(shell.pid)
-    told = [e for e in plain.events if process_of(e).binary == TRUE and not is_exit(e)]
-    ours = [e for e in told if e.process_exec.parent.pid.value == shell.pid]
+    execs = [e for e in plain.events if process_of(e).binary == TRUE and not is_exit(e)]
+    ours = [e for e in execs if e.process_exec.parent.pid.value == shell.pid]
     assert sorted(process_of(e).arguments for e in ours) == sorted(
         f"{side}{n}" for side in "ab" for n in range(1, 501)
     )

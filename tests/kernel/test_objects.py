@@ -98,7 +98,7 @@ def test_other_version_of_the_compiler_compiles_again(cache, monkeypatch):
     assert opened(cache) == "cached"
 
 
-def test_damaged_and_truncated_objects_are_made_again(cache):
+def test_damaged_and_truncated_objects_are_compiled_again(cache):
     file = object_file(cache)
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:-1] + b"\xff", b""):
@@ -108,7 +108,7 @@ def test_damaged_and_truncated_objects_are_made_again(cache):
         assert opened(cache) == "cached"
 
 
-def test_object_of_other_sources_is_not_used(compiled, cache, tmp_path):
+def test_object_of_other_sources_is_ignored(compiled, cache, tmp_path):
     other = tmp_path / "bpf"
     subprocess.run(["cp", "-r", FOLDER, other], check=True)
     header = other / "lib" / "path.h"
@@ -126,7 +126,7 @@ def test_object_of_other_sources_is_not_used(compiled, cache, tmp_path):
     assert built.object != object_in(compiled)
 
 
-def test_object_of_another_kernel_or_setting_is_not_used(cache):
+def test_object_of_another_kernel_or_setting_is_ignored(cache):
     info = kernel.detect(cache)
     flags = flags_of(info)
     smaller = [flag.replace("ENTRIES=4096", "ENTRIES=2048") for flag in flags]
@@ -145,7 +145,7 @@ def is_cached(info, flags):
     return built.cached
 
 
-def test_object_that_the_verifier_refuses_is_made_again(cache):
+def test_object_that_the_verifier_rejects_is_compiled_again(cache):
     def broken(built):
         first, *rest = built.programs
         return bytecode.Object(built.maps, (first._replace(instructions=RETURN), *rest))

@@ -28,7 +28,7 @@ def open_all(*paths: str) -> None:
             os.close(os.open(path, os.O_RDONLY))
 
 
-def test_matching_call_gives_one_whole_record(policies):
+def test_matching_call_makes_one_complete_record(policies):
     with policies.loaded(syscall_plan("openat", OPENAT, ARGS, (PASSWD,))) as loaded:
         pid = in_child(lambda: open_all("/etc/passwd", "/etc/group", "/etc/passwords"))
         first, second = loaded.until(2, pid)
@@ -54,7 +54,7 @@ def test_policy_that_is_off_reports_nothing(policies):
         assert loaded.of(quiet) == []
 
 
-def test_several_policies_on_one_call_each_report_it(policies):
+def test_each_of_several_policies_on_one_call_reports_it(policies):
     plan = syscall_plan("openat", OPENAT, ARGS, (PASSWD,))
     others = [replace(plan, policy=replace(plan.policy, name=f"other-{n}")) for n in range(3)]
     with (
@@ -63,7 +63,7 @@ def test_several_policies_on_one_call_each_report_it(policies):
         policies.loaded(others[1]) as third,
     ):
         second.shared.set_mode(second.slot, ModeWord.OFF)
-        second.installed.close()  # leaves a hole in the jumps
+        second.installed.close()  # leaves an empty slot among the tail calls
         pid = in_child(lambda: open_all("/etc/passwd"))
         first.until(2, pid)
         assert len(first.of(pid)) == 2

@@ -89,7 +89,7 @@ def drained(policies):
     return found
 
 
-async def test_a_call_becomes_a_whole_event(manager, policies):
+async def test_a_call_becomes_a_complete_event(manager, policies):
     await manager.set_documents(documents(a="files /etc/pass"))
     pid = in_child(lambda: open_all("/etc/passwd", "/etc/group"))
     (record,) = records(policies, pid)
@@ -165,7 +165,7 @@ async def test_a_removed_policy_reports_nothing(manager, policies):
     assert [one.args[1] for one in records(policies, pid)] == [b"/etc/group"]
 
 
-async def test_counters_are_of_selectors_and_go_on_over_revisions(manager, policies, tmp_path):
+async def test_counters_of_selectors_continue_over_revisions(manager, policies, tmp_path):
     one, two, three = (f"{tmp_path}/{name}" for name in ("one", "two", "three"))
     await manager.set_documents(documents(a=f"files {one} {two}"))
     in_child(lambda: open_all(one, one, two, three))

@@ -34,97 +34,97 @@ def as_daemon(full, *argv):
 
 
 def test_a_plain_binary_has_no_properties(full, binary):
-    told, _ = as_daemon(full, binary)
-    assert told.uid.value == 1
-    assert not told.HasField("binary_properties")
-    assert told.refcnt == 0
-    assert not told.cap.effective
+    reported, _ = as_daemon(full, binary)
+    assert reported.uid.value == 1
+    assert not reported.HasField("binary_properties")
+    assert reported.refcnt == 0
+    assert not reported.cap.effective
 
 
 def test_set_gid(full, binary):
     os.chown(binary, 1, 0)
     binary.chmod(0o2755)
-    told, ended = as_daemon(full, binary)
-    properties = told.binary_properties
+    reported, ended = as_daemon(full, binary)
+    properties = reported.binary_properties
     assert not properties.HasField("setuid")
     assert properties.HasField("setgid")
     assert properties.setgid.value == 0
     assert list(properties.privileges_changed) == [SETGID_ROOT]
-    assert told.process_credentials.gid.value == 1
-    assert told.process_credentials.egid.value == 0
+    assert reported.process_credentials.gid.value == 1
+    assert reported.process_credentials.egid.value == 0
     assert not ended.HasField("binary_properties")
 
 
 def test_set_uid_to_another_than_root(full, binary):
     os.chown(binary, 2, 2)
     binary.chmod(0o4755)
-    told, _ = as_daemon(full, binary)
-    assert told.uid.value == 2
-    assert told.user_name == "bin"
-    assert told.binary_properties.setuid.value == 2
-    assert list(told.binary_properties.privileges_changed) == []
+    reported, _ = as_daemon(full, binary)
+    assert reported.uid.value == 2
+    assert reported.user_name == "bin"
+    assert reported.binary_properties.setuid.value == 2
+    assert list(reported.binary_properties.privileges_changed) == []
 
 
 def test_capabilities_of_the_file(full, binary):
     # struct vfs_cap_data, revision 2, effective: permitted and inheritable, low and high words.
     attribute = struct.pack("<IIIII", 0x02000001, 1 << NET_RAW, 0, 0, 0)
     os.setxattr(binary, "security.capability", attribute)
-    told, ended = as_daemon(full, binary)
-    assert told.uid.value == 1
-    assert list(told.cap.effective) == list(told.cap.permitted) == [NET_RAW]
-    assert list(told.binary_properties.privileges_changed) == [FILE_CAPS]
-    assert not told.binary_properties.HasField("setuid")
+    reported, ended = as_daemon(full, binary)
+    assert reported.uid.value == 1
+    assert list(reported.cap.effective) == list(reported.cap.permitted) == [NET_RAW]
+    assert list(reported.binary_properties.privileges_changed) == [FILE_CAPS]
+    assert not reported.binary_properties.HasField("setuid")
     assert list(ended.cap.effective) == [NET_RAW]
 
 
 def test_a_deleted_file(full, lives, binary):
     inode = binary.stat().st_ino
     pid, _, events = full.run(lives, "unlinked", str(binary))
-    told = execs_of(events, pid)[-1].process
-    assert told.arguments == "still-runs"
-    assert told.binary_properties.file.inode.number == inode
-    assert told.binary_properties.file.inode.links.value == 0
+    reported = execs_of(events, pid)[-1].process
+    assert reported.arguments == "still-runs"
+    assert reported.binary_properties.file.inode.number == inode
+    assert reported.binary_properties.file.inode.links.value == 0
 
 
 def test_ids_are_those_of_the_host_in_a_user_namespace(full):
     pid, _, events = full.run("unshare", "-U", "-r", TRUE, "inside")
-    told = execs_of(events, pid)[-1].process
-    assert told.arguments == "inside"
-    assert told.uid.value == os.getuid()
-    assert not told.ns.user.is_host
-    assert told.ns.mnt.is_host
-    assert told.user_name == ""
-    assert not told.HasField("user")
+    reported = execs_of(events, pid)[-1].process
+    assert reported.arguments == "inside"
+    assert reported.uid.value == os.getuid()
+    assert not reported.ns.user.is_host
+    assert reported.ns.mnt.is_host
+    assert reported.user_name == ""
+    assert not reported.HasField("user")
 
 
 @pytest.mark.parametrize(
     ("option", "name"),
     [("-u", "uts"), ("-i", "ipc"), ("-n", "net"), ("-m", "mnt"), ("-C", "cgroup")],
 )
-def test_a_namespace_of_its_own(full, option, name):
+def test_a_separate_namespace(full, option, name):
     pid, _, events = full.run("unshare", option, TRUE, name)
-    told = execs_of(events, pid)[-1].process
-    assert told.arguments == name
+    reported = execs_of(events, pid)[-1].process
+    assert reported.arguments == name
     inside = {kind for kind in ("uts", "ipc", "net", "mnt", "cgroup", "user", "pid")
-              if not getattr(told.ns, kind).is_host}  # fmt: skip
+              if not getattr(reported.ns, kind).is_host}  # fmt: skip
     assert inside == {name}
-    assert getattr(told.ns, name).inum
+    assert getattr(reported.ns, name).inum
 
 
-def test_the_pid_namespace_of_children_is_told_apart(full):
+def test_the_pid_namespace_of_children_is_a_field_of_its_own(full):
     pid, _, events = full.run("unshare", "-p", TRUE, "outside")
-    told = execs_of(events, pid)[-1].process
-    assert told.ns.pid.is_host
-    assert not told.ns.pid_for_children.is_host
+    reported = execs_of(events, pid)[-1].process
+    assert reported.ns.pid.is_host
+    assert not reported.ns.pid_for_children.is_host
 
 
 def test_secure_bits_are_named(full):
     pid, _, events = full.run("setpriv", "--securebits=+noroot", TRUE, "bits")
-    told = execs_of(events, pid)[-1].process
-    assert list(told.process_credentials.securebits) == [1]
+    reported = execs_of(events, pid)[-1].process
+    assert list(reported.process_credentials.securebits) == [1]
 
 
-def test_who_died_past_the_point_of_no_return_leaves_nothing_behind(full, lives, binary):
+def test_exec_that_dies_past_the_point_of_no_return_leaves_nothing_behind(full, lives, binary):
     """The kernel kills an exec that it cannot go back from; then the pid is another's."""
     image = bytearray(binary.read_bytes())
     table, entry_size, entries = (
@@ -136,13 +136,13 @@ def test_who_died_past_the_point_of_no_return_leaves_nothing_behind(full, lives,
             struct.pack_into("<Q", image, at + 16, 0x7FFF_FFFF_F000)
     binary.write_bytes(image)
     binary.chmod(0o4755)
-    for _ in range(5):  # the pid may be taken by somebody else meanwhile
+    for _ in range(5):  # the pid may be taken by another process meanwhile
         _, (twice,), events = full.run(lives, "reuse", str(binary))
         if execs_of(events, twice):
             break
     first, second = exits_of(events, twice)
     assert first.signal in ("SIGSEGV", "SIGKILL")
     assert first.process.arguments == f"reuse {binary}"
-    told = only(execs_of(events, twice)).process
-    assert second.process.arguments == told.arguments == "again"
-    assert not told.HasField("binary_properties")
+    reported = only(execs_of(events, twice)).process
+    assert second.process.arguments == reported.arguments == "again"
+    assert not reported.HasField("binary_properties")

@@ -90,7 +90,7 @@ def lost(watch):
 
 
 async def storm(watch, handled):
-    """Run short lives until all their ends are handled."""
+    """Run short-lived processes until all their exits are handled."""
     child = await asyncio.create_subprocess_exec("/bin/bash", "-c", STORM, stdin=subprocess.DEVNULL)
     while not exits_of(watch.events, child.pid) and not lost(watch):
         await handled()
@@ -108,7 +108,7 @@ async def test_nothing_is_lost_in_a_storm_with_long_pauses_and_a_small_ring(smal
     assert lost(small) == 0
 
 
-async def test_records_wake_nobody_in_a_pause(small):
+async def test_records_do_not_wake_the_reader_in_a_pause(small):
     pauses = Pauses(0.5)
     async with reading(small, pauses) as handled, asyncio.timeout(60):
         child = await asyncio.create_subprocess_exec("/bin/sh", "-c", "exec true")

@@ -37,10 +37,10 @@ def waiting(*argv):
 
 def test_identical_processes_keep_their_own_ids(plain, tmp_path):
     with waiting("/usr/bin/cat", "-") as first, waiting("/usr/bin/cat", "-") as second:
-        told = {child.pid: plain.until_exec(child.pid) for child in (first, second)}
+        reported = {child.pid: plain.until_exec(child.pid) for child in (first, second)}
         kept = {p.pid: p for p in restart(plain, tmp_path)}
         encoder = plain.stages.encoder
-        for pid, process in told.items():
+        for pid, process in reported.items():
             assert encoder.exec_id(kept[pid].key).decode() == process.exec_id
             assert type(process).FromString(encoder.process(kept[pid])) == process
 

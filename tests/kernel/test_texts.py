@@ -50,7 +50,7 @@ _BAD = "\ud800"  # stands for a run while it may grow; no decoded text holds it
 def rendered(argv: list[bytes], *, root: bool) -> str:
     """The rule of the original, written down a second time."""
     words = [as_text(word) for word in argv]
-    if root:  # no directory behind them: what is empty at the end cannot be told from nothing
+    if root:  # no directory behind them: empty arguments at the end cannot be recognized
         while words and not words[-1]:
             words.pop()
     text = ""
@@ -68,10 +68,10 @@ def rendered(argv: list[bytes], *, root: bool) -> str:
 @given(argv=st.lists(ARGUMENT, max_size=8), root=st.booleans())
 def test_any_arguments(full, argv, root):
     pid, _, events = full.run(TRUE, *argv, cwd="/" if root else "/usr")
-    told = only(execs_of(events, pid)).process
-    assert list(told.argv) == [TRUE.encode(), *argv]
-    assert told.arguments == rendered(argv, root=root)
-    assert told.cwd == ("/" if root else "/usr")
+    reported = only(execs_of(events, pid)).process
+    assert list(reported.argv) == [TRUE.encode(), *argv]
+    assert reported.arguments == rendered(argv, root=root)
+    assert reported.cwd == ("/" if root else "/usr")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -84,33 +84,33 @@ def test_any_directory_and_name(plain, tmp_path_factory, name):
     os.mkdir(folder)
     os.symlink(TRUE, folder + b"/run")
     pid, _, events = plain.run(b"./run", "x", cwd=folder)
-    told = only(execs_of(events, pid)).process
+    reported = only(execs_of(events, pid)).process
     expected = as_text(folder)
-    assert told.cwd == expected
-    assert told.binary == f"{expected}/run"
-    assert told.arguments == "x"
+    assert reported.cwd == expected
+    assert reported.binary == f"{expected}/run"
+    assert reported.arguments == "x"
 
 
 def test_no_arguments_at_all(plain, lives):
     pid, _, events = plain.run(lives, "no-argv")
-    told = execs_of(events, pid)[-1].process
-    assert (told.binary, told.arguments) == (TRUE, "")
+    reported = execs_of(events, pid)[-1].process
+    assert (reported.binary, reported.arguments) == (TRUE, "")
 
 
 def test_a_first_argument_longer_than_what_is_skipped(full):
     pid, _, events = full.run(b"n" * 5000, "rest", executable=TRUE)
-    told = only(execs_of(events, pid)).process
-    assert told.binary == TRUE
-    assert told.arguments == "n" * (5000 - 4096) + " rest"
-    assert told.argv[0] == b"n" * 5000
+    reported = only(execs_of(events, pid)).process
+    assert reported.binary == TRUE
+    assert reported.arguments == "n" * (5000 - 4096) + " rest"
+    assert reported.argv[0] == b"n" * 5000
 
 
 def test_a_name_below_an_open_folder(plain, lives):
     pid, _, events = plain.run(lives, "execveat")
-    told = execs_of(events, pid)[-1].process
-    assert told.binary.startswith("/dev/fd/")
-    assert told.binary.endswith("/true")
-    assert told.arguments == "below"
+    reported = execs_of(events, pid)[-1].process
+    assert reported.binary.startswith("/dev/fd/")
+    assert reported.binary.endswith("/true")
+    assert reported.arguments == "below"
 
 
 def test_a_script_run_by_a_script(plain, tmp_path):
@@ -119,9 +119,9 @@ def test_a_script_run_by_a_script(plain, tmp_path):
     for name in ("inner", "outer"):
         (tmp_path / name).chmod(0o755)
     pid, _, events = plain.run(tmp_path / "outer", "x")
-    told = only(execs_of(events, pid)).process
-    assert told.binary == f"{tmp_path}/outer"
-    assert told.arguments == f'{tmp_path}/inner "an argument" {tmp_path}/outer x'
+    reported = only(execs_of(events, pid)).process
+    assert reported.binary == f"{tmp_path}/outer"
+    assert reported.arguments == f'{tmp_path}/inner "an argument" {tmp_path}/outer x'
 
 
 def test_dots_in_a_relative_name_are_cleaned_and_in_an_absolute_one_kept(plain, tmp_path):
@@ -134,7 +134,7 @@ def test_dots_in_a_relative_name_are_cleaned_and_in_an_absolute_one_kept(plain, 
     assert only(execs_of(events, pid)).process.binary == odd
 
 
-def test_a_directory_deeper_than_a_path_can_say(plain, tmp_path):
+def test_a_directory_deeper_than_the_longest_path(plain, tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     for _ in range(25):  # 25 names of 200 bytes: more than 4096
         os.mkdir("d" * 200, dir_fd=fd)
@@ -143,10 +143,10 @@ def test_a_directory_deeper_than_a_path_can_say(plain, tmp_path):
         fd = inner
     pid, _, events = plain.run(TRUE, "deep", preexec_fn=lambda: os.fchdir(fd))
     os.close(fd)
-    told = only(execs_of(events, pid)).process
-    assert told.flags == "execve clone errorPathResolutionCwd"
-    assert ("/" + "d" * 200 + told.cwd[-201:]) in ("/" + "d" * 200) * 25
-    assert len(told.cwd) > 4000
+    reported = only(execs_of(events, pid)).process
+    assert reported.flags == "execve clone errorPathResolutionCwd"
+    assert ("/" + "d" * 200 + reported.cwd[-201:]) in ("/" + "d" * 200) * 25
+    assert len(reported.cwd) > 4000
     subprocess.run(["rm", "-rf", tmp_path / ("d" * 200)], check=True)
 
 
@@ -159,13 +159,13 @@ def test_a_thousand_directories_deep(plain, tmp_path):
         fd = inner
     pid, _, events = plain.run(TRUE, "deep", preexec_fn=lambda: os.fchdir(fd))
     os.close(fd)
-    told = only(execs_of(events, pid)).process
-    assert told.flags == "execve clone"
-    assert told.cwd == f"{tmp_path}" + "/d" * 1000
+    reported = only(execs_of(events, pid)).process
+    assert reported.flags == "execve clone"
+    assert reported.cwd == f"{tmp_path}" + "/d" * 1000
     subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
 
-def test_a_directory_whose_mount_is_gone(plain, tmp_path):
+def test_a_directory_whose_mount_was_removed(plain, tmp_path):
     mnt = tmp_path / "mnt"
     mnt.mkdir()
     script = (
@@ -173,5 +173,5 @@ def test_a_directory_whose_mount_is_gone(plain, tmp_path):
         f"&& exec {TRUE} detached"
     )
     pid, _, events = plain.run("unshare", "-m", "/bin/sh", "-c", script)
-    told = execs_of(events, pid)[-1].process
-    assert (told.arguments, told.cwd) == ("detached", "/a/b")
+    reported = execs_of(events, pid)[-1].process
+    assert (reported.arguments, reported.cwd) == ("detached", "/a/b")

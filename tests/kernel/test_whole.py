@@ -1,4 +1,4 @@
-"""Whole messages of awkward lives: nothing missing, nothing that should not be there."""
+"""Complete messages of unusual processes: no field missing, no field too many."""
 
 import os
 
@@ -48,7 +48,7 @@ class Names:
 
 def process(who, number, parent, **more):
     """Return the fields that every image of these tests has."""
-    told = {
+    expected = {
         "exec_id": f"{who}-{number}",
         "pid": who,
         "tid": who,
@@ -61,7 +61,7 @@ def process(who, number, parent, **more):
         "in_init_tree": False,
         "user_name": "root",
     }
-    return {k: v for k, v in (told | more).items() if v is not None}
+    return {k: v for k, v in (expected | more).items() if v is not None}
 
 
 def events_of(watch, *argv, **pids):
@@ -69,31 +69,31 @@ def events_of(watch, *argv, **pids):
     pid, printed, events = watch.run(*argv, cwd="/usr", env=ENVIRONMENT)
     names = Names(test=os.getpid(), main=pid, **dict(zip(pids, printed, strict=True)))
     parent = names.plain(execs_of(events, pid)[0].parent)
-    told = []
+    reported = []
     for event in events:
         plain = names.plain(event)
         assert plain.pop("node_name") == NODE
         assert plain.pop("time") == "time"
         ((kind, body),) = plain.items()
         who = names.plain(process_of(event))["pid"]
-        told.append((who, kind.removeprefix("process_"), body))
-    return told, parent
+        reported.append((who, kind.removeprefix("process_"), body))
+    return reported, parent
 
 
 def test_a_plain_life(plain):
-    told, test = events_of(plain, TRUE, "a b", "c")
+    reported, test = events_of(plain, TRUE, "a b", "c")
     image = process("main", 1, test["exec_id"], binary=TRUE, arguments=' "a b" c')
-    assert told == [
+    assert reported == [
         ("main", "exec", {"process": image, "parent": test}),
         ("main", "exit", {"process": image, "parent": test, "time": "time"}),
     ]
 
 
 def test_a_fork_without_exec(plain, lives):
-    told, test = events_of(plain, lives, "fork", child=True)
+    reported, test = events_of(plain, lives, "fork", child=True)
     image = process("main", 1, test["exec_id"], binary=lives, arguments="fork")
     child = process("child", 1, "main-1", binary=lives, arguments="fork", flags="execve", refcnt=1)
-    assert sorted(told, key=lambda t: t[:2]) == [
+    assert sorted(reported, key=lambda t: t[:2]) == [
         ("child", "exit", {"process": child, "parent": image, "status": 3, "time": "time"}),
         ("main", "exec", {"process": image, "parent": test}),
         ("main", "exit", {"process": image, "parent": test, "time": "time"}),
@@ -101,13 +101,13 @@ def test_a_fork_without_exec(plain, lives):
 
 
 def test_a_chain_of_execs(plain, lives):
-    told, test = events_of(plain, lives, "chain")
+    reported, test = events_of(plain, lives, "chain")
     first = process("main", 1, test["exec_id"], binary=lives, arguments="chain")
     second = process(
         "main", 2, "main-1", binary="/proc/self/exe", arguments="chain-2", flags="execve"
     )
     third = process("main", 3, "main-2", binary=TRUE, arguments="chain-3", flags="execve")
-    assert told == [
+    assert reported == [
         ("main", "exec", {"process": first, "parent": test}),
         ("main", "exec", {"process": second, "parent": first}),
         ("main", "exec", {"process": third, "parent": second}),
@@ -116,10 +116,10 @@ def test_a_chain_of_execs(plain, lives):
 
 
 def test_an_exec_from_a_thread(plain, lives):
-    told, test = events_of(plain, lives, "thread-exec")
+    reported, test = events_of(plain, lives, "thread-exec")
     first = process("main", 1, test["exec_id"], binary=lives, arguments="thread-exec")
     second = process("main", 2, "main-1", binary=TRUE, arguments="from-thread", flags="execve")
-    assert told == [
+    assert reported == [
         ("main", "exec", {"process": first, "parent": test}),
         ("main", "exec", {"process": second, "parent": first}),
         ("main", "exit", {"process": second, "parent": first, "time": "time"}),
@@ -127,29 +127,29 @@ def test_an_exec_from_a_thread(plain, lives):
 
 
 def test_a_violent_end(plain, lives):
-    told, test = events_of(plain, lives, "signal", "9")
+    reported, test = events_of(plain, lives, "signal", "9")
     image = process("main", 1, test["exec_id"], binary=lives, arguments="signal 9")
-    assert told[1:] == [
+    assert reported[1:] == [
         ("main", "exit", {"process": image, "parent": test, "signal": "SIGKILL", "time": "time"})
     ]
 
 
 def test_the_first_process_of_a_pid_namespace(plain, lives):
-    told, test = events_of(plain, lives, "pid-namespace", first=True)
+    reported, test = events_of(plain, lives, "pid-namespace", first=True)
     outer = process("main", 1, test["exec_id"], binary=lives, arguments="pid-namespace")
     first = process(
         "first", 1, "main-1", binary=TRUE, arguments="first-of-its-own",
         flags="execve clone inInitTree", in_init_tree=True,
     )  # fmt: skip
-    assert [(who, kind, body) for who, kind, body in told if who == "first"] == [
+    assert [(who, kind, body) for who, kind, body in reported if who == "first"] == [
         ("first", "exec", {"process": first, "parent": outer}),
         ("first", "exit", {"process": first, "parent": outer, "time": "time"}),
     ]
 
 
-def test_a_life_with_everything_told(full):
-    told, test = events_of(full, TRUE, "x")
-    (_, _, exec_), (_, _, exit_) = told
+def test_full_life_with_every_option(full):
+    reported, test = events_of(full, TRUE, "x")
+    (_, _, exec_), (_, _, exit_) = reported
     image = exec_["process"]
     heavy = ("cap", "ns", "process_credentials", "user", "environment_variables", "argv")
     assert {k: v for k, v in image.items() if k not in heavy} == process(

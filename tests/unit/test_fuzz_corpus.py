@@ -43,7 +43,7 @@ def test_mutated_inputs_hold(name):
     assert len(changed) > 50
 
 
-def test_targets_leave_nothing_open():
+def test_targets_leave_no_descriptor_open():
     """A target that does prints a ResourceWarning at the end of a test run."""
     imports = "; ".join(f"import fuzz.targets.{name}" for name in inputs.TARGETS)
     done = subprocess.run(

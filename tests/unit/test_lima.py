@@ -36,7 +36,7 @@ def test_readme_sets_a_parameter_that_the_file_has_and_mounts():
     assert f'cd "{{{{.Param.{name}}}}}"' in TEXT
 
 
-def test_every_image_that_the_script_looks_for_is_built_by_compose():
+def test_every_image_of_the_script_is_built_by_compose():
     built = set(re.findall(r"image: (tetra-\w+)", (ROOT / "compose.yaml").read_text()))
     (looked_for,) = re.findall(r"docker image inspect ((?:tetra-\w+ ?)+)", TEXT)
     assert set(looked_for.split()) == built

@@ -1,4 +1,4 @@
-"""The tables of docs/policies.md are those that the code gives, and its policy is accepted."""
+"""The tables of docs/policies.md match the code, and its policy is accepted."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The README tells the truth: its targets, commands, settings and sample output are real."""
+"""The README is correct: its targets, commands, settings and sample output are real."""
 
 import importlib
 import re
@@ -89,7 +89,7 @@ def test_tetra_commands_are_understood():
     commands = re.findall(r"^\.venv/bin/tetra (.*)$", "\n".join(code_blocks("sh")), re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
-        # Nobody listens there: the flags are understood, and the address is what fails.
+        # No server listens there: the flags are accepted, and only the connection fails.
         args = [*shlex.split(command), "--server-address", "127.0.0.1:1"]
         answer = subprocess.run(
             [BIN / "tetra", *args],

@@ -47,5 +47,5 @@ def difference(reference: Path, other: Path) -> list[str]:
 def _texts(folder: Path) -> list[str]:
     events = [json.loads(line) for line in (folder / "events.json").read_text().splitlines()]
     lines = (folder / "lines.txt").read_text().splitlines()
-    told = [line for event in normalized(events) for line in event.splitlines()]
-    return told + [re.sub(r"^(\S+ \w+) \d+:", r"\1 PID:", line) for line in lines]
+    found = [line for event in normalized(events) for line in event.splitlines()]
+    return found + [re.sub(r"^(\S+ \w+) \d+:", r"\1 PID:", line) for line in lines]

@@ -2,7 +2,7 @@
 
 Packages are unpacked, not installed: no maintainer script runs, so a root file system of another
 architecture is made like one of ours, in seconds and without emulation. apt keeps what it has
-fetched, also the half of a file, so a broken download goes on where it stopped.
+fetched, also the half of a file, so a broken download resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ def _accounts(folder: Path) -> None:
 
 
 def _precompile(machine: Machine, folder: Path) -> None:
-    """Compile Python ahead, by whoever can run this version here: it is slow under emulation."""
+    """Compile Python ahead with an interpreter of this host: it is slow under emulation."""
     paths = ["usr/lib/python3", f"usr/lib/python{machine.python}", SITE]
     options = ("-m", "compileall", "-q", "-j", "0", "-s", str(folder), "-p", "/")
     if sys.version.startswith(f"{machine.python}."):
@@ -325,7 +325,7 @@ def _precompile(machine: Machine, folder: Path) -> None:
         command += [f"/{path}" for path in paths]
     else:
         return
-    # Files that are not Python of this version (tests, templates) fail, and nobody imports them.
+    # Files that are not Python of this version (tests, templates) fail, and are never imported.
     subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         check=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # More processes at once than two gigabytes have room for.
-_TOO_BIG = ("test_twenty_thousand_at_once_are_told_or_their_loss_is",)
+_TOO_BIG = ("test_every_process_of_a_burst_is_reported_or_counted_as_lost",)
 # Long under emulation, and about files, compilers or chance rather than about the kernel: `make
 # test` runs them.
 _LONG = (
@@ -59,7 +59,7 @@ class Machine(NamedTuple):
 
     @property
     def engine(self) -> bool:
-        """Tell whether the root has a container engine that knows the capabilities we need."""
+        """Return whether the root has a container engine that knows the capabilities we need."""
         return self.root != "bookworm"  # Docker 20.10 does not
 
 

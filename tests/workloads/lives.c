@@ -234,7 +234,7 @@ int main(int argc, char **argv)
 		printf("%d\n", made);
 		close(held[1]);
 		wait_all();
-	} else if (!strcmp(life, "setuid")) { /* the told uid is the one at exec */
+	} else if (!strcmp(life, "setuid")) { /* events carry the uid at exec */
 		if (setuid(1))
 			return 1;
 		_exit(0);

@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 	count = atol(argv[4]);
 	period = 1000000000LL / atol(argv[5]);
 	setvbuf(stdout, NULL, _IOLBF, 1 << 16);
-	signal(SIGTERM, stop); /* glibc's: waitpid() goes on */
+	signal(SIGTERM, stop); /* glibc's: waitpid() is restarted */
 	next = now();
 	for (long n = first; n < first + count && !stopping; n++) {
 		long long start, wait;
@@ -62,7 +62,7 @@ int main(int argc, char **argv)
 
 			nanosleep(&t, NULL);
 		} else if (wait < -1000000000LL) {
-			next = now(); /* the machine could not keep up: go on from here */
+			next = now(); /* the machine could not keep up: restart the schedule */
 		}
 	}
 	return 0;

@@ -1,4 +1,4 @@
-"""Messages of the bus, each part one: as a gateway takes them in, looks at them and sends them on.
+"""Messages of the bus, one a part: a gateway receives, filters and forwards them.
 
 A message that is no good batch is dropped and counted, and the next one is taken. What is passed on
 can be parsed by a client; notices, node list and metrics can be written.
@@ -184,7 +184,7 @@ def _batch(first: int, node: str = "node-1", boot: str = "b", start: int = 1) ->
 
 
 def seeds() -> list[bytes]:
-    """Batches in order, twice, with a hole, of other boots and nodes, with losses, and none."""
+    """Batches: in order, repeated, with a gap, of other boots and nodes, with losses, and none."""
     lossy = EventBatch.FromString(_batch(9))
     lossy.loss.by_cause.update(kernel_exec=5, spool=7)
     answer = ControlResponse(sequence=7, events=[_event(1)])

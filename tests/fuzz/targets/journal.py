@@ -1,7 +1,7 @@
 """What a killed collector left: the first part is its saved table, the next two are its journal.
 
-The next collector starts, whatever is in there. Its process table keeps its bound, the numbers that
-it goes on with are some, and what it puts into the spool are events of that run.
+The next collector starts with any content. Its process table keeps its bound, the numbers that it
+resumes from are valid, and what it puts into the spool are events of that run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unit.collector.synthetic import HOST_NS, exec_record, exit_record
 
 # Options.
 ANCESTORS = 1
-RAW = 2  # the table as it is; else it is made to be of this node, boot and version
+RAW = 2  # the table unchanged; else node, boot and version are set to this host's
 
 _NODE, _BOOT, _VERSION = "node-1", "boot-1", "v1"
 _OURS = SavedTable(

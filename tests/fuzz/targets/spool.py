@@ -28,8 +28,8 @@ _MAGIC = 0x54535031
 _NODE, _BOOT = "node-1", "b"
 # Options.
 FULL = 1  # so small that what is written next drives the oldest out
-NUMBERED = 2  # the runs are told their numbers while they are read
-STRAY = 8  # somebody's file is where this run's go
+NUMBERED = 2  # the runs get their numbers while they are read
+STRAY = 8  # another file exists where this run writes
 FOLDER = 4  # one of the files, chosen by the upper bits, is a folder
 
 _MEMORY = Path("/dev/shm")

@@ -1,7 +1,7 @@
 """The saved process table: the first part is the file's content.
 
 Whatever it holds, the collector starts; what it takes over can be entered into the process table
-and told: events made from it can be parsed.
+and reported: events built from it can be parsed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 # Options.
-RAW = 1  # as it is; else it is made to be of this node and boot
+RAW = 1  # unchanged; else node and boot are set to this host's
 ANCESTORS = 2
 
 _NODE, _BOOT = "node-1", "boot-1"
@@ -52,7 +52,7 @@ for _path in (_proc, _folder):
 
 
 def check(options: int, parts: list[bytes]) -> None:
-    """Load the file and tell an exec and an exit of each process in it."""
+    """Load the file and build an exec and an exit of each process in it."""
     content = parts[0] if parts else b""
     (_folder / "processes.pb").write_bytes(content if options & RAW else content + _OURS)
     saved = state.read(_folder, _NODE)
@@ -73,8 +73,8 @@ def check(options: int, parts: list[bytes]) -> None:
             exec_event(encoder, process, parent, ancestors),
             exit_event(encoder, record, 5, process, parent, ancestors),
         ):
-            told = GetEventsResponse.FromString(event)
-            body = getattr(told, told.WhichOneof("event") or "")
+            parsed = GetEventsResponse.FromString(event)
+            body = getattr(parsed, parsed.WhichOneof("event") or "")
             if not Process.FromString(process.image.saved).HasField("pid"):
                 assert body.process.pid.value == process.pid
     for process in processes:

@@ -74,7 +74,7 @@ def test_earlier_content_of_the_file_stays(address, start_tetra, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_clean_end_leaves_nothing_to_cut(address, start_tetra, tmp_path, number):
+def test_a_clean_end_needs_no_cut(address, start_tetra, tmp_path, number):
     output, place = tmp_path / "events", tmp_path / "place"
     output.write_text("")
     flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
@@ -101,7 +101,7 @@ def test_a_pipe_gets_a_batch_a_second_time_at_most(address, start_tetra, tmp_pat
     assert 4000 <= len(numbers) <= 4000 + 20
 
 
-def test_a_new_output_begins_behind_the_cursor(serve, gateway_of, make_event, tetra, tmp_path):
+def test_a_new_output_begins_after_the_cursor(serve, gateway_of, make_event, tetra, tmp_path):
     gateway = gateway_of([[make_event(1)], [make_event(2)]])
     flags = ("--server-address", serve(gateway), "--cursor-file", str(tmp_path / "place"))
     assert tetra("getevents", *flags, *FLAGS).stdout.count("\n") == 2
@@ -111,7 +111,7 @@ def test_a_new_output_begins_behind_the_cursor(serve, gateway_of, make_event, te
     assert gateway.requests[-1].after.stream_sequence == 2
 
 
-def test_since_holds_behind_the_cursor_too(serve, gateway_of, make_event, tetra, tmp_path):
+def test_since_applies_after_the_cursor(serve, gateway_of, make_event, tetra, tmp_path):
     """A gateway's first cursor lies before the time that was asked for."""
     place = tmp_path / "place"
     gateway = gateway_of([[make_event(1), make_event(2)]])
@@ -122,9 +122,7 @@ def test_since_holds_behind_the_cursor_too(serve, gateway_of, make_event, tetra,
     assert tetra("getevents", *flags).stdout == "🚀 process 2: root: /usr/bin/true 2\n"
 
 
-def test_a_snapshot_that_was_killed_begins_anew(
-    serve, gateway_of, make_event, start_tetra, tmp_path
-):
+def test_a_killed_snapshot_starts_again(serve, gateway_of, make_event, start_tetra, tmp_path):
     output, place = tmp_path / "events", tmp_path / "place"
     output.write_text("")
     gateway = gateway_of([[make_event(1)]])
@@ -164,7 +162,7 @@ def test_flags_that_exclude_each_other(tetra, tmp_path, arguments, message):
     assert message in done.stderr
 
 
-def test_a_file_that_is_none(tetra, tmp_path):
+def test_a_file_that_does_not_exist(tetra, tmp_path):
     place = tmp_path / "events.json"
     place.write_text('{"process_exec": 1}\n')
     done = tetra("getevents", "--cursor-file", str(place))

@@ -129,7 +129,7 @@ def test_every_command_and_flag_is_completed(completed, tetra):
     assert flags == {*completed("tetra getevents --")}
 
 
-def test_names_of_nodes_are_asked_from_the_gateway(completed, serve, gateway_of):
+def test_names_of_nodes_are_completed_from_the_gateway(completed, serve, gateway_of):
     nodes = [NodeInfo(node_name=name) for name in ("web-1", "web-2", "db-1")]
     address = serve(gateway_of([], nodes=nodes))
     command = f"tetra --server-address {address} getevents --node"

@@ -344,7 +344,7 @@ def test_json_is_json_and_compact_is_exact_in_every_locale(
     assert written("lifecycle") == b"process 1: root: /usr/bin/true \xfc\\u4e16\\U0001f600\n"
 
 
-def test_colour_can_be_asked_for(serve, plain_tetragon_of, make_event, tetra):
+def test_colour_can_be_forced(serve, plain_tetragon_of, make_event, tetra):
     address = serve(plain_tetragon_of([make_event(1)]))
     assert "\x1b[" not in tetra("getevents", "--server-address", address).stdout
     assert "\x1b[" in tetra("getevents", "--server-address", address, "--color=always").stdout

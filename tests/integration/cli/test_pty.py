@@ -75,7 +75,9 @@ def test_lines_are_cut_to_the_terminal_unless_wide(terminal, address):
     wide.wait_until(lambda lines: lines[3].startswith("世界世界"))
 
 
-def test_progress_is_shown_on_a_terminal_until_events_come(terminal, serve, gateway_of, make_event):
+def test_progress_is_shown_on_a_terminal_until_the_first_event(
+    terminal, serve, gateway_of, make_event
+):
     gateway = gateway_of([[make_event(1)]])
     gateway.scan = (250_000, 1_000_000)
     screen = terminal("getevents", "--last", "1", ADDRESS, serve(gateway))
@@ -198,7 +200,7 @@ def test_ctrl_c_restores_the_terminal(terminal, address, command):
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
-def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(
+def test_ctrl_z_restores_the_terminal_and_fg_resumes_the_screen(
     terminal, address, command, tetra_command
 ):
     screen = terminal(command=["bash", "--norc", "-i"], PS1="$ ")

@@ -195,7 +195,7 @@ def guarded_address(serve, gateway_of, plain_tetragon_of, make_event):
     return serve(gateway, guarded(plain_tetragon_of([]), "GetHealth"))
 
 
-def test_token_goes_with_every_call(guarded_address, tetra, tmp_path):
+def test_token_is_sent_with_every_call(guarded_address, tetra, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     flags = ("--server-address", guarded_address)
     for command, expected in (
@@ -218,7 +218,7 @@ def test_token_on_an_open_network_is_warned_of(tetra):
     )
 
 
-def test_token_that_is_none_is_refused(tetra):
+def test_malformed_token_is_rejected(tetra):
     done = tetra("status", TETRA_TOKEN="two words")
     assert done.returncode == 2
     assert done.stderr.startswith("tetra: error: TETRA_TOKEN: not one token of printable ASCII")

@@ -49,7 +49,7 @@ async def test_malformed_request_is_answered_with_an_error(control, nc):
         assert text in (await ask_one(nc, data)).error
 
 
-async def test_message_that_is_no_request_changes_nothing(control, nc):
+async def test_malformed_request_changes_nothing(control, nc):
     await control.serve(nc)
     before = logging.get_level()
     level = "error" if before != "error" else "info"

@@ -41,12 +41,12 @@ def marks_program(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def headers(tmp_path_factory):
-    """Where vmlinux.h is made once for all collectors here."""
+    """The cache in which vmlinux.h is generated once for all collectors of this module."""
     return tmp_path_factory.mktemp("cache")
 
 
 class Collector:
-    """tetra-collector as a process, and times without one."""
+    """tetra-collector as a process, and the spans in which it did not run."""
 
     def __init__(self, folder, headers, url, **settings):
         self.log = folder / "collector.log"
@@ -73,7 +73,7 @@ class Collector:
 
         def ready():
             assert self._process.returncode is None, self.log.read_text()
-            return self.told("ready") >= self._starts
+            return self.logged("ready") >= self._starts
 
         await eventually(ready, READY_S)
         if self.away:
@@ -89,8 +89,8 @@ class Collector:
     def process(self):
         return self._process
 
-    def told(self, what):
-        return self.log.read_text().count(f'"event": "{what}"')
+    def logged(self, event):
+        return self.log.read_text().count(f'"event": "{event}"')
 
     def detach(self):
         done = subprocess.run(
@@ -125,7 +125,7 @@ async def run(*command):
     assert await process.wait() == 0
 
 
-async def told(gateway, mark):
+async def marks_reported(gateway, mark):
     """Return (execs, exits, gaps, all events) once the last mark's exit is in the stream."""
     async with asyncio.timeout(60):
         while True:
@@ -160,24 +160,24 @@ async def disturb(collector, signals, nats_server=None):
 
 
 async def begin(gateway):
-    """Return a process that waits, and lives through it all."""
+    """Return a process that sleeps through the whole test."""
     return await asyncio.create_subprocess_exec("/bin/sleep", "600")
 
 
 async def events_up_to(gateway, mark):
-    """Run a process with ``mark`` as its argument; return all events once it is told."""
+    """Run a process with ``mark`` as its argument; return all events once its exec arrives."""
     await run(TRUE, mark)
 
-    async def told():
+    async def found():
         responses = await gateway.read_all(last=10_000_000)
         events = [event for response in responses for event in response.events]
         return any(e.process_exec.process.arguments == mark for e in events) and events
 
-    return await eventually(told, 30)
+    return await eventually(found, 30)
 
 
-def times_told(events, pid):
-    """Return how often the process was told to have started."""
+def execs_reported(events, pid):
+    """Return how many execs of the process were reported."""
     return sum(
         event.process_exec.process.pid.value == pid
         for event in events
@@ -185,18 +185,18 @@ def times_told(events, pid):
     )
 
 
-async def all_told(gateway, marks_program, mark, collector, happens):
-    """Assert that every mark was told once, with its exit, in the order in which it ran."""
+async def assert_all_reported(gateway, marks_program, mark, collector, happens):
+    """Assert that every mark was reported once, with its exit, in the order in which it ran."""
     sleeper = await begin(gateway)
     marks = await marks_while(marks_program, mark, happens)
     assert len(marks) == MARKS
-    execs, exits, gaps, events = await told(gateway, mark)
+    execs, exits, gaps, events = await marks_reported(gateway, mark)
     sleeper.kill()
     await sleeper.wait()
-    everyone = Counter(range(1, MARKS + 1))
-    assert execs == everyone, sorted((everyone - execs) + (execs - everyone))
-    assert exits == everyone, sorted((everyone - exits) + (exits - everyone))
-    assert times_told(events, sleeper.pid) == 1
+    expected = Counter(range(1, MARKS + 1))
+    assert execs == expected, sorted((expected - execs) + (execs - expected))
+    assert exits == expected, sorted((expected - exits) + (exits - expected))
+    assert execs_reported(events, sleeper.pid) == 1
     order = [
         int(event.process_exec.process.arguments.split()[1])
         for event in events
@@ -214,7 +214,7 @@ async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
     settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(pins)}
     async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
         happens = disturb(collector, [signal.SIGKILL] * 3)
-        gaps = await all_told(gateway, marks_program, "kept-killed", collector, happens)
+        gaps = await assert_all_reported(gateway, marks_program, "kept-killed", collector, happens)
         assert list(gaps) == []
         assert collector.log.read_text().count('"probes": "taken over"') == 3
         assert [path.name for path in pins.glob("*/*/sched_process_exit")]
@@ -224,7 +224,7 @@ async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
     assert not pins.exists()
 
 
-async def test_what_a_damaged_stream_lost_is_a_hole_and_nobody_gets_its_numbers(
+async def test_what_a_damaged_stream_lost_is_a_gap_and_its_numbers_are_not_reused(
     gateway, start_gateway, nats_server, nc, headers, tmp_path
 ):
     collector = Collector(tmp_path, headers, nats_server.url)
@@ -248,12 +248,12 @@ async def test_what_a_damaged_stream_lost_is_a_hole_and_nobody_gets_its_numbers(
     end = last.first_sequence + len(last.events) - 1
     before = await last_message()
 
-    async def told_more():
+    async def more_published():
         return await last_message() > before
 
     async with running(collector):
         await run(TRUE, "after")
-        await eventually(told_more, READY_S)
+        await eventually(more_published, READY_S)
     fresh = await start_gateway()  # the other one has them in memory
     responses = await fresh.read_all(last=10_000_000)
     [gap] = [g for r in responses for g in r.gaps if g.node_name and g.first]
@@ -268,7 +268,7 @@ async def test_kept_probes_miss_nothing_when_nats_goes_too(
     settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(bpf_file_system / "tetra")}
     async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
         happens = disturb(collector, [signal.SIGKILL] * 3, nats_server)
-        gaps = await all_told(gateway, marks_program, "kept-nats", collector, happens)
+        gaps = await assert_all_reported(gateway, marks_program, "kept-nats", collector, happens)
         assert list(gaps) == []
 
 
@@ -279,7 +279,7 @@ async def test_probes_kept_always_outlive_a_clean_stop_until_detached(
     settings = {"TETRA_KEEP_PROBES": "always", "TETRA_PIN_DIR": str(pins)}
     async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
         happens = disturb(collector, [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM])
-        gaps = await all_told(gateway, marks_program, "kept-always", collector, happens)
+        gaps = await assert_all_reported(gateway, marks_program, "kept-always", collector, happens)
         assert list(gaps) == []
         code, _, errors = collector.detach()
         assert code == 2
@@ -316,18 +316,18 @@ async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
         sleeper = await begin(gateway)
         numbers = [signal.SIGKILL, signal.SIGTERM]
         marks = await marks_while(marks_program, "plain", disturb(collector, numbers))
-        execs, exits, gaps, events = await told(gateway, "plain")
+        execs, exits, gaps, events = await marks_reported(gateway, "plain")
         sleeper.kill()
         await sleeper.wait()
         away = list(collector.away)
     for number, start, end in marks:
-        # What is in the ring when the collector is killed was seen, but by nobody who is left.
+        # Records in the ring when the collector is killed are lost with the ring.
         meanwhile = any(start < to and end > gone - IN_RING_NS for gone, to in away)
         assert execs[number] == exits[number] == 1 or meanwhile, number
         assert max(execs[number], exits[number]) <= 1
-    assert times_told(events, sleeper.pid) == 1
+    assert execs_reported(events, sleeper.pid) == 1
     assert [gap.cause for gap in gaps] == [GapNotice.CAUSE_COLLECTOR_DOWN] * 2
-    # Its times: the last that was told before, and the first that could be told again.
+    # Its times: the last event before, and the first that could be recorded again.
     offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     for gap, (gone, to) in zip(gaps, away, strict=True):
         start, end = getattr(gap, "from").ToNanoseconds(), gap.to.ToNanoseconds()
@@ -335,14 +335,16 @@ async def test_without_kept_probes_only_what_ran_meanwhile_is_missing(
         assert start < end <= to + offset + 1e8
 
 
-async def test_processes_of_another_boot_are_told_anew(gateway, nats_server, headers, tmp_path):
+async def test_processes_of_another_boot_are_reported_again(
+    gateway, nats_server, headers, tmp_path
+):
     collector = Collector(tmp_path, headers, nats_server.url)
     sleeper = await begin(gateway)
     async with running(collector):
         await events_up_to(gateway, "first")
     async with running(collector):
         events = await events_up_to(gateway, "second")
-    assert times_told(events, sleeper.pid) == 1  # it was known
+    assert execs_reported(events, sleeper.pid) == 1  # it was known
     file = collector.state / "processes.pb"
     saved = SavedTable.FromString(file.read_bytes())
     saved.boot_id = "another"
@@ -351,13 +353,13 @@ async def test_processes_of_another_boot_are_told_anew(gateway, nats_server, hea
         events = await events_up_to(gateway, "third")
     sleeper.kill()
     await sleeper.wait()
-    assert times_told(events, sleeper.pid) == 2
+    assert execs_reported(events, sleeper.pid) == 2
 
 
-async def test_a_file_system_that_keeps_nothing_is_said_and_probes_work(
+async def test_a_file_system_without_pins_is_reported_and_probes_work(
     gateway, nats_server, headers, tmp_path
 ):
     settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(tmp_path / "no-bpf" / "tetra")}
     async with running(Collector(tmp_path, headers, nats_server.url, **settings)) as collector:
-        assert collector.told("probes not kept: they end with this collector") == 1
-        await events_up_to(gateway, "told-all-the-same")
+        assert collector.logged("probes not kept: they end with this collector") == 1
+        await events_up_to(gateway, "still-reported")

@@ -76,7 +76,7 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
 
     async def reloaded():
         loaded[0] += 1
-        await eventually(lambda: collector.told("policy loaded") == loaded[0], READY_S)
+        await eventually(lambda: collector.logged("policy loaded") == loaded[0], READY_S)
 
     async with running(collector):
         await reloaded()
@@ -102,8 +102,8 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
         numbers = await eventually(all_there, READY_S)
     assert len(numbers) == len(set(numbers))  # none twice
     assert numbers == sorted(numbers)
-    holes = [(a + 1, b) for a, b in itertools.pairwise(numbers) if b != a + 1]
-    assert len(holes) == 3  # while no collector had the policy loaded, and never else
-    for (first, behind), killed in zip(holes, kills, strict=True):
+    gaps = [(a + 1, b) for a, b in itertools.pairwise(numbers) if b != a + 1]
+    assert len(gaps) == 3  # only while no collector had the policy loaded
+    for (first, behind), killed in zip(gaps, kills, strict=True):
         assert killed - 100_000_000 < times[first]  # what the ring held is delivered
         assert times[behind - 1] > killed

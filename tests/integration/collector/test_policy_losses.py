@@ -58,7 +58,7 @@ async def test_calls_are_delivered_or_counted(
     settings = {"TETRA_TRACING_POLICY_DIR": str(policies), "TETRA_RING_SIZE_BYTES": "65536"}
     collector = Collector(tmp_path, headers, nats_server.url, **settings)
     async with running(collector):
-        await eventually(lambda: collector.told("policy loaded"), READY_S)
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
         # A stopped collector reads nothing, however slow the opener is: the ring fills for sure.
         collector.process.send_signal(signal.SIGSTOP)
         try:
@@ -69,7 +69,7 @@ async def test_calls_are_delivered_or_counted(
         finally:
             collector.process.send_signal(signal.SIGCONT)
         # Losses go out with the next batch, and on a quiet machine nothing else makes one.
-        await eventually(lambda: collector.told("events lost"), READY_S)
+        await eventually(lambda: collector.logged("events lost"), READY_S)
         await run(TRUE)
 
         async def all_there():

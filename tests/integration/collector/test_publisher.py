@@ -55,7 +55,7 @@ class Collector:
         self.publisher.publish([exec_event(n, argument_bytes=size) for n in numbers])
 
     async def kill(self):
-        """Leave everything as it is, as kill -9 does: what was only in memory is gone."""
+        """End without cleanup, like kill -9: what was only in memory is lost."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -89,7 +89,7 @@ async def collector(tmp_path, nats_server, gateway):
 
 @asynccontextmanager
 async def outage(server):
-    """NATS is away."""
+    """NATS is down."""
     server.stop()
     yield
     server.start()
@@ -110,7 +110,7 @@ def on_disk(one):
     return one.publisher.spool.events
 
 
-async def test_an_outage_goes_through_the_disk_and_comes_back_in_order(
+async def test_events_of_an_outage_are_spooled_on_disk_and_published_in_order(
     collector, gateway, nats_server
 ):
     call = await gateway.stream()
@@ -164,7 +164,7 @@ async def test_a_clean_stop_during_an_outage_loses_nothing(collector, gateway, n
     assert await stored(gateway) == list(range(1, 31))
 
 
-async def test_killed_in_the_middle_of_the_replay_nothing_comes_twice(
+async def test_kill_during_the_replay_makes_no_duplicates(
     collector, gateway, nats_server, monkeypatch
 ):
     monkeypatch.setattr(stored_module, "RECORD_BYTES", 2000)  # many records
@@ -190,7 +190,7 @@ async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
     one = await collector()
     one.publish(range(1, 101))
     await one.done()
-    # All of it is in the stream, and yet it is on disk as if nobody had said so.
+    # All of it is in the stream, yet the spool still holds it, as if unacknowledged.
     one.publisher.spool.append(0, 100, _body_of(range(1, 101)))
     await one.kill()
     two = await collector()
@@ -239,14 +239,14 @@ async def test_full_spool_drops_the_oldest_and_reports_how_many(collector, gatew
         message = await asyncio.wait_for(call.read(), 20)
         got += numbers_in(message)
         missing += sum(gap.count for gap in message.gaps)
-    # What was under way when memory filled is still the oldest; behind it is the one hole.
-    hole = [n for n in range(11, 20_011) if n not in set(got)]
-    assert hole == list(range(hole[0], hole[0] + dropped))
+    # The batch in flight when memory filled is the oldest; the one gap is behind it.
+    lost = [n for n in range(11, 20_011) if n not in set(got)]
+    assert lost == list(range(lost[0], lost[0] + dropped))
     assert got == sorted(got)
     assert missing == dropped
 
 
-async def test_without_a_disk_memory_holds_what_it_may(collector, gateway, nats_server):
+async def test_without_a_disk_the_spool_keeps_its_memory_limit(collector, gateway, nats_server):
     one = await collector(disk=0, memory=1 << 20)
     async with outage(nats_server):
         one.publish(range(1, 3001), size=1000)
@@ -257,7 +257,7 @@ async def test_without_a_disk_memory_holds_what_it_may(collector, gateway, nats_
     assert 1500 < dropped < 2500
 
 
-async def test_an_outage_longer_than_the_duplicate_window_doubles_nothing(
+async def test_an_outage_longer_than_the_duplicate_window_makes_no_duplicates(
     collector, gateway, nats_server, nc
 ):
     """The stream forgets after two minutes which batches it had; our numbers do not."""
@@ -290,8 +290,8 @@ def _body_of_size(numbers, size):
 
 
 @pytest.mark.parametrize("restart", [False, True])
-async def test_somebody_else_publishes_on_our_subject(collector, gateway, nats_server, nc, restart):
-    """What cannot be read there stops nothing; numbers go up all the same."""
+async def test_another_publisher_on_our_subject(collector, gateway, nats_server, nc, restart):
+    """An unreadable message stops nothing; numbers still only rise."""
     one = await collector()
     one.publish(range(1, 11))
     await one.done()

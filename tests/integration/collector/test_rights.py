@@ -178,7 +178,7 @@ async def test_second_collector_of_a_name_is_noticed(server):
         assert refused == []
 
 
-async def test_what_a_collector_says_of_another_node_is_left_out(server, gateway):
+async def test_answer_of_a_collector_about_another_node_is_ignored(server, gateway):
     async with user_of(server, f"collector-{FURTHER}") as (nc, refused):
         feeder = Feeder(nc, FURTHER)
         await feeder.publish(3)
@@ -193,7 +193,7 @@ async def test_what_a_collector_says_of_another_node_is_left_out(server, gateway
         assert gateway.streams.broadcaster.statistics().events_total == 5
 
 
-async def test_answer_in_the_name_of_another_node_is_left_out(server, gateway):
+async def test_answer_in_the_name_of_another_node_is_ignored(server, gateway):
     async with user_of(server, f"collector-{FURTHER}") as (nc, _):
         feeder = Feeder(nc, FURTHER)
         await feeder.answer()
@@ -297,7 +297,7 @@ async def test_user_can_do_nothing_else(server, user):
     assert allowed == []
 
 
-async def test_a_further_host_is_let_in_and_out_while_nats_runs(server, gateway):
+async def test_a_host_is_added_and_removed_while_nats_runs(server, gateway):
     printed = server.script("collector", "db 1.example", 'chosen"word')
     assert printed.splitlines() == [
         "NODE_NAME=db 1.example",
@@ -317,7 +317,7 @@ async def test_a_further_host_is_let_in_and_out_while_nats_runs(server, gateway)
     assert gateway.subscriber.live
 
 
-def test_password_of_a_user_is_made_once_and_each_stands_in_a_file_of_its_own(server):
+def test_passwords_are_created_once_in_one_file_each(server):
     before = {user: server.password(user) for user in ("collector", "gateway", "operator")}
     assert len(set(before.values())) == 3
     assert all(len(password) == 32 for password in before.values())

@@ -79,7 +79,7 @@ def watched(tmp_path):
     return Watched(tmp_path)
 
 
-async def test_child_that_is_killed_is_started_again_and_a_line_says_so(watched):
+async def test_killed_child_is_restarted_with_a_line(watched):
     async with watched.running():
         os.kill(watched.pids[0], signal.SIGKILL)
         await eventually(lambda: len(watched.pids) == 2)
@@ -116,7 +116,7 @@ async def test_child_that_cannot_work_is_started_again_once_there_is_room(watche
         assert watched.said[1] == "child: no space left on device: starting it again (1 of 5)"
 
 
-async def test_child_that_ends_again_and_again_ends_everything(watched, monkeypatch):
+async def test_child_that_keeps_failing_ends_the_launcher(watched, monkeypatch):
     monkeypatch.setattr(supervisor, "STARTS_MAX", 2)
     async with watched.running() as task:
         for starts in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Requests that would occupy a gateway alone: the others go on, and the attacker is refused."""
+"""Expensive requests end with an error; the gateway keeps serving other clients."""
 
 import asyncio
 import time

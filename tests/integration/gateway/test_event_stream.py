@@ -32,13 +32,13 @@ def gaps_in(responses):
     return [gap for response in responses for gap in response.gaps]
 
 
-async def test_first_response_comes_at_once_with_a_cursor(gateway):
+async def test_first_response_has_a_cursor_and_no_delay(gateway):
     async with asyncio.timeout(1):
         call = await gateway.stream()
     call.cancel()
 
 
-async def test_live_events_come_in_batches(gateway, feeder):
+async def test_live_events_arrive_in_batches(gateway, feeder):
     call = await gateway.stream()
     numbers = await feeder.publish(2000, per_batch=100)
     responses = await read_events(call, 2000)
@@ -65,7 +65,7 @@ async def test_last_counts_events_of_the_chosen_nodes_only(gateway, nc):
     assert numbers_in(*got) == list(range(84, 91))
 
 
-async def test_every_cursor_resumes_exactly_behind_it(gateway, feeder):
+async def test_every_cursor_resumes_at_the_next_event(gateway, feeder):
     numbers = await feeder.publish(60, per_batch=10)
     responses = await gateway.read_all(after=stream_pb2.Cursor(), max_batch_events=7)
     assert numbers_in(*responses) == numbers
@@ -77,7 +77,7 @@ async def test_every_cursor_resumes_exactly_behind_it(gateway, feeder):
         assert seen + numbers_in(*rest) == numbers
 
 
-async def test_cursor_of_a_filtered_stream_is_behind_what_was_looked_at(gateway, feeder):
+async def test_cursor_of_a_filtered_stream_is_after_the_last_event_filtered(gateway, feeder):
     await feeder.publish(100)
     nothing = [events_pb2.Filter(pid=[100_000])]
     responses = await gateway.read_all(after=stream_pb2.Cursor(), allow_list=nothing)
@@ -120,7 +120,7 @@ async def test_since_in_the_future_waits(gateway, feeder):
     assert await read_numbers(call, 1) == [2]
 
 
-async def test_until_ends_an_idle_stream_in_its_own_time(gateway, feeder, monkeypatch):
+async def test_until_ends_an_idle_stream_on_time(gateway, feeder, monkeypatch):
     monkeypatch.setattr("gateway.sender.GRACE_NS", 200_000_000)
     until_ns = time.time_ns() + 300_000_000
     call = await gateway.stream(until=at(until_ns))
@@ -179,7 +179,7 @@ async def test_response_stays_under_a_megabyte(gateway, feeder):
     assert max(response.ByteSize() for response in responses) < 1_000_000
 
 
-async def test_missing_numbers_are_told(gateway, feeder):
+async def test_missing_numbers_are_reported(gateway, feeder):
     call = await gateway.stream()
     await feeder.publish(3)
     lost = feeder.batch([exec_event(number) for number in range(4, 9)])
@@ -193,7 +193,7 @@ async def test_missing_numbers_are_told(gateway, feeder):
     assert await read_numbers(call, 5) == [4, 5, 6, 7, 8]
 
 
-async def test_batch_published_again_after_the_duplicate_window_comes_once(gateway, feeder):
+async def test_batch_published_again_after_the_duplicate_window_is_delivered_once(gateway, feeder):
     call = await gateway.stream()
     batch = feeder.batch([exec_event(number) for number in (1, 2, 3)])
     for _ in range(2):
@@ -202,7 +202,7 @@ async def test_batch_published_again_after_the_duplicate_window_comes_once(gatew
     assert await read_numbers(call, 4) == [1, 2, 3, 4]
 
 
-async def test_losses_are_told_as_differences(gateway, feeder):
+async def test_losses_are_reported_as_differences(gateway, feeder):
     call = await gateway.stream()
     feeder.loss.by_cause["kernel_exec"] = 10
     await feeder.publish(1)
@@ -215,7 +215,7 @@ async def test_losses_are_told_as_differences(gateway, feeder):
     assert (loss.node_name, loss.lost.by_cause) == ("n1", {"kernel_exec": 3, "spool": 2})
 
 
-async def test_collector_that_was_down_is_told(gateway, feeder):
+async def test_collector_that_was_down_is_reported(gateway, feeder):
     call = await gateway.stream()
     await feeder.publish(1)
     feeder.start_ns = START_NS + 10**9
@@ -226,7 +226,7 @@ async def test_collector_that_was_down_is_told(gateway, feeder):
     assert gap.to.ToNanoseconds() == START_NS + 10**9
 
 
-async def test_what_aged_out_is_told_with_its_count(gateway, feeder, nc):
+async def test_what_aged_out_is_reported_with_its_count(gateway, feeder, nc):
     await feeder.publish(100)
     await nc.jetstream().purge_stream("TETRA_EVENTS", seq=8)
     gateway.gateway.streams.broadcaster.restart(10)  # as after a restart of the gateway
@@ -264,7 +264,7 @@ async def test_a_cursor_of_this_stream_is_known_again(gateway, start_gateway, fe
         assert (numbers_in(*responses), gaps_in(responses)) == (numbers[read:], [])
 
 
-async def test_everything_aged_out_leaves_only_what_is_new(gateway, feeder, nc):
+async def test_after_everything_aged_out_only_new_events_are_sent(gateway, feeder, nc):
     await feeder.publish(100)
     await nc.jetstream().purge_stream("TETRA_EVENTS")
     gateway.gateway.streams.broadcaster.restart(10)
@@ -273,7 +273,7 @@ async def test_everything_aged_out_leaves_only_what_is_new(gateway, feeder, nc):
     assert await read_numbers(call, 3) == numbers
 
 
-async def test_reader_that_stops_reading_misses_nothing(start_gateway, nc):
+async def test_slow_reader_misses_nothing(start_gateway, nc):
     gateway = await start_gateway(window_bytes=1 << 20)
     feeder = Feeder(nc)
     calls = [await gateway.stream(), await gateway.subscribe()]
@@ -291,7 +291,7 @@ async def test_reader_that_stops_reading_misses_nothing(start_gateway, nc):
     assert not any(feed.catching_up for feed in gateway.gateway.streams.feeds())
 
 
-async def test_clients_that_come_and_go_leave_nothing(gateway, feeder):
+async def test_disconnected_clients_leave_nothing_behind(gateway, feeder):
     await feeder.publish(1000, per_batch=100)
 
     async def come_and_go(number):
@@ -319,7 +319,7 @@ async def test_clients_that_come_and_go_leave_nothing(gateway, feeder):
         ({"field_filters": [{"fields": {"paths": ["a..b"]}}]}, "field_filters: path 'a..b'"),
     ],
 )
-async def test_bad_requests_are_refused_by_name(gateway, request_, text):
+async def test_bad_requests_are_rejected_with_the_name_of_the_field(gateway, request_, text):
     call = gateway.events.StreamEvents(stream_pb2.StreamEventsRequest(**request_))
     assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert text in await call.details()
@@ -368,8 +368,8 @@ MALFORMED_EVENTS = {
 
 
 @pytest.mark.parametrize("payload", MALFORMED_EVENTS.values(), ids=MALFORMED_EVENTS)
-async def test_event_that_is_none_is_left_out_and_told(gateway, start_gateway, feeder, payload):
-    """It would end the stream of every client, for ever."""
+async def test_malformed_event_is_left_out_and_reported(gateway, start_gateway, feeder, payload):
+    """Forwarded, it would end the stream of every client."""
     call, plain = await gateway.stream(), await gateway.subscribe()
     await feeder.send(feeder.batch([exec_event(1), payload, exec_event(2)]))
     responses = await read_events(call, 2)
@@ -388,7 +388,7 @@ async def test_event_that_is_none_is_left_out_and_told(gateway, start_gateway, f
         assert [gap.cause for gap in gaps_in(responses)] == [malformed]
 
 
-async def test_snapshot_with_an_event_that_is_none(gateway, feeder):
+async def test_snapshot_with_a_malformed_event(gateway, feeder):
     feeder.alive = [exec_event(1), b"\xff\xff", exec_event(2)]
     await feeder.answer()
     assert numbers_in(*await gateway.read_all(snapshot=True)) == [1, 2]

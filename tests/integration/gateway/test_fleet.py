@@ -33,7 +33,7 @@ async def test_every_collector_is_listed(gateway, fleet):
     assert all(n.alive and n.kernel == "6.1.0" and n.boot_id for n in listed.values())
 
 
-async def test_a_killed_collector_is_shown_as_gone(gateway, fleet):
+async def test_a_killed_collector_is_shown_as_down(gateway, fleet):
     assert (await nodes_of(gateway))["node-3"].alive
     await fleet["node-3"].be_silent()
     loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ async def test_policies_of_all_nodes_and_of_one(gateway, fleet):
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_another_gateway_knows_nodes_that_were_silent_before_it_came(
+async def test_a_new_gateway_lists_nodes_that_were_silent_before_its_start(
     gateway, fleet, start_gateway
 ):
     await fleet["node-1"].publish(3)

@@ -51,7 +51,7 @@ def flip(folder, mark):
 
 
 def argument(number):
-    """Return what stands in event ``number`` alone: see `exec_event`."""
+    """Return bytes that only event ``number`` contains: see `exec_event`."""
     return f"{number}".encode() + b"x" * 50
 
 
@@ -112,7 +112,7 @@ async def test_a_server_that_was_killed_cuts_the_rest_off(
     code, out, _ = await tetra(fresh, "verify")
     assert code == 3
     assert "stream: messages missing, number unknown: " + GONE in out
-    # Who follows is told what is gone behind it, and sees nothing twice.
+    # A follower is notified of what is missing, and receives no duplicates.
     await feeder.publish(10)
     responses = [await asyncio.wait_for(call.read(), 20)]
     while numbers_in(*responses) != list(range(301, 311)):
@@ -126,7 +126,7 @@ async def test_a_server_that_was_killed_cuts_the_rest_off(
     assert "node one: 150 events missing (number 151 to 300)" in out
 
 
-async def test_messages_deleted_by_hand_are_told(gateway, feeder, start_gateway):
+async def test_messages_deleted_by_hand_are_reported(gateway, feeder, start_gateway):
     await feeder.publish(100)
     await feeder.js.delete_msg("TETRA_EVENTS", 4)
     for one in (gateway, await start_gateway()):  # from the window, from NATS
@@ -229,7 +229,7 @@ async def damage(cluster, nc, *, kill):
 
 
 @pytest.mark.timeout(240)
-async def test_a_copy_that_is_damaged_is_made_up_for_by_the_others_and_named(cluster):
+async def test_a_damaged_copy_is_named_and_the_others_serve_its_events(cluster):
     cluster, nc = cluster
     victim, file = await damage(cluster, nc, kill=False)
     assert argument(155) not in file.read_bytes()  # nats-server did not see it
@@ -263,7 +263,7 @@ async def test_a_copy_whose_end_was_cut_off_is_filled_by_nats_itself(cluster):
 
 
 @pytest.mark.timeout(240)
-async def test_a_copy_that_is_removed_is_made_again_from_the_others(cluster):
+async def test_a_removed_copy_is_rebuilt_from_the_others(cluster):
     """What docs/reliability.md says to do about a damaged one, while one more server is away."""
     cluster, nc = cluster
     victim, _ = await damage(cluster, nc, kill=False)

@@ -20,12 +20,12 @@ async def test_events_come_once_in_order_and_unchanged(gateway, feeder):
     call = await gateway.subscribe()
     numbers = await feeder.publish(250, per_batch=7)
     assert await read_numbers(call, 250) == numbers
-    special = exec_event(1) + b"\xba\x3e\x03abc"  # and a field that nobody knows
+    special = exec_event(1) + b"\xba\x3e\x03abc"  # and an unknown field
     await feeder.send(feeder.batch([special]))
     assert (await call.read()).SerializeToString() == special
 
 
-async def test_events_from_before_the_call_do_not_come(gateway, feeder):
+async def test_events_before_the_call_are_not_sent(gateway, feeder):
     await feeder.publish(5)
     await eventually(lambda: gateway.gateway.streams.broadcaster.head == 1)
     call = await gateway.subscribe()
@@ -53,7 +53,7 @@ async def test_filters_choose_and_cut_events(gateway, feeder):
     assert event.node_name == "n1"
 
 
-async def test_nats_restart_loses_and_doubles_nothing(gateway, feeder, nats_server):
+async def test_nats_restart_makes_no_losses_and_no_duplicates(gateway, feeder, nats_server):
     call = await gateway.subscribe()
     stream = await gateway.stream()
     numbers = await feeder.publish(50)
@@ -128,7 +128,7 @@ async def _is_serving(stub):
         "DisableSensor", "RemoveSensor",
     ],
 )  # fmt: skip
-async def test_what_is_not_served_says_why(gateway, method):
+async def test_unsupported_feature_has_a_reason(gateway, method):
     request = getattr(sensors_pb2, f"{method}Request", None) or tetragon_pb2.RuntimeHookRequest
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(gateway.sensors, method)(request())
@@ -167,7 +167,7 @@ async def test_clients_beyond_the_limit_are_refused(start_gateway):
     await gateway.subscribe()
 
 
-async def test_stopping_gateway_sends_its_clients_elsewhere(nats_server, start_gateway):
+async def test_clients_of_a_stopping_gateway_reconnect_to_another(nats_server, start_gateway):
     gateway = await start_gateway()
     calls = [await gateway.subscribe(), await gateway.stream()]
     await gateway.gateway.server.stop()

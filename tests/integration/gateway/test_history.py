@@ -18,7 +18,7 @@ def history(gateway):
     return gateway.gateway.streams.history
 
 
-async def test_empty_stream_has_bounds_and_nothing_in_them(history):
+async def test_empty_stream_has_bounds(history):
     assert await history.bounds() == (1, 0)
     assert await history.fetch(1) == ([], [])
     assert await history.find(0) is None

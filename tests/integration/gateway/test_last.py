@@ -42,7 +42,7 @@ async def test_last_counts_what_passes_the_filter(gateway, feeder, count):
     assert numbers_in(*got) == wanted[-count:]
 
 
-async def test_filter_that_passes_nothing_gives_nothing(gateway, feeder):
+async def test_filter_without_a_match_sends_no_event(gateway, feeder):
     await feeder.publish(500)
     assert numbers_in(*await gateway.read_all(last=3, allow_list=filter_of(pid=[77_777]))) == []
 

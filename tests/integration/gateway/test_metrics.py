@@ -138,7 +138,7 @@ async def test_both_services_answer_health(gateway_port, collector_port, nats_se
     assert await get(gateway_port, "/healthz") == (200, "ok\n")
 
 
-async def test_every_query_of_the_dashboard_asks_for_what_there_is(gateway_port, collector_port):
+async def test_every_query_of_the_dashboard_names_existing_metrics(gateway_port, collector_port):
     samples = await scrape(gateway_port)
     for name, found in (await scrape(collector_port)).items():
         samples.setdefault(name, []).extend(found)

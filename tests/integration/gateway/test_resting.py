@@ -82,11 +82,11 @@ async def test_first_client_of_the_public_api_gets_what_follows(gateway, feeder)
     call.cancel()
 
 
-async def test_client_that_comes_back_to_a_resting_gateway_misses_nothing(gateway, nc, feeder):
+async def test_client_that_returns_to_a_resting_gateway_misses_nothing(gateway, nc, feeder):
     got: list[int] = []
     cursor = stream_pb2.Cursor(stream_sequence=1)
     for _ in range(3):
-        await feeder.publish(25)  # while nobody is connected
+        await feeder.publish(25)  # while no client is connected
         call = await gateway.stream(after=cursor)
         await feeder.publish(25)
         while len(got) < feeder.sequence:
@@ -123,7 +123,7 @@ async def test_resting_gateway_is_healthy_and_knows_its_nodes(gateway, feeder):
     assert [one.details for one in details.health_status] == ["running"]
 
 
-async def test_stream_deleted_while_the_gateway_rests_is_made_again(gateway, nc, feeder):
+async def test_stream_deleted_while_the_gateway_rests_is_created_again(gateway, nc, feeder):
     await feeder.publish(10)
     await nc.jetstream().delete_stream(EVENTS_STREAM)
     await feeder.publish(10)

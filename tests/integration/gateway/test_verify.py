@@ -19,7 +19,7 @@ async def verify(gateway, *arguments):
     return process.returncode, out.decode()
 
 
-async def test_a_whole_stream(gateway, nc):
+async def test_a_complete_stream(gateway, nc):
     one, two = Feeder(nc, "one"), Feeder(nc, "two")
     await one.publish(120)
     await two.publish(30)
@@ -41,11 +41,11 @@ async def test_a_hole_a_loss_and_a_pause_are_listed(gateway, nc):
     await feeder.publish(10)
     code, out = await verify(gateway, "-o", "json")
     assert code == 3
-    told = json.loads(out)
-    assert not told["whole"]
-    (node,) = told["nodes"]
+    verdict = json.loads(out)
+    assert not verdict["whole"]
+    (node,) = verdict["nodes"]
     assert (node["events"], node["missing"], node["lost"], node["twice"]) == (40, 7, 9, 0)
-    text = "\n".join(told["holes"])
+    text = "\n".join(verdict["holes"])
     assert (
         "node one: 7 events missing (number 21 to 27): lost between collector and gateway" in text
     )
@@ -54,7 +54,7 @@ async def test_a_hole_a_loss_and_a_pause_are_listed(gateway, nc):
     assert "no collector ran" in text
 
 
-async def test_an_event_that_comes_twice_is_seen(gateway, nc):
+async def test_a_duplicate_event_is_detected(gateway, nc):
     feeder = Feeder(nc, "one")
     await feeder.publish(10)
     again = feeder.batch([(await _first(gateway)).SerializeToString()])  # under a new number
@@ -68,7 +68,7 @@ async def _first(gateway):
     return (await gateway.read_all(last=10))[1].events[0]
 
 
-async def test_what_aged_out_before_the_beginning_is_no_hole(start_gateway, feeder):
+async def test_events_that_aged_out_before_the_beginning_are_no_gap(start_gateway, feeder):
     await feeder.publish(100)
     await feeder.js.purge_stream("TETRA_EVENTS", keep=5)
     code, out = await verify(await start_gateway())  # one that has none of it in memory

@@ -24,7 +24,7 @@ async def publish(feeder, count, time_ns):
 
 
 async def make_history(feeder, now_ns):
-    """Publish a loss and a hole 40 s ago, then nothing unusual; return when that began."""
+    """Publish a loss and a gap 40 s ago, then complete batches; return when those began."""
     await publish(feeder, 10, now_ns - 50 * SECOND_NS)
     feeder.loss.by_cause["ring"] = 5
     await publish(feeder, 10, now_ns - 40 * SECOND_NS)
@@ -82,7 +82,7 @@ async def test_notices_after_until_are_left_out(gateway, feeder):
     assert notices_in(touched) == ([{"ring": 5}], [stream_pb2.GapNotice.CAUSE_MISSING_SEQUENCE])
 
 
-async def test_verify_since_calls_a_clean_window_whole(gateway, feeder):
+async def test_verify_since_reports_a_clean_window_as_complete(gateway, feeder):
     await make_history(feeder, time.time_ns())
     code, out = await verify(gateway, "--since", "30s")
     assert (code, out.splitlines()[-1]) == (0, "complete: 20 events of 1 node, 0 gaps")

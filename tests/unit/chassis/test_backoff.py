@@ -12,7 +12,7 @@ def test_waits_double_to_their_limit():
     assert backoff.is_longest
 
 
-def test_waits_begin_again_after_a_success():
+def test_delays_restart_after_a_success():
     backoff = Backoff(0.1, 1.0)
     for _ in range(1000):  # no overflow
         backoff.next_s()

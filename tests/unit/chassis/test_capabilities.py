@@ -13,7 +13,7 @@ def test_each_of_the_four_is_needed():
     assert capabilities.missing(FOUR & ~(1 << 2)) == ["CAP_DAC_READ_SEARCH"]
 
 
-def test_sys_admin_stands_for_bpf_and_perfmon_alone():
+def test_sys_admin_replaces_only_bpf_and_perfmon():
     assert capabilities.missing(SYS_ADMIN | 1 << 19 | 1 << 2) == []
     assert capabilities.missing(SYS_ADMIN) == ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]
 

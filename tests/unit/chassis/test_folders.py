@@ -17,7 +17,7 @@ def folder(tmp_path):
     return own
 
 
-def test_folder_is_made_for_us_alone(folder):
+def test_folder_is_created_for_its_owner_only(folder):
     assert folder.stat().st_mode & 0o777 == 0o700
     folders.write_own(folder / "secret", "one")
     folders.write_own(folder / "secret", "2")
@@ -61,7 +61,7 @@ def test_folder_that_others_may_change_is_refused(folder):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_belongs_to_another_user_is_refused(folder, what):
+def test_files_of_another_user_are_rejected(folder, what):
     file = folder / "nats.password"
     file.write_text("")
     os.chown(folder if what == "folder" else file, OTHER, OTHER)

@@ -41,7 +41,7 @@ def test_default_route(tmp_path):
     assert default_route(str(tmp_path / "none")) == ""
 
 
-def test_search_takes_the_first_that_answers(monkeypatch):
+def test_search_uses_the_first_socket_that_answers(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(address, "DEFAULT_PORT", server.getsockname()[1])
         monkeypatch.setenv("TETRA_DISCOVER", "1")

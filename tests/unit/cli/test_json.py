@@ -151,7 +151,7 @@ def test_wrappers_are_shown_when_they_are_zero(exec_event):
     assert (process["pid"], process["in_init_tree"]) == (0, False)
 
 
-def test_nothing_that_a_terminal_obeys_is_printed_raw(exec_event):
+def test_terminal_control_sequences_are_never_printed_raw(exec_event):
     nasty = "\x1b[2J\x7f\u009b31m\u202e\u2028\U000e0041é😀"
     text = JsonRenderer().render([exec_event(arguments=nasty)])
     assert all(char.isprintable() for char in text.rstrip("\n"))

@@ -81,11 +81,11 @@ def test_control_characters_and_escape_sequences_are_made_visible(exec_event):
     )
 
 
-def test_other_scripts_stay_as_they_are(exec_event):
+def test_other_scripts_are_unchanged(exec_event):
     assert line(exec_event(arguments="grüße 世界 é")).endswith("iptables grüße 世界 é\n")
 
 
-def test_without_emoji_the_words_stand_alone(exec_event, exit_event):
+def test_without_emoji_only_words_are_printed(exec_event, exit_event):
     assert line(exec_event(), emoji=False) == "process 101708: root: /usr/sbin/iptables -L\n"
     assert line(exit_event(), emoji=False) == "exit 101708: root: /usr/sbin/iptables -L\n"
 
@@ -154,7 +154,7 @@ def test_cut_line_counts_columns_not_characters(exec_event):
     assert line(event, width=lambda: 60, colour=True).endswith(" 世界世界世界世…\n")
 
 
-def test_width_is_looked_up_for_every_batch(exec_event):
+def test_width_is_read_for_every_batch(exec_event):
     widths = iter((60, 50, None))
     renderer = LifecycleRenderer(width=lambda: next(widths))
     lengths = [len(renderer.render([exec_event(arguments="x" * 80)])) for _ in range(3)]

@@ -114,7 +114,7 @@ def test_long_chains_of_execs_are_no_problem():
     assert [entry.exec_id for entry, _ in tree.walk()] == ["1:/2999"]
 
 
-def test_following_image_takes_the_place_and_the_children_of_a_forgotten_one():
+def test_following_image_replaces_an_evicted_one_with_its_children():
     tree = ProcessTree(keeps_ended=100)
     tree.add(started(2, "/a", parent=SH))
     tree.add(started(3, "/child", at=1, parent=("2:/a",)))

@@ -36,7 +36,7 @@ def new_events(progress, *batches):
     return names
 
 
-def test_rest_begins_behind_the_last_cursor():
+def test_rest_begins_after_the_last_cursor():
     progress = Progress(StreamEventsRequest(last=5, nodes=["n"]))
     assert not progress.resumable
     assert new_events(progress, Batch([], cursor(3)), Batch([started("a")], cursor(4, 1))) == [
@@ -116,7 +116,7 @@ def test_snapshot_ends_with_events_that_happened_during_it():
     assert progress.ended()
 
 
-def test_snapshot_that_is_over_is_not_asked_for_again():
+def test_finished_snapshot_is_not_requested_again():
     progress = Progress(StreamEventsRequest(snapshot=True))
     new_events(progress, Batch([], cursor(1)), Batch([started("a")], cursor(1)))
     new_events(progress, Batch([started("b")], cursor(2)))

@@ -11,7 +11,7 @@ from tetra.v1.stream_pb2 import GapNotice, LossNotice
 NOW_S = 1_767_225_600.0
 
 
-def test_rates_are_over_ten_seconds_and_totals_for_ever(exec_event, exit_event):
+def test_rates_cover_ten_seconds_and_totals_the_whole_run(exec_event, exit_event):
     model = TopModel()
     for second in range(20):
         batch = Batch([exec_event(exec_id=f"{second}"), exit_event(exec_id=f"{second}")])

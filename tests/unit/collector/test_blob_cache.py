@@ -37,7 +37,7 @@ def test_parts_of_a_key_do_not_run_into_each_other():
     assert key_of(["a", b"b"]) == key_of(["a", "b"])
 
 
-def test_damage_anywhere_makes_it_missing(cache):
+def test_damaged_blob_counts_as_missing(cache):
     cache.write(KEY, CONTENT)
     [file] = files(cache)
     whole = file.read_bytes()
@@ -88,7 +88,7 @@ def test_what_others_can_write_is_not_believed(cache, which):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("which", ["folder", "file"])
-def test_what_belongs_to_another_user_is_not_believed(cache, which):
+def test_files_of_another_user_are_not_trusted(cache, which):
     cache.write(KEY, CONTENT)
     target = cache.folder if which == "folder" else files(cache)[0]
     os.chown(target, 1, 1)
@@ -100,7 +100,7 @@ def test_what_belongs_to_another_user_is_not_believed(cache, which):
     assert "belongs to user 1" in logs[0]["error"]
 
 
-def test_folder_that_cannot_be_made_is_warned_about_once(tmp_path):
+def test_folder_that_cannot_be_created_is_logged_once(tmp_path):
     (tmp_path / "file").touch()
     cache = BlobCache(tmp_path / "file" / "cache")
     with capture_logs() as logs:
@@ -134,7 +134,7 @@ def test_what_a_killed_writer_left_is_deleted(cache):
     assert not left.exists()
 
 
-def test_many_writers_and_readers_see_whole_blobs_only(cache):
+def test_concurrent_readers_get_complete_blobs_only(cache):
     script = """
 import sys
 from pathlib import Path

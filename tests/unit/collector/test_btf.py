@@ -101,7 +101,7 @@ def test_prototypes(types):
     assert hook.id == types.find("btf_trace_work_begins", BtfKind.TYPEDEF)
 
 
-def test_missing_functions_come_with_the_nearest(types):
+def test_missing_functions_are_reported_with_similar_names(types):
     with pytest.raises(BtfError, match=r"no function do_wrok .*nearest: do_work") as caught:
         types.func_proto("do_wrok")
     assert caught.value.nearest == ("do_work",)

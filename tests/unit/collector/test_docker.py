@@ -182,7 +182,7 @@ def test_engine_that_starts_later_is_found(tmp_path, clock):
     engine.stop()
 
 
-def test_without_a_socket_nothing_is_known():
+def test_without_a_socket_no_container_is_found():
     docker = Docker("")
     docker.start()
     assert (docker.get(ID), docker.settled(ID)) == (None, True)

@@ -42,7 +42,7 @@ def test_slots_of_a_cause_are_added_over_all_cpus():
     assert totals(losses) == {"exec": 110, "fork": 7, "calls": 1 << 40}
 
 
-def test_own_counts_and_those_that_come_and_go_are_added():
+def test_own_counts_and_attached_counts_are_added():
     more = {}
     losses = made(counts={"spool": lambda: 3, "quiet": lambda: 0}, more=lambda: more)
     assert totals(losses) == {"spool": 3}

@@ -110,15 +110,13 @@ def test_one_short_burst_is_not_a_busy_host(host):
 @pytest.mark.parametrize(
     ("stat", "expected"),
     [
-        ({"user": 1200, "idle": 1000, "running": 2}, 0.0),  # busy, but nobody waits
+        ({"user": 1200, "idle": 1000, "running": 2}, 0.0),  # busy, but no task waits
         ({"user": 1200, "idle": 1000, "running": 5}, 1.0),
         ({"user": 1100, "idle": 1100, "running": 5}, 0.5),
         ({"user": 1050, "idle": 1000, "steal": 150, "running": 1}, 0.75),  # a hypervisor's
     ],
 )
-def test_run_queue_and_steal_stand_in_where_the_kernel_has_no_pressure_information(
-    host, stat, expected
-):
+def test_run_queue_and_steal_replace_missing_pressure_information(host, stat, expected):
     pressure = host.open()
     host.stat(**stat)
     host.now_s += 1

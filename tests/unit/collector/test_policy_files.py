@@ -55,7 +55,7 @@ def test_a_volume_of_kubernetes_has_each_file_once(folder):
     assert names(PolicyFiles(folder).documents()) == ["p.yaml"]
 
 
-def test_what_cannot_be_read_says_why(folder, tmp_path):
+def test_unreadable_file_has_a_reason(folder, tmp_path):
     (folder / "binary").write_bytes(b"a\xff")
     (folder / "large").write_bytes(b" " * (LARGEST_BYTES + 1))
     documents = PolicyFiles(folder, [tmp_path / "missing.yaml"]).documents()
@@ -66,7 +66,7 @@ def test_what_cannot_be_read_says_why(folder, tmp_path):
     ]
 
 
-def test_a_missing_folder_holds_nothing(tmp_path):
+def test_a_missing_folder_is_empty(tmp_path):
     assert PolicyFiles(tmp_path / "nothing").documents() == ()
 
 
@@ -92,7 +92,7 @@ async def test_changes_are_seen_by_events(folder, monkeypatch):
     await changes.aclose()
 
 
-async def test_a_folder_made_later_is_seen(tmp_path, monkeypatch):
+async def test_a_folder_created_later_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("collector.policies.files._LOOK_EVERY_S", 3600)
     changes = PolicyFiles(tmp_path / "later", [tmp_path / "x" / "p.yaml"]).changes()
     first = await until(changes, lambda _: True)

@@ -224,7 +224,7 @@ async def test_missing_functions_make_a_policy_partially_enabled(manager, backen
     assert states(manager) == {"one": State.PARTIALLY_ENABLED}
 
 
-async def test_counters_go_on_over_revisions(manager, backend):
+async def test_counters_continue_over_revisions(manager, backend):
     await manager.set_documents(documents(a="one"))
     backend.installed[0].posted = 5
     await manager.set_documents(documents(a="one/vfs_read"))
@@ -240,7 +240,7 @@ async def test_numbers_of_an_earlier_collector_are_not_used_again(backend):
     assert manager.entries[0].installation.loaded.key == (8, 1)
 
 
-async def test_close_switches_everything_off(manager, backend):
+async def test_close_detaches_every_program(manager, backend):
     await manager.set_documents(documents(a="one", b="two"))
     del backend.log[:]
     await manager.close()

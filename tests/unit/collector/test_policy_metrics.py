@@ -88,7 +88,7 @@ async def test_losses_of_policies_are_kept_when_they_are_removed():
     assert service.losses()["policy:files:ring_full"] == 6
 
 
-def test_causes_that_come_and_go_are_counted_on():
+def test_counts_of_a_cause_continue_after_a_pause():
     now, noted = {}, []
     before = LossCounters(by_cause={"policy:files:ring_full": 3, "spool": 1})
     losses = Losses(NothingLost(), (), {"spool": lambda: 2}, noted.append, before, lambda: now)

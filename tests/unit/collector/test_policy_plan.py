@@ -203,7 +203,7 @@ def test_data():
     assert register.source == SavedRegister(80, 1, 8)
 
 
-def test_filter_is_typed_by_what_the_path_ends_at():
+def test_filter_has_the_type_of_the_last_member_of_its_path():
     (hook,) = plan(
         """
   lsmhooks:

@@ -58,7 +58,7 @@ HOOKS = st.builds(
         st.lists(HOOKS, max_size=3).map(tuple),
     )
 )
-def test_what_is_saved_comes_back(policy):
+def test_saved_table_is_loaded(policy):
     message = saved.to_message(policy)
     assert saved.from_message(message) == policy
     assert saved.from_bytes(message.SerializeToString()) == policy

@@ -1,4 +1,4 @@
-"""The process table against the rules of its reference counts, in any order of lives."""
+"""The process table follows the rules of its reference counts, in any order of records."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -73,7 +73,7 @@ def test_a_placeholder_with_a_child_stays_for_it():
     assert cache.parent_of(child) is placeholder
 
 
-def test_a_full_table_evicts_what_nobody_descends_from_and_counts_it():
+def test_a_full_table_evicts_processes_without_children_and_counts_them():
     cache, first = started(capacity=64)
     for pid in range(2, 200):
         exec_(cache, first.key, pid, pid * 10, 0)

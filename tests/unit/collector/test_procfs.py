@@ -87,21 +87,21 @@ def test_file_that_is_unreadable_leaves_its_field_empty(tmp_path, name, field, v
 
 
 @pytest.mark.parametrize("name", ["stat", "comm", "cmdline", "status"])
-def test_process_that_ends_while_it_is_read_is_left_out(tmp_path, name):
+def test_process_that_ends_while_it_is_read_is_skipped(tmp_path, name):
     process(tmp_path, 8)
     (process(tmp_path, 9) / name).unlink()
     assert read_process(tmp_path, 9) is None
     assert [p.pid for p in read_all(tmp_path)] == [8]
 
 
-def test_cut_stat_is_a_process_that_is_gone(tmp_path):
+def test_truncated_stat_is_an_ended_process(tmp_path):
     (process(tmp_path, 9) / "stat").write_text("9 (any) S 1 5 6")
     assert read_process(tmp_path, 9) is None
     assert start_and_args(tmp_path, 9) is None
     assert start_and_args(tmp_path, 10) is None
 
 
-def test_all_processes_come_in_the_order_of_their_parents(tmp_path):
+def test_processes_are_listed_after_their_parents(tmp_path):
     for pid, parent in ((10, 9), (9, 1), (1, 0), (11, 10), (100, 1)):
         process(tmp_path, pid, parent=parent)
     (tmp_path / "self").symlink_to("9")

@@ -150,7 +150,7 @@ def read(folder, number=1, position=0):
 HEAD, ENTRY = 8, 4 + 24  # bytes of the file's header, and of an entry's
 
 
-def test_torn_tail_ends_the_journal_where_the_ring_continues(tmp_path):
+def test_torn_tail_ends_the_journal_and_the_ring_continues(tmp_path):
     journal_of(tmp_path, PARTS)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
@@ -216,7 +216,7 @@ def test_journal_of_another_version_stops_the_replay_with_a_reason(tmp_path):
     assert "version 3, this one reads 2" in replay.stopped
 
 
-def test_full_journal_is_logged_once_and_begins_anew(tmp_path, capsys):
+def test_full_journal_is_logged_once_and_restarted(tmp_path, capsys):
     room = 2 * (ENTRY + len(PARTS[0]))
     journal = journal_of(tmp_path, PARTS, limit_bytes=room)
     assert read(tmp_path)[0] == PARTS[:2]
@@ -241,7 +241,7 @@ def test_full_disk_stops_the_journal_only(tmp_path, capsys):
     assert read(tmp_path)[0] == []
 
 
-def test_limit_zero_writes_nothing(tmp_path):
+def test_limit_of_zero_writes_nothing(tmp_path):
     journal_of(tmp_path / "journal", PARTS, limit_bytes=0)
     assert not (tmp_path / "journal").exists()
     assert read(tmp_path / "journal")[0] == []

@@ -16,7 +16,7 @@ def ring():
         yield both
 
 
-def test_records_come_in_order_across_the_end_of_the_memory(ring):
+def test_records_are_in_order_across_the_wrap(ring):
     producer, reader = ring
     expected = []
     for n in range(3000):

@@ -89,7 +89,7 @@ def test_processes_are_reported_with_their_parents(bootstrapped):
     assert [(e.process.pid.value, e.parent.pid.value) for e in events][1:] == [(1, 0), (20, 1)]
 
 
-def test_process_that_the_kernel_knows_is_left_to_its_records(bootstrapped):
+def test_process_in_the_kernel_map_is_reported_from_its_records(bootstrapped):
     known, table, events = bootstrapped([INIT, SHIM], known=KernelMap([20]))
     assert known.entries[20] == b""
     assert table.living(20) is None
@@ -135,7 +135,7 @@ def test_process_of_an_init_tree_descends_from_the_first_of_a_container(processe
     assert set(marked) == {p.pid for p in processes}
 
 
-def test_event_says_that_a_process_is_in_an_init_tree(bootstrapped):
+def test_event_marks_a_process_in_an_init_tree(bootstrapped):
     _, table, events = bootstrapped([INIT, SHIM, FIRST])
     assert {e.process.pid.value: e.process.in_init_tree.value for e in events} == {
         0: False, 1: False, 20: False, 30: True,

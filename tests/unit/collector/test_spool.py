@@ -48,7 +48,7 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_records_come_back_in_order_and_leave_nothing(tmp_path):
+def test_records_are_read_in_order_and_removed(tmp_path):
     spool = made(tmp_path)
     for n in range(50):
         assert spool.append(n * 10, 10, b"%d" % n)
@@ -59,7 +59,7 @@ def test_records_come_back_in_order_and_leave_nothing(tmp_path):
     assert drained(spool) == [(1, 500, b"again")]
 
 
-def test_another_run_finds_what_was_left_and_goes_on_behind_it(tmp_path):
+def test_another_run_reads_the_rest_and_appends_to_it(tmp_path):
     first = made(tmp_path, 1)
     first.append(0, 2, b"a")
     first.number(first.run, 41)
@@ -81,7 +81,7 @@ def test_a_base_that_is_known_before_the_first_write_is_kept(tmp_path):
     assert made(tmp_path, 2).peek().run.base == 7
 
 
-def test_records_of_another_node_are_left_alone(tmp_path):
+def test_records_of_another_node_are_kept(tmp_path):
     made(tmp_path, 1, node="other").append(0, 1, b"theirs")
     spool = made(tmp_path, 2)
     assert spool.peek() is None
@@ -89,7 +89,7 @@ def test_records_of_another_node_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("cut", range(1, 60))
-def test_a_torn_tail_is_counted_and_what_is_before_it_comes(tmp_path, cut):
+def test_a_torn_tail_is_counted_and_the_records_before_it_are_read(tmp_path, cut):
     spool = made(tmp_path)
     for n in range(3):
         spool.append(n, 1, b"payload %d" % n)
@@ -100,12 +100,12 @@ def test_a_torn_tail_is_counted_and_what_is_before_it_comes(tmp_path, cut):
     got = [r[2] for r in drained(again)]
     assert got == [b"payload %d" % n for n in range(len(got))]
     assert len(got) == 3 - -(-cut // (size // 3))
-    # Cut at the very end of a record there is nothing to see: the numbers will tell.
+    # A cut between two records is not visible here: the numbers show the gap.
     assert again.statistics.torn == (0 if cut % (size // 3) == 0 else 1)
 
 
 @pytest.mark.parametrize("at", range(0, 99, 3))
-def test_a_flipped_bit_never_comes_out(tmp_path, at):
+def test_a_flipped_bit_is_never_returned(tmp_path, at):
     spool = made(tmp_path)
     for n in range(3):
         spool.append(n, 1, b"payload %d" % n)
@@ -132,9 +132,7 @@ def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path, monkeypatch):
     assert 20 <= len(kept) <= 27
 
 
-def test_what_is_under_way_while_its_segment_is_dropped_is_not_counted_as_lost(
-    tmp_path, monkeypatch
-):
+def test_batch_in_flight_while_its_segment_is_dropped_is_not_counted_as_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SEGMENT_BYTES", 500)
     spool = made(tmp_path, limit=1500)
     for n in range(4):
@@ -162,7 +160,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", target], check=True)
 
 
-def test_a_full_disk_takes_nothing_and_works_again_when_there_is_room(small_disk):
+def test_a_full_disk_stores_nothing_and_works_again_after_it_is_freed(small_disk):
     spool = made(small_disk / "spool")
     (small_disk / "ballast").write_bytes(b"x" * 200_000)
     taken = 0
@@ -177,7 +175,7 @@ def test_a_full_disk_takes_nothing_and_works_again_when_there_is_room(small_disk
     assert [first for _, first, _ in drained(spool)] == list(range(taken + 1))
 
 
-def test_a_folder_that_cannot_be_made_is_told_once(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_reported_once(tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
     spool = made(tmp_path / "file")
     assert not spool.append(0, 1, b"x")

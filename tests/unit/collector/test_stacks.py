@@ -113,7 +113,7 @@ def test_an_address_outside_of_every_mapping_is_left_out():
     assert StackResolver().user(os.getpid(), 1, [8, 0]) == []
 
 
-def test_a_process_that_has_ended_keeps_what_was_known_of_it():
+def test_an_ended_process_keeps_its_fields():
     resolver = StackResolver()
     program = (
         "import ctypes; f = ctypes.CDLL(None).getppid;"

@@ -1,4 +1,4 @@
-"""The texts of a process, held against the rules told a second time in the plainest way."""
+"""The texts of a process, compared with a second, plain implementation of the rules."""
 
 import posixpath
 
@@ -114,7 +114,7 @@ directory = st.lists(component, min_size=1, max_size=5).map(lambda c: b"/" + b"/
         (["é\u00a0x".encode()], HERE, "é\u00a0x"),  # no ASCII space: no quotes
     ],
 )
-def test_arguments_are_joined_as_the_rules_say(argv_tail, cwd, expected):
+def test_arguments_are_joined_by_the_rules(argv_tail, cwd, expected):
     args = b"".join(a + b"\0" for a in argv_tail)
     flags = FLAG_ROOT_CWD if cwd == ROOT else 0
     raw = b"" if cwd == ROOT else cwd
@@ -124,19 +124,19 @@ def test_arguments_are_joined_as_the_rules_say(argv_tail, cwd, expected):
 @given(st.lists(argument_with_spaces, max_size=6), directory | st.none())
 @example([b""], None)
 @example([b"a", b""], None)
-def test_any_arguments_render_as_the_rules_say(argv_tail, cwd):
+def test_any_arguments_render_by_the_rules(argv_tail, cwd):
     args = b"".join(a + b"\0" for a in argv_tail)
     flags = FLAG_ROOT_CWD if cwd is None else 0
-    arguments, told = text.arguments(args, cwd or b"", flags)
+    arguments, directory = text.arguments(args, cwd or b"", flags)
     assert arguments == rendered(argv_tail, cwd)
-    assert told == ("/" if cwd is None else valid_utf8(cwd))
+    assert directory == ("/" if cwd is None else valid_utf8(cwd))
 
 
 @given(st.binary(max_size=64), st.binary(max_size=16), st.integers(0, 1 << 26))
 def test_no_bytes_make_arguments_fail(args, cwd, flags):
-    arguments, told = text.arguments(text.skip_argv0(args), cwd, flags)
+    arguments, directory = text.arguments(text.skip_argv0(args), cwd, flags)
     arguments.encode()
-    told.encode()
+    directory.encode()
 
 
 @pytest.mark.parametrize(
@@ -232,12 +232,12 @@ def test_relative_names_are_joined_with_the_directory(filename, cwd, expected):
 def test_any_relative_name_is_cleaned_lexically(parts, cwd):
     name = b"/".join(parts)
     base = valid_utf8(cwd)
-    told = text.binary(name, base)
+    path = text.binary(name, base)
     if name.startswith(b"/"):
-        assert told == valid_utf8(name)
+        assert path == valid_utf8(name)
     else:
-        assert told == cleaned(f"{base}/{valid_utf8(name)}")
-        assert told == posixpath.normpath(told)
+        assert path == cleaned(f"{base}/{valid_utf8(name)}")
+        assert path == posixpath.normpath(path)
 
 
 @given(st.binary(max_size=40), st.text(max_size=10).filter(lambda t: "\0" not in t))
@@ -346,7 +346,7 @@ def test_container_ids_are_found_in_cgroup_names(cgroup, expected):
         (f"1:name=systemd:/kubepods/besteffort/pod1/{ID}", SHORT),
         (f"0::/machine.slice/libpod-{ID}.scope/container", SHORT),
         (f"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", SHORT),
-        (f"4:memory:/actions/{ID}", SHORT),  # nobody named: a hexadecimal leaf will do
+        (f"4:memory:/actions/{ID}", SHORT),  # no name of a runtime: a hexadecimal leaf is enough
         (f"4:memory:/jobs/{ID[:32]}", SHORT),
         (f"4:memory:/jobs/{ID[:31]}", ""),  # an odd number of digits
         (f"4:memory:/jobs/{ID[:30]}", ""),

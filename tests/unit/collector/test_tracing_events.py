@@ -167,7 +167,7 @@ def test_a_tracepoint_event_is_complete(process):
 
 @settings(max_examples=10, deadline=None)
 @given(PROCESSES)
-def test_an_uprobe_event_has_the_return_value_behind_its_arguments(process):
+def test_an_uprobe_event_has_the_return_value_after_its_arguments(process):
     uprobe = hook(
         EventKind.UPROBE,
         path="/bin/bash",
@@ -258,7 +258,7 @@ def test_loader_event_is_complete(process, parent):
 
 
 @pytest.mark.parametrize(("image_ktime_ns", "flags"), [(0, "unknown"), (5, "")])
-def test_an_unknown_process_says_so(image_ktime_ns, flags):
+def test_an_unknown_process_is_marked(image_ktime_ns, flags):
     kprobe = hook(EventKind.KPROBE, function="f")
     call = record(
         pid=9, tid=10, action=1, args=(), image_ktime_ns=image_ktime_ns, start_boottime_ns=77
@@ -266,16 +266,16 @@ def test_an_unknown_process_says_so(image_ktime_ns, flags):
     wanted = Shown(flags=flags)
     wanted.pid.value = 9
     wanted.start_time.FromNanoseconds(OFFSET_NS + (image_ktime_ns or 77))
-    told = event(kprobe, call)
-    assert told.process_kprobe.process == wanted
-    assert not told.process_kprobe.HasField("parent")
+    reported = event(kprobe, call)
+    assert reported.process_kprobe.process == wanted
+    assert not reported.process_kprobe.HasField("parent")
 
 
 def test_actions_are_present_without_a_return_part():
-    told = event(hook(EventKind.KPROBE, function="f"), record(pid=1, tid=1, action=1, args=()))
-    assert told.process_kprobe.action == KprobeAction.KPROBE_ACTION_POST
-    assert told.process_kprobe.return_action == KprobeAction.KPROBE_ACTION_POST
-    assert not told.process_kprobe.HasField("return")
+    reported = event(hook(EventKind.KPROBE, function="f"), record(pid=1, tid=1, action=1, args=()))
+    assert reported.process_kprobe.action == KprobeAction.KPROBE_ACTION_POST
+    assert reported.process_kprobe.return_action == KprobeAction.KPROBE_ACTION_POST
+    assert not reported.process_kprobe.HasField("return")
 
 
 def test_revisions_that_are_off_are_kept_for_a_while():

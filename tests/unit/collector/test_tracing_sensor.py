@@ -96,7 +96,7 @@ def test_the_idle_task_is_the_kernel(collector):
     assert event.process_kprobe.process.binary == "<kernel>"
 
 
-def test_an_unknown_process_says_so(collector):
+def test_an_unknown_process_is_marked(collector):
     (event,) = collector.handle(tracing_record(99, 0, *OPENED, start_boottime_ns=4000))
     process = event.process_kprobe.process
     assert (process.pid.value, process.flags) == (99, "unknown")

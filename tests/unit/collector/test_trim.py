@@ -1,4 +1,4 @@
-"""Any kind of event is cut to what the bus takes, or cannot be and is None."""
+"""Any kind of event is trimmed to the limit of the bus; one that cannot be is None."""
 
 import pytest
 from hypothesis import given, settings
@@ -59,7 +59,7 @@ def test_many_small_parts_are_trimmed():
 
 
 @pytest.mark.parametrize("event", [b"\xff\xff", event_of("process_exec").SerializeToString()])
-def test_what_cannot_be_cut_is_none(event):
+def test_event_that_cannot_be_trimmed_is_none(event):
     assert trim(event, 2) is None
 
 

@@ -25,13 +25,13 @@ def passwd(tmp_path):
     return folder / "passwd"
 
 
-def test_first_of_several_names_counts(tmp_path, passwd):
+def test_first_of_several_names_is_used(tmp_path, passwd):
     passwd.write_text("first:x:7:7::/:\nsecond:x:7:7::/:\nother:x:8:8::/:\n")
     users = Users(tmp_path)
     assert [users.name(uid) for uid in (7, 8, 9)] == ["first", "other", ""]
 
 
-def test_host_is_asked_before_the_container(tmp_path, passwd):
+def test_names_of_the_host_precede_those_of_the_container(tmp_path, passwd):
     passwd.write_text("admin:x:0:0::/:\n")
     assert pwd.getpwuid(0).pw_name != "admin"
     assert Users(tmp_path).name(0) == "admin"

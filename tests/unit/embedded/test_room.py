@@ -21,7 +21,7 @@ def test_large_disk_leaves_the_stream_at_its_default(free, tmp_path):
     assert room.fit_stream(tmp_path, {}) == (4 * GIB, "")
 
 
-def test_small_disk_limits_the_stream_and_says_so(free, tmp_path):
+def test_small_disk_limits_the_stream_with_a_line(free, tmp_path):
     free(3 * GIB)
     size, text = room.fit_stream(tmp_path, {})
     assert size == 3 * GIB // 2
@@ -31,7 +31,7 @@ def test_small_disk_limits_the_stream_and_says_so(free, tmp_path):
     )
 
 
-def test_what_the_stream_holds_already_is_room_for_it(free, tmp_path):
+def test_space_of_the_existing_stream_counts_as_free(free, tmp_path):
     (tmp_path / "jetstream").mkdir()
     (tmp_path / "jetstream/1.blk").write_bytes(bytes(100 * MIB))
     free(100 * MIB)

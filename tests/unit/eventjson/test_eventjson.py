@@ -46,7 +46,7 @@ def test_every_message_of_the_api_compiles():
         assert JsonEncoder().encode(message()) == "{}"
 
 
-def test_members_stand_in_the_order_of_their_declaration():
+def test_members_are_in_the_order_of_their_declaration():
     limited = GetEventsResponse(node_name="n")
     limited.rate_limit_info.number_of_dropped_process_events = 7
     assert JsonEncoder().encode(limited) == (
@@ -66,7 +66,7 @@ def test_written_event_is_read_back(data):
     assert decode(JsonEncoder(extensions=True).encode(event).encode()) == event
 
 
-def test_line_that_is_not_an_event_is_none():
+def test_line_that_is_no_event_is_skipped():
     lines = [b"", b"{", b"[]", b"1", b"{}", b'{"node_name":"n"}', b"\xff", b'{"a":' * 5000]
     assert [decode(line) for line in lines] == [None] * len(lines)
 

@@ -75,7 +75,7 @@ def test_restart_empties_the_window():
     assert broadcaster.get(101) is not None
 
 
-async def test_waiting_ends_with_the_batch_waited_for():
+async def test_waiting_ends_with_the_awaited_batch():
     broadcaster = filled(1)
     waiting = [asyncio.create_task(broadcaster.wait_beyond(n)) for n in (1, 1, 2)]
     await asyncio.sleep(0)

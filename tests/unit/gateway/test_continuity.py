@@ -30,7 +30,7 @@ def test_numbers_that_join_are_complete():
     assert follow(batch(1, 1), batch(2, 11), batch(3, 21)) == ([0, 0, 0], [], [])
 
 
-def test_stream_may_begin_anywhere():
+def test_stream_may_begin_at_any_number():
     assert follow(batch(9, 1000)) == ([0], [], [])
 
 
@@ -53,7 +53,7 @@ def test_one_missing_event_is_a_hole():
     assert span(gap) == (at_second(20), at_second(22))
 
 
-def test_hole_where_messages_are_gone_is_damage():
+def test_gap_of_missing_messages_is_damage():
     continuity = Continuity()
     continuity.check(batch(1, 1))
     continuity.note_damage(2, 2, at_second(11), at_second(41))
@@ -157,7 +157,7 @@ def test_malformed_message_is_named_by_its_place_in_the_stream():
     assert (gap.cause, gap.node_name, gap.first, gap.last) == (Gap.CAUSE_MALFORMED, "", 4, 4)
 
 
-def test_notices_are_taken_once():
+def test_notices_are_returned_once():
     continuity = Continuity()
     continuity.check(batch(1, 1))
     continuity.check(batch(2, 21))
@@ -167,7 +167,7 @@ def test_notices_are_taken_once():
     assert not continuity.notices
 
 
-# The hole is between second 10 and second 21.
+# The gap is between second 10 and second 21.
 @pytest.mark.parametrize(
     ("since", "until", "inside"),
     [(1, None, True), (15, None, True), (21, None, True), (22, None, False), (1, 9, False),

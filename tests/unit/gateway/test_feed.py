@@ -74,7 +74,7 @@ def causes(feed):
     return [gap.cause for gap in feed.take_notices()[1]]
 
 
-async def test_feed_without_a_start_begins_with_the_next_batch():
+async def test_feed_without_a_start_sends_from_the_next_batch():
     broadcaster = window_of(numbered(1, 3))
     feed = Feed(broadcaster, Past(), Turn())
     reading = asyncio.create_task(read(feed, 1))
@@ -103,7 +103,7 @@ async def test_slow_client_reads_the_past_and_returns_to_the_window():
     assert causes(feed) == []
 
 
-async def test_nats_that_fails_is_asked_again():
+async def test_failed_nats_request_is_retried():
     past = Past(numbered(1, 3))
     past.failures = 4
     feed = Feed(window_of([], head=3), past, Turn(), 1)
@@ -129,7 +129,7 @@ async def test_messages_missing_inside_the_stream_are_damage():
     assert {gap.cause for gap in gaps} == {Gap.CAUSE_STREAM_DAMAGED}
 
 
-async def test_messages_missing_at_the_end_are_given_up():
+async def test_messages_missing_at_the_end_are_not_awaited():
     past = Past(numbered(1, 2))
     broadcaster = window_of([], head=5)
     feed = Feed(broadcaster, past, Turn(), 1)
@@ -177,7 +177,7 @@ async def test_what_was_fetched_from_a_stream_that_was_replaced_is_forgotten():
     assert await read(feed, 1) == [1]
 
 
-async def test_stream_that_lost_its_end_continues_behind_the_rest():
+async def test_stream_that_lost_its_end_continues_after_the_rest():
     broadcaster = window_of(numbered(1, 5))
     feed = Feed(broadcaster, Past(), Turn(), 1)
     assert await read(feed, 5) == [1, 2, 3, 4, 5]
@@ -188,7 +188,7 @@ async def test_stream_that_lost_its_end_continues_behind_the_rest():
     assert (gap.cause, gap.first, gap.last) == (Gap.CAUSE_STREAM_DAMAGED, 4, 5)
 
 
-async def test_client_that_has_not_come_to_the_lost_end_misses_nothing():
+async def test_client_that_has_not_reached_the_lost_end_misses_nothing():
     broadcaster = window_of(numbered(1, 5))
     feed = Feed(broadcaster, Past(numbered(1, 3)), Turn(), 1)
     assert await read(feed, 2) == [1, 2]
@@ -197,7 +197,7 @@ async def test_client_that_has_not_come_to_the_lost_end_misses_nothing():
     assert causes(feed) == []
 
 
-async def test_feed_gives_way_when_its_turn_is_over():
+async def test_feed_yields_after_its_time_slice():
     feed = Feed(window_of(numbered(1, 30)), Past(), Turn(), 1)
     others = 0
 

@@ -75,7 +75,7 @@ def test_silent_node_is_not_alive(fleet, clock):
     assert fleet.nodes()[0].alive
 
 
-def test_events_that_wait_are_those_that_are_made_and_not_stored(fleet):
+def test_waiting_events_are_those_published_but_not_acknowledged(fleet):
     fleet.on_batch(batch_of("a", count=10))
     fleet._on_answer(answer_of("a", 25))
     assert fleet.waiting() == {"a": 15}
@@ -101,7 +101,7 @@ def stalled(fleet, clock):
     return fleet
 
 
-def test_node_that_lives_and_stores_nothing_is_stalled(stalled, clock):
+def test_running_node_that_stores_nothing_is_stalled(stalled, clock):
     assert stalled.stalled() == ["a"]
     stalled.on_batch(batch_of("a", first=2, count=8))
     assert stalled.stalled() == []

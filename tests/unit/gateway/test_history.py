@@ -20,7 +20,7 @@ SUBJECT = "tetra.events.n"
         ("2026-01-02T03:04:05.00000001Z", 10),
     ],
 )
-def test_times_as_nats_writes_them(text, nanos):
+def test_times_in_the_format_of_nats(text, nanos):
     seconds = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp())
     assert time_ns(text) == seconds * SECOND_NS + nanos
 

@@ -38,7 +38,7 @@ def test_refusal_becomes_a_status():
     assert context.aborted == [(grpc.StatusCode.INVALID_ARGUMENT, "no such thing")]
 
 
-def test_write_to_a_client_that_is_gone_cancels_the_call():
+def test_write_to_a_disconnected_client_cancels_the_call():
     """Anything else is logged as an error of the gateway, with a traceback."""
     context = RecordedContext()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Any document gives a policy or mistakes with positions; a valid one plans."""
+"""Any document becomes a policy or mistakes with positions; a valid one has a plan."""
 
 import re
 
@@ -21,7 +21,7 @@ KERNEL = policy_kernel.host()
 
 
 def assert_positions(text, mistakes):
-    """Every mistake stands in the text, or one place behind its end."""
+    """Every mistake is inside the text, or one place after its end."""
     lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)  # as YAML breaks them
     for one in mistakes:
         assert one.message

@@ -11,7 +11,7 @@ from tracingpolicy.types import TYPES, TYPES_BY_NAME, ArgumentType
 @pytest.mark.parametrize(
     ("table", "kinds"), [(TYPES, ArgumentType), (OPERATORS, Operator), (ACTIONS, ActionKind)]
 )
-def test_table_has_every_member_and_no_number_twice(table, kinds):
+def test_table_has_every_member_and_no_duplicate_number(table, kinds):
     assert set(table) == set(kinds)
     numbers = [info.number for info in table.values() if info.number is not None]
     assert len(numbers) == len(set(numbers))

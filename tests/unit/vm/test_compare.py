@@ -30,7 +30,7 @@ def folder(path, events, lines=("🚀 process 1: root: /bin/sh",)):
 HERE = [life(10, 1, "/bin/sh"), life(11, 10, "/bin/true"), life(12, 10, "/bin/false")]
 
 
-def test_other_pids_times_and_names_are_the_same_events(tmp_path):
+def test_events_are_equal_up_to_pids_times_and_names(tmp_path):
     there = [life(70, 3, "/bin/sh"), life(75, 70, "/bin/true"), life(79, 70, "/bin/false")]
     lines = ["🚀 process 70: root: /bin/sh"]
     assert not compare.difference(
@@ -39,7 +39,7 @@ def test_other_pids_times_and_names_are_the_same_events(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("there", "told"),
+    ("there", "line"),
     [
         ([*HERE[:2], life(12, 11, "/bin/false")], "parent_exec_id"),  # another parent
         ([*HERE[:2], life(12, 10, "/bin/false", cwd="/")], "cwd"),  # a field too many
@@ -49,16 +49,16 @@ def test_other_pids_times_and_names_are_the_same_events(tmp_path):
         ([], "binary"),
     ],
 )
-def test_any_other_difference_is_told(tmp_path, there, told):
+def test_any_other_difference_is_reported(tmp_path, there, line):
     found = compare.difference(folder(tmp_path / "a", HERE), folder(tmp_path / "b", there))
-    assert any(told in line for line in found)
+    assert any(line in difference for difference in found)
 
 
-def test_what_a_person_sees_is_compared_too(tmp_path):
+def test_rendered_lines_are_compared(tmp_path):
     there = folder(tmp_path / "b", HERE, ["🚀 process 1: 0: /bin/sh"])
     assert compare.difference(folder(tmp_path / "a", HERE), there)
 
 
-def test_two_that_saw_nothing_are_no_proof(tmp_path):
+def test_two_empty_recordings_prove_nothing(tmp_path):
     nothing = [folder(tmp_path / name, [], ()) for name in "ab"]
     assert compare.difference(*nothing) == ["no events"]

@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 SESSION = Path("/tmp/tetra-session")  # the same everywhere: it is in the events
 OTHER_BTF = Path("/other-kernel.btf")  # the host's types
 CONTAINER = "cd" * 32
-USER = 61234  # whom nobody has a name for
+USER = 61234  # a uid without a name
 READY_S = 400
 WORKLOAD_S = 120
 
@@ -125,7 +125,7 @@ def cgroups() -> tuple[Path, Path]:
 
 
 def run_session(stack: Stack) -> list[dict[str, Any]]:
-    """Run the workload; return its events once its end is told."""
+    """Run the workload; return its events once its exit is reported."""
     shutil.rmtree(SESSION, ignore_errors=True)
     SESSION.mkdir(mode=0o777)
     os.chown(SESSION, USER, USER)
@@ -143,14 +143,14 @@ def run_session(stack: Stack) -> list[dict[str, Any]]:
     ]
     events: list[dict[str, Any]] = []
 
-    def told() -> bool:
+    def reported() -> bool:
         nonlocal events
         output = stack.tetra("getevents", "--since", "10m", "--no-follow", "-o", "json")
         events = [json.loads(line) for line in output.splitlines()]
         ended = {process_of(e)["pid"] for e in events if "process_exit" in e}
         return ended >= set(pids)
 
-    wait_until(told, WORKLOAD_S, lambda: f"no exits of {pids}")
+    wait_until(reported, WORKLOAD_S, lambda: f"no exits of {pids}")
     shutil.rmtree(SESSION)
     return below(pids, events)
 
@@ -271,7 +271,7 @@ class Engine:
 def run_contained(folder: Path) -> str:
     """Run the collector in a container with the rights that compose.yaml gives it.
 
-    A second container's processes must be told, with its id, also where AppArmor confines it.
+    Processes of a second container must be reported with its id, also where AppArmor confines it.
     """
     engine = Engine(folder)
     address, port = f"localhost:{free_port()}", str(free_port())
@@ -309,7 +309,7 @@ def run_contained(folder: Path) -> str:
             check=True, capture_output=True, text=True,
         ).stdout.split()  # fmt: skip
 
-        def told() -> bool:
+        def reported() -> bool:
             output = subprocess.run(
                 [BIN / "tetra", "getevents", "--since", "10m", "--no-follow", "-o", "json",
                  "--server-address", address],
@@ -321,7 +321,7 @@ def run_contained(folder: Path) -> str:
                 for life in lives
             )
 
-        wait_until(told, WORKLOAD_S, said)
+        wait_until(reported, WORKLOAD_S, said)
     finally:
         subprocess.run(["sh", "-c", "docker kill $(docker ps -q)"], capture_output=True)
         for process in running:
