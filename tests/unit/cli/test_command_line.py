@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import MODULES
+from cli.commands import MODULES, tracingpolicy
 from cli.main import main
 from cli.reference import MARKER, reference
 
@@ -36,7 +36,10 @@ def run_here(capsys, monkeypatch):
         ),
         (("nosuch",), "unknown command 'nosuch': it is getevents, tree, top, nodes, "),
         (("getevnts",), "unknown command 'getevnts', did you mean getevents?; for example: tetra"),
-        (("tp", "list"), "unknown command 'tp': tracing policies are not supported"),
+        (("sensors", "list"), "'sensors': tetra tracingpolicy list shows what is loaded"),
+        (("tp",), "tp: check"),
+        (("tp", "check"), "tp check: FILE... is missing; for example: tetra tracingpolicy check p"),
+        (("help", "tp", "check", "x"), "tetra tp check: it has no commands; for example: tetra"),
         (("bugtool",), "unknown command 'bugtool': tetra doctor checks a host"),
         (("help", "nosuch"), "unknown command 'nosuch'"),
         (
@@ -98,12 +101,18 @@ def test_wrong_command_line_is_one_line_and_exit_code_2(run_here, args, message)
     assert stdout == ""
 
 
-@pytest.mark.parametrize("command", MODULES)
+def all_commands():
+    inner = [f"tracingpolicy {name}" for name in tracingpolicy.COMMAND.list_commands(None)]
+    return [*MODULES, *inner]
+
+
+@pytest.mark.parametrize("command", all_commands())
 def test_every_command_has_help_with_examples(run_here, command):
-    code, stdout, _ = run_here(command, "--help")
+    code, stdout, _ = run_here(*command.split(), "--help")
     assert code == 0
     assert f"Usage: tetra {command} " in stdout
-    assert "examples:\n  " in stdout
+    assert f"examples:\n  tetra {command}" in stdout.replace("sudo ", "").replace("source <(", "")
+    assert run_here("help", *command.split()) == (0, stdout, "")
 
 
 def test_without_a_command_there_is_help(run_here):

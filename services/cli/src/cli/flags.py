@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.values import BOOL
+from cli.values import BOOL, Choice
 
 
 class Flag(click.Option):
@@ -48,3 +48,19 @@ def in_section(section: str, *flags: Flag) -> tuple[Flag, ...]:
     for flag in flags:
         flag.section = section
     return flags
+
+
+def colour_flag() -> Flag:
+    """Return ``--color``."""
+    return Flag(
+        "--color",
+        type=Choice("auto", "always", "never"),
+        default="auto",
+        help="when to use colours [default: auto]",
+    )
+
+
+def output_flag(*forms: str, more: str = "") -> Flag:
+    """Return ``--output`` with its forms, the first of which is the default."""
+    help = f"form of the output{more} [default: {forms[0]}]"
+    return Flag("-o", "--output", type=Choice(*forms), default=forms[0], help=help)

@@ -6,7 +6,7 @@ The part above the marker is written by hand and stays.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -20,17 +20,31 @@ def reference() -> str:
     """Return every command with its description and flags as Markdown."""
     group = tetra()
     ctx = click.Context(group, info_name="tetra")
-    shared = {option for param in group.params for option in param.opts}
     parts = ["\n## Flags of every command\n", _flags(group.get_params(ctx), ctx)]
+    shared = {option for param in group.params for option in param.opts}
+    parts += _commands(group, ctx, shared)
+    return "".join(parts)
+
+
+def _commands(group: click.Group, ctx: click.Context, shared: set[str]) -> Iterator[str]:
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         assert command is not None
+        inner = click.Context(command, info_name=name, parent=ctx)
         text, _, examples = (command.help or "").partition("\nexamples:\n")
-        parts.append(f"\n## tetra {name}\n\n{text.strip()}\n")
+        level = "#" * inner.command_path.count(" ")
+        yield f"\n#{level} {inner.command_path}\n\n{text.strip()}\n"
         shown = "\n".join(line.removeprefix("  ") for line in examples.rstrip().splitlines())
-        parts.append(f"\n```sh\n{shown}\n```\n")
-        parts.append(_flags((p for p in command.params if not shared & {*p.opts}), ctx))
-    return "".join(parts)
+        yield f"\n```sh\n{shown}\n```\n"
+        yield _flags((p for p in command.params if not shared & {*p.opts}), inner)
+        if isinstance(command, click.Group) and _differ(command, inner):
+            yield from _commands(command, inner, shared)
+
+
+def _differ(group: click.Group, ctx: click.Context) -> bool:
+    """Return whether the commands of a group have descriptions of their own."""
+    commands = (group.get_command(ctx, name) for name in group.list_commands(ctx))
+    return any(command is not None and command.help != group.help for command in commands)
 
 
 def _flags(params: Iterable[click.Parameter], ctx: click.Context) -> str:

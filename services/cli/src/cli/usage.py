@@ -12,10 +12,9 @@ from cli.values import one_of
 
 # Commands of Tetragon's own client that are not here.
 _NOT_HERE = {
-    **dict.fromkeys(
-        ("tracingpolicy", "tp", "policytest", "pt", "policyfilter", "sensors", "explain"),
-        "tracing policies are not supported, process events need none",
-    ),
+    **dict.fromkeys(("policytest", "pt"), "tetra tracingpolicy try runs a policy for a while"),
+    **dict.fromkeys(("sensors", "policyfilter"), "tetra tracingpolicy list shows what is loaded"),
+    "explain": "docs/policies.md describes documents, tetra tracingpolicy explain one of them",
     **dict.fromkeys(("bugtool", "probe"), "tetra doctor checks a host"),
     **dict.fromkeys(("eventlog", "debug", "dump", "cri", "cgtracker", "rthooks"), "not supported"),
 }
@@ -42,7 +41,10 @@ def explained(error: click.UsageError, ctx: click.Context) -> UsageError:
 
 def unknown_command(word: str, ctx: click.Context) -> UsageError:
     """Return the error for a command that the group of ``ctx`` lacks."""
-    assert isinstance(ctx.command, click.Group)
+    if not isinstance(ctx.command, click.Group):
+        return UsageError(
+            f"{ctx.command_path}: it has no commands", first_example(ctx.command.help)
+        )
     names = ctx.command.list_commands(ctx)
     close = difflib.get_close_matches(word, names, n=1)
     if word in _NOT_HERE and ctx.parent is None:

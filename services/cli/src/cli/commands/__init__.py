@@ -18,6 +18,7 @@ _NAMES = (
     "tree",
     "top",
     "nodes",
+    "tracingpolicy",
     "verify",
     "status",
     "info",
@@ -62,7 +63,7 @@ def tetra() -> Group:
         summary="",
         text=_TEXT,
         epilog=_EPILOG,
-        aliases={"log": "loglevel"},  # Tetragon's own
+        aliases={"log": "loglevel", "tp": "tracingpolicy"},  # Tetragon's own
         params=[_version_flag()],
     )
 

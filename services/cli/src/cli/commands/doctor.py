@@ -15,10 +15,10 @@ from typing import NamedTuple
 from chassis import capabilities as needed
 from cli.command import Args, Command
 from cli.errors import TetraError
-from cli.flags import Flag
+from cli.flags import Flag, colour_flag
 from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
-from cli.values import Choice, Value
+from cli.values import Value
 
 _LEAST_KERNEL = (5, 8)  # BPF ring buffer
 _HOST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -238,11 +238,6 @@ examples:
             default=lambda: os.environ.get("TETRA_NATS_URL", _NATS_URL),
             help=f"address of the NATS server [default: TETRA_NATS_URL, else {_NATS_URL}]",
         ),
-        Flag(
-            "--color",
-            type=Choice("auto", "always", "never"),
-            default="auto",
-            help="when to use colours [default: auto]",
-        ),
+        colour_flag(),
     ],
 )

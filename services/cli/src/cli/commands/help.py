@@ -14,13 +14,14 @@ _COMMAND = Value("COMMAND", example="getevents", known=lambda ctx: MODULES)
 
 def run(args: Args) -> int:
     """Print the help text of ``tetra`` or of a command."""
-    group = tetra()
-    ctx = click.Context(group, info_name="tetra", **group.context_settings)
-    if args.command is not None:
-        command = group.get_command(ctx, args.command)
-        if command is None:
-            raise unknown_command(args.command, ctx)
-        ctx = click.Context(command, info_name=args.command, parent=ctx)
+    command: click.Command = tetra()
+    ctx = click.Context(command, info_name="tetra", **command.context_settings)
+    for word in args.command:
+        found = command.get_command(ctx, word) if isinstance(command, click.Group) else None
+        if found is None:
+            raise unknown_command(word, ctx)
+        command = found
+        ctx = click.Context(command, info_name=word, parent=ctx)
     click.echo(ctx.get_help())
     return 0
 
@@ -34,6 +35,7 @@ COMMAND = Command(
 examples:
   tetra help
   tetra help getevents
+  tetra help tracingpolicy add
 """,
-    params=[click.Argument(["command"], type=_COMMAND, required=False, metavar="[COMMAND]")],
+    params=[click.Argument(["command"], type=_COMMAND, nargs=-1, metavar="[COMMAND...]")],
 )

@@ -6,11 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
-from cli.flags import Flag
+from cli.flags import output_flag
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, terminal_width, visible
 from cli.timestamps import duration_text
-from cli.values import Choice
 
 if TYPE_CHECKING:
     from tetra.v1.node_pb2 import NodeInfo
@@ -73,13 +72,5 @@ examples:
   tetra nodes
   tetra nodes -o json | jq 'select(.alive | not).node_name'
 """,
-    params=[
-        Flag(
-            "-o",
-            "--output",
-            type=Choice("text", "json"),
-            default="text",
-            help="form of the output [default: text]",
-        )
-    ],
+    params=[output_flag("text", "json")],
 )

@@ -1,0 +1,21 @@
+"""``tetra tracingpolicy``: the commands about tracing policies, one module each."""
+
+from __future__ import annotations
+
+from cli.command import Group
+
+_HERE = "cli.commands.tracingpolicy"
+_NAMES = ("check",)
+
+COMMAND = Group(
+    "tracingpolicy",
+    {name: f"{_HERE}.{name.replace('-', '_')}:COMMAND" for name in _NAMES},
+    summary="check, load and watch tracing policies (tp)",
+    text="""Tracing policies report what processes do: calls of kernel functions, system calls,
+tracepoints, functions of programs. A policy that a gateway was given is loaded on every node that
+it selects, now and whenever a node joins.
+
+examples:
+  tetra tracingpolicy check policy.yaml
+""",
+)

@@ -1,0 +1,107 @@
+"""``tetra tracingpolicy check``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.command import Args, Command
+from cli.flags import Flag, colour_flag, output_flag
+from cli.policies.documents import DOCUMENT, Document, read_documents
+from cli.terminal import Output, notice, visible, wants_colour
+
+if TYPE_CHECKING:
+    from cli.policies.local_check import Checked
+
+_NO_KERNEL = (
+    "only the documents were checked; functions, types and tracepoints of a kernel need a host "
+    "with the collector: --node NAME asks one"
+)
+
+
+def run(args: Args) -> int:
+    """Print every mistake, and a line for each good document."""
+    output = Output.stdout()
+    write = _json_lines if args.output == "json" else _text_writer(args)
+    wrong = False
+    for checked in _checked(args):
+        wrong = wrong or bool(checked.mistakes)
+        output.write(write(checked))
+    return int(wrong)
+
+
+def _checked(args: Args) -> Iterator[Checked]:
+    from cli.policies.local_check import check_here, checker
+
+    program = None if args.document_only else checker()
+    for document in read_documents(args.file):
+        alone = _document_alone(document)
+        yield alone if program is None else check_here(program, alone)
+    if program is None and not args.document_only:
+        notice(_NO_KERNEL)
+
+
+def _document_alone(document: Document) -> Checked:
+    from cli.policies.local_check import Checked
+    from tracingpolicy import read
+
+    policy, mistakes = read(document.text, document.name)
+    return Checked(document, policy.name if policy else "", mistakes)
+
+
+def _text_writer(args: Args) -> Callable[[Checked], str]:
+    from cli.policies.mistakes import MistakeText
+
+    write = MistakeText(colour=wants_colour(args.color, sys.stdout), excerpts=sys.stdout.isatty())
+
+    def text(checked: Checked) -> str:
+        if checked.mistakes:
+            return write(checked.mistakes, checked.document.text)
+        hooks = f": {checked.hooks}" if checked.hooks else ""
+        return visible(f"{checked.document.name}: policy {checked.policy}{hooks}") + "\n"
+
+    return text
+
+
+def _json_lines(checked: Checked) -> str:
+    return "".join(
+        json.dumps(
+            {
+                "file": mistake.file,
+                "line": mistake.line,
+                "column": mistake.column,
+                "message": mistake.message,
+                "allowed": mistake.allowed,
+            }
+        )
+        + "\n"
+        for mistake in checked.mistakes
+    )
+
+
+COMMAND = Command(
+    "check",
+    run,
+    summary="find every mistake in policy documents, without loading them",
+    text="""Print every mistake in the documents with its line and column, and what is allowed
+instead. A folder stands for the .yaml files in it, - for standard input. Needs no server and no
+rights. On a host with the collector, its kernel's functions, argument types and tracepoints are
+checked too, and each good document shows by which mechanism its hooks would be served.
+Exit code 0: no mistakes. 1: some.
+
+examples:
+  tetra tracingpolicy check policy.yaml
+  tetra tracingpolicy check policies/ -o json | jq -r .message
+  tetra tracingpolicy check --document-only - < policy.yaml
+""",
+    params=[
+        click.Argument(["file"], type=DOCUMENT, nargs=-1, required=True, metavar="FILE..."),
+        output_flag("text", "json", more="; json: one line for each mistake"),
+        Flag("--document-only", is_flag=True, help="check the documents alone, against no kernel"),
+        colour_flag(),
+    ],
+)

@@ -1,0 +1,63 @@
+"""Policy documents that the command line names: files, folders and standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.errors import TetraError, UsageError
+from cli.values import Value
+
+STDIN = "-"
+LARGEST_BYTES = 1 << 20  # a collector refuses larger ones
+_SUFFIXES = (".yaml", ".yml")
+
+DOCUMENT = Value("FILE", example="policy.yaml", is_file=True)
+
+
+class Document(NamedTuple):
+    """One text and the name that its mistakes carry."""
+
+    name: str
+    text: bytes
+
+
+def read_document(name: str) -> Document:
+    """Return a file, or standard input for ``-``; raise `TetraError`."""
+    if name == STDIN:
+        text = sys.stdin.buffer.read(LARGEST_BYTES + 1)
+        return Document("stdin", _limited("stdin", text))
+    try:
+        with Path(name).open("rb") as file:
+            return Document(name, _limited(name, file.read(LARGEST_BYTES + 1)))
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise TetraError(f"read: {name}: {cause}") from None
+
+
+def read_documents(names: Iterable[str]) -> Iterator[Document]:
+    """Return files; of a folder the YAML files in it and in its sub-folders, by name."""
+    for name in names:
+        if not Path(name).is_dir():
+            yield read_document(name)
+            continue
+        found = sorted(
+            path
+            for path in Path(name).rglob("*")
+            if path.suffix in _SUFFIXES and path.is_file() and not _is_hidden(path, Path(name))
+        )
+        if not found:
+            raise UsageError(f"{name}: the folder has no .yaml file", "policy.yaml")
+        yield from (read_document(str(path)) for path in found)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _limited(name: str, text: bytes) -> bytes:
+    if len(text) > LARGEST_BYTES:
+        raise TetraError(f"read: {name}: larger than {LARGEST_BYTES} bytes, no policy document is")
+    return text
