@@ -4,10 +4,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from gateway import rights
-from tetra.v1 import stream_pb2
+from tetra.v1 import policies_pb2, stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
-SERVED = (stream_pb2, sensors_pb2, eventlogservice_pb2, health_pb2, reflection_pb2)
+SERVED = (stream_pb2, policies_pb2, sensors_pb2, eventlogservice_pb2, health_pb2, reflection_pb2)
 
 
 def methods():
@@ -35,5 +35,5 @@ def test_what_changes_something_needs_more_than_reading():
         method = name.rpartition("/")[2]
         if right:
             assert (right == rights.READ) == method.startswith(reading), name
-        if "TracingPolicy" in method:
+        if "Policy" in method and not method.startswith(reading):
             assert right == rights.POLICIES

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tetra.v1 import node_pb2 as _node_pb2
+from tetra.v1 import policies_pb2 as _policies_pb2
 from tetragon import sensors_pb2 as _sensors_pb2
 import builtins as _builtins
 import sys
@@ -88,15 +89,23 @@ class ControlRequest(_message.Message):
     SET_LOG_LEVEL_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LIST_POLICIES_FIELD_NUMBER: _builtins.int
+    POLICY_STATUS_FIELD_NUMBER: _builtins.int
+    TRY_POLICY_FIELD_NUMBER: _builtins.int
     describe: _builtins.bool
     """Answer with node information."""
     set_log_level: _builtins.str
     """Set the log level: debug, info, warning, error."""
     snapshot: _builtins.bool
     """Answer with the processes alive now."""
+    policy_status: _builtins.bool
+    """Answer with the status that tetra.policies.<node> has."""
     @_builtins.property
     def list_policies(self) -> Global___ListPolicies:
         """Answer with the state of the tracing policies, of one domain or (empty) of all."""
+
+    @_builtins.property
+    def try_policy(self) -> Global___TryOnNode:
+        """Load a policy for a time, or keep it for longer."""
 
     def __init__(
         self,
@@ -105,12 +114,14 @@ class ControlRequest(_message.Message):
         set_log_level: _builtins.str = ...,
         snapshot: _builtins.bool = ...,
         list_policies: Global___ListPolicies | None = ...,
+        policy_status: _builtins.bool = ...,
+        try_policy: Global___TryOnNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies", "policy_status", "try_policy"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -126,6 +137,7 @@ class ControlResponse(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    POLICY_STATUS_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     """One line; empty where the request was carried out."""
     sequence: _builtins.int
@@ -142,6 +154,10 @@ class ControlResponse(_message.Message):
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_sensors_pb2.TracingPolicyStatus]:
         """For list_policies."""
 
+    @_builtins.property
+    def policy_status(self) -> _policies_pb2.NodePolicies:
+        """For policy_status; for try_policy with that policy alone."""
+
     def __init__(
         self,
         *,
@@ -151,14 +167,47 @@ class ControlResponse(_message.Message):
         sequence: _builtins.int = ...,
         more: _builtins.bool = ...,
         policies: _abc.Iterable[_sensors_pb2.TracingPolicyStatus] | None = ...,
+        policy_status: _policies_pb2.NodePolicies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "policy_status", b"policy_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "policies", b"policies", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "policies", b"policies", "policy_status", b"policy_status", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ControlResponse: _TypeAlias = ControlResponse  # noqa: Y015
+
+@_typing.final
+class TryOnNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    YAML_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
+    POLICY_NAME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Of this try; policies of two tries never meet."""
+    yaml: _builtins.str
+    """Empty: keep what is loaded for longer; an id that is not known is an error then."""
+    lease_s: _builtins.int
+    """Remove it after this time without another request; 0: remove it now."""
+    policy_name: _builtins.str
+    """What its events say in policy_name."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        yaml: _builtins.str = ...,
+        lease_s: _builtins.int = ...,
+        policy_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "lease_s", b"lease_s", "policy_name", b"policy_name", "yaml", b"yaml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TryOnNode: _TypeAlias = TryOnNode  # noqa: Y015
 
 @_typing.final
 class ListPolicies(_message.Message):

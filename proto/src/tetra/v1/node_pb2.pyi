@@ -76,6 +76,26 @@ Global___LossCounters: _TypeAlias = LossCounters  # noqa: Y015
 class NodeInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_NAME_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
@@ -91,6 +111,8 @@ class NodeInfo(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     STORED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     kernel: _builtins.str
@@ -115,6 +137,12 @@ class NodeInfo(_message.Message):
     def loss(self) -> Global___LossCounters: ...
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The collector's setting TETRA_NODE_LABELS."""
+
+    @_builtins.property
+    def policies(self) -> Global___PolicySummary: ...
     def __init__(
         self,
         *,
@@ -133,13 +161,62 @@ class NodeInfo(_message.Message):
         last_sequence: _builtins.int = ...,
         processes: _builtins.int = ...,
         stored_sequence: _builtins.int | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        policies: Global___PolicySummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "collector_start", b"collector_start", "last_seen", b"last_seen", "loss", b"loss", "stored_sequence", b"stored_sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "collector_start", b"collector_start", "last_seen", b"last_seen", "loss", b"loss", "policies", b"policies", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "processes", b"processes", "stored_sequence", b"stored_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "labels", b"labels", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "policies", b"policies", "processes", b"processes", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stored_sequence: _TypeAlias = _typing.Literal["stored_sequence"]  # noqa: Y015
     _WhichOneofArgType__stored_sequence: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stored_sequence) -> _WhichOneofReturnType__stored_sequence | None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class PolicySummary(_message.Message):
+    """Tracing policies of the node, of all domains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOADED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    LOADING_FIELD_NUMBER: _builtins.int
+    KERNEL_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    loaded: _builtins.int
+    failed: _builtins.int
+    disabled: _builtins.int
+    loading: _builtins.int
+    kernel_memory_bytes: _builtins.int
+    hits: _builtins.int
+    """Events that they posted; records that were lost; runs that the kernel left out."""
+    lost: _builtins.int
+    missed: _builtins.int
+    version: _builtins.int
+    """NodePolicies.version of the newest status."""
+    def __init__(
+        self,
+        *,
+        loaded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        disabled: _builtins.int = ...,
+        loading: _builtins.int = ...,
+        kernel_memory_bytes: _builtins.int = ...,
+        hits: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "failed", b"failed", "hits", b"hits", "kernel_memory_bytes", b"kernel_memory_bytes", "loaded", b"loaded", "loading", b"loading", "lost", b"lost", "missed", b"missed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySummary: _TypeAlias = PolicySummary  # noqa: Y015

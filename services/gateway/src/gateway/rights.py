@@ -19,6 +19,7 @@ NONE = ""  # needs no token
 _SENSORS = "/tetragon.FineGuidanceSensors/"
 _EVENT_LOG = "/tetragon.EventLogService/"
 _EVENTS = "/tetra.v1.EventStream/"
+_FLEET = "/tetra.v1.Policies/"
 
 # The right that a method needs, by the method's full name.
 NEEDED = {
@@ -44,6 +45,17 @@ NEEDED = {
     _EVENT_LOG + "SetEventLogParams": CONTROL,
     _EVENTS + "StreamEvents": READ,
     _EVENTS + "ListNodes": READ,
+    _FLEET + "AddPolicy": POLICIES,
+    _FLEET + "DeletePolicy": POLICIES,
+    _FLEET + "ConfigurePolicy": POLICIES,
+    _FLEET + "RollbackPolicy": POLICIES,
+    _FLEET + "PromotePolicy": POLICIES,
+    _FLEET + "AbortPolicy": POLICIES,
+    _FLEET + "TryPolicy": POLICIES,
+    _FLEET + "ListPolicies": READ,
+    _FLEET + "StreamPolicies": READ,
+    _FLEET + "GetPolicyHistory": READ,
+    _FLEET + "StreamAudit": READ,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": READ,
     "/grpc.health.v1.Health/Check": NONE,
     "/grpc.health.v1.Health/List": NONE,

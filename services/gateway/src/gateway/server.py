@@ -16,11 +16,13 @@ from gateway.errors import ListenError, SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
 from gateway.health import find_fault
+from gateway.policies import service as policy_service
+from gateway.policies.service import Policies
 from gateway.service import Sensors
 from gateway.settings import Settings
 from gateway.streams import Streams
 from gateway.subscriber import Subscriber
-from tetra.v1 import stream_pb2
+from tetra.v1 import policies_pb2, stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
 _LOOK_EVERY_S = 1.0
@@ -28,8 +30,8 @@ STOP_S = 0.2  # for requests that are being answered; streams have ended before
 _KEEPALIVE_ANSWER_MS = 10_000
 _PING_MIN_MS = 5_000  # clients may send keepalive pings this often
 # Reflection finds the messages of these in the default pool.
-_DESCRIBED = (stream_pb2, sensors_pb2, eventlogservice_pb2)
-_HEALTH_NAMES = ("", "liveness", service.NAME, event_stream.NAME)
+_DESCRIBED = (stream_pb2, policies_pb2, sensors_pb2, eventlogservice_pb2)
+_HEALTH_NAMES = ("", "liveness", service.NAME, event_stream.NAME, policy_service.NAME)
 
 
 class Server:
@@ -59,7 +61,10 @@ class Server:
         )
         sensors = Sensors(streams, fleet, settings)
         own = EventStream(streams, fleet)
-        self._server.add_generic_rpc_handlers([*sensors.handlers(), *own.handlers()])
+        policies = Policies()
+        self._server.add_generic_rpc_handlers(
+            [*sensors.handlers(), *own.handlers(), *policies.handlers()]
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [

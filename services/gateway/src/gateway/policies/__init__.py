@@ -1,0 +1,1 @@
+"""Tracing policies of the fleet: what is wanted, how nodes do, and changes."""
