@@ -25,6 +25,7 @@ from eventstream.batch import Batch
 from gateway.selection import Selection
 from support.stages import NoMap, Stages
 from tetra.v1.bus_pb2 import EventBatch
+from tetra.v1.node_pb2 import LossCounters
 from tetragon.events_pb2 import EventType, Filter, GetEventsResponse
 
 ROUNDS = 7
@@ -106,7 +107,8 @@ def run(report: Report, quick: bool) -> None:
         "collector: batch",
         per_event(
             lambda: [
-                body(b"", events[at : at + BATCH_EVENTS]) for at in range(0, count, BATCH_EVENTS)
+                body(LossCounters(), events[at : at + BATCH_EVENTS])
+                for at in range(0, count, BATCH_EVENTS)
             ],
             count,
         ),

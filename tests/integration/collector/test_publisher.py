@@ -31,7 +31,8 @@ class Collector:
         spool = Spool(folder, own, options.get("disk", 64 << 20), options.get("sync", "never"))
         spool.open()
         memory = options.get("memory", 64 << 20)
-        self.publisher = Publisher(own, memory, LossCounters, spool)
+        self.lost = {}  # by cause
+        self.publisher = Publisher(own, memory, lambda: LossCounters(by_cause=self.lost), spool)
         self._url = url
         self._nc = None
         self._tasks = []
@@ -53,6 +54,11 @@ class Collector:
 
     def publish(self, numbers, size=0):
         self.publisher.publish([exec_event(n, argument_bytes=size) for n in numbers])
+
+    def lose(self, **lost):
+        """Count losses, as Losses does when it reads the counters."""
+        self.lost = lost
+        self.publisher.publish_loss()
 
     async def kill(self):
         """End without cleanup, like kill -9: what was only in memory is lost."""
@@ -101,7 +107,7 @@ async def stored(gateway):
     return numbers_in(*await gateway.read_all(last=1_000_000))
 
 
-def went_on(one, before):
+def progressed(one, before):
     """Return whether some of what was on disk is published, or nothing was."""
     return on_disk(one) < before or not before
 
@@ -176,7 +182,7 @@ async def test_kill_during_the_replay_makes_no_duplicates(
         await eventually(lambda: on_disk(one) == 2950)
     for _ in range(6):  # each gets some of it done
         before = on_disk(one)
-        await eventually(partial(went_on, one, before))
+        await eventually(partial(progressed, one, before))
         await one.kill()
         one = await collector()
     one.publish(range(3001, 3011))
@@ -200,7 +206,7 @@ async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
 
 
 def _body_of(numbers):
-    return stored_module.body(b"", [exec_event(n) for n in numbers])
+    return stored_module.body(LossCounters(), [exec_event(n) for n in numbers])
 
 
 async def test_events_of_an_earlier_boot_keep_their_own_numbers(collector, gateway, nats_server):
@@ -286,7 +292,80 @@ async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gatewa
 
 
 def _body_of_size(numbers, size):
-    return stored_module.body(b"", [exec_event(n, argument_bytes=size) for n in numbers])
+    return stored_module.body(LossCounters(), [exec_event(n, argument_bytes=size) for n in numbers])
+
+
+# --- losses alone ----------------------------------------------------------------------------
+
+
+async def losses_of(call, timeout_s=30):
+    """Return the counts of the next loss notice, and the numbers of the events before it."""
+    numbers = []
+    async with asyncio.timeout(timeout_s):
+        while True:
+            message = await call.read()
+            assert not message.gaps
+            numbers += numbers_in(message)
+            if message.losses:
+                [notice] = message.losses
+                return dict(notice.lost.by_cause), numbers
+
+
+async def test_loss_is_reported_although_no_event_follows(collector, gateway, nc):
+    call = await gateway.stream()
+    one = await collector()
+    one.publish(range(1, 4))
+    assert await read_numbers(call, 3) == [1, 2, 3]
+    one.lose(ring_full=5)
+    assert await losses_of(call) == ({"ring_full": 5}, [])
+    one.lose(ring_full=7, exec=1)
+    assert await losses_of(call) == ({"ring_full": 2, "exec": 1}, [])
+    # The next event has the number that the totals were sent with, and is no duplicate of them.
+    one.publish(range(4, 6))
+    assert await read_numbers(call, 2) == [4, 5]
+    assert await stored(gateway) == [1, 2, 3, 4, 5]
+    state = (await nc.jetstream().stream_info("TETRA_EVENTS")).state
+    assert state.messages == 4
+
+
+async def test_same_totals_are_not_published_again(collector, gateway, nc):
+    one = await collector()
+    one.lost = {"spool": 3}
+    one.publish(range(1, 4))
+    await one.publisher.flush(30)
+    one.publisher.publish_loss()
+    await one.publisher.flush(30)
+    state = (await nc.jetstream().stream_info("TETRA_EVENTS")).state
+    assert state.messages == 1
+
+
+async def test_loss_of_an_outage_is_reported_when_it_ends(collector, gateway, nats_server):
+    call = await gateway.stream()
+    one = await collector()
+    one.publish(range(1, 4))
+    assert await read_numbers(call, 3) == [1, 2, 3]
+    async with outage(nats_server):
+        one.lose(ring_full=5)
+        await asyncio.sleep(0.2)  # the request fails, or waits for a connection
+    assert await losses_of(call) == ({"ring_full": 5}, [])
+    one.publish(range(4, 6))
+    assert await read_numbers(call, 2) == [4, 5]
+
+
+@pytest.mark.parametrize("events", [0, 3])
+async def test_numbers_continue_after_a_loss_alone(collector, gateway, events):
+    """The next collector takes its first number from the last message, which has no event."""
+    one = await collector()
+    one.publish(range(events))
+    await one.done()
+    one.lose(ring_full=5)
+    await one.publisher.flush(30)
+    await one.kill()
+    two = await collector()
+    two.publish(range(events, events + 3))
+    await two.publisher.flush(30)
+    assert await stored(gateway) == list(range(events + 3))
+    assert two.publisher.last_sequence == events + 3
 
 
 @pytest.mark.parametrize("restart", [False, True])

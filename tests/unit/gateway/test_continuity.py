@@ -128,6 +128,26 @@ def test_losses_are_the_difference_of_the_counters():
     assert loss.time.ToNanoseconds() == at_second(20)
 
 
+def test_batch_without_events_reports_losses_alone():
+    """It has the number that the next event will have."""
+    alone = batch(2, 11, 0, lost={"ring": 5})
+    duplicates, [loss], gaps = follow(batch(1, 1, lost={"ring": 3}), alone, batch(3, 11))
+    assert (duplicates, gaps) == ([0, 0, 0], [])
+    assert dict(loss.lost.by_cause) == {"ring": 2}
+    assert loss.time.ToNanoseconds() == alone.stored_ns
+
+
+def test_events_missing_before_a_batch_without_events_are_a_gap():
+    _, _, [gap] = follow(batch(1, 1), batch(2, 16, 0), batch(3, 16))
+    assert (gap.first, gap.last, gap.count) == (11, 15, 5)
+
+
+def test_late_batch_without_events_changes_nothing():
+    batches = [batch(1, 1), batch(2, 21), batch(3, 15, 0), batch(4, 11), batch(5, 31)]
+    duplicates, losses, gaps = follow(*batches)
+    assert (duplicates, losses, len(gaps)) == ([0, 0, 0, 0, 0], [], 1)
+
+
 def test_collector_that_was_down_is_a_gap_until_its_probes_start():
     later = batch(2, 11, probes_start_ns=at_second(12), lost={"ring": 1})
     _, [loss], [gap] = follow(batch(1, 1, lost={"ring": 9}), later)

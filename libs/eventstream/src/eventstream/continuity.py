@@ -11,7 +11,7 @@ from eventstream.notices import Notices
 from tetra.v1 import node_pb2, stream_pb2
 
 _MAX_SERIES = 10_000  # nodes and boots remembered per stream
-_MAX_HOLES = 64  # remembered per node, for batches that come late
+_MAX_GAPS = 64  # remembered per node, for batches that come late
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class _Series:
     last_event: bytes
     probes_start_ns: int
     loss: node_pb2.LossCounters
-    holes: list[tuple[int, int]] = field(default_factory=list)  # first, last
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # first, last
 
     @property
     def last_event_ns(self) -> int:
@@ -40,12 +40,12 @@ class Continuity:
     notices: Notices = field(default_factory=Notices)
     _series: OrderedDict[tuple[str, str], _Series] = field(default_factory=OrderedDict)
     _boots: dict[str, str] = field(default_factory=dict)
-    _damage: list[tuple[int, int]] = field(default_factory=list)  # messages that are gone
+    _damage: list[tuple[int, int]] = field(default_factory=list)  # missing messages
 
     def note_damage(self, first: int, last: int, from_ns: int, to_ns: int) -> None:
-        """Note that messages ``first`` to ``last`` are gone from inside the stream; 0: unknown.
+        """Note that messages ``first`` to ``last`` are missing in the stream; 0: unknown.
 
-        The times are those at which NATS stored the ones before and behind, 0 where unknown.
+        The times are those at which NATS stored the messages around them, 0 if unknown.
         """
         notice = stream_pb2.GapNotice(
             cause=stream_pb2.GapNotice.CAUSE_STREAM_DAMAGED,
@@ -57,7 +57,7 @@ class Continuity:
             getattr(notice, "from").FromNanoseconds(from_ns)
             notice.to.FromNanoseconds(to_ns)
         self.notices.add_gap(notice)
-        self._damage = [*self._damage[-_MAX_HOLES:], (first, last)]
+        self._damage = [*self._damage[-_MAX_GAPS:], (first, last)]
 
     def check(self, batch: Batch) -> int:
         """Note what is missing before ``batch``; return how many of its events are duplicates.
@@ -102,20 +102,10 @@ class Continuity:
     def _compare_numbers(self, batch: Batch, seen: _Series) -> int:
         first, last = batch.first_sequence, batch.last_sequence
         if first <= seen.last:
-            hole = next((h for h in seen.holes if h[0] <= first and last <= h[1]), None)
-            if hole is not None:  # late, and no duplicate
-                seen.holes.remove(hole)
-                rest = [(hole[0], first - 1), (last + 1, hole[1])]
-                seen.holes += [part for part in rest if part[0] <= part[1]]
-                return 0
-            if last < seen.first:  # from before this stream of events began
-                return 0
-            duplicates = min(seen.last, last) - first + 1
-            seen.last = max(seen.last, last)
-            return duplicates
+            return self._duplicates(batch, seen) if batch.payloads else 0
         if first > seen.last + 1:
-            self._note_hole(batch, seen)
-            seen.holes = [*seen.holes[-_MAX_HOLES:], (seen.last + 1, first - 1)]
+            self._note_gap(batch, seen)
+            seen.gaps = [*seen.gaps[-_MAX_GAPS:], (seen.last + 1, first - 1)]
         seen.last = last
         seen.stream_sequence = batch.stream_sequence
         seen.stored_ns = batch.stored_ns
@@ -123,8 +113,23 @@ class Continuity:
             seen.last_event = batch.payloads[-1]
         return 0
 
+    def _duplicates(self, batch: Batch, seen: _Series) -> int:
+        """Return how many events of a batch that does not continue the series were seen before."""
+        first, last = batch.first_sequence, batch.last_sequence
+        gap = next((g for g in seen.gaps if g[0] <= first and last <= g[1]), None)
+        if gap is not None:  # late, and no duplicate
+            seen.gaps.remove(gap)
+            rest = [(gap[0], first - 1), (last + 1, gap[1])]
+            seen.gaps += [part for part in rest if part[0] <= part[1]]
+            return 0
+        if last < seen.first:  # from before this stream of events began
+            return 0
+        duplicates = min(seen.last, last) - first + 1
+        seen.last = max(seen.last, last)
+        return duplicates
+
     # Dated by the events around it: a batch may have waited long before NATS stored it.
-    def _note_hole(self, batch: Batch, seen: _Series) -> None:
+    def _note_gap(self, batch: Batch, seen: _Series) -> None:
         damaged = any(
             seen.stream_sequence < at and upto < batch.stream_sequence for at, upto in self._damage
         )

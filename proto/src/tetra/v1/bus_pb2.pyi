@@ -26,7 +26,11 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EventBatch(_message.Message):
-    """One message on subject tetra.events.<node>, header Nats-Msg-Id "<node>:<boot id>:<first sequence>"."""
+    """One message on subject tetra.events.<node>, header Nats-Msg-Id "<node>:<boot id>:<first sequence>".
+
+    A batch without events reports that `loss` has changed while no event was due. It has no
+    Nats-Msg-Id: the batch of the next event, which has the same number, would be its duplicate.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,7 +45,9 @@ class EventBatch(_message.Message):
     boot_id: _builtins.str
     """/proc/sys/kernel/random/boot_id: with node_name it names one series of sequence numbers."""
     first_sequence: _builtins.int
-    """Number of the first event; the others follow without a hole. The first of a boot is 1."""
+    """Number of the first event; the others follow without a gap. The first of a boot is 1. In a batch
+    without events: the number that the next event will have.
+    """
     @_builtins.property
     def collector_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -50,14 +56,14 @@ class EventBatch(_message.Message):
 
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Serialized tetragon.GetEventsResponse, in the order of handling. Kept as bytes: nobody on the
-        way needs to parse what it only passes on.
+        """Serialized tetragon.GetEventsResponse, in the order of handling. Kept as bytes: a service that
+        only forwards events does not parse them.
         """
 
     @_builtins.property
     def probes_start(self) -> _timestamp_pb2.Timestamp:
-        """Since when the probes have been attached without a break, where that is earlier than
-        collector_start: the collector has taken them over from one before it. Nothing was unseen.
+        """Since when the probes have been attached without a break. Earlier than collector_start where the
+        collector has taken them over from a previous one: no event was missed in between.
         """
 
     def __init__(

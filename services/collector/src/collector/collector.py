@@ -119,7 +119,7 @@ class Collector:
         health = self.settings.state_dir / HEALTH_FILE
         warned = False
         while True:
-            self.losses.refresh()
+            self._refresh_losses()
             self.control.sample()
             self.table.collect(time.monotonic())
             late.apply_containers(self.docker.take_late(), self.table, self.encoder)
@@ -127,6 +127,10 @@ class Collector:
                 warned = True
                 log.warning("state folder unusable", folder=str(health.parent), error=error)
             await asyncio.sleep(TEND_EVERY_S)
+
+    def _refresh_losses(self) -> None:
+        if self.losses.refresh():
+            self.publisher.publish_loss()
 
     async def _stop(self, *, detach: bool) -> None:
         probes, pins = self.attached.probes, self.attached.pins
@@ -138,7 +142,7 @@ class Collector:
         while self.reader.read() and time.monotonic() < until_s:
             pass
         self.intake.finish()
-        self.losses.refresh()
+        self._refresh_losses()
         self.saver.save()
         probes.free()
         pins.close()  # from here on another collector may continue in the ring

@@ -1,4 +1,7 @@
-"""Losses: counted where they happen, collected by cause, sent with every batch and logged."""
+"""Losses: counted where they happen, collected by cause, sent with every batch and logged.
+
+If no event is due, totals that changed are sent in a batch without events.
+"""
 
 from __future__ import annotations
 
@@ -60,18 +63,20 @@ class Losses:
         """Return the totals as last read by `refresh`."""
         return self._counters
 
-    def refresh(self) -> None:
-        """Read all counters; log and note them if they changed."""
+    def refresh(self) -> bool:
+        """Read all counters; log and note them if they changed, and return whether they did."""
         totals = {cause: self._kernel(slots) for cause, slots in self._slots.items()}
         own = {cause: count() for cause, count in self._counts.items()} | dict(self._more())
         for cause in {**self._before, **own}:
             before = self._before.get(cause, 0)
             totals[cause] = totals.get(cause, 0) + before + own.get(cause, 0)
         self._counters = LossCounters(by_cause={k: n for k, n in totals.items() if n})
-        if self._counters != self._reported:
-            log.warning("events lost", **self._counters.by_cause)
-            self._noted(self._counters)
-            self._reported.CopyFrom(self._counters)
+        if self._counters == self._reported:
+            return False
+        log.warning("events lost", **self._counters.by_cause)
+        self._noted(self._counters)
+        self._reported.CopyFrom(self._counters)
+        return True
 
     def _kernel(self, slots: tuple[int, ...]) -> int:
         total = 0

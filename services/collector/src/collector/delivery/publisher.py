@@ -76,7 +76,7 @@ class _Batch:
 
     run: Run
     first: int  # index in the run
-    loss: bytes  # serialized LossCounters
+    loss: LossCounters
     events: list[bytes]
     record: Record | None = None  # its place on disk
 
@@ -107,6 +107,7 @@ class Publisher:
     _outcome_known: bool = False  # False: the stream may have what was sent last
     _asked: Run | None = None  # the run whose last number in the stream was asked for
     _stored: int = 0  # that number
+    _reported_loss: LossCounters = field(default_factory=LossCounters)  # totals in the stream
     _failing_since: float | None = None
     _scope: asyncio.Timeout | None = None  # of the request under way
     _reconnected: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,6 +133,11 @@ class Publisher:
         self._idle.clear()
         if not more or len(self._events) >= BATCH_MAX_EVENTS:
             self._wake.set()
+
+    def publish_loss(self) -> None:
+        """Publish the totals of losses even if no event follows; call it when they have changed."""
+        self._idle.clear()
+        self._wake.set()
 
     def on_connection(self, connected: bool) -> None:
         """End waits that a lost connection makes useless, and those that a new one ends."""
@@ -231,8 +237,7 @@ class Publisher:
 
     def _write_oldest(self) -> bool:
         part = first_record(self._events)
-        loss = self.loss().SerializeToString()
-        if not self.spool.append(self._index(), len(part), body(loss, part)):
+        if not self.spool.append(self._index(), len(part), body(self.loss(), part)):
             return False
         for _ in part:
             self._events.popleft()
@@ -279,7 +284,7 @@ class Publisher:
                 first, self._moving = self._index(), first_record(self._events, large=large)
                 for _ in self._moving:
                     self._events.popleft()
-                data = body(self.loss().SerializeToString(), self._moving)
+                data = body(self.loss(), self._moving)
                 written = await self._disk.run(self.spool.append, first, len(self._moving), data)
                 self._settle_move(first, written)
             if not written:
@@ -301,8 +306,8 @@ class Publisher:
     async def _publish_forever(self, connected: asyncio.Future[Client]) -> None:
         nc = await self._wait_connected(connected)
         while True:
-            while self.waiting:
-                await self._publish_next(nc)
+            while self.waiting or self._loss_is_due:
+                await (self._publish_next(nc) if self.waiting else self._publish_loss(nc))
                 # Until Python 3.12 wait_for, which nats-py uses, can lose a cancellation.
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise asyncio.CancelledError
@@ -371,7 +376,7 @@ class Publisher:
         if not nc.is_connected:  # the client would keep the message and send it late
             raise NatsError("not connected")
         if run is not self._asked or not self._outcome_known:
-            await self._ask_stored(nc, batch)
+            await self._ask_stored(nc, run, batch.first)
         assert run.base is not None
         there = min(max(0, self._stored + 1 - run.base - batch.first), len(batch.events))
         if there:  # only the acknowledgement was lost
@@ -390,14 +395,38 @@ class Publisher:
         took_s = time.monotonic() - start
         self._outcome_known = True
         self._stored = run.base + batch.first + len(part) - 1
+        if run is self.own:
+            self._reported_loss = batch.loss
         self.statistics.latency[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
         self.statistics.latency_s += took_s
         self.statistics.batches += 1
         self._acknowledged(batch, len(part))
 
-    async def _ask_stored(self, nc: Client, batch: _Batch) -> None:
-        run = batch.run
-        self._stored = await last_in_stream(nc, run, batch.first)
+    @property
+    def _loss_is_due(self) -> bool:
+        return self.loss() != self._reported_loss
+
+    async def _publish_loss(self, nc: Client) -> None:
+        """Publish the totals of losses alone; return when they are acknowledged or events wait."""
+        waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
+        while not self.waiting and self._loss_is_due:
+            loss, run, index = self.loss(), self.own, self.statistics.made
+            try:
+                if not nc.is_connected:
+                    raise NatsError("not connected")
+                if run.base is None:
+                    await self._ask_stored(nc, run, index)
+                    continue  # events may have come meanwhile
+                await _send(nc, run, run.base + index, loss, [])
+                self._reported_loss = loss
+            except (NatsError, OSError, TimeoutError) as error:
+                self._report(error, waits)
+                await self._pause(waits.next_s())
+
+    async def _ask_stored(self, nc: Client, run: Run, index: int) -> None:
+        stored = await last_in_stream(nc, run, index)
+        # The last message may be totals of losses that were sent before an acknowledged batch.
+        self._stored = max(stored, self._stored) if run is self._asked else stored
         self._asked, self._outcome_known = run, True
         if run.base is None:
             base = max(self._stored + 1, run.least_base)
@@ -425,7 +454,8 @@ class Publisher:
                 except DecodeError:
                     await self._disk.run(self.spool.discard, "no batch")
                     continue
-                loss = stored.loss.SerializeToString()
+                loss = LossCounters()
+                loss.CopyFrom(stored.loss)  # a reference would keep the whole message in memory
                 return _Batch(record.run, record.first, loss, list(stored.events), record)
             first = self._index()
             events: list[bytes] = []
@@ -434,7 +464,7 @@ class Publisher:
                 if room < 0 and events:
                     break
                 events.append(self._events.popleft())
-        return _Batch(self.own, first, self.loss().SerializeToString(), events) if events else None
+        return _Batch(self.own, first, self.loss(), events) if events else None
 
     def _fit(self, batch: _Batch, room: int) -> list[bytes]:
         """Return the first events of ``batch`` that fit into a message.
@@ -476,7 +506,12 @@ def _room(nc: Client) -> int:
     return (nc.max_payload or _DEFAULT_PAYLOAD_BYTES) - _ENVELOPE_BYTES
 
 
-async def _send(nc: Client, run: Run, first: int, loss: bytes, events: list[bytes]) -> None:
+async def _send(nc: Client, run: Run, first: int, loss: LossCounters, events: list[bytes]) -> None:
+    """Publish a batch; without events it reports losses, and ``first`` is the next event's number.
+
+    Totals alone have no Nats-Msg-Id: JetStream would discard the batch of the next event, which has
+    the same number, as a duplicate. Twice the same totals mean the same as once.
+    """
     subject = subjects.events_subject(run.node_name)
     prefix = (
         EventBatch(node_name=run.node_name, boot_id=run.boot_id).SerializeToString()
@@ -486,11 +521,12 @@ async def _send(nc: Client, run: Run, first: int, loss: bytes, events: list[byte
         + varint(first)
     )
     token = subject.removeprefix(subjects.EVENTS_PREFIX)
+    headers = {Header.MSG_ID.value: f"{token}:{run.boot_id}:{first}"} if events else None
     reply = await nc.request(
         subject,
         prefix + body(loss, events),
         timeout=ACK_TIMEOUT_S,
-        headers={Header.MSG_ID: f"{token}:{run.boot_id}:{first}"},
+        headers=headers,
     )
     if b'"error"' in reply.data:
         raise NatsError(f"not stored: {reply.data.decode(errors='replace')}")

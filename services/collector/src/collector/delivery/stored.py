@@ -21,9 +21,9 @@ _LOSS = tag(EventBatch.LOSS_FIELD_NUMBER)
 _EVENT = tag(EventBatch.EVENTS_FIELD_NUMBER)
 
 
-def body(loss: bytes, events: Iterable[bytes]) -> bytes:
-    """Return the fields `loss` and `events` of an EventBatch; ``loss``: serialized."""
-    parts = [message(_LOSS, loss)]
+def body(loss: LossCounters, events: Iterable[bytes]) -> bytes:
+    """Return the fields `loss` and `events` of an EventBatch."""
+    parts = [message(_LOSS, loss.SerializeToString())]
     for event in events:
         parts += (_EVENT, varint(len(event)), event)
     return b"".join(parts)
@@ -53,10 +53,10 @@ def spool_events(
     spool: Spool, run: Run, first: int, events: Sequence[bytes], loss: LossCounters
 ) -> int:
     """Put events of an earlier run, from index ``first`` on, into the spool; return how many."""
-    done, counters = 0, loss.SerializeToString()
+    done = 0
     while done < len(events):
         part = first_record(islice(events, done, None))
-        if not spool.append(first + done, len(part), body(counters, part), run):
+        if not spool.append(first + done, len(part), body(loss, part), run):
             break
         done += len(part)
     return done
