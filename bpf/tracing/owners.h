@@ -11,13 +11,16 @@ struct sock_owner {
 	u64 image_ktime_ns;
 	u64 start_boottime;
 	u32 pid, tid;
+	u64 since_ns; /* boot clock, of TrackSock */
 };
 
 static __always_inline void track_sock(u64 sock)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct process_value *process = find_process(id >> 32);
-	struct sock_owner owner = { .pid = id >> 32, .tid = id };
+	struct sock_owner owner = {
+		.pid = id >> 32, .tid = id, .since_ns = bpf_ktime_get_boot_ns(),
+	};
 
 	if (!sock)
 		return;
@@ -44,4 +47,12 @@ static __always_inline void attribute_to_owner(struct tracing_record *record, u6
 	record->pid = owner->pid;
 	record->tid = owner->tid;
 	record->flags |= TRACING_SOCK_OWNER;
+}
+
+/* How long a socket is tracked; 0: it is not. */
+static __always_inline u64 sock_age(u64 sock)
+{
+	struct sock_owner *owner = bpf_map_lookup_elem(MAP(MAP_OWNERS), &sock);
+
+	return owner ? bpf_ktime_get_boot_ns() - owner->since_ns : 0;
 }

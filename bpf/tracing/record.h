@@ -103,6 +103,7 @@ enum item_type {
 	ITEM_DENTRY = 42,
 	ITEM_BPF_PROG = 43,
 	ITEM_SOCKADDR_UN = 44,
+	ITEM_SKB_PAYLOAD = 48,
 	/* Not arguments. */
 	ITEM_STACK = 64,     /* u64[] addresses, innermost first */
 	ITEM_IMA_HASH = 65,  /* u64 algorithm, digest */

@@ -58,6 +58,9 @@ static __always_inline bool view_sock(struct sock_view *view, u64 sock)
 	view->priority = KERNEL(u32, sock + OFFSET_sock_priority);
 	view->sport = KERNEL(u16, common + OFFSET_common_num);
 	view->dport = swapped(KERNEL(u16, common + OFFSET_common_dport));
+	/* tcp_set_state() of net/ipv4/tcp.c frees the port before it reports TCP_CLOSE. */
+	if (!view->sport && (view->family == AF_INET || view->family == AF_INET6))
+		view->sport = swapped(KERNEL(u16, sock + OFFSET_inet_sport));
 	if (view->family == AF_INET) {
 		bpf_probe_read_kernel(view->saddr, 4, (void *)(common + OFFSET_common_rcv_saddr));
 		bpf_probe_read_kernel(view->daddr, 4, (void *)(common + OFFSET_common_daddr));

@@ -52,6 +52,8 @@ def text_matches(one: ValueFilter, text: bytes) -> bool:
             return text in values
         if operator is Operator.PREFIX:
             return any(len(v) <= _PREFIX_MAX and text.startswith(v) for v in values)
+        if operator is Operator.BELOW:
+            return any(text == v or text.startswith(v.rstrip(b"/") + b"/") for v in values)
         if operator is Operator.POSTFIX:
             return any(len(v) <= _POSTFIX_MAX and text.endswith(v) for v in values)
         if operator is Operator.SUBSTRING_IGNORE_CASE:

@@ -114,7 +114,9 @@ def _of_type(kind: ArgumentType, **keys: Any) -> dict[str, Any]:
     argument: dict[str, Any] = {"index": 0, "type": kind.value}
     if kind in (T.CHAR_BUF, T.CHAR_IOVEC):
         argument["sizeArgIndex"] = 2
-    if TYPES[kind].family in (Family.NUMBER, Family.NONE) or kind is T.FD:
+    if kind is T.SOCK_AGE:
+        call = "take_sock"
+    elif TYPES[kind].family in (Family.NUMBER, Family.NONE) or kind in (T.FD, T.FD_SOCK):
         call = "take_number"
     elif TYPES[kind].family is Family.CAPABILITIES:
         call = "take_capabilities"

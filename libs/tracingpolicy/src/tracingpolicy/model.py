@@ -221,6 +221,8 @@ class Policy:
     lists: tuple[SymbolList, ...] = ()
     enforcers: tuple[Enforcer, ...] = ()
     options: Options = Options()
+    # Each a policy with the hooks above and its own; the first that this kernel can load counts.
+    variants: tuple[Policy, ...] = ()
     file: str = field(default="", compare=False)
     place: Place = field(default=Place(), compare=False)
 

@@ -26,6 +26,8 @@ class Operator(Enum):
     NOT_PREFIX = "NotPrefix"
     POSTFIX = "Postfix"
     NOT_POSTFIX = "NotPostfix"
+    BELOW = "Below"  # our own, like NotBelow
+    NOT_BELOW = "NotBelow"
     SUBSTRING = "SubString"
     SUBSTRING_IGNORE_CASE = "SubStringIgnCase"
     FILE_TYPE = "FileType"
@@ -98,6 +100,8 @@ OPERATORS: Mapping[Operator, OperatorInfo] = MappingProxyType(
         _O.NOT_PREFIX: OperatorInfo(26, _V.TEXTS, "begins with no value", _O.PREFIX),
         _O.POSTFIX: OperatorInfo(9, _V.TEXTS, "ends with any value"),
         _O.NOT_POSTFIX: OperatorInfo(27, _V.TEXTS, "ends with no value", _O.POSTFIX),
+        _O.BELOW: OperatorInfo(100, _V.TEXTS, "one of the paths, or a path below one"),
+        _O.NOT_BELOW: OperatorInfo(101, _V.TEXTS, "neither of the paths nor below one", _O.BELOW),
         _O.SUBSTRING: OperatorInfo(33, _V.TEXTS, "contains any value"),
         _O.SUBSTRING_IGNORE_CASE: OperatorInfo(
             34, _V.TEXTS, "contains any value, ASCII case ignored"
@@ -143,7 +147,10 @@ OPERATORS_BY_NAME: Mapping[str, Operator] = MappingProxyType(
 _EQUALITY = (_O.EQUAL, _O.NOT_EQUAL)
 _ORDER = (*_EQUALITY, _O.GT, _O.LT, _O.MASK, _O.IN_RANGE, _O.NOT_IN_RANGE)
 _NUMBERS = (*_ORDER, _O.IN_MAP, _O.NOT_IN_MAP)
-_TEXTS = (*_EQUALITY, _O.PREFIX, _O.NOT_PREFIX, _O.POSTFIX, _O.NOT_POSTFIX)
+OWN_OPERATORS = frozenset({_O.BELOW, _O.NOT_BELOW})
+_TEXTS = (
+    *_EQUALITY, _O.PREFIX, _O.NOT_PREFIX, _O.POSTFIX, _O.NOT_POSTFIX, _O.BELOW, _O.NOT_BELOW,
+)  # fmt: skip
 _SUBSTRINGS = (_O.SUBSTRING, _O.SUBSTRING_IGNORE_CASE)
 _SOURCE = (
     _O.SADDR,

@@ -62,6 +62,9 @@ class ArgumentType(Enum):
     SOCK = "sock"
     SOCKET = "socket"
     SKB = "skb"
+    FD_SOCK = "fd_sock"
+    SOCK_AGE = "sock_age"
+    SKB_PAYLOAD = "skb_payload"
     SOCKADDR = "sockaddr"
     SOCKADDR_UN = "sockaddr_un"
     CRED = "cred"
@@ -134,6 +137,11 @@ TYPES: Mapping[ArgumentType, TypeInfo] = MappingProxyType(
         _T.SOCK: TypeInfo(7, Family.SOCKET, "sock_arg"),
         _T.SOCKET: TypeInfo(41, Family.SOCKET, "sock_arg"),
         _T.SKB: TypeInfo(5, Family.SOCKET, "skb_arg"),
+        _T.FD_SOCK: TypeInfo(46, Family.SOCKET, "sock_arg: the socket of a descriptor"),
+        _T.SOCK_AGE: _number(47, 64, False, "size_arg: nanoseconds since TrackSock, 0 without one"),
+        _T.SKB_PAYLOAD: TypeInfo(
+            48, Family.OTHER, "bytes_arg: up to 512 bytes behind the UDP header"
+        ),
         _T.SOCKADDR: TypeInfo(40, Family.ADDRESS, "sockaddr_arg: family, address, port"),
         _T.SOCKADDR_UN: TypeInfo(44, Family.UNIX_ADDRESS, "sockaddrun_arg: family, path"),
         _T.CRED: TypeInfo(8, Family.OTHER, "process_credentials_arg"),
@@ -148,6 +156,9 @@ TYPES: Mapping[ArgumentType, TypeInfo] = MappingProxyType(
         _T.AUTO: TypeInfo(None, Family.NONE, "the type of the tracepoint's field"),
     }
 )
+
+# Not in the original: a document that has them says so by its API version.
+OWN_TYPES = frozenset({_T.FD_SOCK, _T.SOCK_AGE, _T.SKB_PAYLOAD})
 
 TYPES_BY_NAME: Mapping[str, ArgumentType] = MappingProxyType(
     {name: kind for kind, info in TYPES.items() for name in (kind.value, *info.aliases)}

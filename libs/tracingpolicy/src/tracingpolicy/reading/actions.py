@@ -150,7 +150,7 @@ def _check_socket(fields: Fields, action: Action, hook: HookContext) -> None:
         fields.fail(f"position {action.arg_sock} is not in the hook's args", key, has)
         return
     kind = kind_of(hook.args[action.arg_sock])
-    if kind not in (None, ArgumentType.SOCK, ArgumentType.SOCKET):
+    if kind not in (None, ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK):
         assert kind is not None
         message = f"argument {action.arg_sock} is of type {kind.value}"
         fields.fail(message, key, "an argument of type sock or socket")

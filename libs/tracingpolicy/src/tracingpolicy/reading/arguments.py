@@ -27,7 +27,7 @@ _USER_TYPES = frozenset(
     {kind for kind, info in TYPES.items() if info.family is Family.NUMBER}
     | {_T.STRING, _T.CHAR_BUF, _T.CHAR_IOVEC, _T.SOCKADDR, _T.SOCKADDR_UN, _T.BPF_ATTR, _T.FD}
     | {_T.NOP, _T.AUTO}
-) - {_T.SYSCALL64}
+) - {_T.SYSCALL64, _T.SOCK_AGE}
 # Registers and pointers for hooks in the kernel; more than C passes in registers never arrive.
 MAX_INDEX = {_H.KPROBE: 11, _H.FENTRY: 11, _H.LSM: 11, _H.UPROBE: 7, _H.USDT: 11}
 MAX_FIELD = 127

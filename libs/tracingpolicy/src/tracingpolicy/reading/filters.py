@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tracingpolicy.cel import CelType
-from tracingpolicy.model import Argument, HookKind
-from tracingpolicy.operators import OPERATORS, OPERATORS_BY_NAME, Operands, Operator, operators_of
+from tracingpolicy.model import OWN_API, Argument, HookKind
+from tracingpolicy.operators import (
+    OPERATORS,
+    OPERATORS_BY_NAME,
+    OWN_OPERATORS,
+    Operands,
+    Operator,
+    operators_of,
+)
 from tracingpolicy.reading.cel import CelError, parse_expression, used_arguments
 from tracingpolicy.reading.context import HookContext, kind_of
 from tracingpolicy.reading.document import Node
@@ -120,6 +127,10 @@ def read_filter(
     keys = ("index", "args", "operator", "values")
     fields = Fields(report, node, path, keys, required=("operator",))
     operator = fields.choice("operator", _ARGUMENT_OPERATORS, None, "an operator")
+    if operator in OWN_OPERATORS and hook is not None and not hook.policy.own_api:
+        message = f"the original has no operator {operator.value}"
+        fields.fail(message, "operator", f"apiVersion: {OWN_API}")
+        return None
     texts = tuple(text for text, _ in fields.texts("values"))
     index = fields.number("index")
     positions = [number for number, _ in fields.numbers("args")]

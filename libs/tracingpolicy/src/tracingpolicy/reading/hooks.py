@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import (
+    OWN_API,
     Argument,
     Fentry,
     HookKind,
@@ -24,7 +25,7 @@ from tracingpolicy.reading.fields import Fields
 from tracingpolicy.reading.report import Report, quoted
 from tracingpolicy.reading.selectors import read_selector
 from tracingpolicy.selectors import Selector
-from tracingpolicy.types import ArgumentType
+from tracingpolicy.types import OWN_TYPES, ArgumentType
 
 MAX_MESSAGE_BYTES, MIN_TEXT_BYTES = 256, 2
 MAX_TAGS, MAX_TAG_BYTES = 16, 128
@@ -38,6 +39,7 @@ SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_co
                     "__arm64_sys_", "__arm64_compat_sys_", "compat_sys_", "sys_")  # fmt: skip
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*\Z")
 _EVENT = re.compile(r"[A-Za-z0-9_.:-]+\Z")
+_SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK)
 _OWNER = {
     "tracksock": ActionKind.TRACK_SOCK,
     "untracksock": ActionKind.UNTRACK_SOCK,
@@ -66,6 +68,8 @@ class HookReader:
     def common(self, fields: Fields, index: int, hook: HookContext) -> Common:
         """Return what all hooks have; ``hook`` gets the arguments."""
         hook.args, hook.data = read_arguments(fields, hook.kind, hook.raw)
+        if not self.policy.own_api:
+            self._check_own_types(fields, hook)
         selectors = fields.each(
             "selectors", lambda node, path: read_selector(self.report, node, path, hook)
         )
@@ -80,6 +84,12 @@ class HookReader:
             selectors=selectors,
             place=fields.place(),
         )
+
+    def _check_own_types(self, fields: Fields, hook: HookContext) -> None:
+        for one in (*hook.args, *hook.data, hook.returned):
+            if one is not None and one.type in OWN_TYPES:
+                message = f"{fields.path}: the original has no type {one.type.value}"
+                self.report.add(one.place.of("type"), message, f"apiVersion: {OWN_API}")
 
     def kprobe(self, node: Node, path: str, index: int) -> Kprobe:
         """Return an element of kprobes."""
@@ -208,7 +218,7 @@ def _owner_action(fields: Fields, returned: Argument | None) -> ActionKind | Non
             "returnArgAction",
             "TrackSock, UntrackSock; Post is the default",
         )
-    elif returned and returned.type not in (ArgumentType.SOCK, ArgumentType.SOCKET):
+    elif returned and returned.type not in _SOCKETS:
         fields.fail(
             f"{kind.value} needs a returnArg of type sock, not {returned.type.value}",
             "returnArgAction",

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
+from typing import TypedDict, TypeVar
 
-from tracingpolicy.model import ORIGINAL_API, OWN_API, HookKind, Policy, PolicyKind, SymbolList
+from tracingpolicy.model import (
+    ORIGINAL_API,
+    OWN_API,
+    Fentry,
+    HookKind,
+    Kprobe,
+    Lsm,
+    Policy,
+    PolicyKind,
+    SymbolList,
+    Tracepoint,
+    Uprobe,
+    Usdt,
+)
 from tracingpolicy.position import Mistake, PolicyErrors
 from tracingpolicy.reading.context import PolicyContext
 from tracingpolicy.reading.document import Kind, Node, compose
@@ -31,7 +45,10 @@ _METADATA = (
 _SPEC = (
     *(kind.value for kind in HookKind), "loader", "podSelector", "containerSelector",
     "hostSelector", "nodeSelector", "lists", "enforcers", "options", "selectorsMacros",
+    "variants",
 )  # fmt: skip
+_SECTIONS = tuple(kind.value for kind in HookKind)
+_MAX_VARIANTS = 8
 _PROGRAMS = ("uprobes", "usdts")
 _WORKLOADS = ("podSelector", "containerSelector", "hostSelector")
 
@@ -100,6 +117,15 @@ def _check_metadata(metadata: Fields, namespaced: bool) -> None:
         )
 
 
+class _Hooks(TypedDict):
+    kprobes: tuple[Kprobe, ...]
+    fentries: tuple[Fentry, ...]
+    tracepoints: tuple[Tracepoint, ...]
+    uprobes: tuple[Uprobe, ...]
+    usdts: tuple[Usdt, ...]
+    lsmhooks: tuple[Lsm, ...]
+
+
 class _Spec:
     def __init__(self, report: Report, spec: Fields, context: PolicyContext) -> None:
         self._report, self._spec, self._context = report, spec, context
@@ -107,7 +133,7 @@ class _Spec:
 
     def read(self, frame: Policy) -> Policy:
         """Return ``frame`` with everything in spec."""
-        spec, reader = self._spec, self._reader
+        spec = self._spec
         lists = spec.each("lists", lambda node, path: read_list(self._report, node, path))
         self._check_list_names(lists)
         self._context.lists = frozenset(one.name for one in lists)
@@ -127,12 +153,7 @@ class _Spec:
             namespace=frame.namespace,
             labels=frame.labels,
             annotations=frame.annotations,
-            kprobes=self._section(HookKind.KPROBE, reader.kprobe),
-            fentries=self._section(HookKind.FENTRY, reader.fentry),
-            tracepoints=self._section(HookKind.TRACEPOINT, reader.tracepoint),
-            uprobes=self._section(HookKind.UPROBE, lambda n, p, i: read_uprobe(reader, n, p, i)),
-            usdts=self._section(HookKind.USDT, reader.usdt),
-            lsmhooks=self._section(HookKind.LSM, reader.lsm),
+            **self._hooks(spec),
             loader=spec.flag("loader"),
             pod_selector=self._labels("podSelector"),
             container_selector=self._labels("containerSelector"),
@@ -144,12 +165,50 @@ class _Spec:
             file=frame.file,
             place=frame.place,
         )
+        policy = replace(policy, variants=self._variants(policy))
         check_macros(self._report, self._context, "spec.selectorsMacros")
         return policy
 
-    def _section(self, kind: HookKind, read: Callable[[Node, str, int], T]) -> tuple[T, ...]:
-        elements = self._spec.items(kind.value)
-        return tuple(read(node, path, index) for index, (path, node) in enumerate(elements))
+    def _hooks(self, fields: Fields) -> _Hooks:
+        """Return the hooks of spec, or of one variant."""
+        reader = self._reader
+
+        def section(kind: HookKind, read: Callable[[Node, str, int], T]) -> tuple[T, ...]:
+            elements = fields.items(kind.value)
+            return tuple(read(node, path, index) for index, (path, node) in enumerate(elements))
+
+        return _Hooks(
+            kprobes=section(HookKind.KPROBE, reader.kprobe),
+            fentries=section(HookKind.FENTRY, reader.fentry),
+            tracepoints=section(HookKind.TRACEPOINT, reader.tracepoint),
+            uprobes=section(HookKind.UPROBE, lambda n, p, i: read_uprobe(reader, n, p, i)),
+            usdts=section(HookKind.USDT, reader.usdt),
+            lsmhooks=section(HookKind.LSM, reader.lsm),
+        )
+
+    def _variants(self, policy: Policy) -> tuple[Policy, ...]:
+        """Return a policy for each variant: the hooks of spec, then those of the variant."""
+        spec = self._spec
+        if spec.has("variants") and not self._context.own_api:
+            spec.fail("the original has no variants", "variants", f"apiVersion: {OWN_API}")
+        elements = spec.items("variants")
+        if len(elements) > _MAX_VARIANTS:
+            spec.fail(f"{len(elements)} variants", "variants", f"at most {_MAX_VARIANTS}")
+        made = []
+        for path, node in elements:
+            hooks = self._hooks(Fields(self._report, node, path, _SECTIONS))
+            made.append(
+                replace(
+                    policy,
+                    kprobes=policy.kprobes + hooks["kprobes"],
+                    fentries=policy.fentries + hooks["fentries"],
+                    tracepoints=policy.tracepoints + hooks["tracepoints"],
+                    uprobes=policy.uprobes + hooks["uprobes"],
+                    usdts=policy.usdts + hooks["usdts"],
+                    lsmhooks=policy.lsmhooks + hooks["lsmhooks"],
+                )
+            )
+        return tuple(made)
 
     def _labels(self, key: str) -> LabelSelector | None:
         node = self._spec.entries.get(key)

@@ -25,11 +25,15 @@ from tracingpolicy.values import ListReference, Range, Value
 
 MAX_EQUAL_BYTES = 4096
 MAX_PREFIX_BYTES = 256
+MAX_BELOW_BYTES = 255
 MAX_POSTFIX_BYTES = 127
 MAX_SUBSTRING_BYTES = 99
 _DECIMAL = re.compile(r"[-+]?[0-9]{1,40}\Z")
 _RANGE = re.compile(r"([-+]?[^:\s]+):([-+]?[^:\s]+)\Z")
-_ROOTED = {Operator.EQUAL, Operator.NOT_EQUAL, Operator.PREFIX, Operator.NOT_PREFIX}
+_BELOW = {Operator.BELOW, Operator.NOT_BELOW}
+_ROOTED = {
+    Operator.EQUAL, Operator.NOT_EQUAL, Operator.PREFIX, Operator.NOT_PREFIX, *_BELOW,
+}  # fmt: skip
 
 
 class Refused(NamedTuple):
@@ -223,6 +227,8 @@ def _texts(operator: Operator, text: str, kind: ArgumentType) -> list[Value]:
         raise _BadValue(f"an empty text says nothing to {operator.value}", "at least one byte")
     if b"\0" in value and kind not in (ArgumentType.CHAR_BUF, ArgumentType.SOCKADDR_UN):
         raise _BadValue(f"a text with a NUL never matches an argument of type {kind.value}")
+    if operator in _BELOW:
+        value = value.rstrip(b"/") or b"/"
     rooted = TYPES[kind].family is Family.PATH and operator in _ROOTED
     if rooted and value and not value.startswith(b"/"):
         raise _BadValue(
@@ -237,6 +243,8 @@ def _texts(operator: Operator, text: str, kind: ArgumentType) -> list[Value]:
 _LENGTHS = {
     Operator.PREFIX: (MAX_PREFIX_BYTES, 0),
     Operator.NOT_PREFIX: (MAX_PREFIX_BYTES, 0),
+    Operator.BELOW: (MAX_BELOW_BYTES, 1),
+    Operator.NOT_BELOW: (MAX_BELOW_BYTES, 1),
     Operator.POSTFIX: (MAX_POSTFIX_BYTES, 1),
     Operator.NOT_POSTFIX: (MAX_POSTFIX_BYTES, 1),
     Operator.SUBSTRING: (MAX_SUBSTRING_BYTES, 1),

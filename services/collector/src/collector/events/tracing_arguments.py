@@ -322,7 +322,7 @@ def _shared() -> dict[str, Encode]:
         **dict.fromkeys(("int", "int8", "int16", "int32"), int_arg),
         **dict.fromkeys(("uint8", "uint16", "uint32"), uint_arg),
         "int64": _varint_member("long_arg"),
-        **dict.fromkeys(("uint64", "size_t"), size_arg),
+        **dict.fromkeys(("uint64", "size_t", "sock_age"), size_arg),
         **dict.fromkeys(("string", "filename", "data_loc", "net_device"), string_arg),
         **dict.fromkeys(("file", "fd", "kiocb"), file_arg),
         **dict.fromkeys(("path", "dentry"), path_arg),
@@ -345,12 +345,14 @@ def _shared() -> dict[str, Encode]:
 
 
 _SHARED = _shared()
-_BUFFERS = ("char_buf", "char_iovec", "iov_iter")
+_BUFFERS = ("char_buf", "char_iovec", "iov_iter", "skb_payload")
 
 _OF_FUNCTIONS: dict[str, Encode] = {
     **_SHARED,
     **dict.fromkeys(_BUFFERS, _buffer),
-    **dict.fromkeys(("sock", "socket"), _message_member("sock_arg", _sock_with(names.family))),
+    **dict.fromkeys(
+        ("sock", "socket", "fd_sock"), _message_member("sock_arg", _sock_with(names.family))
+    ),
     "skb": _message_member("skb_arg", _skb_with(names.family)),
     "syscall64": _varint_member("long_arg"),
 }
@@ -359,7 +361,7 @@ _OF_TRACEPOINTS: dict[str, Encode] = {
     **_SHARED,
     **dict.fromkeys(_BUFFERS, _buffer_of_tracepoint),
     **dict.fromkeys(
-        ("sock", "socket"), _message_member("sock_arg", _sock_with(names.known_family))
+        ("sock", "socket", "fd_sock"), _message_member("sock_arg", _sock_with(names.known_family))
     ),
     "skb": _message_member("skb_arg", _skb_with(names.known_family)),
 }

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from collector.bpf.btf import Btf, BtfKind
-from tracingpolicy.types import TYPES, ArgumentType, Family
+from tracingpolicy.types import OWN_TYPES, TYPES, ArgumentType, Family
 
 _T = ArgumentType
 # type -> structs or unions that a pointer may lead to; the first member of another struct counts.
@@ -20,6 +20,8 @@ STRUCTS: dict[ArgumentType, tuple[str, ...]] = {
     _T.SOCK: ("sock",),
     _T.SOCKET: ("socket",),
     _T.SKB: ("sk_buff",),
+    _T.SOCK_AGE: ("sock",),
+    _T.SKB_PAYLOAD: ("sk_buff",),
     # Newer kernels have a struct sockaddr_unsized for the same memory.
     _T.SOCKADDR: (
         "sockaddr",
@@ -42,7 +44,7 @@ STRUCTS: dict[ArgumentType, tuple[str, ...]] = {
     _T.CHAR_IOVEC: ("iovec",),
     _T.IOV_ITER: ("iov_iter",),
 }
-_BY_STRUCT = {names[0]: kind for kind, names in STRUCTS.items()}
+_BY_STRUCT = {names[0]: kind for kind, names in STRUCTS.items() if kind not in OWN_TYPES}
 _CAPABILITIES = "kernel_cap_t"
 _TEXTS = (_T.STRING, _T.CHAR_BUF)
 _CHARACTERS = {"char", "unsigned char", "signed char", "u8", "__u8", "s8"}
@@ -138,7 +140,8 @@ def mismatch(shape: Shape, kind: ArgumentType, registers: bool = False) -> str:
     """
     if kind is _T.NOP:
         return ""
-    if TYPES[kind].family in (Family.NUMBER, Family.CAPABILITIES) or kind is _T.FD:
+    numbers = TYPES[kind].family in (Family.NUMBER, Family.CAPABILITIES)
+    if (numbers and kind is not _T.SOCK_AGE) or kind in (_T.FD, _T.FD_SOCK):
         return _number_mismatch(shape, kind, registers)
     if not shape.pointer:
         return f"{shape.text} is not a pointer"
@@ -180,6 +183,7 @@ def fitting(shape: Shape) -> str:
     names = [
         kind.value
         for kind, structs in STRUCTS.items()
+        if kind not in OWN_TYPES
         if shape.target in structs or set(shape.embedded) & set(structs)
     ]
     return ", ".join([*names, "uint64", "nop"])

@@ -21,7 +21,7 @@ from collector.policies.files import Document
 from collector.policies.plan import HookState, HookStatus
 from collector.policies.statistics import PolicyCounters
 from collector.policies.table import LoadedPolicy, PolicyTable
-from tracingpolicy.model import Policy
+from tracingpolicy.model import Hook, Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
 
@@ -102,6 +102,14 @@ class Entry:
     installation: Installation | None = None
     file: str = ""
     before: PolicyCounters = field(default_factory=PolicyCounters)  # of earlier revisions
+
+    def hooks(self) -> list[Hook]:
+        """Return the hooks that counters number: of the variant that is loaded, if it has some."""
+        if self.policy is None:
+            return []
+        if self.policy.variants and self.installation is not None:
+            return [status.hook for status in self.installation.statuses]
+        return list(self.policy.hooks())
 
     def counters(self) -> PolicyCounters:
         """Return the totals of all revisions."""

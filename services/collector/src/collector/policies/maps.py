@@ -145,7 +145,7 @@ class MapNumbers:
 
     def owners(self) -> None:
         """Add the table of tracked sockets: struct sock_owner of bpf/tracing/owners.h."""
-        self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 24, OWNER_ENTRIES))
+        self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 32, OWNER_ENTRIES))
 
     def array(self, macro: str, name: str, value: bytes) -> str:
         """Add an array of one value, which programs address directly."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from collector.policies.check import Checker, Host
 from collector.policies.check_supported import check_hook, check_policy
 from collector.policies.plan import HookStatus, Plan, PlannedHook
@@ -23,12 +25,21 @@ def check_document(text: str | bytes, file: str, host: Host) -> Plan:
     report.mistakes = dict.fromkeys(mistakes)
     if policy is None:
         raise PolicyErrors(mistakes)
-    return _plan(Checker(host, policy, report, sound=not mistakes))
+    if mistakes or not policy.variants:
+        return _plan(Checker(host, policy, report, sound=not mistakes))
+    return plan_policy(policy, host)
 
 
 def plan_policy(policy: Policy, host: Host) -> Plan:
-    """Return the plan of a policy; raise `PolicyErrors`."""
-    return _plan(Checker(host, policy, Report(policy.file), sound=True))
+    """Return the plan of a policy: of its first variant that this kernel can serve.
+
+    Raises `PolicyErrors` with the mistakes of the last one.
+    """
+    for variant in policy.variants[:-1]:
+        with contextlib.suppress(PolicyErrors):
+            return _plan(Checker(host, variant, Report(policy.file), sound=True))
+    last = policy.variants[-1] if policy.variants else policy
+    return _plan(Checker(host, last, Report(policy.file), sound=True))
 
 
 def _plan(checker: Checker) -> Plan:

@@ -276,7 +276,7 @@ def _field_type(argument: Argument, field: Field) -> tuple[ArgumentType | None, 
     if place.elements:
         inline = kind is _T.STRING and place.size == 1
         return kind, "" if inline else f"an array is no {kind.value}"
-    if TYPES[kind].family is Family.NUMBER or kind is _T.FD:
+    if TYPES[kind].family is Family.NUMBER or kind in (_T.FD, _T.FD_SOCK):
         if (TYPES[kind].bits or 32) > 8 * place.size:
             return kind, f"has {place.size} bytes, less than {kind.value}"
         return kind, ""

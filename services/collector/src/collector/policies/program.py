@@ -30,7 +30,7 @@ from tracingpolicy.model import Kprobe
 from tracingpolicy.selectors import Selector
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
-_SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET)
+_SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK)
 _LONG = (Family.TEXT, Family.PATH, Family.UNIX_ADDRESS)
 
 
@@ -55,6 +55,8 @@ class HookText:
         args = self.target.args if self.target.args is not None else self.hook.args
         frame = replace(frame, together=_reads_together(args, frame))
         values = Values.of(args, self.hook.data, self.unit, frame, out)
+        if any(one.type is ArgumentType.SOCK_AGE for one in args):
+            self._use_owners()
         self._begin(frame, out)
         if frame.at_return and self.hook.exit is not None:
             self._return(values)
@@ -122,18 +124,21 @@ class HookText:
     def _record(self, values: Values) -> None:
         out = values.out
         actions = [SelectorActions.at_entry(one) for one in self.selectors]
-        self._track(actions, values)
+        self._track(actions, values, ActionKind.TRACK_SOCK)
         if not any(one.posts for one in actions):
+            self._track(actions, values, ActionKind.UNTRACK_SOCK)
             out.comment("matchActions: NoPost")
             out.add(f"count({self._counter('COUNTER_NOT_POSTED')});")
             return
         self._leave_unposted(actions, values)
         if self._only_numbers(actions, values):
+            self._track(actions, values, ActionKind.UNTRACK_SOCK)
             self._record_numbers(actions, values)
             return
         values.take_scratch()
         out.add("begin_record(&s->record, hook, selector);")
         self._attribute(values)
+        self._track(actions, values, ActionKind.UNTRACK_SOCK)
         for number, one in enumerate(actions):
             if one.last:
                 self._if_selector(number, f"s->record.action = {one.last};", out)
@@ -300,9 +305,12 @@ class HookText:
             for hook in self.plan.policy.hooks()
         )
 
-    def _track(self, actions: Sequence[SelectorActions], values: Values) -> None:
+    def _track(self, actions: Sequence[SelectorActions], values: Values, kind: ActionKind) -> None:
+        """Track sockets before the record is attributed to its owner, forget them afterwards."""
         for number, one in enumerate(actions):
             for action in one.tracks:
+                if action.kind is not kind:
+                    continue
                 self._use_owners()
                 arg = values.args[action.arg_sock]
                 values.fetch(arg)

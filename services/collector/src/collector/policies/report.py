@@ -33,7 +33,6 @@ from tracingpolicy.model import (
     HookKind,
     Kprobe,
     Lsm,
-    Policy,
     Tracepoint,
     Uprobe,
     Usdt,
@@ -88,7 +87,7 @@ def _status(entry: Entry, error: str, node_name: str) -> TracingPolicyStatus:
         name=entry.identity.name,
         namespace=entry.identity.namespace,
         domain=entry.identity.domain,
-        sensors=_sensors(entry.policy) if entry.policy else (),
+        sensors=_sensors(entry),
         enabled=active,
         error=error,
         state=TracingPolicyState.ValueType(entry.state.value),
@@ -114,8 +113,11 @@ def _status(entry: Entry, error: str, node_name: str) -> TracingPolicyStatus:
     return status
 
 
-def _sensors(policy: Policy) -> list[str]:
-    kinds = {hook.kind for hook in policy.hooks()}
+def _sensors(entry: Entry) -> list[str]:
+    policy = entry.policy
+    if policy is None:
+        return []
+    kinds = {hook.kind for hook in entry.hooks()}
     found = ["__enforcer__"] if policy.enforcers else []
     found += [name for kind, name in _SENSORS.items() if kind in kinds]
     return found + ["__loader__"] * policy.loader
@@ -123,15 +125,15 @@ def _sensors(policy: Policy) -> list[str]:
 
 def _mode(entry: Entry) -> TracingPolicyMode.ValueType:
     """Monitor only: a policy without actions that act cannot do anything else."""
-    if entry.policy is None or not _acts(entry.policy):
+    if entry.policy is None or not _acts(entry.hooks()):
         return TP_MODE_MONITOR_ONLY
     return TP_MODE_MONITOR if entry.mode is Mode.MONITOR else TP_MODE_ENFORCE
 
 
-def _acts(policy: Policy) -> bool:
+def _acts(hooks: Iterable[Hook]) -> bool:
     return any(
         ACTIONS[action.kind].enforces
-        for hook in policy.hooks()
+        for hook in hooks
         for selector in hook.selectors
         for action in selector.actions
     )
@@ -140,7 +142,7 @@ def _acts(policy: Policy) -> bool:
 def _stats(entry: Entry) -> TracingPolicyStats:
     counters = entry.counters()
     stats = TracingPolicyStats(action_counters=_actions(counters.total))
-    hooks = list(entry.policy.hooks()) if entry.policy else []
+    hooks = entry.hooks()
     for (hook, selector), counted in sorted(counters.selectors.items()):
         if hook >= len(hooks) or counted == SelectorCounters(rate_limited=counted.rate_limited):
             continue

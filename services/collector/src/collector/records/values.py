@@ -6,11 +6,12 @@ added where an event is encoded. The type of the argument in the policy selects 
 | argument types | value |
 |---|---|
 | int*, uint*, sint*, long, ulong, size_t, capability, bpf_cmd | `int`, sign-extended if signed |
+| sock_age | `int`, nanoseconds |
 | kernel_cap_t, cap_inheritable, cap_permitted, cap_effective | `int`, a mask of 64 bits |
 | string, filename, data_loc, net_device | `bytes` up to the NUL, without it |
-| char_buf, char_iovec, iov_iter | `bytes`, `TruncatedBytes` or `BufferFault` |
+| char_buf, char_iovec, iov_iter, skb_payload | `bytes`, `TruncatedBytes` or `BufferFault` |
 | file, fd, kiocb, path, dentry, linux_binprm | `Path`; `None` if nothing could be walked |
-| sock, socket; skb; sockaddr; sockaddr_un | `Sock`; `Skb`; `Sockaddr`; `SockaddrUn` |
+| sock, socket, fd_sock; skb; sockaddr; sockaddr_un | `Sock`; `Skb`; `Sockaddr`; `SockaddrUn` |
 | cred; user_namespace | `Cred`; `UserNamespace` |
 | bpf_attr, bpf_prog; bpf_map; perf_event | `BpfProgram`; `BpfMap`; `PerfEvent` |
 | module, load_info | `Module` |

@@ -107,7 +107,7 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
         labels = [entry.identity.name, entry.identity.namespace]
         counters = entry.counters()
         filtered.add_metric(labels, counters.filtered)
-        hooks = list(entry.policy.hooks()) if entry.policy else []
+        hooks = entry.hooks()
         for (place, selector), counted in sorted(counters.selectors.items()):
             if place >= len(hooks):
                 continue

@@ -11,9 +11,17 @@ from types import MappingProxyType
 from collector.policies.arguments.base import Reader
 from collector.policies.arguments.buffers import ArrayReader, BufferReader
 from collector.policies.arguments.files import FileReader
-from collector.policies.arguments.numbers import CapabilitiesReader, NumberReader
+from collector.policies.arguments.numbers import (
+    CapabilitiesReader,
+    NumberReader,
+    SockAgeReader,
+)
 from collector.policies.arguments.objects import ObjectReader
-from collector.policies.arguments.sockets import SocketReader, UnixAddressReader
+from collector.policies.arguments.sockets import (
+    FdSocketReader,
+    SocketReader,
+    UnixAddressReader,
+)
 from collector.policies.arguments.texts import TextReader
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
@@ -32,6 +40,9 @@ _BY_TYPE: dict[ArgumentType, Reader] = {
     _T.CHAR_IOVEC: BufferReader(),
     _T.IOV_ITER: BufferReader(),
     _T.CONST_BUF: ArrayReader(),
+    _T.FD_SOCK: FdSocketReader(),
+    _T.SOCK_AGE: SockAgeReader(),
+    _T.SKB_PAYLOAD: ObjectReader("write_skb_payload", "payload.h"),
     _T.CRED: ObjectReader("write_cred", "credentials.h"),
     _T.USER_NAMESPACE: ObjectReader("write_user_namespace", "credentials.h"),
     _T.BPF_ATTR: ObjectReader("write_bpf_attr", "objects.h"),

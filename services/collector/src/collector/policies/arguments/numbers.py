@@ -44,6 +44,19 @@ class NumberReader:
         write_guarded(arg, f"write_u64(s, {arg.number}, {arg.position}, {arg.name});", out)
 
 
+class SockAgeReader(NumberReader):
+    """sock_age: the time since TrackSock, by the address of the sock."""
+
+    headers: tuple[str, ...] = ("record.h", "owners.h")
+
+    def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
+        return Cost.OBJECT
+
+    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
+        fetch_address(arg, frame, out)
+        out.add(f"{arg.name} = sock_age({arg.name});")
+
+
 class CapabilitiesReader(NumberReader):
     """kernel_cap_t and the sets by use: pointers to 64 bits."""
 

@@ -13,6 +13,7 @@ from tracingpolicy.types import ArgumentType
 _VIEWS = {
     ArgumentType.SOCK: "sock_view",
     ArgumentType.SOCKET: "sock_view",
+    ArgumentType.FD_SOCK: "sock_view",
     ArgumentType.SKB: "skb_view",
     ArgumentType.SOCKADDR: "sockaddr_view",
 }
@@ -30,6 +31,8 @@ class SocketReader:
         fetch_address(arg, frame, out)
         if arg.type is ArgumentType.SOCKET:
             out.add(f"{arg.name} = sock_of_socket({arg.name});")
+        if arg.type is ArgumentType.FD_SOCK:
+            out.add(f"{arg.name} = sock_of_fd({arg.name});")
         out.add(
             f"struct {_VIEWS[arg.type]} {arg.name}_view = {{}};", f"bool {arg.name}_ok = false;"
         )
@@ -55,6 +58,12 @@ class SocketReader:
                 f"\twrite_view(s, {arg.number}, {arg.position}, &{arg.name}_view);",
                 "else",
                 f"\twrite_error(s, {arg.number}, {arg.position}, ERROR_VALUE, 0);")  # fmt: skip
+
+
+class FdSocketReader(SocketReader):
+    """fd_sock: the socket behind a descriptor of the current task."""
+
+    headers: tuple[str, ...] = ("sockets.h", "fd_sockets.h")
 
 
 class UnixAddressReader:

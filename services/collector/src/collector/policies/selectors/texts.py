@@ -42,6 +42,8 @@ def _function(operator: Operator, values: tuple[bytes, ...], unit: Unit) -> str:
         name, body = unit.unique("text_equals"), _equal(values)
     elif operator is Operator.PREFIX:
         name, body = unit.unique("text_begins"), _prefix(values, unit)
+    elif operator is Operator.BELOW:
+        name, body = unit.unique("text_is_below"), _below(values)
     else:
         name, body = unit.unique("text_ends"), _postfix(values, unit)
     unit.functions.append(
@@ -129,6 +131,22 @@ def _prefix(values: tuple[bytes, ...], unit: Unit) -> list[str]:
         lines += [
             f"\t{comment(quoted(value))}",
             f"\tif {_in_parentheses(test)}",
+            "\t\treturn true;",
+        ]
+    return [*lines, "\treturn false;"]
+
+
+def _below(values: tuple[bytes, ...]) -> list[str]:
+    """A path that begins with a value and ends there, or goes on with a slash."""
+    lines = []
+    for value in sorted(set(values)):
+        tests = [f"len >= {len(value)}", *same_bytes("text", value)]
+        if value != b"/":
+            size = len(value)
+            tests.append(f"(len == {size} || text[{size}] == '/')")
+        lines += [
+            f"\t{comment(quoted(value))}",
+            f"\tif {_in_parentheses(all_of(tests))}",
             "\t\treturn true;",
         ]
     return [*lines, "\treturn false;"]
