@@ -10,6 +10,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from tetra.v1.policies_pb2_grpc import PoliciesServicer, add_PoliciesServicer_to_server
 from tetra.v1.stream_pb2 import Cursor, ListNodesResponse, StreamEventsResponse
 from tetra.v1.stream_pb2_grpc import EventStreamServicer, add_EventStreamServicer_to_server
 from tetragon.events_pb2 import GetEventsResponse
@@ -140,6 +141,8 @@ def serve():
         for servicer in servicers:
             if isinstance(servicer, Gateway):
                 add_EventStreamServicer_to_server(servicer, server)
+            elif isinstance(servicer, PoliciesServicer):
+                add_PoliciesServicer_to_server(servicer, server)
             else:
                 add_FineGuidanceSensorsServicer_to_server(servicer, server)
         if credentials is None:
@@ -153,7 +156,7 @@ def serve():
     yield start
     for server, servicers in servers:
         for servicer in servicers:
-            if isinstance(servicer, Gateway):
+            if isinstance(servicer, Gateway | PoliciesServicer):
                 servicer.released.set()
         server.stop(0).wait(5)
 

@@ -7,6 +7,9 @@ A plain Tetragon has no cursors: events that happen while the client is not conn
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ import grpc
 from cli.address import Address, ServerOptions
 from cli.channel import open_channel
 from cli.errors import TetraError, UnreachableError, UsageError
-from cli.grpc_errors import code_of, explained
+from cli.grpc_errors import code_of, explained, never_sent, refusal
 from cli.reconnect import DEFAULT_POLICY, Attempts, ResumePolicy
 from cli.resume import Batch, Progress
 from tetra.v1.node_pb2 import NodeInfo
@@ -134,11 +137,50 @@ class Client:
                 failure = self._explain(error)
                 if not isinstance(failure, UnreachableError) or not remaining:
                     raise failure from None
-            self._next_address()
+            self.next_address()
             if self._turn % len(self.options.addresses) == 0:
                 time.sleep(wait_s)
                 wait_s *= 2
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def ask(
+        self, call: Callable[[grpc.Channel, dict[str, Any]], _T], *, timeout_s: float = 0.0
+    ) -> _T:
+        """Make a call about policies; raise `RefusedError` with the server's reason.
+
+        ``timeout_s`` is the time that the server may take, beyond the limit for a call. The call
+        is repeated only if it reached no server: a change must not be made twice.
+        """
+        attempts = max(self.options.retries + 1, len(self.options.addresses))
+        for remaining in range(attempts - 1, -1, -1):
+            try:
+                return call(
+                    self._open(),
+                    {
+                        "timeout": self.options.timeout_s + timeout_s,
+                        "metadata": (*self._metadata, ("tetra-user", _claimed_user())),
+                    },
+                )
+            except grpc.RpcError as error:
+                refused = refusal(error)
+                if refused is not None or not never_sent(error) or not remaining:
+                    raise refused or self._explain(error) from None
+            self.next_address()
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def stream_of(
+        self, call: Callable[[grpc.Channel, dict[str, Any]], Iterator[_T]]
+    ) -> Iterator[_T]:
+        """Yield the answers of a call about policies; raise `RefusedError` as `ask` does."""
+        metadata = (*self._metadata, ("tetra-user", _claimed_user()))
+        answers = call(self._open(), {"metadata": metadata})
+        try:
+            yield from answers
+        except grpc.RpcError as error:
+            if not self._closed:
+                raise refusal(error) or self._explain(error) from None
+        finally:
+            answers.cancel()  # type: ignore[attr-defined]  # a stream's iterator is its call
 
     # The stream
 
@@ -183,7 +225,7 @@ class Client:
                 where = "nothing is missed" if progress.resumable else "events may be missed"
                 self.notice(f"{failure}; connecting again, {where}")
             progress.lost()
-            self._next_address()
+            self.next_address()
             attempts.wait()
 
     def _stream_once(self, request: StreamEventsRequest) -> Iterator[Batch]:
@@ -247,9 +289,19 @@ class Client:
             self._channel.close()
             self._channel = None
 
-    def _next_address(self) -> None:
+    def next_address(self) -> None:
+        """Close the connection; the next call goes to the next of the addresses."""
         self._drop()
         self._turn += 1
 
     def _explain(self, error: grpc.RpcError) -> TetraError:
         return explained(error, self.address, self.options, is_new=self._channel_is_new)
+
+
+def _claimed_user() -> str:
+    """Return ``user@host`` for the audit: what this client says of itself."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}".encode("ascii", "backslashreplace").decode()

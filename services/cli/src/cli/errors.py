@@ -3,15 +3,24 @@
 TetraError                   exit code 1
 ├── UsageError               exit code 2: the user can correct it; carries an example
 └── ServerError              the server answered with an error
+    ├── RefusedError         the server refused a change, with its reason
     ├── UnreachableError     nothing answered, or the connection broke
     └── UnsupportedError     the server does not know this call
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class TetraError(Exception):
-    """Something failed; the message is one line: step: object: cause."""
+    """Something failed; the message is one line: step: object: cause.
+
+    ``details`` are printed below it, a line each.
+    """
 
     exit_code = 1
+    details: tuple[str, ...] = ()
 
 
 class UsageError(TetraError):
@@ -27,6 +36,21 @@ class UsageError(TetraError):
 
 class ServerError(TetraError):
     """The server answered with an error."""
+
+
+class RefusedError(ServerError):
+    """The server refused a change or a question about policies; the message is its reason."""
+
+    def __init__(self, reason: str, status: str = "", details: Iterable[str] = ()) -> None:
+        """``status``: the name of the gRPC status."""
+        super().__init__(reason)
+        self.status = status
+        self.details = tuple(details)
+
+    def under(self, step: str, *advice: str) -> RefusedError:
+        """Return the same error with the step in front, once, and ``advice`` below."""
+        reason = str(self).removeprefix(f"{step}: ").removeprefix(f"{step} ")
+        return RefusedError(f"{step}: {reason}", self.status, (*self.details, *advice))
 
 
 class UnreachableError(ServerError):

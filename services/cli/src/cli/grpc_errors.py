@@ -7,7 +7,14 @@ import re
 import grpc
 
 from cli.address import Address, ServerOptions
-from cli.errors import ServerError, TetraError, UnreachableError, UnsupportedError, UsageError
+from cli.errors import (
+    RefusedError,
+    ServerError,
+    TetraError,
+    UnreachableError,
+    UnsupportedError,
+    UsageError,
+)
 
 _CONNECTION_LOST = frozenset(
     {
@@ -79,6 +86,38 @@ def explained(
             cause = _closed_at_once(options)
         return UnreachableError(f"connect: {address}: {cause}")
     return ServerError(f"call: {address}: {code.name.lower()}: {details}")
+
+
+# Of calls about policies: answers of the server itself, with a text for the user. A plain Tetragon
+# answers every refusal with UNKNOWN.
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+_NOT_CONNECTED = "failed to connect to all addresses"
+
+
+def refusal(error: grpc.RpcError) -> RefusedError | None:
+    """Return the server's reason for refusing a call about policies; None: it did not refuse."""
+    code = code_of(error)
+    if code not in _REFUSALS:
+        return None
+    text = (error.details() if isinstance(error, grpc.Call) else "") or code.name.lower()
+    first, *more = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    return RefusedError(first.rstrip("."), code.name, more)
+
+
+def never_sent(error: grpc.RpcError) -> bool:
+    """Return whether the call reached no server, so that it may be repeated."""
+    return code_of(error) == grpc.StatusCode.UNAVAILABLE and _NOT_CONNECTED in _details(error)
 
 
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:

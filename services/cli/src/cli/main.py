@@ -66,7 +66,9 @@ def _run(tetra: click.Group, context: click.Context) -> int:
 
 def _fail(error: TetraError) -> int:
     with suppress(OSError):
-        print(f"tetra: error: {visible(str(error))}", file=sys.stderr, flush=True)
+        lines = [f"tetra: error: {visible(str(error))}"]
+        lines += [f"  {visible(line)}" for line in error.details]
+        print("\n".join(lines), file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -5,7 +5,24 @@ from __future__ import annotations
 from cli.command import Group
 
 _HERE = "cli.commands.tracingpolicy"
-_NAMES = ("check",)
+_NAMES = (
+    "add",
+    "delete",
+    "enable",
+    "disable",
+    "set-mode",
+    "configure",
+    "list",
+    "status",
+    "check",
+    "diff",
+    "show",
+    "history",
+    "rollback",
+    "promote",
+    "abort",
+    "domains",
+)
 
 COMMAND = Group(
     "tracingpolicy",
@@ -16,6 +33,10 @@ tracepoints, functions of programs. A policy that a gateway was given is loaded 
 it selects, now and whenever a node joins.
 
 examples:
-  tetra tracingpolicy check policy.yaml
+  tetra tracingpolicy check policy.yaml        its mistakes, without a server
+  tetra tracingpolicy add policy.yaml          load it on every node
+  tetra tracingpolicy list
+  tetra getevents --policy-names passwd-opened -o compact
+  tetra tracingpolicy delete passwd-opened
 """,
 )

@@ -1,0 +1,72 @@
+"""What came of a change, as the commands report it: nodes, reasons, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cli.errors import RefusedError
+from tetra.v1.policies_pb2 import NodePolicy, PolicyChange
+from tetragon.sensors_pb2 import TP_STATE_ERROR, TP_STATE_LOAD_ERROR
+
+_NAMES_SHOWN = 3
+_REASON_LINES = 6
+_FAILED = (TP_STATE_LOAD_ERROR, TP_STATE_ERROR)
+
+
+def require_done(change: PolicyChange | None, step: str, advice: str = "") -> None:
+    """Raise `RefusedError` if nodes refused the change; ``advice`` says what to do next."""
+    if change is None or not change.error:
+        return
+    first, *more = change.error.splitlines()
+    details = reasons(failed(change.nodes)) or more
+    if advice:
+        details = [*details, advice]
+    raise RefusedError(f"{step}: {first}", details=details)
+
+
+def failed(nodes: Iterable[NodePolicy]) -> list[NodePolicy]:
+    """Return the nodes that could not carry out what was wanted."""
+    return [node for node in nodes if node.error or node.state in _FAILED]
+
+
+def reasons(nodes: Iterable[NodePolicy]) -> list[str]:
+    """Return ``node a, b and 3 more: reason`` for each reason, further lines of it indented."""
+    by_reason: dict[str, list[str]] = {}
+    for node in nodes:
+        by_reason.setdefault(node.error or "it failed without a reason", []).append(node.node_name)
+    lines = []
+    for reason, names in by_reason.items():
+        first, *more = reason.splitlines()
+        lines.append(f"node {some(names)}: {first}")
+        lines += [f"  {line}" for line in more[:_REASON_LINES]]
+        if len(more) > _REASON_LINES:
+            lines.append(f"  ... and {len(more) - _REASON_LINES} more lines")
+    return lines
+
+
+def some(names: Iterable[str]) -> str:
+    """Return ``a, b, c and 7 more``."""
+    names = [*names]
+    more = len(names) - _NAMES_SHOWN
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def counted(count: int, what: str) -> str:
+    """Return ``1 node`` or ``3 nodes``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def summary(change: PolicyChange) -> str:
+    """Return which nodes a change reached, for a line under its result."""
+    selected = [node for node in change.nodes if node.selected]
+    away = [node.node_name for node in selected if not node.alive]
+    bad = failed(node for node in selected if node.alive)
+    good = len(selected) - len(away) - len(bad)
+    parts = [f"revision {change.revision} on {counted(good, 'node')}"]
+    if bad:
+        parts.append(f"not on {some(node.node_name for node in bad)}")
+    if away:
+        verb = "loads" if len(away) == 1 else "load"
+        parts.append(f"{some(away)} {verb} it on return")
+    return "; ".join(parts)
