@@ -14,7 +14,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import build, busy, cli, fleet, footprint, gateway, latency, path, storm, tools
+from benchmarks import (
+    build,
+    busy,
+    cli,
+    fleet,
+    footprint,
+    gateway,
+    latency,
+    path,
+    policies,
+    storm,
+    tools,
+)
 from benchmarks.harness import CACHE, Report, Unavailable
 
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
@@ -27,6 +39,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "fleet": fleet.run,
     "cli": cli.run,
     "footprint": footprint.run,
+    "policies": policies.run,  # beside bpftrace with the same filters
 }
 
 

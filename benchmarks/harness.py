@@ -339,7 +339,7 @@ def _answers(url: str) -> bool:
 def peers(which: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run what others use for the same: "libbpf-tools" (execsnoop, exitsnoop) or "bpftrace"."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    _mount_tracefs()
+    mount_tracefs()
     if which == "libbpf-tools":
         # Their wrappers of the same names in Python are another package's.
         commands = [[need(tool, "libbpf-tools")] for tool in ("execsnoop", "exitsnoop")]
@@ -379,7 +379,7 @@ def peers(which: str) -> Iterator[list[subprocess.Popen[bytes]]]:
                 process.wait()
 
 
-def _mount_tracefs() -> None:
+def mount_tracefs() -> None:
     """Both find tracepoints there; we need no tracefs."""
     if not Path("/sys/kernel/tracing/events").exists():
         command = ["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"]

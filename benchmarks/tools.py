@@ -17,6 +17,7 @@ _NEEDED = {
     "storm": {**_PEERS, "bpftool": "bpftool", "gcc": "gcc"},
     "busy": {**_PEERS, "gcc": "gcc", "stress-ng": "stress-ng"},
     "path": {"gcc": "gcc"},
+    "policies": {"bpftrace": "bpftrace", "gcc": "gcc"},
 }
 
 
