@@ -49,13 +49,19 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 	}
 	/*
 	 * The position lies in memory, not in a register: the verifier then knows nothing of it,
-	 * takes all steps for the same, and follows one in place of every combination of them.
+	 * takes all steps for the same, and follows one in place of every combination of them. A
+	 * step has one way through a component; a name without room is cut behind the loop.
 	 */
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < WALK_STEPS; i++) {
-		struct dentry_name d = {};
+	struct dentry_name d;
+	u32 start, len;
+	bool full = false;
 
-		if (dentry == root[1] && vfsmount == root[0]) {
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < WALK_STEPS; i++) {
+		u64 differs = (dentry ^ root[1]) | (vfsmount ^ root[0]);
+
+		FORGET(differs); /* one branch, where clang would make two */
+		if (!differs) {
 			flags = 0;
 			break;
 		}
@@ -74,27 +80,26 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 			mount_root = KERNEL(u64, vfsmount + OFFSET_vfsmount_root);
 			continue;
 		}
-		u32 start = *(volatile u32 *)&s->text_start;
-		u32 len = d.len & 0xff, slash = 1; /* NAME_MAX is 255 */
-
-		if (len >= start) { /* no room: keep the end of the name */
-			d.name += len - start;
-			len = start;
-			slash = 0;
-		}
-		start -= len + slash;
-		FORGET(start);
-		start &= TEXT_MAX - 1;
-		FORGET(len);
-		len &= 0xff;
-		s->text[start] = '/';
-		*(volatile u32 *)&s->text_start = start;
-		bpf_probe_read_kernel(s->text + start + slash, len, (void *)d.name);
-		if (!slash) {
-			flags = 0;
+		start = *(volatile u32 *)&s->text_start;
+		len = d.len & 0xff; /* NAME_MAX is 255 */
+		if (len >= start) {
+			full = true;
 			break;
 		}
+		start -= len + 1;
+		FORGET(start);
+		start &= TEXT_MAX - 1;
+		s->text[start] = '/';
+		*(volatile u32 *)&s->text_start = start;
+		bpf_probe_read_kernel(s->text + start + 1, len, (void *)d.name);
 		dentry = d.parent;
+	}
+	if (full) { /* keep the end of the name */
+		FORGET(start);
+		start &= 0xff;
+		bpf_probe_read_kernel(s->text, start, (void *)(d.name + len - start));
+		s->text_start = 0;
+		flags = 0;
 	}
 	return flags;
 }
