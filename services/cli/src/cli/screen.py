@@ -48,11 +48,15 @@ _KEYS = {
 }
 
 
-class View(Protocol):
-    """The content of a screen."""
+class Taker(Protocol):
+    """Takes what comes over a stream."""
 
     def take(self, batch: Batch) -> None:
         """Take a batch of events."""
+
+
+class View(Taker, Protocol):
+    """The content of a screen."""
 
     def press(self, key: str) -> None:
         """React to a key."""
@@ -79,7 +83,7 @@ class Feed:
         except BaseException as error:  # carried to the main thread
             self._queue.put(error)
 
-    def drain(self, view: View, deadline_s: float) -> bool:
+    def drain(self, view: Taker, deadline_s: float) -> bool:
         """Pass waiting batches to ``view``; return False at the end; raise errors of the stream."""
         while time.monotonic() < deadline_s:
             try:

@@ -29,6 +29,10 @@ def run(args: Args) -> int:
         raise UsageError(
             "--format and --output: each chooses the form of the output", "--format pid,binary"
         )
+    if args.audit:
+        from cli.policies.audit import print_audit
+
+        return print_audit(args, FLAGS)
     output = Output.stdout(exact=args.output == "compact")
     request = request_from(args)
     if not args.quiet:
@@ -157,6 +161,7 @@ examples:
                                                    continue after the last event in the file
   tetra getevents -o json > events.json            record events ...
   tetra getevents -o compact < events.json         ... and print them later
+  tetra getevents --audit --since 1d --no-follow   who changed which policy
 """,
     params=FLAGS,
 )

@@ -110,6 +110,11 @@ _STREAM = in_section(
     Flag("--last", type=INTEGER, help="begin N events ago"),
     Flag("--after", type=CURSOR, help="begin after a cursor (from --show-cursor)"),
     switch("--snapshot", help="begin with the processes that run now"),
+    switch(
+        "--audit",
+        help="instead of events: who changed which tracing policy, when, from where; with "
+        "--since, --last, --policy-names, -o json",
+    ),
     repeated("--node", type=NODES, help="only events of this node"),
     Flag(
         "--follow/--no-follow",

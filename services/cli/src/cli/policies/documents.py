@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.errors import TetraError, UsageError
+from cli.errors import RefusedError, TetraError, UsageError
 from cli.values import Value
 
 STDIN = "-"
@@ -61,3 +61,24 @@ def _limited(name: str, text: bytes) -> bytes:
     if len(text) > LARGEST_BYTES:
         raise TetraError(f"read: {name}: larger than {LARGEST_BYTES} bytes, no policy document is")
     return text
+
+
+def text_of(document: Document) -> str:
+    """Return the text of a document; raise `TetraError` if it is none."""
+    try:
+        return document.text.decode()
+    except UnicodeDecodeError as error:
+        raise TetraError(f"read: {document.name}: not UTF-8 at byte {error.start}") from None
+
+
+def with_mistakes(error: RefusedError, document: Document, step: str) -> RefusedError:
+    """Return a refusal with the mistakes of the document, if it was refused for those."""
+    from tracingpolicy import read
+
+    if error.status == "INVALID_ARGUMENT":
+        _, mistakes = read(document.text, document.name)
+        if mistakes:
+            count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
+            details = [str(mistake) for mistake in mistakes]
+            return RefusedError(f"{step}: {document.name}: {count}", error.status, details)
+    return error.under(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cli.policies.progress import progress_text
@@ -91,15 +92,17 @@ def node_table(
         f"{full_name(policy)}: revision {revision(policy)}, {state(policy)}, "
         f"{progress_text(policy, unicode=unicode)}"
     )
-    left_out = 0
+    left_out: list[NodePolicy] = []
     if most_lines is not None:
         room = max(1, most_lines - _FRAME_LINES)
         errors = errors[: max(0, room // 2)]
-        left_out = max(0, len(nodes) - (room - len(errors)))
-        nodes = nodes[: len(nodes) - left_out]
+        shown = max(0, room - len(errors))
+        nodes, left_out = nodes[:shown], nodes[shown:]
     lines = [title, *columns([_NODE_HEADS, *map(_node_row, nodes)], _GAP)]
     if left_out:
-        lines.append(f"... and {counted(left_out, 'node')} more")
+        states = Counter(map(node_state, left_out)).most_common()
+        counts = ", ".join(f"{count} {state}" for state, count in states)
+        lines.append(f"... and {counted(len(left_out), 'more node')}: {counts}")
     return [*lines, *errors]
 
 

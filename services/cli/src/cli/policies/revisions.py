@@ -54,9 +54,6 @@ def history_table(revisions: Sequence[PolicySpec]) -> list[str]:
 
 def _row(spec: PolicySpec) -> tuple[str, ...]:
     origin = spec.origin
-    who = visible(origin.claimed or origin.who) or "-"
-    if origin.claimed and origin.who:
-        who = visible(f"{origin.claimed} ({origin.who})")
     return (
         str(spec.revision),
         local_time(unix_ns(origin.time)),
@@ -64,7 +61,7 @@ def _row(spec: PolicySpec) -> tuple[str, ...]:
         "deleted" if spec.deleted else "enabled" if spec.enabled else "disabled",
         "document's" if spec.mode == TP_MODE_UNKNOWN else mode_text(spec.mode),
         selector_text(spec.nodes),
-        who,
+        visible(who_text(origin)),
         visible(address_text(getattr(origin, "from"))) or "-",
         visible(origin.comment),
     )
@@ -74,6 +71,13 @@ def action_text(origin: PolicyOrigin) -> str:
     """Return ``add``, ``replace``, ``rollback to 3``, ..."""
     word = PolicyOrigin.Action.Name(origin.action).removeprefix("ACTION_").lower().replace("_", " ")
     return f"{word} to {origin.from_revision}" if origin.from_revision else word
+
+
+def who_text(origin: PolicyOrigin) -> str:
+    """Return what the client says of itself, and the token that it showed in brackets."""
+    if origin.claimed and origin.who:
+        return f"{origin.claimed} ({origin.who})"
+    return origin.claimed or origin.who or "-"
 
 
 def address_text(peer: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cli.command import Group
 
 _HERE = "cli.commands.tracingpolicy"
+_MODULES = {"set-mode": "set_mode", "try": "try_"}
 _NAMES = (
     "add",
     "delete",
@@ -15,6 +16,7 @@ _NAMES = (
     "list",
     "status",
     "check",
+    "try",
     "diff",
     "show",
     "history",
@@ -26,7 +28,7 @@ _NAMES = (
 
 COMMAND = Group(
     "tracingpolicy",
-    {name: f"{_HERE}.{name.replace('-', '_')}:COMMAND" for name in _NAMES},
+    {name: f"{_HERE}.{_MODULES.get(name, name)}:COMMAND" for name in _NAMES},
     summary="check, load and watch tracing policies (tp)",
     text="""Tracing policies report what processes do: calls of kernel functions, system calls,
 tracepoints, functions of programs. A policy that a gateway was given is loaded on every node that

@@ -9,7 +9,13 @@ import click
 from cli.command import Args, Command
 from cli.errors import RefusedError, UsageError
 from cli.flags import Flag
-from cli.policies.documents import DOCUMENT, Document, read_document
+from cli.policies.documents import (
+    DOCUMENT,
+    Document,
+    read_document,
+    text_of,
+    with_mistakes,
+)
 from cli.policies.flags import (
     comment_flag,
     domain_flag,
@@ -88,12 +94,8 @@ def _request(args: Args, document: Document) -> AddPolicyRequest:
     from cli.policies.calls import seconds
     from tetra.v1.policies_pb2 import ROLLOUT_WHEREVER, AddPolicyRequest
 
-    try:
-        text = document.text.decode()
-    except UnicodeDecodeError as error:
-        raise RefusedError(f"{_STEP}: {document.name}: not UTF-8 at byte {error.start}") from None
     request = AddPolicyRequest(
-        yaml=text,
+        yaml=text_of(document),
         domain=args.domain,
         replace=args.replace,
         timeout=seconds(args.node_timeout),
@@ -127,18 +129,9 @@ def _policy(document: Document, domain: str) -> PolicyRef:
 
 
 def _explained(error: RefusedError, document: Document) -> RefusedError:
-    """Return the error with the mistakes of the document, if that has some, else with advice."""
-    from tracingpolicy import read
-
-    if error.status == "INVALID_ARGUMENT":
-        _, mistakes = read(document.text, document.name)
-        if mistakes:
-            count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
-            details = [str(mistake) for mistake in mistakes]
-            return RefusedError(f"{_STEP}: {document.name}: {count}", error.status, details)
     if error.status == "ALREADY_EXISTS":
         return error.under(_STEP, "to load this document in its place: --replace")
-    return error.under(_STEP)
+    return with_mistakes(error, document, _STEP)
 
 
 def _report(change: PolicyChange, args: Args) -> None:
