@@ -75,3 +75,16 @@ static __always_inline u64 user_registers(void)
 #define SYSCALL_WORD(words, offset) ((words)[((offset) - REG_SYSCALL_FIRST) / 8])
 /* A register of a struct pt_regs at an address. */
 #define SAVED_REGISTER(regs, offset) KERNEL(u64, (regs) + (offset))
+
+/*
+ * Whether the current system call came through the 32-bit interface: thread_info.status has
+ * TS_COMPAT (arch/x86/include/asm/thread_info.h); arm64: flag TIF_32BIT, 22 of thread_info.flags.
+ */
+static __always_inline bool is_compat_call(void)
+{
+#if defined(__x86_64__)
+	return KERNEL(u32, current_task() + OFFSET_task_thread_status) & 2;
+#else
+	return KERNEL(u64, current_task() + OFFSET_task_thread_flags) >> 22 & 1;
+#endif
+}

@@ -31,16 +31,3 @@ static __always_inline void jump_to_level(void *ctx, void *programs, u32 number,
 		bpf_tail_call(ctx, programs, level * SYSCALLS_MAX + number);
 	}
 }
-
-/*
- * Whether the current system call came through the 32-bit interface: thread_info.status has
- * TS_COMPAT (arch/x86/include/asm/thread_info.h); arm64: flag TIF_32BIT, 22 of thread_info.flags.
- */
-static __always_inline bool is_compat_call(void)
-{
-#if defined(__x86_64__)
-	return KERNEL(u32, current_task() + OFFSET_task_thread_status) & 2;
-#else
-	return KERNEL(u64, current_task() + OFFSET_task_thread_flags) >> 22 & 1;
-#endif
-}

@@ -36,6 +36,7 @@ enum tracing_flags {
 	TRACING_ITEMS_DROPPED = 1, /* there was no room for all arguments */
 	TRACING_SOCK_OWNER = 2,	   /* pid, tid and image are those of the socket's tracked owner */
 	TRACING_RETURNED = 4,	   /* the function's return completed the record */
+	TRACING_NOT_POSTED = 8,	   /* waits for the return's actions only */
 };
 
 struct item {

@@ -16,7 +16,7 @@ from collector.bpf import kernel, probes
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
 from collector.processes.procfs import host_namespaces
-from kernel.policy_fixtures import policies  # noqa: F401  # a fixture
+from kernel.policy_fixtures import node, policies  # noqa: F401  # fixtures
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.stages import Stages
 from tetragon.events_pb2 import GetEventsResponse

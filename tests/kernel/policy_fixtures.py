@@ -1,10 +1,11 @@
 """Fixtures for the tests of policies; `conftest.py` imports them."""
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
 from support.policies import Machine
+from support.policy_node import Node
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,11 @@ def policies() -> Generator[Machine, None, None]:
     machine = Machine.create()
     yield machine
     machine.close()
+
+
+@pytest.fixture
+async def node(policies, tmp_path) -> AsyncGenerator[Node, None]:
+    """A manager of policies and the stages from record to event."""
+    node = Node(policies, tmp_path)
+    yield node
+    await node.manager.close()

@@ -2,30 +2,15 @@
 
 import ctypes
 import os
-import time
-from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
-from collector.bpf.btf import Btf
-from collector.bpf.cache import BlobCache
-from collector.bpf.features import Features
-from collector.bpf.objects import Objects
-from collector.events.stacks import StackResolver
-from collector.metadata.enricher import Enricher
-from collector.policies.backend import KernelBackend
-from collector.policies.check import Host
 from collector.policies.files import Document
-from collector.policies.manager import PolicyManager, State
-from collector.policies.plan_policy import plan_policy
-from collector.processes.procfs import host_namespaces
-from collector.sensors.registry import PolicyParts
-from support.policies import BPF, in_child, kernel
-from support.stages import Stages
-from tetragon.events_pb2 import GetEventsResponse
+from collector.policies.manager import State
+from support.policies import in_child
+from support.policy_node import HEAD
 from tetragon.tetragon_pb2 import KprobeArgument, ProcessKprobe, ProcessTracepoint, ProcessUprobe
-from tracingpolicy import parse
 
 pytestmark = pytest.mark.kernel
 
@@ -35,62 +20,6 @@ LIBC = next(
     if "/libc.so" in line
 )
 TRUE = os.path.realpath("/bin/true")
-HEAD = """\
-apiVersion: cilium.io/v1alpha1
-kind: TracingPolicy
-metadata:
-  name: test
-spec:
-"""
-
-
-@cache
-def host():
-    return Host.of(Features(Btf.vmlinux()))
-
-
-class Node:
-    """A manager and the stages from record to event."""
-
-    def __init__(self, machine, folder):
-        self.parts = PolicyParts(stacks=StackResolver(), machine=os.uname().machine)
-        self.stages = Stages(Enricher(host_namespaces(Path("/proc"))), policies=self.parts)
-        self._machine = machine
-        objects = Objects(BlobCache(folder / "objects"), "test", BPF)
-        backend = KernelBackend(
-            partial(plan_policy, host=host()), kernel(), machine.shared, objects
-        )
-        self.manager = PolicyManager(backend, self.parts.table, parse)
-
-    async def load(self, spec):
-        """Load the policy ``spec`` alone."""
-        await self.manager.set_documents([Document(Path("/p/test.yaml"), HEAD + spec)])
-        (entry,) = self.manager.entries
-        assert entry.state is State.ENABLED, entry.error
-        self._machine.ring.drain()
-
-    def events(self, pid, count=1, timeout_s=10.0):
-        """Return the events of a process once there are ``count``."""
-        found, deadline = [], time.monotonic() + timeout_s
-        while True:
-            events = map(
-                GetEventsResponse.FromString, self.stages.handle(self._machine.ring.drain())
-            )
-            for event in events:
-                body = getattr(event, event.WhichOneof("event"))
-                if body.process.pid.value == pid:
-                    found.append(event)
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < deadline, f"{len(found)} of {count} events"
-            time.sleep(0.002)
-
-
-@pytest.fixture
-async def node(policies, tmp_path):
-    node = Node(policies, tmp_path)
-    yield node
-    await node.manager.close()
 
 
 def reap(pid):

@@ -1,4 +1,4 @@
-"""Filters whose arguments turned out to have another type than the document could know."""
+"""Values of filters that the document alone does not have: by an argument's type, by a list."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tracingpolicy.model import Hook
 from tracingpolicy.reading.filters import typed
 from tracingpolicy.selectors import Selector, ValueFilter
 from tracingpolicy.types import ArgumentType
+from tracingpolicy.values import ListReference, Value
 
 H = TypeVar("H", bound=Hook)
 
@@ -81,3 +82,19 @@ def _filter(
             key = (problem.key, problem.element)
         checker.fail(one.place, path, problem.message, problem.allowed, *key)
     return replace(one, operands=result.operands, values=result.values)
+
+
+def with_lists(hook: H, ids: Mapping[str, tuple[int, ...]]) -> H:
+    """Return the hook with the ids of a list in place of each ``list:NAME``."""
+    selectors = tuple(
+        replace(selector, args=tuple(_with_list(one, ids) for one in selector.args))
+        for selector in hook.selectors
+    )
+    return hook if selectors == hook.selectors else replace(hook, selectors=selectors)
+
+
+def _with_list(one: ValueFilter, ids: Mapping[str, tuple[int, ...]]) -> ValueFilter:
+    values: list[Value] = []
+    for value in one.values:
+        values += ids[value.name] if isinstance(value, ListReference) else (value,)
+    return replace(one, values=tuple(values))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from collector.policies.check import Checker, Host
 from collector.policies.check_supported import check_hook, check_policy
 from collector.policies.plan import HookStatus, Plan, PlannedHook
+from collector.policies.plan_filters import with_lists
 from collector.policies.plan_functions import plan_function, plan_lsm
 from collector.policies.plan_lists import syscall_ids
 from collector.policies.plan_programs import plan_uprobe, plan_usdt
@@ -54,9 +56,8 @@ def _plan(checker: Checker) -> Plan:
     ids = _lists(checker)
     if checker.report.mistakes:
         raise PolicyErrors(checker.report.mistakes)
-    return Plan(
-        policy=checker.policy, hooks=tuple(hooks), statuses=tuple(statuses), syscall_ids=ids
-    )
+    listed = tuple(replace(one, hook=with_lists(one.hook, ids)) for one in hooks)
+    return Plan(policy=checker.policy, hooks=listed, statuses=tuple(statuses), syscall_ids=ids)
 
 
 def _plan_hook(checker: Checker, hook: Hook) -> tuple[tuple[PlannedHook, ...], HookStatus]:

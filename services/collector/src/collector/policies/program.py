@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from collector.policies.actions import SelectorActions, sock_call
+from collector.policies.actions import REPORTING, SelectorActions, sock_call
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_RETURN, Arg, Unit
 from collector.policies.ctext import Lines, comment, negated
@@ -27,7 +27,7 @@ from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import Kprobe
-from tracingpolicy.selectors import Selector
+from tracingpolicy.selectors import Action, Selector
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
 _SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK)
@@ -125,12 +125,13 @@ class HookText:
         out = values.out
         actions = [SelectorActions.at_entry(one) for one in self.selectors]
         self._track(actions, values, ActionKind.TRACK_SOCK)
-        if not any(one.posts for one in actions):
-            self._track(actions, values, ActionKind.UNTRACK_SOCK)
-            out.comment("matchActions: NoPost")
-            out.add(f"count({self._counter('COUNTER_NOT_POSTED')});")
-            return
-        self._leave_unposted(actions, values)
+        if not self._acts_at_return():
+            self._track(actions, values, ActionKind.UNTRACK_SOCK, posting=False)
+            if not any(one.posts for one in actions):
+                out.comment("matchActions: NoPost")
+                out.add(f"count({self._counter('COUNTER_NOT_POSTED')});")
+                return
+            self._leave_unposted(actions, values)
         if self._only_numbers(actions, values):
             self._track(actions, values, ActionKind.UNTRACK_SOCK)
             self._record_numbers(actions, values)
@@ -198,7 +199,24 @@ class HookText:
             return
         self.unit.headers.add("returns.h")
         self.unit.maps.pending(long=self._is_long(values))
+        if self._acts_at_return():
+            for number, one in enumerate(actions):
+                if not one.posts:
+                    out.comment(f"selectors[{number}]: NoPost, but the return has actions")
+                    self._if_selector(number, "s->record.flags |= TRACING_NOT_POSTED;", out)
         out.add("save_pending(s, hook); /* the return posts it */")
+
+    def _acts_at_return(self) -> bool:
+        """Whether the return does more than report: then calls that do not post are joined too."""
+        hook = self.hook.hook
+        if self.hook.exit is None:
+            return False
+        if isinstance(hook, Kprobe) and hook.return_arg_action is not None:
+            return True
+        return any(one.kind not in REPORTING for one in self._return_actions())
+
+    def _return_actions(self) -> list[Action]:
+        return [one for selector in self.selectors for one in selector.return_actions]
 
     def _post(self, values: Values) -> None:
         long = next(
@@ -305,11 +323,20 @@ class HookText:
             for hook in self.plan.policy.hooks()
         )
 
-    def _track(self, actions: Sequence[SelectorActions], values: Values, kind: ActionKind) -> None:
-        """Track sockets before the record is attributed to its owner, forget them afterwards."""
+    def _track(
+        self,
+        actions: Sequence[SelectorActions],
+        values: Values,
+        kind: ActionKind,
+        posting: bool = True,
+    ) -> None:
+        """Track sockets before the record is attributed to its owner, forget them afterwards.
+
+        ``posting`` is False for what selectors do that post nothing, which are left then.
+        """
         for number, one in enumerate(actions):
             for action in one.tracks:
-                if action.kind is not kind:
+                if action.kind is not kind or (not posting and one.posts):
                     continue
                 self._use_owners()
                 arg = values.args[action.arg_sock]
@@ -332,6 +359,7 @@ class HookText:
     def _return(self, values: Values) -> None:
         out = values.out
         self.unit.headers.add("returns.h")
+        self.unit.maps.pending(long=False)
         out.add("if (!is_pending(hook))", "\tgoto leave;")
         values.take_scratch()
         out.add("if (!restore_pending(s, hook))", "\tgoto leave_matched;")
@@ -343,6 +371,13 @@ class HookText:
             )
         self._return_copy(values)
         actions = [SelectorActions.at_return(one) for one in self.selectors]
+        if self._acts_at_return():
+            out.add(
+                "if (s->record.flags & TRACING_NOT_POSTED) {",
+                f"\tcount({self._counter('COUNTER_NOT_POSTED')});",
+                "\tgoto leave_matched;",
+                "}",
+            )
         self._leave_unposted(actions, values)
         for number, one in enumerate(actions):
             if one.last:

@@ -15,6 +15,7 @@ _SCOPES = {
 }
 _SOCKETS = {ActionKind.TRACK_SOCK: "track_sock", ActionKind.UNTRACK_SOCK: "untrack_sock"}
 _NS_PER_MS = 1_000_000
+REPORTING = frozenset({ActionKind.POST, ActionKind.NO_POST})
 DONE_HERE = frozenset({ActionKind.POST, ActionKind.NO_POST, *_SOCKETS})
 
 

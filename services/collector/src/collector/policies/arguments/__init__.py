@@ -15,6 +15,7 @@ from collector.policies.arguments.numbers import (
     CapabilitiesReader,
     NumberReader,
     SockAgeReader,
+    SyscallReader,
 )
 from collector.policies.arguments.objects import ObjectReader
 from collector.policies.arguments.sockets import (
@@ -43,6 +44,7 @@ _BY_TYPE: dict[ArgumentType, Reader] = {
     _T.FD_SOCK: FdSocketReader(),
     _T.SOCK_AGE: SockAgeReader(),
     _T.SKB_PAYLOAD: ObjectReader("write_skb_payload", "payload.h"),
+    _T.SYSCALL64: SyscallReader(),
     _T.CRED: ObjectReader("write_cred", "credentials.h"),
     _T.USER_NAMESPACE: ObjectReader("write_user_namespace", "credentials.h"),
     _T.BPF_ATTR: ObjectReader("write_bpf_attr", "objects.h"),

@@ -57,6 +57,14 @@ class SockAgeReader(NumberReader):
         out.add(f"{arg.name} = sock_age({arg.name});")
 
 
+class SyscallReader(NumberReader):
+    """syscall64: the number, with bit 31 for the machine's 32-bit interface."""
+
+    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
+        fetch_address(arg, frame, out)
+        out.add("if (is_compat_call())", f"\t{arg.name} |= 0x80000000;")
+
+
 class CapabilitiesReader(NumberReader):
     """kernel_cap_t and the sets by use: pointers to 64 bits."""
 
