@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from collector.policies.elf import Elf
 from collector.policies.files import Document
 from collector.policies.manager import State
 from support.policies import in_child
 from support.policy_node import HEAD
-from tetragon.tetragon_pb2 import KprobeArgument, ProcessKprobe, ProcessTracepoint, ProcessUprobe
+from tetragon.tetragon_pb2 import (
+    KprobeArgument,
+    ProcessKprobe,
+    ProcessLoader,
+    ProcessTracepoint,
+    ProcessUprobe,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -20,6 +27,7 @@ LIBC = next(
     if "/libc.so" in line
 )
 TRUE = os.path.realpath("/bin/true")
+LOADER = {"x86_64": "ld-linux-x86-64", "aarch64": "ld-linux-aarch64"}[os.uname().machine]
 
 
 def reap(pid):
@@ -162,3 +170,40 @@ async def test_every_mistake_is_the_policys_error(node):
     assert entry.state is State.LOAD_ERROR
     assert entry.error.startswith("/p/test.yaml:7:11: ")
     assert "no_such_function" in entry.error
+
+
+async def test_files_that_are_mapped_to_be_executed(node):
+    try:
+        await node.load("  loader: true\n")
+    except AssertionError as error:
+        refused = ("no mappings with build ids", "loader cannot be hooked here")
+        if not any(one in str(error) for one in refused):
+            raise
+        pytest.skip(str(error))
+    pid = in_child(lambda: os.execv(TRUE, ["true"]))
+    events = node.events(pid, 3)
+    found = {}
+    for event in events:
+        body = without_process(event.process_loader)
+        found[Path(body.path)] = body.buildid
+        body.ClearField("path")
+        body.ClearField("buildid")
+        assert body == ProcessLoader()  # no policy's name, as in the original
+    assert len(events) == 3
+    assert {path.name.partition(".")[0] for path in found} == {"true", "libc", LOADER}
+    for path, build_id in found.items():
+        elf = Elf.open(str(path))
+        assert build_id == elf.build_id() != b""
+        elf.close()
+
+
+async def test_two_policies_report_a_mapping_once_each(node):
+    """Both share the perf events; each has its own program."""
+    one = HEAD.replace("name: test", "name: one") + "  loader: true\n"
+    two = HEAD.replace("name: test", "name: two") + "  loader: true\n"
+    documents = [Document(Path("/p/one.yaml"), one), Document(Path("/p/two.yaml"), two)]
+    await node.manager.set_documents(documents)
+    if any(entry.state is not State.ENABLED for entry in node.manager.entries):
+        pytest.skip(node.manager.entries[0].error)
+    pid = in_child(lambda: os.execv(TRUE, ["true"]))
+    assert len(node.events(pid, 6)) == 6

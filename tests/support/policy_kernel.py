@@ -35,6 +35,23 @@ _COMMON = (
 )
 
 
+def _add_perf_events(b: BtfBuilder, text: int, file_pointer: int) -> int:
+    """Add what ``loader`` reads; return struct perf_event."""
+    wide, number = b.integer("u64", 8), b.integer("u32", 4)
+    attr = b.struct("perf_event_attr", 16, [("config", wide, 0), ("config2", wide, 64)])
+    event = b.struct("perf_event", 16, [("attr", attr, 0)])
+    vma = b.struct("vm_area_struct", 8, [("vm_file", file_pointer, 0)])
+    build_id = b.array(b.integer("u8", 1), 20)
+    b.struct(
+        "perf_mmap_event", 48,
+        [("vma", b.add(_PTR, "", vma), 0), ("file_name", text, 64), ("build_id", build_id, 128),
+         ("build_id_size", number, 288), ("prot", number, 320)],
+    )  # fmt: skip
+    params = [("event", b.add(_PTR, "", event)), ("data", b.add(_PTR, "", 0))]
+    b.function("perf_event_mmap_output", 0, params)
+    return event
+
+
 def _types() -> bytes:
     b = BtfBuilder()
     number = b.integer("int", 4, signed=True)
@@ -91,7 +108,7 @@ def _types() -> bytes:
     b.function("new_creds", number, [("new", b.add(_PTR, "", cred_pointer))])
     # One function for each type of argument, named after it.
     made = {"file": file, "path": path, "dentry": dentry, "sock": sock, "cred": cred}
-    made["linux_binprm"] = bprm
+    made |= {"linux_binprm": bprm, "perf_event": _add_perf_events(b, text, file_pointer)}
     for kind, names in STRUCTS.items():
         target = made.get(names[0]) or b.struct(names[0], 8, [("first", long, 0)])
         pointer = b.add(_PTR, "", target)

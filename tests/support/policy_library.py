@@ -29,7 +29,7 @@ class Any64:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, str) and other.isdecimal() and other != "0"
 
-    __hash__ = None  # type: ignore[assignment]  # compared only
+    __hash__ = None
 
     def __repr__(self) -> str:
         return "<a number>"
@@ -44,7 +44,27 @@ class AnyNumber(int):
     __hash__ = int.__hash__
 
 
-ANY64, ANY = Any64(), AnyNumber()
+ABI = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+SYNCS = {"x64": (75, 74), "arm64": (83, 82)}[ABI]
+
+
+class AnyText(str):
+    """Any text."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str)
+
+    __hash__ = str.__hash__
+
+
+ANY64, ANY, ANY_TEXT = Any64(), AnyNumber(), AnyText()
+HOST_USER_NAMESPACE = {
+    "level": 0,
+    "uid": 0,
+    "gid": 0,
+    "ns": {"inum": os.stat("/proc/self/ns/user").st_ino, "is_host": True},
+}
+CAPABILITIES_LEFT: Json = {}  # none is permitted to a user who is not root
 
 
 @dataclass(frozen=True)
@@ -1062,14 +1082,6 @@ CREDENTIALS = (
         ],
     ),
 )
-HOST_USER_NAMESPACE = {
-    "level": 0,
-    "uid": 0,
-    "gid": 0,
-    "ns": {"inum": os.stat("/proc/self/ns/user").st_ino, "is_host": True},
-}
-CAPABILITIES_LEFT: Json = {}  # none is permitted to a user who is not root
-
 
 # --- programs, modules, BPF
 
@@ -1439,20 +1451,6 @@ I386 = Case(
     ],
     functions=False,
 )
-ABI = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
-SYNCS = {"x64": (75, 74), "arm64": (83, 82)}[ABI]
-
-
-class AnyText(str):
-    """Any text."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str)
-
-    __hash__ = str.__hash__
-
-
-ANY_TEXT = AnyText()
 
 
 def own_name() -> str:

@@ -194,3 +194,22 @@ def test_a_replay_knows_saved_policies_and_those_of_the_journal(tmp_path):
         "process_lsm",
     ]
     assert seen[2].process_lsm.policy_name == "late"
+
+
+def test_a_mapping_is_a_loader_event_of_its_process(collector):
+    mappings = LoadedPolicy(3, 1, "mappings", hooks=(Hook(EventKind.LOADER),))
+    collector.policies.table.add(mappings)
+    room = pack("<Q", 20) + b"\1\2\3".ljust(20, b"\0")
+    items = (item(STRING, 0, b"/lib/x.so"), item(2, 1, room), item(13, 2, pack("<q", 3)))
+    (event,) = collector.handle(tracing_record(7, 2000, *items, tid=8, policy=3))
+    body = event.process_loader
+    assert (body.path, body.buildid) == ("/lib/x.so", b"\1\2\3")
+    assert (body.process.binary, body.process.tid.value) == ("/bin/cat", 7)
+    assert collector.policies.statistics.events == {("mappings", "loader"): 1}
+
+
+def test_a_loader_record_with_an_unreadable_path_is_counted(collector):
+    collector.policies.table.add(LoadedPolicy(3, 1, "m", hooks=(Hook(EventKind.LOADER),)))
+    items = (item(INT, 0, bytes(8)), item(2, 1, bytes(8)), item(13, 2, bytes(8)))
+    assert not collector.handle(tracing_record(7, 2000, *items, policy=3))
+    assert collector.policies.statistics.malformed == 1

@@ -36,6 +36,7 @@ class HookKind(Enum):
     UPROBE = "uprobes"
     USDT = "usdts"
     LSM = "lsmhooks"
+    LOADER = "loader"
 
 
 # A member name, or the index of an array or pointer.
@@ -157,6 +158,11 @@ class Lsm(Hook):
     hook: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader(Hook):
+    """``loader: true``: files that processes map to execute them."""
+
+
 _KINDS: dict[type, HookKind] = {
     Kprobe: HookKind.KPROBE,
     Fentry: HookKind.FENTRY,
@@ -164,6 +170,7 @@ _KINDS: dict[type, HookKind] = {
     Uprobe: HookKind.UPROBE,
     Usdt: HookKind.USDT,
     Lsm: HookKind.LSM,
+    Loader: HookKind.LOADER,
 }
 
 
@@ -234,6 +241,8 @@ class Policy:
         yield from self.uprobes
         yield from self.usdts
         yield from self.lsmhooks
+        if self.loader:
+            yield Loader(place=Place(self.place.of("spec", "loader")))
 
     def list_named(self, name: str) -> SymbolList | None:
         """Return the list of that name, without its ``list:`` prefix."""

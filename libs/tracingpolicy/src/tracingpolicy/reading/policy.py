@@ -43,7 +43,7 @@ _METADATA = (
     "deletionGracePeriodSeconds", "ownerReferences", "finalizers", "managedFields",
 )  # fmt: skip
 _SPEC = (
-    *(kind.value for kind in HookKind), "loader", "podSelector", "containerSelector",
+    *(kind.value for kind in HookKind), "podSelector", "containerSelector",
     "hostSelector", "nodeSelector", "lists", "enforcers", "options", "selectorsMacros",
     "variants",
 )  # fmt: skip

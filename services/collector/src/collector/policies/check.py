@@ -17,7 +17,7 @@ from collector.bpf.programs import Kind
 from collector.errors import BtfError
 from collector.policies.plan import Mechanism
 from collector.policies.syscalls import SyscallTable
-from tracingpolicy.model import Hook, Policy
+from tracingpolicy.model import Hook, Loader, Policy
 from tracingpolicy.position import Place
 from tracingpolicy.reading.report import Report
 
@@ -171,4 +171,5 @@ class Checker:
 
 def path_of(hook: Hook) -> str:
     """Return where a hook stands in the document."""
-    return f"spec.{hook.kind.value}[{hook.index}]"
+    name = f"spec.{hook.kind.value}"
+    return name if isinstance(hook, Loader) else f"{name}[{hook.index}]"

@@ -27,13 +27,12 @@ PROCESS_KEYS = {
     "users": "matchUsers",
     "containers": "matchContainers",
 }
-# Keys of spec that choose where a policy applies, or a hook that no planner knows.
+# Keys of spec that choose where a policy applies.
 SPEC_NOT_YET = {
     "pod_selector": "podSelector",
     "container_selector": "containerSelector",
     "host_selector": "hostSelector",
     "node_selector": "nodeSelector",
-    "loader": "loader",
     "enforcers": "enforcers",
 }
 _NOT_YET = "is not supported yet"

@@ -17,6 +17,7 @@ from collector.bpf import links, maps, programs
 from collector.bpf.bytecode import ProgramCode, ProgramPlan, relocate, relocations
 from collector.bpf.links import Link, Uprobe
 from collector.bpf.maps import BpfMap
+from collector.bpf.mmap_events import MmapEvents
 from collector.bpf.module_btf import open_module
 from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.policies.dispatch import Dispatcher
@@ -83,6 +84,7 @@ class SharedMaps:
     groups: Groups
     _own: dict[str, BpfMap]
     _modes: memoryview
+    mmap_events: MmapEvents = field(default_factory=MmapEvents)
 
     @classmethod
     def create(cls, events: int, processes: int, procfs: Path = Path("/proc")) -> SharedMaps:
@@ -134,6 +136,7 @@ class Installed:
     _dispatcher: Dispatcher | None = None
     _images: Images | None = None
     _groups: Groups | None = None
+    _mmap_events: MmapEvents | None = None
 
     def close(self) -> None:
         """Detach, then close programs and maps; the policy must be off."""
@@ -165,7 +168,7 @@ def install(
     revision: int,
 ) -> Installed:
     """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
-    installed = Installed(_dispatcher=shared.dispatcher)
+    installed = Installed(_dispatcher=shared.dispatcher, _mmap_events=shared.mmap_events)
     numbers: dict[int, int] = {
         Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision
     }  # fmt: skip
@@ -213,6 +216,9 @@ def _install_function(
             installed.links.append(links.attach_uprobe(program, _place(target)))
         else:
             installed.links.append(links.attach(program, _attach_name(one, target)))
+        if target.mmap_events:
+            assert installed._mmap_events is not None
+            installed.links.append(installed._mmap_events.acquire())
 
 
 def _install_jumps(

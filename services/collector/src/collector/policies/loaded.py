@@ -17,6 +17,7 @@ _KINDS = {
     HookKind.UPROBE: EventKind.UPROBE,
     HookKind.USDT: EventKind.USDT,
     HookKind.LSM: EventKind.LSM,
+    HookKind.LOADER: EventKind.LOADER,
 }
 
 

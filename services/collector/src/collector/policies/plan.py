@@ -202,6 +202,7 @@ class Target:
     parameters: int = 0  # of the attached function: fexit has its result behind them
     syscall: Syscall | None = None
     subsystem: str = ""  # of a tracepoint
+    mmap_events: bool = False  # runs only while perf events ask for mappings
     path: str = ""  # of a program's file, to be opened
     offset: int = 0  # in that file
     ref_ctr_offset: int = 0

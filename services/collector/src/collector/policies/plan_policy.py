@@ -11,10 +11,11 @@ from collector.policies.plan import HookStatus, Plan, PlannedHook
 from collector.policies.plan_filters import with_lists
 from collector.policies.plan_functions import plan_function, plan_lsm
 from collector.policies.plan_lists import syscall_ids
+from collector.policies.plan_loader import plan_loader
 from collector.policies.plan_programs import plan_uprobe, plan_usdt
 from collector.policies.plan_tracepoints import plan_tracepoint
 from tracingpolicy import read
-from tracingpolicy.model import Hook, Kprobe, Lsm, Policy, Tracepoint, Uprobe, Usdt
+from tracingpolicy.model import Hook, Kprobe, Loader, Lsm, Policy, Tracepoint, Uprobe, Usdt
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.reading.report import Report
 from tracingpolicy.values import ListReference
@@ -69,6 +70,8 @@ def _plan_hook(checker: Checker, hook: Hook) -> tuple[tuple[PlannedHook, ...], H
         return plan_uprobe(checker, hook)
     if isinstance(hook, Usdt):
         return plan_usdt(checker, hook)
+    if isinstance(hook, Loader):
+        return plan_loader(checker, hook)
     assert isinstance(hook, Lsm)
     return plan_lsm(checker, hook)
 

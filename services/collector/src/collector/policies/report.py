@@ -32,6 +32,7 @@ from tracingpolicy.model import (
     Hook,
     HookKind,
     Kprobe,
+    Loader,
     Lsm,
     Tracepoint,
     Uprobe,
@@ -47,6 +48,7 @@ _SENSORS = {
     HookKind.LSM: "generic_lsm",
     HookKind.UPROBE: "generic_uprobe",
     HookKind.USDT: "generic_usdt",
+    HookKind.LOADER: "__loader__",
 }
 _HOOK_STATES = {
     HookState.LOADED: STATUS_LOADED,
@@ -119,8 +121,7 @@ def _sensors(entry: Entry) -> list[str]:
         return []
     kinds = {hook.kind for hook in entry.hooks()}
     found = ["__enforcer__"] if policy.enforcers else []
-    found += [name for kind, name in _SENSORS.items() if kind in kinds]
-    return found + ["__loader__"] * policy.loader
+    return found + [name for kind, name in _SENSORS.items() if kind in kinds]
 
 
 def _mode(entry: Entry) -> TracingPolicyMode.ValueType:
@@ -189,6 +190,8 @@ def describe(hook: Hook) -> str:
             return f"tracepoint:{hook.subsystem}/{hook.event}"
         case Lsm():
             return f"lsm:{hook.hook}"
+        case Loader():
+            return "loader"
         case Usdt():
             return f"usdt:{hook.path}:{hook.provider}/{hook.name}"
         case Uprobe(symbols=symbols) if symbols:

@@ -239,7 +239,7 @@ class TracingRecord(NamedTuple):
 
 
 class LoaderRecord(NamedTuple):
-    """A file was mapped with execute permission."""
+    """A file was mapped with execute permission; ``build_id`` is empty where it has none."""
 
     policy: int
     revision: int
@@ -250,3 +250,17 @@ class LoaderRecord(NamedTuple):
     path: bytes
     build_id: bytes
     start_boottime_ns: int = 0
+
+    @classmethod
+    def of(cls, record: TracingRecord) -> LoaderRecord:
+        """Return the mapping that a record of a loader hook is; raise ValueError for another.
+
+        Its arguments: path, room for a build id, and how much of that is in use.
+        """
+        path, build_id, size = record.args[:3]
+        if not (isinstance(path, bytes) and isinstance(build_id, bytes) and isinstance(size, int)):
+            raise ValueError(f"loader record: {record.args[:3]}")
+        return cls(
+            record.policy, record.revision, record.ktime_ns, record.image_ktime_ns, record.pid,
+            record.tid, path, build_id[:size], record.start_boottime_ns,
+        )  # fmt: skip

@@ -11,7 +11,7 @@ from collector.events.tracing import Form, TracingEncoder, form
 from collector.policies.table import EventKind, Key, PolicyTable
 from collector.processes.table import KERNEL_KEY, Process, ProcessTable
 from collector.records.tracing import RECORD_TRACING, decode_tracing
-from collector.records.values import TracingRecord
+from collector.records.values import LoaderRecord, TracingRecord
 from collector.sensors.base import Moment, RecordKind, Sensor
 
 # Tetragon's operation codes, label msg_op of its metrics.
@@ -76,9 +76,15 @@ class TracingSensor:
             if hook.kind in self._ancestors:
                 ancestors = self._processes.ancestors_of(process)
         try:
-            event = self._encoder.event(
-                hook.form, record, moment.offset_ns, process, parent, ancestors or ()
-            )
+            if hook.kind is EventKind.LOADER:
+                event = self._encoder.loader_event(
+                    hook.form, LoaderRecord.of(record), moment.offset_ns, process, parent,
+                    ancestors or (),
+                )  # fmt: skip
+            else:
+                event = self._encoder.event(
+                    hook.form, record, moment.offset_ns, process, parent, ancestors or ()
+                )
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             self._reject(record, error)
             return None
