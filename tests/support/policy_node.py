@@ -57,11 +57,11 @@ class Node:
         self.manager = PolicyManager(backend, self.parts.table, parse)
         self._found: list[GetEventsResponse] = []
 
-    async def load(self, spec: str) -> None:
+    async def load(self, spec: str, state: State = State.ENABLED) -> None:
         """Load the policy ``spec`` alone."""
         await self.manager.set_documents([Document(Path("/p/test.yaml"), HEAD + spec)])
         (entry,) = self.manager.entries
-        assert entry.state is State.ENABLED, entry.error
+        assert entry.state is state, entry.error
         self._machine.ring.drain()
         self._found = []
 
