@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.goquote import escaped_bytes
 from collector.events import kernel_names, tracing_arguments
-from collector.policies.quoting import quoted
 from collector.records import values as v
 from tetragon.capabilities_pb2 import CapabilitiesType, SecureBitsType
 from tetragon.tetragon_pb2 import (
@@ -373,4 +373,4 @@ def test_every_type_of_a_document_can_be_encoded():
     ],
 )
 def test_messages_are_escaped_as_in_go(raw, text):
-    assert quoted(raw) == text
+    assert escaped_bytes(raw) == text

@@ -113,6 +113,51 @@ def test_damage_that_lasts_longer_does_not_explain_a_hole():
     assert continuity.notices.take()[1][-1].cause == Gap.CAUSE_MISSING_SEQUENCE
 
 
+def test_damage_before_the_last_batch_does_not_explain_a_hole():
+    """The hole is behind message 3, and the damage before it."""
+    continuity = Continuity()
+    continuity.check(batch(1, 1))
+    continuity.note_damage(2, 2, 0, 0)
+    continuity.check(batch(3, 11))
+    continuity.check(batch(5, 31))
+    assert continuity.notices.take()[1][-1].cause == Gap.CAUSE_MISSING_SEQUENCE
+
+
+def test_gap_of_a_killed_collector_begins_when_the_probes_of_the_next_one_started():
+    """The next collector first publishes what the killed one left, later than its own start."""
+    later = batch(2, 11, probes_start_ns=at_second(4))
+    _, _, [gap] = follow(batch(1, 1), later)
+    assert span(gap) == (at_second(4), at_second(4))
+
+
+def test_gap_behind_an_event_without_a_time_begins_when_its_batch_was_stored():
+    timeless = batch(2, 11)
+    timeless.payloads[-1] = b""
+    _, _, [gap] = follow(batch(1, 1), timeless, batch(3, 31))
+    assert span(gap) == (timeless.stored_ns, at_second(31))
+
+
+def test_oldest_of_many_gaps_is_forgotten():
+    batches = [batch(n, n * 20 + 1) for n in range(67)]  # 66 gaps of 10 events
+    oldest, newest = batch(67, 11), batch(68, 65 * 20 + 11)
+    duplicates, _, gaps = follow(*batches, oldest, newest)
+    assert len(gaps) == 66
+    assert duplicates[-2:] == [10, 0]
+
+
+def test_least_recently_used_series_is_forgotten(monkeypatch):
+    monkeypatch.setattr("eventstream.continuity._MAX_SERIES", 3)
+    continuity = Continuity()
+    nodes = ["busy", "idle", "busy", "a", "busy", "b", "busy"]  # the fourth node is one too many
+    firsts = dict.fromkeys(nodes, 1)
+    for number, node in enumerate(nodes, 1):
+        assert continuity.check(batch(number, firsts[node], node=node)) == 0
+        firsts[node] += 10
+    assert continuity.check(batch(8, 1, node="busy")) == 10  # remembered: duplicates
+    assert continuity.check(batch(9, 1, node="idle")) == 0  # forgotten: it begins again
+    assert not continuity.notices
+
+
 def test_next_collector_is_one_gap():
     later = [batch(n, 10 * n - 9, probes_start_ns=at_second(12)) for n in (2, 3)]
     _, _, [gap] = follow(batch(1, 1), *later)
@@ -138,8 +183,10 @@ def test_batch_without_events_reports_losses_alone():
 
 
 def test_events_missing_before_a_batch_without_events_are_a_gap():
-    _, _, [gap] = follow(batch(1, 1), batch(2, 16, 0), batch(3, 16))
+    alone = batch(2, 16, 0)
+    _, _, [gap] = follow(batch(1, 1), alone, batch(3, 16))
     assert (gap.first, gap.last, gap.count) == (11, 15, 5)
+    assert span(gap) == (at_second(10), alone.stored_ns)
 
 
 def test_late_batch_without_events_changes_nothing():

@@ -50,7 +50,8 @@ class Past:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr("gateway.feed._RETRY_S", 0.001)
+    monkeypatch.setattr("gateway.feed.RETRY_MIN_S", 0.001)
+    monkeypatch.setattr("gateway.feed.RETRY_MAX_S", 0.001)
 
 
 def numbered(first, last):

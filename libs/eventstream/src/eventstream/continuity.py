@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from eventstream import encoded
 from eventstream.batch import Batch
 from eventstream.notices import Notices
 from tetra.v1 import node_pb2, stream_pb2
 
-_MAX_SERIES = 10_000  # nodes and boots remembered per stream
+_MAX_SERIES = 10_000  # nodes and boots, remembered per stream
 _MAX_GAPS = 64  # remembered per node, for batches that come late
 
 
@@ -38,8 +39,11 @@ class Continuity:
     """Follows the batches of one stream of events, in order."""
 
     notices: Notices = field(default_factory=Notices)
-    _series: OrderedDict[tuple[str, str], _Series] = field(default_factory=OrderedDict)
-    _boots: dict[str, str] = field(default_factory=dict)
+    # Bounded: the least recently used are forgotten, and begin again.
+    _series: LRUCache[tuple[str, str], _Series] = field(
+        default_factory=lambda: LRUCache(_MAX_SERIES)
+    )
+    _boots: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_MAX_SERIES))
     _damage: list[tuple[int, int]] = field(default_factory=list)  # missing messages
 
     def note_damage(self, first: int, last: int, from_ns: int, to_ns: int) -> None:
@@ -96,8 +100,6 @@ class Continuity:
             batch.probes_start_ns,
             batch.loss,
         )
-        if len(self._series) > _MAX_SERIES:
-            self._series.popitem(last=False)
 
     def _compare_numbers(self, batch: Batch, seen: _Series) -> int:
         first, last = batch.first_sequence, batch.last_sequence

@@ -2,12 +2,11 @@
 
 A nats-server that finds a wrong checksum leaves the message out of all answers and reports nothing.
 Other copies still have the message. A copy is read through a consumer that exists on its server
-alone, for headers only: the server reads and checks the whole message for that.
+alone, for headers only: the server reads and checks the wgap message for that.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import NamedTuple
 
@@ -18,13 +17,14 @@ from nats.js import api
 from nats.js.errors import APIError
 
 from bus.subjects import EVENTS_STREAM
+from chassis.backoff import Backoff
 from eventstream.errors import BusError
 
 # NATS chooses the server of a consumer; after so many, each of three servers has had one.
 _PLACEMENTS = 48
 _CHUNK_MESSAGES = 500
 _SILENCE_S, _SILENCES = 4.0, 3  # a server that has a message sends it within these together
-_PAUSE_S = 0.25
+_RETRY_MIN_S, _RETRY_MAX_S = 0.1, 0.5
 _FAILURES = (Error, APIError, TimeoutError)
 
 
@@ -67,8 +67,8 @@ class Copies:
         damage = [
             Damage(server, *part)
             for server, lacking in sorted(found.items())
-            for hole in lacking
-            for part in _had_by_another(hole, server, found, oldest)
+            for gap in lacking
+            for part in _had_by_another(gap, server, found, oldest)
         ]
         return Report(damage, sorted(servers - found.keys()))
 
@@ -76,13 +76,15 @@ class Copies:
         self, servers: set[str], first: int, last: int
     ) -> dict[str, list[tuple[int, int]]]:
         found: dict[str, list[tuple[int, int]]] = {}
+        waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         for _ in range(_PLACEMENTS):
             if found.keys() >= servers:
                 break
             try:
                 await self._read_one(servers, found, first, last)
-            except _FAILURES:  # a server that has just started, or gone
-                await asyncio.sleep(_PAUSE_S)
+                waits.reset()
+            except _FAILURES:  # a server that has just started, or is down
+                await waits.wait()
         return found
 
     async def _read_one(
@@ -111,7 +113,7 @@ class Copies:
 
     async def _lacking(self, consumer: str, first: int, last: int) -> list[tuple[int, int]]:
         """Return the ranges of messages that do not come from the server of ``consumer``."""
-        holes: list[tuple[int, int]] = []
+        gaps: list[tuple[int, int]] = []
         wanted, silences = first, 0
         subscription = await self._js.pull_subscribe_bind(consumer, stream=EVENTS_STREAM)
         try:
@@ -128,21 +130,21 @@ class Copies:
                 for message in messages:
                     at = message.metadata.sequence.stream
                     if at > wanted:
-                        holes.append((wanted, min(at - 1, last)))
+                        gaps.append((wanted, min(at - 1, last)))
                     wanted = at + 1
         finally:
             await subscription.unsubscribe()
         if wanted <= last:
-            holes.append((wanted, last))
-        return holes
+            gaps.append((wanted, last))
+        return gaps
 
 
 def _had_by_another(
-    hole: tuple[int, int], server: str, found: dict[str, list[tuple[int, int]]], oldest: int
+    gap: tuple[int, int], server: str, found: dict[str, list[tuple[int, int]]], oldest: int
 ) -> list[tuple[int, int]]:
-    """Return the parts of ``hole`` that are there in another copy, and not too old by now."""
+    """Return the parts of ``gap`` that are there in another copy, and not too old by now."""
     parts: list[tuple[int, int]] = []
-    for at in range(max(hole[0], oldest), hole[1] + 1):
+    for at in range(max(gap[0], oldest), gap[1] + 1):
         if all(
             any(first <= at <= last for first, last in lacking)
             for other, lacking in found.items()

@@ -1,4 +1,4 @@
-"""What the stream has: read by place or time, with no consumer to make, keep or clean up.
+"""What the stream has: read by place or time, without a consumer to create and delete.
 
 JetStream's batched direct get answers from any place of the stream and keeps no state, so a client
 that leaves needs no cleanup and a NATS that restarts loses nothing.
@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import structlog
+from cachetools import LRUCache
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -65,7 +66,7 @@ class History:
         self.repaired_total = 0  # messages that one copy lacked and another had
         self.replicas = 1  # copies of the stream, as NATS reported last
         self._futile = 0  # times in a row that no copy had the missing message
-        self._known: dict[tuple[int, int], list[Damage]] = {}
+        self._known: LRUCache[tuple[int, int], list[Damage]] = LRUCache(_MAX_DAMAGE)
 
     async def bounds(self) -> Bounds:
         """Return what the stream spans; raise `BusError` if NATS does not answer."""
@@ -148,8 +149,6 @@ class History:
             for one in damage:
                 _log.warning("copy of the stream damaged", **one._asdict())
             self._known[span] = damage
-            if len(self._known) > _MAX_DAMAGE:
-                del self._known[next(iter(self._known))]
         return self._known[span]
 
     async def find(self, time_ns: int) -> Batch | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass
+
+from chassis.backoff import Backoff
 
 _FIRST_WAIT_S = 0.1
 
@@ -34,14 +35,15 @@ class Attempts:
         # A server has answered once: from then on a failure is an interruption.
         self._was_connected = False
         self._failing_since: float | None = None
-        self._wait_s = _FIRST_WAIT_S
+        self._waits = Backoff(_FIRST_WAIT_S, policy.wait_s)
         self._failed = 0
 
     def answered(self) -> bool:
         """Note a response; return whether it ends an interruption."""
         was_interrupted = self._failing_since is not None and self._is_interruption
         self._was_connected, self._failing_since = True, None
-        self._wait_s, self._failed = _FIRST_WAIT_S, 0
+        self._waits.reset()
+        self._failed = 0
         return was_interrupted
 
     def failed(self) -> bool:
@@ -65,9 +67,7 @@ class Attempts:
         """Wait before the next attempt; the first round through the addresses does not wait."""
         if not self._is_interruption:
             return
-        # Jitter: a thousand clients of one lost gateway must not reconnect in step.
-        time.sleep(min(self._wait_s, self._policy.wait_s) * random.uniform(0.5, 1.0))
-        self._wait_s *= 2
+        time.sleep(self._waits.next_s())
 
     @property
     def _is_interruption(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
+from chassis.backoff import Backoff
 from eventstream.batch import Batch
 from eventstream.continuity import Continuity
 from eventstream.copies import Damage
@@ -15,7 +15,7 @@ from gateway.broadcaster import Behind, Broadcaster
 from gateway.turn import Turn
 from tetra.v1 import stream_pb2
 
-_RETRY_S = 0.5  # between attempts while NATS cannot answer
+RETRY_MIN_S, RETRY_MAX_S = 0.25, 1.0  # between attempts while NATS cannot answer
 # Attempts until messages at the stream's end that do not come are given up; more where the stream
 # has other copies, one of which may lag behind.
 _END_ATTEMPTS, _END_ATTEMPTS_COPIES = 3, 20
@@ -40,6 +40,7 @@ class Feed:
         self.catching_up = False
         self._turn = turn
         self._attempts = 0  # at this position, without a message
+        self._waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self._stored_ns = 0  # when NATS stored the last batch
 
     @property
@@ -105,7 +106,7 @@ class Feed:
             if not batches or batches[0].stream_sequence > self.position:
                 bounds = await self._history.bounds()
         except BusError:
-            await asyncio.sleep(_RETRY_S)
+            await self._waits.wait()
             return
         for one in damage:
             self.note_copy(one)
@@ -119,7 +120,9 @@ class Feed:
                 self._note_damage(self.position, bounds.last, None)
                 self.position, self._attempts = bounds.last + 1, 0
                 return
-            await asyncio.sleep(_RETRY_S)
+            await self._waits.wait()
+            return
+        self._waits.reset()
         self._fetched.extend(batches)
 
     def _note_damage(self, first: int, last: int, behind: Batch | None) -> None:

@@ -6,10 +6,10 @@ original has a quirk we have it too; each is named.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chassis.goquote import escaped
 from cli.terminal import visible
 from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
@@ -17,19 +17,6 @@ from tetragon.tetragon_pb2 import Process
 _TRAILER_COLUMN = 120  # bytes of line and trailer together
 # CAP_SYS_ADMIN is number 21. Quirk: the original tests how many there are, not which.
 _TRAILER_CAPS = 22
-
-_ESCAPES = {
-    "\a": r"\a",
-    "\b": r"\b",
-    "\f": r"\f",
-    "\n": r"\n",
-    "\r": r"\r",
-    "\t": r"\t",
-    "\v": r"\v",
-    "\\": r"\\",
-    '"': r"\"",
-}
-_TO_ESCAPE = re.compile(r"[^ !#-\[\]-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +82,7 @@ def quote(text: str) -> str:
     """Return ``text``, as a Go string literal if it has a space or anything unprintable."""
     if " " not in text and text.isprintable():
         return text
-    return f'"{_TO_ESCAPE.sub(_escape, text)}"'
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match.group()
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f'"{escaped(text)}"'
 
 
 def _painter(code: int) -> Callable[[str], str]:

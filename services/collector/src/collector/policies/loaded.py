@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from chassis.goquote import escaped_bytes
 from collector.policies.plan import Plan, PlannedArgument, PlannedHook, Target
-from collector.policies.quoting import quoted
 from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy
 from tracingpolicy.model import HookKind, Tracepoint, Uprobe, Usdt
 
@@ -40,8 +40,8 @@ def _hook(planned: PlannedHook, target: Target) -> Hook:
     args = planned.args if target.args is None else target.args
     facts = Hook(
         _KINDS[hook.kind],
-        message=quoted(hook.message),
-        tags=tuple(map(quoted, hook.tags)),
+        message=escaped_bytes(hook.message),
+        tags=tuple(map(escaped_bytes, hook.tags)),
         args=_arguments(args),
         data=_arguments(planned.data),
         returned=_argument(planned.returned) if planned.returned else None,
