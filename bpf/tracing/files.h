@@ -56,10 +56,13 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 	u32 start, len;
 	bool full = false;
 
+	*(volatile u32 *)&s->steps = 0;
 #pragma clang loop unroll(disable)
-	for (u64 i = 0; i < WALK_STEPS; i++) {
+	for (u64 i = 0; i < WALK_STEPS; i += STEP_KNOWN) {
 		u64 differs = (dentry ^ root[1]) | (vfsmount ^ root[0]);
 
+		if (MAY_LEAVE() || ++*(volatile u32 *)&s->steps > WALK_STEPS)
+			break;
 		FORGET(differs); /* one branch, where clang would make two */
 		if (!differs) {
 			flags = 0;

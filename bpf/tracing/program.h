@@ -49,6 +49,31 @@ enum number {
 		_value;                                                         \
 	})
 
+/*
+ * Leave a loop early: never true, but with it the verifier looks for a state of the loop that holds
+ * for every step, in place of following each ("bpf: Introduce may_goto instruction", v6.9). The
+ * compiler does not know the instruction: BPF_JMP | BPF_JCOND with a jump of 16 bits.
+ */
+#ifdef HAVE_MAY_GOTO
+#define MAY_LEAVE()                                                                          \
+	({                                                                                   \
+		__label__ leave, stay;                                                       \
+		bool _left = false;                                                          \
+		asm volatile goto("1: .byte 0xe5; .byte 0;"                                  \
+				  ".long ((%l[leave] - 1b - 8) / 8) & 0xffff; .short 0"      \
+				  :: :: leave);                                              \
+		goto stay;                                                                   \
+	leave:                                                                               \
+		_left = true;                                                                \
+	stay:;                                                                               \
+		_left;                                                                       \
+	})
+#define STEP_KNOWN 0 /* a counter that the verifier knows makes every step another state */
+#else
+#define MAY_LEAVE() false
+#define STEP_KNOWN 1
+#endif
+
 static __always_inline u64 current_task(void)
 {
 	return (u64)bpf_get_current_task();

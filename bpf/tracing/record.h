@@ -140,13 +140,14 @@ struct scratch {
 	u32 used; /* bytes of `items` in use */
 	u32 text_start;	/* path of the last walk: text[text_start..TEXT_MAX) */
 	u64 return_copy; /* address of a buffer that is read when the function returns */
+	u32 steps, pad;	/* of the last walk */
 	struct tracing_record record;
 	char items[ITEMS_MAX + ITEM_MAX];
 	/* Paths grow from the end to the front; a name of 255 bytes may follow any position. */
 	char text[TEXT_MAX + 256];
 	struct trie_key trie_key;
 };
-_Static_assert(sizeof(struct scratch) == 25520, "SCRATCH_SIZE of policies/maps.py");
+_Static_assert(sizeof(struct scratch) == 25528, "SCRATCH_SIZE of policies/maps.py");
 
 static __always_inline struct scratch *take_scratch(void)
 {

@@ -188,6 +188,9 @@ def _constants(text: str, btf: Btf) -> list[str]:
     # bpf_task_pt_regs(): "bpf: Add bpf_task_pt_regs() helper", v5.15.
     if "HAVE_TASK_PT_REGS" in text and btf.has_name("BPF_FUNC_task_pt_regs"):
         lines.append("#define HAVE_TASK_PT_REGS")
+    # BPF_MAY_GOTO: "bpf: Introduce may_goto instruction", v6.9.
+    if "HAVE_MAY_GOTO" in text and _has_may_goto(btf):
+        lines.append("#define HAVE_MAY_GOTO")
     # bpf_ima_file_hash(): "bpf-lsm: Introduce new helper bpf_ima_file_hash()", v5.18.
     if "HAVE_IMA_FILE_HASH" in text and btf.has_name("BPF_FUNC_ima_file_hash"):
         lines.append("#define HAVE_IMA_FILE_HASH")
@@ -196,6 +199,14 @@ def _constants(text: str, btf: Btf) -> list[str]:
         size = btf.struct_member("struct sock", "sk_protocol").size
         lines += ["#define SOCK_PROTOCOL_IS_BYTE"] if size == 1 else []
     return lines
+
+
+def _has_may_goto(btf: Btf) -> bool:
+    try:
+        btf.struct_member("struct bpf_verifier_state", "may_goto_depth")
+    except BtfError:
+        return False
+    return True
 
 
 def _offset(btf: Btf, name: str) -> int:
