@@ -31,10 +31,11 @@ def test_no_server_at_the_address_is_one_line_and_exit_code_1(tetra):
 def test_nodes(serve, gateway_of, tetra):
     node = NodeInfo(node_name="web-1\x1b", kernel="6.1", alive=True, processes=7, events_total=9)
     node.loss.by_cause["spool"] = 3
+    node.policies.loaded, node.policies.failed = 2, 1
     done = tetra("nodes", "--server-address", serve(gateway_of([], nodes=[node])))
     assert done.stdout == (
-        "NODE       STATE  SEEN  PROCS  EVENTS  RATE   LOST  VERSION  KERNEL\n"
-        "web-1\\x1b  alive  -     7      9       0.0/s  3     -        6.1\n"
+        "NODE       STATE  SEEN  PROCS  EVENTS  RATE   LOST  POLICIES     VERSION  KERNEL\n"
+        "web-1\\x1b  alive  -     7      9       0.0/s  3     2, 1 failed  -        6.1\n"
     )
     done = tetra("nodes", "-o", "json", "--server-address", serve(gateway_of([], nodes=[node])))
     assert json.loads(done.stdout)["events_total"] == "9"

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from cli.commands import doctor
+from tetra.v1.node_pb2 import NodeInfo
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,25 @@ def test_line_has_the_fact_then_the_advice():
         "✘ BTF           missing\\x1b\n                → build it in\n"
     )
     assert doctor._line(finding, colour=True, unicode=False).startswith("\x1b[31mbad \x1b[0m BTF")
+
+
+@pytest.mark.parametrize(
+    ("counts", "level", "fact"),
+    [
+        ({"loaded": 3}, "ok", "4 loaded on 2 nodes, 3.50 kB of kernel memory"),
+        (
+            {"loaded": 2, "failed": 1},
+            "warn",
+            "3 loaded on 2 nodes, 3.50 kB of kernel memory; 1 f",
+        ),
+        ({"lost": 7}, "warn", "; 7 records lost, 0 runs missed on a"),
+        ({"missed": 2}, "warn", "; 0 records lost, 2 runs missed on a"),
+    ],
+)
+def test_policies(counts, level, fact):
+    nodes = [NodeInfo(node_name="a", policies={"kernel_memory_bytes": 3000, **counts})]
+    nodes.append(NodeInfo(node_name="b", policies={"kernel_memory_bytes": 500, "loaded": 1}))
+    finding = doctor.policies(nodes)
+    assert finding.level == level
+    assert fact in finding.fact
+    assert bool(finding.advice) == (level == "warn")

@@ -7,10 +7,10 @@ import platform
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from chassis import capabilities as needed
 from cli.command import Args, Command
@@ -19,6 +19,9 @@ from cli.flags import Flag, colour_flag
 from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
 from cli.values import Value
+
+if TYPE_CHECKING:
+    from tetra.v1.node_pb2 import NodeInfo
 
 _LEAST_KERNEL = (5, 8)  # BPF ring buffer
 _HOST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -39,7 +42,7 @@ def run(args: Args) -> int:
     """Print the findings."""
     output = Output.stdout()
     colour = wants_colour(args.color, sys.stdout)
-    checks: tuple[Callable[[], Finding], ...] = (
+    checks: tuple[Callable[[], Finding | tuple[Finding, ...]], ...] = (
         kernel,
         btf,
         capabilities,
@@ -52,9 +55,10 @@ def run(args: Args) -> int:
     )
     worst = 0
     for check in checks:
-        finding = check()
-        worst = max(worst, finding.level == "bad")
-        output.write(_line(finding, colour=colour, unicode=output.unicode))
+        found = check()
+        for finding in (found,) if isinstance(found, Finding) else found:
+            worst = max(worst, finding.level == "bad")
+            output.write(_line(finding, colour=colour, unicode=output.unicode))
     return worst
 
 
@@ -197,8 +201,8 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return (found[1] or "127.0.0.1", int(found[2] or 4222)) if found else (rest, 4222)
 
 
-def gateway(args: Args) -> Finding:
-    """Look whether the gateway answers, is well, and hears of nodes."""
+def gateway(args: Args) -> tuple[Finding, ...]:
+    """Look whether the gateway answers, is well, and hears of nodes; then at their policies."""
     from cli.client import Client
     from cli.errors import UnsupportedError
 
@@ -208,23 +212,57 @@ def gateway(args: Args) -> Finding:
             try:
                 nodes = client.nodes()
             except UnsupportedError:
-                return Finding("ok", "gateway", f"{address}: {version} (a plain Tetragon)")
+                return (Finding("ok", "gateway", f"{address}: {version} (a plain Tetragon)"),)
     except TetraError as error:
-        return Finding(
-            "bad", "gateway", str(error), "start one (make run), or give --server-address"
+        return (
+            Finding("bad", "gateway", str(error), "start one (make run), or give --server-address"),
         )
-    alive = sum(node.alive for node in nodes)
-    fact = f"{address}: {version}, {alive} of {len(nodes)} nodes alive"
+    alive = [node for node in nodes if node.alive]
+    fact = f"{address}: {version}, {len(alive)} of {len(nodes)} nodes alive"
     if not alive:
-        return Finding("warn", "gateway", fact, "no collector is connected to its NATS server")
-    return Finding("ok", "gateway", fact)
+        return (Finding("warn", "gateway", fact, "no collector is connected to its NATS server"),)
+    found = Finding("ok", "gateway", fact)
+    reporting = [node for node in alive if node.HasField("policies")]
+    return (found, policies(reporting)) if reporting else (found,)
+
+
+def policies(nodes: Sequence[NodeInfo]) -> Finding:
+    """Look at the tracing policies of nodes that are alive."""
+    from cli.policies.results import counted, some
+    from cli.policies.table import bytes_text
+
+    loaded = sum(node.policies.loaded for node in nodes)
+    memory = sum(node.policies.kernel_memory_bytes for node in nodes)
+    where = counted(len(nodes), "node")
+    fact = f"{loaded} loaded on {where}, {bytes_text(memory)} of kernel memory"
+    failed = [node.node_name for node in nodes if node.policies.failed]
+    if failed:
+        count = sum(node.policies.failed for node in nodes)
+        return Finding(
+            "warn",
+            "policies",
+            f"{fact}; {count} failed on {some(failed)}",
+            "tetra tracingpolicy status says why",
+        )
+    lossy = [node.node_name for node in nodes if node.policies.lost or node.policies.missed]
+    if lossy:
+        lost = sum(node.policies.lost for node in nodes)
+        missed = sum(node.policies.missed for node in nodes)
+        return Finding(
+            "warn",
+            "policies",
+            f"{fact}; {lost} records lost, {missed} runs missed on {some(lossy)}",
+            "narrow their filters or add a rateLimit; docs/policies.md has the reasons of losses",
+        )
+    return Finding("ok", "policies", fact)
 
 
 COMMAND = Command(
     "doctor",
     run,
     summary="check whether this host can run the collector and reach the servers",
-    text="""Check this host line by line: kernel, BTF, capabilities, mounts, tools, NATS, gateway.
+    text="""Check this host line by line: kernel, BTF, capabilities, mounts, tools, NATS, gateway,
+and the tracing policies of its nodes.
 Exit code 0: nothing is wrong, warnings are allowed. 1: something must be corrected.
 
 examples:

@@ -14,7 +14,9 @@ from cli.timestamps import duration_text
 if TYPE_CHECKING:
     from tetra.v1.node_pb2 import NodeInfo
 
-_HEADS = ("NODE", "STATE", "SEEN", "PROCS", "EVENTS", "RATE", "LOST", "VERSION", "KERNEL")
+_HEADS = (
+    "NODE", "STATE", "SEEN", "PROCS", "EVENTS", "RATE", "LOST", "POLICIES", "VERSION", "KERNEL",
+)  # fmt: skip
 
 
 def run(args: Args) -> int:
@@ -47,9 +49,19 @@ def _row(node: NodeInfo, now_s: float) -> tuple[str, ...]:
         str(node.events_total),
         f"{node.events_per_second:.1f}/s",
         str(lost),
+        _policies(node),
         visible(node.collector_version) or "-",
         visible(node.kernel) or "-",
     )
+
+
+def _policies(node: NodeInfo) -> str:
+    """Return ``3``, ``2, 1 failed`` or ``-`` for a collector that does not report them."""
+    if not node.HasField("policies"):
+        return "-"
+    found = node.policies
+    others = ((found.failed, "failed"), (found.loading, "loading"), (found.disabled, "disabled"))
+    return ", ".join([str(found.loaded), *(f"{count} {word}" for count, word in others if count)])
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -66,7 +78,8 @@ COMMAND = Command(
     run,
     summary="list the hosts that publish events",
     text="""List every node that the gateway knows: whether it is alive, how long ago it was last
-seen, its processes, how many events it published and at which rate, and how many it lost.
+seen, its processes, how many events it published and at which rate, how many it lost, and how many
+tracing policies are loaded. -o json has more: labels, memory and counters of policies.
 
 examples:
   tetra nodes
