@@ -19,6 +19,7 @@ HOMES = {
         "eventstream": "libs/eventstream",
         "bus": "libs/bus",
         "chassis": "libs/chassis",
+        "readymade": "libs/readymade",
         "tracingpolicy": "libs/tracingpolicy",
         "collector": "services/collector",
         "gateway": "services/gateway",
@@ -70,6 +71,10 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
         ("wire", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc", "nats"}),
         ("bus", {*SERVICES, "embedded", "tetragon", "tetra", "bcc"}),
         ("chassis", {*SERVICES, "embedded", "bus", "tetragon", "tetra", "bcc", "nats"}),
+        (
+            "readymade",
+            {*SERVICES, "embedded", "bus", "chassis", "tracingpolicy", "tetragon", "tetra", "bcc"},
+        ),
         ("tracingpolicy", {*SERVICES, "embedded", "bus", "chassis", "tetragon", "tetra", "bcc"}),
     ],
 )
@@ -98,6 +103,7 @@ def test_imports_between_members_are_in_their_metadata():
         "chassis": "tetra-chassis",
         "tetragon": "tetra-proto",
         "tetra": "tetra-proto",
+        "readymade": "tetra-readymade",
         "tracingpolicy": "tetra-tracingpolicy",
     }
     for name, home in HOMES.items():

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
+import readymade
 from embedded.errors import EmbeddedError
 
 
@@ -14,6 +15,11 @@ def _host_and_port(address: str) -> str:
     if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", address):
         raise ValueError(f"{address!r} is not host:port")
     return address
+
+
+def _ready_made(text: str) -> str:
+    readymade.selection(text)  # raises ReadyError, a ValueError
+    return text
 
 
 class Settings(BaseSettings):
@@ -48,6 +54,14 @@ class Settings(BaseSettings):
         Field(description="host:port that the gateway serves on"),
     ] = "localhost:54321"
 
+    policies: Annotated[
+        str,
+        AfterValidator(_ready_made),
+        Field(
+            description="ready-made policies to load: files,network; with parameters: "
+            "'files paths=/etc,/srv; network'"
+        ),
+    ] = ""
     tracing_policy: Annotated[
         Path | None, Field(description="a tracing policy to load; checked before anything starts")
     ] = None

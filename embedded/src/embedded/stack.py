@@ -146,7 +146,8 @@ def _policies(settings: Settings) -> dict[str, str]:
         "TETRA_TRACING_POLICY": settings.tracing_policy,
         "TETRA_TRACING_POLICY_DIR": settings.tracing_policy_dir,
     }
-    return {name: str(path) for name, path in given.items() if path}
+    paths = {name: str(path) for name, path in given.items() if path}
+    return paths | {"TETRA_POLICIES": settings.policies}
 
 
 def _banner(ready: Mapping[str, str], settings: Settings) -> str:

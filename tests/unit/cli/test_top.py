@@ -61,7 +61,7 @@ def test_picture_at_80_columns(exec_event, monkeypatch):
         "",
         "",
         "",
-        "q quit   b binary   u user   c container   n node",
+        "q quit   b binary   u user   c container   n node   f file   p peer",
     ]
 
 

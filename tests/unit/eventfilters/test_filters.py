@@ -40,6 +40,21 @@ BARE = event(process={"pid": 9})
 NO_PROCESS = event("process_throttle", cgroup="x")
 EXIT = event("process_exit", process={"pid": 7, "binary": "/usr/bin/cat"}, status=3)
 UPROBE = event("process_uprobe", process={"pid": 7}, policy_name="watch")
+RENAMED = event(
+    "process_kprobe",
+    process={"pid": 7},
+    args=[
+        {"path_arg": {"path": "/etc"}, "label": "dir"},
+        {"path_arg": {"path": "/hosts.new"}, "label": "name"},
+        {"path_arg": {"path": "/srv"}, "label": "to_dir"},
+        {"path_arg": {"path": "/a"}, "label": "to_name"},
+    ],
+)
+CONNECTED = event(
+    "process_tracepoint",
+    process={"pid": 7},
+    args=[{"sock_arg": {"family": "AF_INET", "daddr": "10.1.2.3", "dport": 443}}],
+)
 USDT = event("process_usdt", process={"pid": 7}, policy_name="watch")
 PROBE = pod(container={"name": "nginx", "maybe_exec_probe": True})
 DOCKER = host(container_info={"name": "web-1"})
@@ -122,6 +137,17 @@ TABLE: list[tuple[dict[str, Any], Any, bool]] = [
     ({"policy_names": ["watch"]}, USDT, False),
     ({"policy_names": ["watch"]}, host(), False),
     ({"policy_names": [""]}, event("process_uprobe", process={"pid": 7}), False),
+    ({"file_below": ["/etc"]}, RENAMED, True),
+    ({"file_below": ["/srv/a/"]}, RENAMED, True),
+    ({"file_below": ["/etc/hosts.new", "/none"]}, RENAMED, True),
+    ({"file_below": ["/etc/host"]}, RENAMED, False),
+    ({"file_below": ["/"]}, host(), False),
+    ({"file_below": ["/"]}, CONNECTED, False),
+    ({"peer": ["10.0.0.0/8"]}, CONNECTED, True),
+    ({"peer": ["10.1.2.3", "::/0"]}, CONNECTED, True),
+    ({"peer": ["10.1.2.4"]}, CONNECTED, False),
+    ({"peer": ["0.0.0.0/0"]}, RENAMED, False),
+    ({"peer": ["0.0.0.0/0"]}, NO_PROCESS, False),
     ({"capabilities": {"effective": {"any": ["CAP_SYS_ADMIN"]}}}, caps(effective=ADMIN), True),
     ({"capabilities": {"effective": {"any": ["CAP_CHOWN"]}}}, caps(effective=ADMIN), False),
     ({"capabilities": {"effective": {"all": ADMIN}}}, caps(effective=[*ADMIN, "CAP_CHOWN"]), True),

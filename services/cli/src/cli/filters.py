@@ -39,6 +39,8 @@ def filter_from(args: Any) -> Filter:
         container_id=args.container_id,
         container_name_regex=args.containers,
         namespace_regex=args.namespace_regex,
+        file_below=args.files,
+        peer=args.connections,
     )
     for text in args.capabilities:
         _add_capabilities(wanted, text)

@@ -18,6 +18,7 @@ from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 GROUPS = ("binary", "user", "container", "node")
+ACCESSES = ("file", "peer")  # of ready-made policies: started are all, ended those that failed
 _WINDOW_S = 10
 _KEPT_TOTALS = 5_000  # groups with a total; at twice as many, the smallest are dropped
 
@@ -37,10 +38,10 @@ class Running:
 class _Second:
     at: int
     started: dict[str, Counter[str]] = field(
-        default_factory=lambda: {group: Counter() for group in GROUPS}
+        default_factory=lambda: {group: Counter() for group in (*GROUPS, *ACCESSES)}
     )
     ended: dict[str, Counter[str]] = field(
-        default_factory=lambda: {group: Counter() for group in GROUPS}
+        default_factory=lambda: {group: Counter() for group in (*GROUPS, *ACCESSES)}
     )
 
 
@@ -63,7 +64,7 @@ class TopModel:
         self.lost = 0
         self.gaps = 0
         self.started = self.ended = self.others = 0
-        self._totals = {group: Counter[str]() for group in GROUPS}
+        self._totals = {group: Counter[str]() for group in (*GROUPS, *ACCESSES)}
         self._seconds: deque[_Second] = deque()
         self._begin: int | None = None
         self._current = _Second(0)  # where the batch at hand is counted
@@ -110,6 +111,14 @@ class TopModel:
         """Count an event that neither starts nor ends a process."""
         self.nodes.add(event.node_name)
         self.others += 1
+
+    def access(self, group: str, name: str, *, failed: bool) -> None:
+        """Count an access to a file or a peer."""
+        shown = visible(name)
+        self._current.started[group][shown] += 1
+        if failed:
+            self._current.ended[group][shown] += 1
+        self._count(group, shown)
 
     def _count(self, group: str, name: str) -> None:
         totals = self._totals[group]

@@ -8,8 +8,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+import readymade
 from bus.settings import BusSettings
 from chassis.settings import ENV_PREFIX, ServiceSettings
 
@@ -32,6 +33,11 @@ def _seconds(value: object) -> object:
     if not parts or "".join(map("".join, parts)) != value:
         return value
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _ready_made(value: str) -> str:
+    readymade.selection(value)  # raises ReadyError, a ValueError
+    return value
 
 
 class Settings(ServiceSettings, BusSettings):
@@ -112,6 +118,11 @@ class Settings(ServiceSettings, BusSettings):
     tracing_policy_dir: Path = Field(
         Path("/etc/tetragon/tetragon.tp.d"),
         description="folder of tracing policies, one a file; a changed file replaces its policy",
+    )
+    policies: Annotated[str, AfterValidator(_ready_made)] = Field(
+        "",
+        description="ready-made policies to load: files,network; with parameters: "
+        "'files paths=/etc,/srv; network'",
     )
     expose_stack_addresses: bool = Field(
         False, description="report the addresses of stack frames, which show where the kernel is"

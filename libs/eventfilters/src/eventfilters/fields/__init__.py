@@ -28,6 +28,8 @@ NAMES = (
     "namespace_regex",
     "container_name_regex",
     "ancestor_binary_regex",
+    "file_below",
+    "peer",
     "labels",
     "pid_set",
     "cel_expression",

@@ -94,6 +94,16 @@ _FILTERS = in_section(
     ),
     repeated("--policy-names", type=NAMES, help="tracing policy that reported the event"),
     repeated(
+        "--files",
+        type=Value("PATH[,...]", comma_list, example="/etc/shadow"),
+        help="file that a policy reported, or a directory above it",
+    ),
+    repeated(
+        "--connections",
+        type=Value("NETWORK[,...]", comma_list, example="10.0.0.0/8"),
+        help="peer that a policy reported: an address or network",
+    ),
+    repeated(
         "--capabilities",
         type=_CAPABILITIES,
         help="capabilities of the process: effective:any:CAP_BPF+CAP_PERFMON",

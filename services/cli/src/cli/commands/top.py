@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from cli.resume import Batch
     from cli.top_model import Row
+    from tetra.v1.stream_pb2 import StreamEventsRequest
 
-_KEYS = "q quit   b binary   u user   c container   n node"
-_BY_KEY = {"b": "binary", "u": "user", "c": "container", "n": "node"}
+_KEYS = "q quit   b binary   u user   c container   n node   f file   p peer"
+_BY_KEY = {
+    "b": "binary", "u": "user", "c": "container", "n": "node", "f": "file", "p": "peer",
+}  # fmt: skip
 _FRAME_LINES = 6  # two of header, two titles, one blank, keys
 _ONCE_LINES = 50
 _NUMBER_COLUMNS = 11
@@ -32,6 +35,12 @@ _USER_COLUMNS = 10
 _LEAST_NAME_COLUMNS = 12
 _LEAST_COLUMNS_WITH_USER = 43
 _RATE_TITLES = ("STARTS/S", "ENDS/S", "STARTED")
+_ACCESS_TITLES = ("ACCESSES/S", "FAILED/S", "ACCESSES")
+_NO_ACCESS = {
+    "file": "(no file yet; the ready-made policy files reports them: tetra policies enable files)",
+    "peer": "(no peer yet; the ready-made policy network reports them: tetra policies enable "
+    "network)",
+}
 
 
 def run(args: Args) -> int:
@@ -39,11 +48,10 @@ def run(args: Args) -> int:
     if args.interval <= 0:
         raise UsageError("--interval: must be more than 0", "--interval 1s")
     from cli.client import Client
-    from cli.commands.tree import lifecycle_request
     from cli.screen import Feed, watch
 
     output = Output.stdout()
-    request = lifecycle_request(args.node)
+    request = _request(args.node)
     with Client(server_options(args)) as client:
         view = TopView(args.by, str(client.address), unicode=output.unicode)
         if not args.once and sys.stdout.isatty():
@@ -58,6 +66,19 @@ def run(args: Args) -> int:
     lines = [line.rstrip() for line in picture.plain.splitlines()[:-1]]
     output.write("\n".join(lines).rstrip("\n") + "\n")
     return 0
+
+
+def _request(nodes: list[str]) -> StreamEventsRequest:
+    """Return a request for processes and for the events of ready-made policies."""
+    from cli.commands.tree import lifecycle_request
+    from readymade import NAMES
+    from tetragon.events_pb2 import PROCESS_KPROBE, PROCESS_TRACEPOINT, Filter
+
+    request = lifecycle_request(nodes)
+    request.allow_list.append(
+        Filter(event_set=[PROCESS_KPROBE, PROCESS_TRACEPOINT], policy_names=NAMES)
+    )
+    return request
 
 
 class TopView:
@@ -87,10 +108,13 @@ class TopView:
         """Return the screen at a given time."""
         from rich.text import Text
 
+        from cli.top_model import GROUPS
+
         model = self.model
         rows = model.rows(self._group, now_s)
-        starts = sum(row.starts_per_s for row in rows)
-        ends = sum(row.ends_per_s for row in rows)
+        sums_of = rows if self._group in GROUPS else model.rows("binary", now_s)
+        starts = sum(row.starts_per_s for row in sums_of)
+        ends = sum(row.ends_per_s for row in sums_of)
         clock = time.strftime("%H:%M:%S", time.localtime(now_s))
         head = f"tetra top   {self._address}   nodes {len(model.nodes)}   {clock}"
         lost = f"lost {model.lost}" + (f", gaps {model.gaps}" if model.gaps else "")
@@ -99,14 +123,17 @@ class TopView:
         room = max(4, height - _FRAME_LINES)
         rates = [self._rate(row, width) for row in rows[: room // 2]]
         running = self._longest(room - max(len(rates), 1), width, now_s)
+        titles, nothing = _RATE_TITLES, "(nothing has started or ended yet)"
+        if self._group not in GROUPS:
+            titles, nothing = _ACCESS_TITLES, _NO_ACCESS[self._group]
         lines = [
             Text(self._fit.padded(head, width), style="reverse"),
             Text(
                 self._fit(sums + others, width),
                 style="bold red" if model.lost or model.gaps else "",
             ),
-            Text(self._columns(self._group.upper(), _RATE_TITLES, width), style="bold"),
-            *(rates or [Text("(nothing has started or ended yet)", style="dim")]),
+            Text(self._columns(self._group.upper(), titles, width), style="bold"),
+            *(rates or [Text(nothing, style="dim")]),
             Text(),
             Text(self._running("PID", "USER", "RUNNING", "LONGEST RUNNING", width), style="bold"),
             *running,
@@ -151,10 +178,11 @@ COMMAND = Command(
     run,
     summary="show which programs start and end most, live",
     text="""Show process starts and ends a second, by binary, user, container or node (over the last
-ten seconds), the processes that have run longest, and what was lost. If stdout is not a terminal,
-or with --once, one table is printed after an interval.
+ten seconds), the processes that have run longest, and what was lost. By file and by peer it shows
+the accesses that the ready-made policies files and network report. If stdout is not a terminal, or
+with --once, one table is printed after an interval.
 
-keys: b binary   u user   c container   n node   q quit
+keys: b binary   u user   c container   n node   f file   p peer   q quit
 
 examples:
   tetra top

@@ -48,16 +48,26 @@ class _Signature(NamedTuple):
 class PolicyFiles:
     """The documents of a node, as they are now and whenever they change."""
 
-    def __init__(self, folder: Path | None = None, files: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        files: Sequence[Path] = (),
+        ready_made: Sequence[Document] = (),
+    ) -> None:
+        """``ready_made``: documents that settings name; they do not change."""
         self._folder = folder
+        self._ready_made = tuple(ready_made)
         self._files = tuple(files)
         self._read: dict[Path, tuple[_Signature, Document]] = {}
         self._writing: set[Path] = set()  # modified since they were last closed
 
     def documents(self) -> tuple[Document, ...]:
-        """Return what is there now: the folder's files by path, then the single ones."""
-        found = self._look()
-        return tuple(self._document(path, signature) for path, signature in found.items())
+        """Return what is there now: the folder's files by path, the single ones, the ready-made."""
+        return self._documents(self._look())
+
+    def _documents(self, found: dict[Path, _Signature]) -> tuple[Document, ...]:
+        read = tuple(self._document(path, signature) for path, signature in found.items())
+        return read + self._ready_made
 
     async def changes(self) -> AsyncGenerator[tuple[Document, ...], None]:
         """Yield all documents now, and again after each change."""
@@ -66,7 +76,7 @@ class PolicyFiles:
             while True:
                 self._watch(inotify)
                 found = await self._settled()
-                now = tuple(self._document(path, one) for path, one in found.items())
+                now = self._documents(found)
                 if now != before:
                     before = now
                     yield now

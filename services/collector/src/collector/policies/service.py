@@ -24,13 +24,14 @@ from collector.bpf.objects import Objects
 from collector.errors import BtfError, ProbeError
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
-from collector.policies.files import PolicyFiles
+from collector.policies.files import Document, PolicyFiles
 from collector.policies.install import SharedMaps
 from collector.policies.manager import Installation, PolicyManager
 from collector.policies.plan_policy import plan_policy
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.translate import Kernel
 from collector.settings import Settings
+from readymade import load, selection
 from tracingpolicy import parse
 from tracingpolicy.model import Policy
 
@@ -150,4 +151,9 @@ def policy_service(
     backend = LateBackend(partial(kernel_backend, kernel, shared), prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
-    return PolicyService(PolicyFiles(settings.tracing_policy_dir, files), manager, backend)
+    ready_made = [
+        Document(load(one.name).path, one.document()) for one in selection(settings.policies)
+    ]
+    return PolicyService(
+        PolicyFiles(settings.tracing_policy_dir, files, ready_made), manager, backend
+    )

@@ -43,6 +43,9 @@ class TopView(Protocol):
     def note(self, event: GetEventsResponse) -> None:
         """Count an event that neither starts nor ends a process."""
 
+    def access(self, group: str, name: str, *, failed: bool) -> None:
+        """Count an access to a file or a peer."""
+
 
 class Line(NamedTuple):
     """One line of ``-o lifecycle``. The renderer escapes and colours these texts."""

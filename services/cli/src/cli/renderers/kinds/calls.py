@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cli.processes import parent_of, process_of
+from cli.renderers.kinds.base import TopView, TreeView, name_of
 from tetragon.bpf_pb2 import BpfCmd
 from tetragon.capabilities_pb2 import CapabilitiesType
 from tetragon.events_pb2 import GetEventsResponse
@@ -21,9 +23,14 @@ from tetragon.tetragon_pb2 import (
     KprobeArgument,
     KprobeSkb,
     KprobeSock,
+    Process,
     ProcessCredentials,
     UserNamespace,
 )
+
+if TYPE_CHECKING:
+    from cli.renderers.pen import Pen
+    from cli.renderers.ready.act import Act
 
 _ABI_PREFIX = re.compile(r"^__(?:x64|arm64|ia32)_sys_")
 _BYTES_SHOWN = 64
@@ -175,6 +182,43 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "bpf_cmd_arg": _command,
     "error_arg": lambda value: f"<{value.Message}>",
 }
+
+
+def act_of(body: Any) -> Act | None:
+    """Return what an event of a ready-made policy says; None for every other event."""
+    if not body.tags:
+        return None
+    from cli.renderers import ready
+
+    return ready.act_of(body)
+
+
+def compact_act(event: GetEventsResponse, act: Act, pen: Pen) -> str:
+    """Return the compact line of an event of a ready-made policy."""
+    process = process_of(event) or Process()
+    outcome = (pen.red(act.outcome),) if act.outcome else ()
+    return pen.line(event, process, act.emoji, act.word, pen.plain(act.what), *outcome)
+
+
+def tree(tree: TreeView, event: GetEventsResponse) -> None:
+    """Count the event at its process, that of a ready-made policy by what was done."""
+    process = process_of(event)
+    if process is None:
+        return
+    act = act_of(getattr(event, event.WhichOneof("event") or ""))
+    tree.note(event, process, parent_of(event), act.word if act is not None else name_of(event))
+
+
+def top(model: TopView, event: GetEventsResponse) -> None:
+    """Count the event, that of a ready-made policy with its file or peer."""
+    model.note(event)
+    act = act_of(getattr(event, event.WhichOneof("event") or ""))
+    if act is None:
+        return
+    if act.file:
+        model.access("file", act.file, failed=bool(act.outcome))
+    if act.peer:
+        model.access("peer", act.peer, failed=bool(act.outcome))
 
 
 def words(name: Callable[[Any], str]) -> dict[str, Callable[[GetEventsResponse], str]]:

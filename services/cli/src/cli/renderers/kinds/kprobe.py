@@ -19,6 +19,9 @@ _ABI_PREFIX = re.compile(r"^__(?:x64|arm64|ia32)_")
 def lifecycle(event: GetEventsResponse) -> Line:
     """Return ``❓ kprobe``, the process and the call with its result."""
     body = event.process_kprobe
+    act = calls.act_of(body)
+    if act is not None:
+        return Line(act.emoji, act.word, body.process, act.what, act.outcome)
     result = calls.argument(getattr(body, "return")) if body.HasField("return") else ""
     text = calls.call(body.function_name, body.args, result, body.policy_name)
     return Line("❓", "kprobe", body.process, text, calls.outcome(body.action, body.return_action))
@@ -29,6 +32,9 @@ def compact(event: GetEventsResponse, pen: Pen) -> str:
     from cli.renderers.kinds.kprobe_rows import ROWS
 
     body = event.process_kprobe
+    act = calls.act_of(body)
+    if act is not None:
+        return calls.compact_act(event, act, pen)
     row = ROWS.get(_ABI_PREFIX.sub("", body.function_name))
     if row is None:
         line = pen.line(event, body.process, "❓", "syscall", pen.plain(body.function_name))
@@ -58,4 +64,10 @@ def _user_frame(frame: StackTraceEntry, pen: Pen) -> str:
     return address + symbol + pen.yellow(f" ({pen.quote(frame.module)}+0x{frame.offset:x})\n")
 
 
-KIND = Kind(lifecycle, compact, words=calls.words(lambda body: str(body.function_name)))
+KIND = Kind(
+    lifecycle,
+    compact,
+    calls.tree,
+    calls.top,
+    words=calls.words(lambda body: str(body.function_name)),
+)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def lifecycle(event: GetEventsResponse) -> Line:
     """Return ``⁉️ tracepoint``, the process and the event with its arguments."""
     body = event.process_tracepoint
+    act = calls.act_of(body)
+    if act is not None:
+        return Line(act.emoji, act.word, body.process, act.what, act.outcome)
     text = calls.call(_name(body), body.args, policy=body.policy_name)
     return Line("⁉️", "tracepoint", body.process, text, calls.outcome(body.action))
 
@@ -27,6 +30,9 @@ def _name(body: ProcessTracepoint) -> str:
 def compact(event: GetEventsResponse, pen: Pen) -> str:
     """Return ``⁉️ tracepoint SOURCE BINARY SUBSYSTEM EVENT``, or ``☎  syscall ... NAME(...)``."""
     body = event.process_tracepoint
+    act = calls.act_of(body)
+    if act is not None:
+        return calls.compact_act(event, act, pen)
     if (body.subsys, body.event) == ("raw_syscalls", "sys_enter"):
         return pen.line(event, body.process, "☎ ", "syscall", _system_call(body))
     parts = (pen.plain(body.subsys), pen.plain(body.event))
@@ -44,4 +50,4 @@ def _system_call(body: ProcessTracepoint) -> str:
     return "unknown"
 
 
-KIND = Kind(lifecycle, compact, words=calls.words(_name))
+KIND = Kind(lifecycle, compact, calls.tree, calls.top, words=calls.words(_name))
