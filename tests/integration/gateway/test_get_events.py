@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from support.feeder import Feeder, exec_event
 from support.gateways import read_numbers
 from support.waiting import eventually
+from tetra.v1 import stream_pb2
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
 
 
@@ -174,6 +175,19 @@ async def test_clients_of_a_stopping_gateway_reconnect_to_another(nats_server, s
     for call in calls:
         assert await call.code() == grpc.StatusCode.UNAVAILABLE
         assert await call.details() == "gateway is stopping: connect again"
+
+
+async def test_streams_that_begin_while_the_gateway_stops_get_a_status(gateway, caplog):
+    """gRPC sends their first bytes; only after these can it send a status."""
+    plain, ours = events_pb2.GetEventsRequest(), stream_pb2.StreamEventsRequest()
+    calls = [gateway.sensors.GetEvents(plain) for _ in range(15)]
+    calls += [gateway.events.StreamEvents(ours) for _ in range(15)]
+    await calls[0].initial_metadata()
+    await gateway.gateway.server.stop()
+    assert await calls[0].code() == grpc.StatusCode.UNAVAILABLE
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    for call in calls:  # gRPC may have taken some from the wire and not to the gateway
+        call.cancel()
 
 
 async def test_ten_collectors_make_one_stream(gateway, nc):

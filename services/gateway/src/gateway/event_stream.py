@@ -12,7 +12,7 @@ from gateway import rights
 from gateway.fleet import Fleet
 from gateway.plan import Planner
 from gateway.sender import Reporter, Sender
-from gateway.streams import Context, Streams, refusing, refusing_filters
+from gateway.streams import Context, Streams, begin, refusing, refusing_filters
 from tetra.v1 import stream_pb2
 
 NAME = "tetra.v1.EventStream"
@@ -44,6 +44,7 @@ class EventStream:
         """Send batches from the requested start until the requested end or the client's."""
         nodes = rights.choose_nodes(frozenset(request.nodes))
         async with self._streams.open(request, nodes) as selection:
+            await begin(context)
             report = Reporter(context).report
             planner = Planner(request, selection, self._streams, self._fleet, report)
             plan = await planner.plan()

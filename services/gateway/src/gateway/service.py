@@ -14,7 +14,7 @@ from gateway import health, rights
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
 from gateway.settings import Settings
-from gateway.streams import Context, Handler, Streams, refusing, refusing_filters
+from gateway.streams import Context, Handler, Streams, begin, refusing, refusing_filters
 from gateway.version import VERSION
 from tetra.v1 import bus_pb2
 from tetragon import events_pb2, sensors_pb2, tetragon_pb2
@@ -100,7 +100,7 @@ class Sensors:
         """
         async with self._streams.open(request, rights.granted_nodes()) as selection:
             feed = self._streams.feed(selection.turn)
-            await context.send_initial_metadata(())
+            await begin(context)
             while True:
                 batch, duplicates = await feed.next()
                 async for part in selection.select(batch, duplicates):

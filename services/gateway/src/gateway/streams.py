@@ -143,6 +143,20 @@ class Streams:
         return len(self._open)
 
 
+async def begin(context: Context) -> None:
+    """Send the initial metadata of a stream: before its first message, and also if it is cancelled.
+
+    A status can end the call only after them. gRPC would answer "too many operations" while they
+    are being sent, and the call would stay open.
+    """
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.wait({sending})
+        raise
+
+
 def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None) -> Handler:
     """Return ``handler`` for a request's bytes, with every refusal turned into its gRPC status.
 
