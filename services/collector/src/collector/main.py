@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 from chassis import lifetime
+from chassis.folders import make_own
 from chassis.settings import load
 from collector import collector
 from collector.bpf import kernel
@@ -30,6 +33,7 @@ async def run(settings: Settings) -> None:
         if settings.detach:
             detach(settings)
             return
+        _own_state(settings.state_dir)
         built = await build(settings)
         gc.freeze()  # what is there now stays
         gc.set_threshold(*GC_THRESHOLDS)
@@ -47,6 +51,12 @@ def _lock_node(node_name: str) -> socket.socket:
             f"node {node_name}: another collector runs on this host: stop it first"
         ) from None
     return lock
+
+
+def _own_state(folder: Path) -> None:
+    """Make the state folder; raise `ServiceError` where another user could change it."""
+    with contextlib.suppress(OSError):  # the collector works without; its health file reports it
+        make_own(folder)
 
 
 def check(settings: Settings) -> int:
