@@ -1,20 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rateLimit of Post: at most one record per interval with the same hook, scope and arguments. Of
- * each argument the item's head and the first 32 bytes of its payload take part.
+ * each argument the first bytes take part, as many as in the original: 32 of a text or path, 28 of
+ * a buffer, addresses and ports of a socket or packet, 36 of others.
  */
 #pragma once
 
 #include "record.h"
 
 #define RATE_ITEMS_MAX 8
-#define RATE_WORDS 5 /* head and payload of an item, in eight bytes */
+#define RATE_WORDS 6 /* of a payload, in eight bytes */
 
 static __always_inline u64 mixed(u64 hash, u64 word)
 {
 	/* FNV-1a on words, with the upper half folded in: multiplication only moves bits up. */
 	hash = (hash ^ word) * 0x100000001b3ull;
 	return hash ^ hash >> 32;
+}
+
+/* The part of an item's payload that takes part: its first word, and how many bytes at most. */
+static __always_inline u32 rated_part(u32 type, u32 *first)
+{
+	*first = 0;
+	switch (type) {
+	case ITEM_SOCK: /* sockets.h: from the ports on */
+	case ITEM_SOCKET:
+	case ITEM_FD_SOCK:
+		*first = 3;
+		return 40;
+	case ITEM_SKB: /* from family and protocol on */
+		*first = 2;
+		return 48;
+	case ITEM_PATH:
+	case ITEM_FILE:
+	case ITEM_FD:
+	case ITEM_KIOCB:
+	case ITEM_LINUX_BINPRM:
+	case ITEM_DENTRY:
+		return 8 + 32; /* struct file_item, path */
+	case ITEM_STRING:
+	case ITEM_FILENAME:
+	case ITEM_DATA_LOC:
+	case ITEM_NET_DEVICE:
+		return 32;
+	}
+	return 36; /* of a buffer the size comes first, in eight bytes */
 }
 
 /* Whether a record with this key was posted less than `interval_ns` ago; if not, it is now. */
@@ -32,17 +62,23 @@ static __always_inline bool rate_limited(struct scratch *s, u64 scope, u64 inter
 		FORGET(at);
 		at &= ITEMS_MAX - 1;
 		u64 *words = (u64 *)(s->items + at);
-		u32 len = ((struct item *)words)->len;
+		u32 size = ((struct item *)words)->len, first, len;
 
+		len = rated_part(((struct item *)words)->type, &first);
+		if (len > size)
+			len = size;
+		key = mixed(key, words[0]);
+		FORGET(first);
+		words += 1 + (first & 3);
 #pragma unroll
 		for (u32 n = 0; n < RATE_WORDS; n++) {
 			/* Padding behind a payload holds anything: whole words of it only. */
-			if (n == 0 || 8 * n <= len)
+			if (8 * (n + 1) <= len)
 				key = mixed(key, words[n]);
-			else if (8 * (n - 1) < len)
+			else if (8 * n < len)
 				key = mixed(key, words[n] & ((1ull << 8 * (len & 7)) - 1));
 		}
-		at += sizeof(struct item) + padded(len);
+		at += sizeof(struct item) + padded(size);
 	}
 	last = bpf_map_lookup_elem(MAP(MAP_RATES), &key);
 	if (last && now - *last < interval_ns)

@@ -104,6 +104,7 @@ enum item_type {
 	ITEM_DENTRY = 42,
 	ITEM_BPF_PROG = 43,
 	ITEM_SOCKADDR_UN = 44,
+	ITEM_FD_SOCK = 46,
 	ITEM_SKB_PAYLOAD = 48,
 	/* Not arguments. */
 	ITEM_STACK = 64,     /* u64[] addresses, innermost first */

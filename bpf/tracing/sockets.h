@@ -28,6 +28,10 @@ struct skb_view {
 	u8 saddr[16], daddr[16];
 };
 
+/* rates.h knows where addresses and ports are. */
+_Static_assert(__builtin_offsetof(struct sock_view, sport) == 24, "rated_part()");
+_Static_assert(__builtin_offsetof(struct skb_view, family) == 16, "rated_part()");
+
 struct sockaddr_view {
 	u16 family, sport; /* the port, under the name that filters use */
 	u32 pad;

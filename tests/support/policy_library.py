@@ -544,7 +544,8 @@ def listen(folder: Path) -> None:
 def send_datagram(folder: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", PORT + 1))
-        one.sendto(b"x" * 10, ("127.0.0.1", PORT))
+        for size in (10, 20):  # the second is the same for a rate limit
+            one.sendto(b"x" * size, ("127.0.0.1", PORT))
         one.sendto(b"x" * 10, ("127.0.0.1", PORT + 2))
 
 

@@ -329,3 +329,30 @@ def test_ima_hash_is_read_by_a_sleepable_program():
 """
     (hook,) = plan(spec).hooks
     assert (hook.entry, hook.sleepable) == (M.LSM, True)
+
+
+def test_a_return_arg_without_return_has_no_effect():
+    (hook,) = plan(FUNCTION + "    returnArg: {index: 0, type: int}\n").hooks
+    assert (hook.exit, hook.returned) == (None, None)
+
+
+def test_a_filter_has_the_ids_of_its_list(tmp_path):
+    spec = """
+  lists: [{name: l, type: syscalls, values: [sys_read, i386/sys_dup]}]
+  tracepoints:
+  - subsystem: raw_syscalls
+    event: sys_enter
+    args: [{index: 4, type: syscall64}]
+    selectors: [{matchArgs: [{index: 4, operator: InMap, values: ["list:l", "7"]}]}]
+"""
+    (hook,) = plan(spec, host(write_tracefs(tmp_path / "tracefs"))).hooks
+    assert hook.hook.selectors[0].args[0].values == (0, 0x80000029, 7)
+
+
+def test_loader_reads_what_perf_events_are_about():
+    made = plan("  loader: true\n")
+    (hook,) = made.hooks
+    assert (hook.entry, hook.targets[0].attach) == (M.FENTRY, "perf_event_mmap_output")
+    assert [one.type for one in hook.args][:3] == [T.STRING, T.CHAR_BUF, T.UINT32]
+    assert hook.targets[0].mmap_events
+    assert [one.state for one in made.statuses] == [HookState.LOADED]

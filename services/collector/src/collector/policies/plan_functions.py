@@ -231,7 +231,9 @@ def _plan_group(
         signature = replace(one.signature, parameters=None) if generated else one.signature
         arguments.append(plan_arguments(checker, hook, signature))
     data = plan_data(checker, hook)
-    returned = plan_returned(checker, hook, hook.return_arg, group[0].signature)
+    returned = plan_returned(
+        checker, hook, hook.return_arg if hook.returns else None, group[0].signature
+    )
     joined = hook.returns or any(one.return_copy for one in hook.args)
     if any(one is None for one in arguments) or data is None:
         return None
@@ -255,7 +257,7 @@ def _plan_group(
         targets=targets,
         args=args,
         data=data,
-        returned=returned if hook.returns else None,
+        returned=returned,
         note=note,
     )
 

@@ -73,7 +73,7 @@ def plan_uprobe(checker: Checker, hook: Uprobe) -> Planned:
         return nothing
     args = plan_arguments(checker, hook, signature)
     data = plan_data(checker, hook)
-    returned = plan_returned(checker, hook, hook.return_arg, signature)
+    returned = plan_returned(checker, hook, hook.return_arg if hook.returns else None, signature)
     joined = hook.returns or any(one.return_copy for one in hook.args)
     chosen = checker.choose(hook, _pairs(checker, joined), hook.path)
     if args is None or data is None or chosen is None:
@@ -86,7 +86,7 @@ def plan_uprobe(checker: Checker, hook: Uprobe) -> Planned:
         targets=targets,
         args=args,
         data=data,
-        returned=returned if hook.returns else None,
+        returned=returned,
         note=note,
     )
     used = (entry, leave) if leave else (entry,)
