@@ -16,6 +16,7 @@ from typing import Any
 from collector.policies.check import Host
 from collector.policies.plan_policy import check_document
 from support import policy_kernel
+from support.elf_builder import write_program
 from tracingpolicy import PolicyErrors
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import OWN_API
@@ -52,7 +53,8 @@ class Row:
 
 def rows() -> list[Row]:
     """Return every row of the coverage table."""
-    found = [Row("hook", name, _result(spec)) for name, spec in _HOOKS.items()]
+    hooks = {**_HOOKS, "usdts": _usdt()}
+    found = [Row("hook", name, _result(spec)) for name, spec in hooks.items()]
     found += [Row("type", kind.value, _result(_of_type(kind))) for kind in ArgumentType]
     found += [
         Row("operator", op.value, _result(_of_operator(op)))
@@ -71,6 +73,15 @@ def _kernel() -> Host:
     folder = Path(tempfile.mkdtemp(prefix="tracefs-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return policy_kernel.host(policy_kernel.write_tracefs(folder))
+
+
+@cache
+def _usdt() -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp(prefix="program-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = write_program(folder / "program", "shop", "sale", "-4@%edi")
+    args = [{"index": 0, "type": "int32"}]
+    return {"usdts": [{"path": str(path), "provider": "shop", "name": "sale", "args": args}]}
 
 
 def _result(spec: dict[str, Any]) -> str:

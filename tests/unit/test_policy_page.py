@@ -8,6 +8,7 @@ from pathlib import Path
 from collector.policies.plan_policy import check_document
 from support.policy_coverage import SUPPORTED, rows
 from support.policy_kernel import host
+from support.policy_usage import USAGE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "policies.md"
@@ -25,6 +26,10 @@ def test_first_policy_of_the_page_is_accepted():
     found = re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found
     assert len(check_document(found[1], "p", host()).hooks) == 1
+
+
+def test_every_count_of_use_has_its_row():
+    assert USAGE.keys() <= {(row.group, row.name) for row in rows()}
 
 
 def test_what_is_not_supported_is_refused_by_name():
