@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.events.stacks_kernel import KernelSymbols
 from collector.policies.plan import Mechanism, Plan
 from collector.records import values
 from collector.records.values import Path as PathValue
@@ -169,10 +170,41 @@ kprobes:
     (sock,) = record.args
     assert (sock.family, sock.type, sock.protocol, sock.state) == (2, 1, 6, 2)
     assert (sock.daddr, sock.dport) == (bytes([127, 9, 8, 7]), 4713)
-    assert len(record.kernel_stack) > 5
+    symbols = KernelSymbols()
+    names = [found[0] for found in map(symbols.find, record.kernel_stack) if found]
+    assert names[0] == b"tcp_connect"  # no frame of ours above it
+    assert b"__sys_connect" in names
     assert all(address >> 63 for address in record.kernel_stack)
     assert record.user_stack
     assert not any(address >> 63 for address in record.user_stack)
+
+
+def test_the_same_stack_by_fentry_and_by_kprobe(policies):
+    """The first frame is where a kprobe at the function's entry stops."""
+    for mechanism in (Mechanism.FENTRY, Mechanism.KPROBE):
+        needs(mechanism)
+    plan = plan_of(
+        document("""
+kprobes:
+- call: sys_getpgid
+  selectors:
+  - matchActions:
+    - {action: Post, kernelStackTrace: true}
+""")
+    )
+    stacks = []
+    for mechanism in (Mechanism.FENTRY, Mechanism.KPROBE):
+        hooks = tuple(replace(hook, entry=mechanism) for hook in plan.hooks)
+        with policies.loaded(replace(plan, hooks=hooks)) as loaded:
+            pid = in_child(lambda: os.getpgid(0))
+            stacks += [record.kernel_stack for record in loaded.until(1, pid)]
+    if os.uname().machine == "x86_64":
+        assert stacks[0] == stacks[1]
+    symbols = KernelSymbols()
+    for stack in stacks:
+        found = symbols.find(stack[0])
+        assert found is not None
+        assert found[0].endswith(b"sys_getpgid")
 
 
 def test_credentials_of_commit_creds(policies, by):

@@ -18,7 +18,7 @@ from collector.policies.plan import (
 )
 from collector.policies.plan_policy import plan_policy
 from support.policy_kernel import host, write_tracefs
-from tracingpolicy import parse
+from tracingpolicy import PolicyErrors, parse
 from tracingpolicy.types import ArgumentType as T
 from tracingpolicy.values import Range
 
@@ -356,3 +356,14 @@ def test_loader_reads_what_perf_events_are_about():
     assert [one.type for one in hook.args][:3] == [T.STRING, T.CHAR_BUF, T.UINT32]
     assert hook.targets[0].mmap_events
     assert [one.state for one in made.statuses] == [HookState.LOADED]
+
+
+def test_a_function_that_serves_no_system_call_is_refused():
+    """x86-64 has __x64_sys_stat, but its call number of stat leads to __x64_sys_newstat."""
+    with pytest.raises(PolicyErrors) as caught:
+        plan("  kprobes: [{call: sys_stat}]\n")
+    (mistake,) = caught.value.mistakes
+    assert mistake.message.endswith("no system call of ABI x64 is served by __x64_sys_stat")
+    assert mistake.allowed == "sys_newstat, which serves stat"
+    plan("  kprobes: [{call: sys_newstat}]\n")
+    plan("  lists: [{name: l, type: generated_syscalls}]\n  kprobes: [{call: 'list:l'}]\n")

@@ -64,13 +64,16 @@ def plan_function(checker: Checker, hook: Kprobe) -> tuple[tuple[PlannedHook, ..
             missing.append(name)
         else:
             found.append(one)
+    generated = _is_generated(checker, hook)
+    if not generated:
+        _check_served(checker, hook, [one for one in names if one not in missing])
     if missing and not hook.ignore_call_not_found:
         for name in missing:
             _not_found(checker, hook, name)
     state = HookState.LOADED
     if missing:
         state = HookState.PARTIAL_CALL_NOT_FOUND if found else HookState.CALL_NOT_FOUND
-    planned = _planned(checker, hook, found, generated=_is_generated(checker, hook))
+    planned = _planned(checker, hook, found, generated)
     return planned, HookStatus(
         hook=hook,
         state=state,
@@ -96,6 +99,18 @@ def _is_generated(checker: Checker, hook: Kprobe) -> bool:
 
 def _shown(checker: Checker, name: Name) -> str:
     return f"{name.abi.prefixes[0]}{name.text}" if name.abi else name.text
+
+
+def _check_served(checker: Checker, hook: Kprobe, names: list[Name]) -> None:
+    """Refuse functions that exist, but serve no system call: __x64_sys_stat (fs/stat.c)."""
+    for name in names:
+        if name.abi is None:
+            continue
+        served = function_for(name.abi, name.text)
+        if served != name.text and checker.host.syscalls.find(name.abi, name.text).number < 0:
+            message = f"no system call of ABI {name.abi.name} is served by {_shown(checker, name)}"
+            allowed = f"sys_{served}, which serves {name.text}"
+            checker.fail(hook.place, path_of(hook), message, allowed, "call")
 
 
 def _not_found(checker: Checker, hook: Kprobe, name: Name) -> None:

@@ -268,7 +268,9 @@ class HookText:
         for number, one in enumerate(actions):
             if one.kernel_stack:
                 self.unit.headers.add("stacks.h")
-                call = "write_stack(ctx, s, POSITION_KERNEL_STACK, 0);"
+                fentry = values.frame.mechanism is Mechanism.FENTRY
+                skipped = "TRAMPOLINE_FRAMES" if fentry else "0"
+                call = f"write_stack(ctx, s, POSITION_KERNEL_STACK, {skipped});"
                 self._if_selector(number, call, values.out)
             if one.user_stack:
                 self.unit.headers.add("stacks.h")
