@@ -37,6 +37,8 @@ _COMPILING = (
     "test_policies_processes",
     "test_policies_selectors",
     "test_policy_events",
+    "test_policy_library",
+    "test_program_probes",
     "test_rate_limit",
     "test_policy_manager",
 )
