@@ -31,7 +31,7 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
-IMAGES = ("tetra-collector", "tetra-gateway", "tetra-cli")
+IMAGES = ("tetra-collector", "tetra-gateway", "tetra-cli", "tetra-exporter")
 FIRST_EVENT_WITHIN_S = 15
 CAPABILITIES = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
 OURS = ("collector", "gateway")
@@ -119,6 +119,27 @@ def test_container_id_name_and_image_are_in_the_event(stack):
         "image": BASE_IMAGE,
         "runtime": "docker",
     }
+
+
+def test_exporter_of_the_stack_writes_a_file(stack):
+    stack.compose("--profile", "export", "up", "--detach", "--no-build", "exporter")
+    try:
+        wait_until(
+            lambda: "exporting" in stack.logs("exporter"), 30, lambda: stack.logs("exporter")
+        )
+        marker = uuid.uuid4().hex
+        run_in_container(marker)
+        (container,) = stack.containers("exporter")
+
+        def written():
+            text = docker("exec", container, "cat", "/export/tetragon.log", check=False)
+            return [line for line in text.splitlines() if f'"arguments":"{marker}"' in line]
+
+        found = wait_until(written, 30, lambda: stack.logs("exporter"))
+        assert json.loads(found[0])["process_exec"]["process"]["binary"] == TRUE
+        assert docker("exec", container, "tetra-exporter", "--check").strip() == "ok"
+    finally:
+        stack.compose("--profile", "export", "rm", "--stop", "--force", "exporter")
 
 
 def test_cli_of_the_stack_sees_the_host(stack):

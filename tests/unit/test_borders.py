@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVICES = {"collector", "gateway", "cli"}
+SERVICES = {"collector", "gateway", "cli", "exporter"}
 HOMES = {
     name: ROOT / folder / "src" / name
     for name, folder in {
@@ -24,6 +24,7 @@ HOMES = {
         "collector": "services/collector",
         "gateway": "services/gateway",
         "cli": "services/cli",
+        "exporter": "services/exporter",
         "embedded": "embedded",
     }.items()
 }
@@ -57,6 +58,7 @@ def packages_imported_by(name: str) -> dict[str, list[str]]:
         ("collector", {"gateway", "cli", "embedded", "grpc"}),
         ("gateway", {"collector", "cli", "embedded", "bcc"}),
         ("cli", {"collector", "gateway", "embedded", "bus", "nats", "bcc"}),
+        ("exporter", {"collector", "gateway", "cli", "embedded", "bcc"}),
         # It starts the services as processes, as a container engine would.
         ("embedded", {*SERVICES, "bus", "bcc", "grpc", "nats"}),
         (

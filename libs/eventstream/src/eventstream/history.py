@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 
 from bus.connection import is_reflected
-from bus.subjects import EVENTS_STREAM, events_subject
+from bus.subjects import EVENTS_ALL, EVENTS_STREAM, events_subject
 from eventstream.batch import Batch
 from eventstream.copies import Copies, Damage
 from eventstream.errors import BusError
@@ -32,6 +32,7 @@ CHUNK_BYTES = 1 << 20  # at least one message comes whatever its size
 # One of the servers that have a copy answers each read, whichever is quickest. A message that did
 # not come is requested again so often; less often where that never helped.
 ATTEMPTS, FUTILE_ATTEMPTS, FUTILE_AFTER = 12, 2, 20
+_MAX_NODES = 1024  # NATS answers a request for the last of each subject for so many
 _MAX_DAMAGE = 1000  # remembered
 
 _log = structlog.get_logger()
@@ -157,6 +158,11 @@ class History:
         time = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         found = await self._fetch({"start_time": f"{time}.{nanos:09d}Z", "batch": 1})
         return found[0] if found else None
+
+    async def last_of_each_node(self, up_to: int) -> list[Batch]:
+        """Return the last batch of each node, of those that are not behind message ``up_to``."""
+        wanted = {"multi_last": [EVENTS_ALL], "up_to_seq": up_to, "batch": _MAX_NODES}
+        return await self._fetch(wanted)
 
     async def _fetch(self, request: dict[str, Any]) -> list[Batch]:
         async with self._slots:

@@ -1,0 +1,262 @@
+"""The sinks as their YAML file describes them. Every mistake is reported at once, by its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+import eventfilters
+from exporter.errors import ConfigError
+from exporter.settings import Settings
+from tetragon.events_pb2 import FieldFilter, Filter
+
+M = TypeVar("M", bound=Message)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}
+_SIZE = re.compile(r"(\d+)\s*([kMG]i?B?|B)?")
+_UNIT_BYTES = {"k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str):
+        parts = [*_DURATION.finditer(value.strip())]
+        if not parts or "".join(part[0] for part in parts) != value.strip():
+            raise ValueError(f"{value!r} is no duration: write it as 90s, 24h or 1h30m")
+        return sum(float(part[1]) * _UNIT_S[part[2]] for part in parts)
+    return value
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if not found:
+            raise ValueError(f"{value!r} is no size: write it as 10MB or 1GiB")
+        return int(found[1]) * _UNIT_BYTES.get((found[2] or "B")[0], 1)
+    return value
+
+
+def _mode(value: str) -> str:
+    try:
+        if int(value, 8) > 0o777:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{value!r} are no permissions: three octal digits, such as 600") from None
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Permissions = Annotated[str, AfterValidator(_mode)]
+Format = Literal["tetragon", "ocsf", "ecs"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Common(_Model):
+    """What every sink has."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    format: Format = "tetragon"
+    nodes: tuple[str, ...] = ()  # empty: all
+    allow_list: tuple[dict[str, Any], ...] = ()  # tetragon.Filter as JSON
+    deny_list: tuple[dict[str, Any], ...] = ()
+    field_filters: tuple[dict[str, Any], ...] = ()
+    rate_limit: int = Field(-1, ge=-1)  # events a minute; -1: no limit
+    start: Literal["now", "oldest"] = "now"  # where a new sink begins
+
+    @model_validator(mode="after")
+    def _filters_compile(self) -> Common:
+        self.filters()
+        return self
+
+    def filters(self) -> eventfilters.Filters:
+        """Return the filters, compiled; raise `ValueError` where they are malformed."""
+        try:
+            return eventfilters.compile(
+                _messages(self.allow_list, Filter, "allow_list"),
+                _messages(self.deny_list, Filter, "deny_list"),
+                _messages(self.field_filters, FieldFilter, "field_filters"),
+            )
+        except eventfilters.FilterError as error:
+            raise ValueError(str(error)) from None
+
+
+class FileSink(Common):
+    """JSON lines in a file, rotated: each event exactly once."""
+
+    type: Literal["file"]
+    path: Path
+    permissions: Permissions = "600"
+    max_size: Bytes = 10 << 20  # 0: no rotation by size
+    rotation_interval: Seconds = 0  # 0: no rotation by time
+    max_backups: int = Field(5, ge=0)  # 0: all
+    compress: bool = False
+
+
+class StdoutSink(Common):
+    """JSON lines on standard output."""
+
+    type: Literal["stdout"]
+
+
+class HttpSink(Common):
+    """Batches by HTTP POST; an answer from 200 to 299 acknowledges them."""
+
+    type: Literal["http"]
+    url: str = Field(pattern=r"^https?://")
+    preset: Literal["json-lines", "json-array", "elasticsearch", "loki", "splunk-hec"] = (
+        "json-lines"
+    )
+    headers: dict[str, SecretStr] = {}
+    token_file: Path | None = None  # its text is sent as "Authorization: Bearer" (Splunk: "Splunk")
+    index: str = "tetra"  # Elasticsearch
+    labels: dict[str, str] = {}  # Loki
+    ca_file: Path | None = None
+    compress: bool = False
+    max_batch: int = Field(1000, ge=1, le=100_000)
+    timeout: Seconds = 30
+
+
+class OtlpSink(Common):
+    """OpenTelemetry log records."""
+
+    type: Literal["otlp"]
+    endpoint: str = Field(pattern=r"^https?://")
+    protocol: Literal["grpc", "http"] = "grpc"
+    headers: dict[str, SecretStr] = {}
+    ca_file: Path | None = None
+    compress: bool = False
+    max_batch: int = Field(512, ge=1, le=10_000)
+    timeout: Seconds = 10
+
+
+class SyslogSink(Common):
+    """RFC 5424 messages over TCP or TLS (RFC 5425)."""
+
+    type: Literal["syslog"]
+    address: str = Field(pattern=r"^.+:\d{1,5}$")
+    transport: Literal["tls", "tcp"] = "tls"
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    facility: int = Field(13, ge=0, le=23)  # 13: log audit
+    app_name: str = Field("tetra", pattern=r"^[!-~]{1,48}$")
+    # Syslog acknowledges nothing. What was sent so long ago counts as taken, as long as the
+    # connection holds; when it breaks, everything younger is sent again.
+    settle: Seconds = 5
+
+
+Sink = Annotated[
+    FileSink | StdoutSink | HttpSink | OtlpSink | SyslogSink, Field(discriminator="type")
+]
+
+
+class Sinks(_Model):
+    """The whole file."""
+
+    sinks: tuple[Sink, ...]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Sinks:
+        if not self.sinks:
+            raise ValueError("sinks: there is none")
+        names = [sink.name for sink in self.sinks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sinks are called {', '.join(twice)}")
+        return self
+
+
+def _messages(values: tuple[dict[str, Any], ...], kind: type[M], what: str) -> list[M]:
+    found = []
+    for number, value in enumerate(values):
+        try:
+            found.append(json_format.ParseDict(value, kind()))
+        except json_format.ParseError as error:
+            raise ValueError(f"{what}[{number}]: {error}") from None
+    return found
+
+
+def load(settings: Settings) -> Sinks:
+    """Return the sinks of the settings; raise `ConfigError` with every mistake."""
+    if settings.sinks_file is None:
+        return _from_flags(settings)
+    if settings.export_filename:
+        raise ConfigError("settings: TETRA_EXPORT_FILENAME and TETRA_SINKS_FILE: set only one")
+    path = settings.sinks_file
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"sinks: {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"sinks: {path}: {' '.join(str(error).split())}") from None
+    return _validated(document, str(path))
+
+
+def _from_flags(settings: Settings) -> Sinks:
+    if not settings.export_filename:
+        raise ConfigError(
+            "sinks: none: set TETRA_SINKS_FILE (--sinks-file) or TETRA_EXPORT_FILENAME "
+            "(--export-filename)"
+        )
+    to_stdout = settings.export_filename == "-"
+    sink: dict[str, Any] = {
+        "name": "export",
+        "type": "stdout" if to_stdout else "file",
+        "rate_limit": settings.export_rate_limit,
+        "allow_list": _json_lines(settings.export_allowlist, "export_allowlist"),
+        "deny_list": _json_lines(settings.export_denylist, "export_denylist"),
+        "field_filters": _json_lines(settings.field_filters, "field_filters"),
+    }
+    if not to_stdout:
+        sink |= {
+            "path": settings.export_filename,
+            "permissions": settings.export_file_perm,
+            "max_size": settings.export_file_max_size_mb << 20,
+            "rotation_interval": settings.export_file_rotation_interval,
+            "max_backups": settings.export_file_max_backups,
+            "compress": settings.export_file_compress,
+        }
+    return _validated({"sinks": [sink]}, "settings")
+
+
+def _json_lines(text: str, name: str) -> list[Any]:
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise ConfigError(f"settings: TETRA_{name.upper()}: not JSON: {error}") from None
+
+
+_SINKS = TypeAdapter(Sinks)
+
+
+def _validated(document: object, source: str) -> Sinks:
+    try:
+        return _SINKS.validate_python(document)
+    except ValidationError as error:
+        lines = [f"sinks: {source}: {len(error.errors())} mistakes"]
+        for one in error.errors():
+            place = ".".join(str(part) for part in one["loc"]) or "document"
+            message = one["msg"].removeprefix("Value error, ")
+            lines.append(f"  {place}: {message[:1].lower()}{message[1:]}")
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,23 @@
+"""Errors of the exporter.
+
+ServiceError (chassis: one line on stderr, exit code)
+├── ConfigError    the file of sinks is wrong; every mistake is in the text
+└── SinkError      a sink can never work as it is configured
+DeliveryError      the receiver did not take the events; the same ones are sent again
+"""
+
+from __future__ import annotations
+
+from chassis.errors import ServiceError
+
+
+class ConfigError(ServiceError):
+    """The file of sinks is wrong."""
+
+
+class SinkError(ServiceError):
+    """A sink can never work as it is configured."""
+
+
+class DeliveryError(Exception):
+    """The receiver did not take the events now."""

@@ -1,0 +1,95 @@
+"""A sink's place in the stream, kept on disk: what is behind it, the sink has."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chassis.folders import make_own, open_own
+from exporter.errors import SinkError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Behind one message of the stream."""
+
+    sequence: int  # of the last message that the sink has
+    stored_ns: int  # when NATS stored it, calendar clock; tells a replaced stream
+    mark: dict[str, Any] = field(default_factory=dict)  # the sink's own
+    withheld: dict[str, Any] = field(default_factory=dict)  # the rate limit's
+
+
+class PlaceFile:
+    """Keeps the place of one sink; written whole or not at all."""
+
+    def __init__(self, folder: Path, sink: str) -> None:
+        self._path = folder / f"{sink}.place"
+        self._new = folder / f"{sink}.place.new"
+
+    def read(self) -> Place | None:
+        """Return the place, None where there is none yet; raise `SinkError` where unreadable."""
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SinkError(f"place: {self._path}: {error.strerror}") from None
+        try:
+            found = json.loads(text)
+            if found["version"] != _VERSION:
+                raise ValueError(f"version {found['version']}, of another tetra-exporter")
+            return Place(
+                int(found["sequence"]), int(found["stored_ns"]), found["mark"], found["withheld"]
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise SinkError(
+                f"place: {self._path}: {error}: delete it to begin where `start` says"
+            ) from None
+
+    def write(self, place: Place) -> None:
+        """Replace the place on disk, synced; raise `OSError`."""
+        text = json.dumps(
+            {
+                "version": _VERSION,
+                "sequence": place.sequence,
+                "stored_ns": place.stored_ns,
+                "mark": place.mark,
+                "withheld": place.withheld,
+            }
+        )
+        with os.fdopen(open_own(self._new), "w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fdatasync(file.fileno())
+        os.rename(self._new, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def lock(folder: Path) -> int:
+    """Make ``folder`` ours alone; return the descriptor that holds the lock.
+
+    Raises `SinkError` where another exporter has it: two would write every event twice.
+    """
+    try:
+        make_own(folder)
+        held = open_own(folder / "lock")
+    except OSError as error:
+        raise SinkError(f"state: {folder}: {error.strerror}: set TETRA_STATE_DIR") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise SinkError(
+            f"state: {folder}: another tetra-exporter uses it: give each a folder of its own"
+        ) from None
+    return held

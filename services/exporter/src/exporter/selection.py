@@ -1,0 +1,119 @@
+"""Which events a sink gets: nodes, filters, and a rate limit that counts what it withholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bus.subjects import message_id
+from eventfilters import Event
+from eventstream.batch import Batch
+from exporter.config import Common
+from tetragon.events_pb2 import GetEventsResponse
+
+_MINUTE_NS = 60_000_000_000
+
+
+class Selected(NamedTuple):
+    """One event for a sink."""
+
+    id: str  # the same whenever the event is exported: node, boot and number of the event
+    time_ns: int  # the event's; when NATS stored it, where it has none
+    message: GetEventsResponse
+
+
+class RateLimit:
+    """Lets so many events a minute pass, as Tetragon's export does, and counts the others.
+
+    Time is when NATS stored the events: after a time without the receiver, what has waited is not
+    withheld, and a restart decides as before.
+    """
+
+    def __init__(self, per_minute: int, saved: dict[str, Any]) -> None:
+        self._per_minute = per_minute
+        self._minute = int(saved.get("minute", 0))
+        self._passed = int(saved.get("passed", 0))
+        self.withheld = int(saved.get("withheld", 0))  # of this minute
+        self.withheld_total = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return what a later exporter takes as ``saved``."""
+        if self._per_minute < 0:
+            return {}
+        return {"minute": self._minute, "passed": self._passed, "withheld": self.withheld}
+
+    def passes(self) -> bool:
+        """Count one event; return whether it passes."""
+        if self._per_minute < 0:
+            return True
+        if self._passed < self._per_minute:
+            self._passed += 1
+            return True
+        self.withheld += 1
+        self.withheld_total += 1
+        return False
+
+    def advance(self, time_ns: int) -> int:
+        """Go on to ``time_ns``; return how many were withheld in the minute that ended, if any."""
+        minute = time_ns // _MINUTE_NS
+        if self._per_minute < 0 or minute <= self._minute:
+            return 0
+        withheld, self._minute, self._passed, self.withheld = self.withheld, minute, 0, 0
+        return withheld
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals of one sink since this exporter started."""
+
+    read: int = 0
+    filtered: int = 0
+    malformed: int = 0
+    duplicates: int = 0
+
+
+class Selection:
+    """Applies the settings of one sink to batches."""
+
+    def __init__(self, sink: Common, limit: RateLimit, own_node: str) -> None:
+        self._nodes = frozenset(sink.nodes)
+        self._filters = sink.filters()
+        self._limit = limit
+        self._own_node = own_node
+        self.counts = Counts()
+
+    def select(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[Selected]:
+        """Yield what the sink gets of ``batches``, each without its first events as numbered."""
+        filters, counts, limit = self._filters, self.counts, self._limit
+        for batch, skip in batches:
+            withheld = limit.advance(batch.stored_ns)
+            if withheld:
+                yield self.report(withheld, batch.stored_ns)
+            counts.duplicates += skip
+            if self._nodes and batch.node_name not in self._nodes:
+                continue
+            counts.read += len(batch.payloads) - skip
+            counts.malformed += len(batch.malformed)
+            for index, event in enumerate(batch.events()):
+                if index < skip or not batch.payloads[index]:
+                    continue
+                message = event.message if filters.pass_all else filters.apply_parsed(event)
+                if message is None:
+                    counts.filtered += 1
+                elif limit.passes():
+                    yield _selected(batch, index, event, message)
+
+    def report(self, withheld: int, time_ns: int) -> Selected:
+        """Return the event that reports how many the rate limit withheld."""
+        message = GetEventsResponse(node_name=self._own_node)
+        message.rate_limit_info.number_of_dropped_process_events = withheld
+        message.time.FromNanoseconds(time_ns)
+        return Selected(f"rate-limit:{time_ns}", time_ns, message)
+
+
+def _selected(batch: Batch, index: int, event: Event, message: GetEventsResponse) -> Selected:
+    number = batch.first_sequence + index
+    time = message.time
+    time_ns = time.seconds * 1_000_000_000 + time.nanos or batch.stored_ns
+    return Selected(message_id(batch.node_name, batch.boot_id, number), time_ns, message)

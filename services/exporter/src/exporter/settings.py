@@ -1,0 +1,46 @@
+"""Settings of the exporter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bus.settings import BusSettings
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings, BusSettings):
+    """Settings of the exporter."""
+
+    sinks_file: Path | None = Field(None, description="YAML file that describes the sinks")
+    state_dir: Path = Field(
+        Path("/var/lib/tetra-exporter"),
+        description="folder of each sink's place in the stream; it has to survive restarts",
+    )
+    check_sinks: bool = Field(
+        False, description="read the file of sinks, print what is wrong or what it says, and exit"
+    )
+    metrics_address: str = Field(
+        "", description="HTTP address of /metrics, /healthz and /readyz; empty: none"
+    )
+
+    # One file sink without a file of sinks: names and meaning as Tetragon's.
+    export_filename: str = Field(
+        "", description="write events as JSON lines to this file; -: to standard output"
+    )
+    export_file_max_size_mb: int = Field(
+        10, ge=0, description="rotate the file at this size; 0: never"
+    )
+    export_file_rotation_interval: str = Field(
+        "0", description="rotate the file this often, such as 24h; 0: never"
+    )
+    export_file_max_backups: int = Field(5, ge=0, description="rotated files to keep; 0: all")
+    export_file_compress: bool = Field(False, description="compress rotated files with gzip")
+    export_file_perm: str = Field("600", description="permissions of the file, octal")
+    export_rate_limit: int = Field(
+        -1, ge=-1, description="events a minute; what is above is counted; -1: no limit"
+    )
+    export_allowlist: str = Field("", description="export only events that pass; JSON, one a line")
+    export_denylist: str = Field("", description="do not export events that pass; JSON, one a line")
+    field_filters: str = Field("", description="fields to keep or leave out; JSON, one a line")

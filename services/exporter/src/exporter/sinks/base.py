@@ -1,0 +1,41 @@
+"""What a sink is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from exporter.selection import Selected
+
+PART_BYTES = 1 << 20
+
+
+class Line(NamedTuple):
+    """An event in the sink's format."""
+
+    event: Selected
+    text: str  # one line of JSON, without its end
+
+
+class Sink(Protocol):
+    """Takes lines. Each method raises `DeliveryError` where the receiver cannot, now."""
+
+    #: Seconds after which what was delivered counts as taken; 0: at once. Where it is not 0, the
+    #: exporter reads again from the last place that counts as taken when a delivery fails.
+    settle_s: float
+    #: About the bytes of the stream after which the place is kept.
+    part_bytes: int
+    #: The most lines that `deliver` takes at once.
+    max_batch: int
+
+    async def open(self, mark: dict[str, Any]) -> None:
+        """Begin where `mark` was, with what it had returned."""
+
+    async def deliver(self, lines: Sequence[Line]) -> int:
+        """Deliver ``lines``; return how many the receiver refused for good."""
+
+    async def mark(self) -> dict[str, Any]:
+        """Make durable what was delivered; return what `open` needs, as JSON."""
+
+    async def close(self) -> None:
+        """End; nothing that `mark` has returned is lost."""

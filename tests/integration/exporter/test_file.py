@@ -1,0 +1,221 @@
+"""The file sink: each event exactly once, whatever is killed, full or away."""
+
+import asyncio
+import gzip
+import json
+import random
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from support.exporter import Exporter
+from support.feeder import Feeder, exec_event
+from support.waiting import eventually
+
+TETRA = Path(sys.executable).parent / "tetra"
+SEED = 7
+
+
+@asynccontextmanager
+async def running(exporter):
+    await exporter.start()
+    try:
+        yield exporter
+    finally:
+        await exporter.stop()
+
+
+def texts(folder):
+    """Return the lines of all files of the sink, rotated ones first."""
+    rotated = sorted(one for one in folder.iterdir() if one.name.startswith("events-"))
+    lines = []
+    for one in [*rotated, folder / "events.log"]:
+        data = gzip.decompress(one.read_bytes()) if one.suffix == ".gz" else one.read_bytes()
+        lines += data.decode().splitlines()
+    return lines
+
+
+def has(folder, count):
+    """Whether the files have so many lines, or more."""
+    try:
+        return len(texts(folder)) >= count
+    except FileNotFoundError:  # being rotated
+        return False
+
+
+def numbers(folder):
+    """Return the numbers of the exported execs, in the order of the lines."""
+    return [json.loads(line)["process_exec"]["process"]["pid"] for line in texts(folder)]
+
+
+def sink(folder, **more):
+    return {"name": "archive", "type": "file", "path": str(folder / "events.log")} | more
+
+
+async def test_killed_exporter_writes_each_event_once(gateway, feeder, nats_server, tmp_path):
+    out = tmp_path / "out"
+    exporter = Exporter(
+        tmp_path, nats_server.url, sink(out, max_size="20kB", max_backups=0, start="oldest")
+    )
+    choose = random.Random(SEED)
+    published = []
+    for _ in range(10):
+        published += await feeder.publish(400, per_batch=20)
+        await exporter.start(wait=False)
+        target = choose.randrange(len(published))
+        await eventually(partial(has, out, target // 2), 30)
+        await exporter.stop(signal.SIGKILL)
+    async with running(exporter):
+        published += await feeder.publish(100)
+        await eventually(partial(has, out, len(published)), 30)
+    assert numbers(out) == published
+    sizes = [one.stat().st_size for one in out.iterdir()]
+    assert len(sizes) > 20
+    assert max(sizes) < 30_000
+
+
+async def test_lines_are_those_of_getevents(gateway, feeder, nats_server, tmp_path):
+    await feeder.publish(50)
+    async with running(Exporter(tmp_path, nats_server.url, sink(tmp_path, start="oldest"))):
+        await eventually(lambda: len(texts(tmp_path)) == 50)
+    getevents = await asyncio.create_subprocess_exec(
+        TETRA, "--server-address", gateway.address, "getevents", "-o", "json", "--last", "50",
+        "--no-follow", stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    shown, _ = await getevents.communicate()
+    assert (tmp_path / "events.log").read_bytes() == shown
+
+
+async def test_new_sink_begins_now_and_goes_on_after_a_restart(
+    gateway, feeder, nats_server, tmp_path
+):
+    await feeder.publish(20)
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path))
+    async with running(exporter):
+        first = await feeder.publish(10)
+        await eventually(lambda: len(texts(tmp_path)) == 10)
+    while_away = await feeder.publish(30)
+    async with running(exporter):
+        await eventually(lambda: len(texts(tmp_path)) == 40)
+    assert numbers(tmp_path) == first + while_away
+
+
+async def test_batch_stored_twice_is_exported_once(gateway, feeder, nats_server, tmp_path):
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path, start="oldest"))
+    await feeder.publish(20)
+    async with running(exporter):
+        await eventually(lambda: len(texts(tmp_path)) == 20)
+    # The collector publishes its last batch again, later than JetStream remembers its id.
+    feeder.sequence -= 10
+    await publish_unidentified(feeder, 10)
+    more = await feeder.publish(5)
+    async with running(exporter):
+        await eventually(lambda: len(texts(tmp_path)) >= 25)
+    assert numbers(tmp_path) == [*range(1, 21), *more]
+
+
+async def publish_unidentified(feeder, count):
+    events = [exec_event(feeder.sequence + n + 1) for n in range(count)]
+    await feeder.send(feeder.batch(events), identified=False)
+
+
+def mount(*options):
+    subprocess.run(["mount", *options], check=True)
+
+
+def unmount(folder):
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_full_disk_delays_and_loses_nothing(gateway, feeder, nats_server, tmp_path):
+    out = tmp_path / "small"
+    out.mkdir()
+    mount("-t", "tmpfs", "-o", "size=256k", "tmpfs", out)
+    try:
+        exporter = Exporter(tmp_path, nats_server.url, sink(out, start="oldest", max_size=0))
+        async with running(exporter):
+            published = await feeder.publish(3000, per_batch=100)
+            await eventually(lambda: exporter.count("sink does not take events, trying again"), 30)
+            mount("-o", "remount,size=64m", out)
+            await eventually(lambda: len(texts(out)) == len(published), 30)
+        assert numbers(out) == published
+    finally:
+        unmount(out)
+
+
+async def test_nats_that_restarts_is_waited_for(gateway, feeder, nats_server, tmp_path):
+    async with running(Exporter(tmp_path, nats_server.url, sink(tmp_path, start="oldest"))):
+        published = await feeder.publish(50)
+        await eventually(lambda: len(texts(tmp_path)) == 50)
+        nats_server.stop(kill=True)
+        nats_server.start()
+        published += await feeder.publish(50)
+        await eventually(lambda: len(texts(tmp_path)) == 100, 30)
+    assert numbers(tmp_path) == published
+
+
+async def test_rotated_files_are_compressed_limited_and_private(
+    gateway, feeder, nats_server, tmp_path
+):
+    out = tmp_path / "out"
+    settings = {"max_size": "20kB", "max_backups": 2, "compress": True, "permissions": "640"}
+    async with running(Exporter(tmp_path, nats_server.url, sink(out, start="oldest", **settings))):
+        for _ in range(8):
+            await feeder.publish(100, per_batch=100)
+            last = feeder.sequence
+            await eventually(partial(numbers_of_current, out, last), 30)
+        await eventually(lambda: sum(one.suffix == ".gz" for one in out.iterdir()) == 2, 30)
+    assert all(one.stat().st_mode & 0o777 == 0o640 for one in out.iterdir())
+
+
+def numbers_of_current(out, last):
+    """Whether the event of this number is in some file already."""
+    current = out / "events.log"
+    return current.exists() and (f'"pid":{last},' in current.read_text() or not current.read_text())
+
+
+async def test_filters_nodes_and_rate_limit(gateway, feeder, nc, nats_server, tmp_path):
+    other = Feeder(nc, "n2")
+    await feeder.publish(30)
+    await other.publish(30)
+    limited = {"name": "limited", "type": "file", "path": str(tmp_path / "limited.log"),
+               "start": "oldest", "rate_limit": 12, "nodes": ["n2"]}  # fmt: skip
+    chosen = sink(tmp_path, start="oldest", allow_list=[{"arguments_regex": ["^1.$"]}],
+                  field_filters=[{"fields": "process.pid", "action": "INCLUDE"}])  # fmt: skip
+    async with running(Exporter(tmp_path, nats_server.url, chosen, limited)):
+        await eventually(lambda: len(texts(tmp_path)) == 20)
+        path = tmp_path / "limited.log"
+        await eventually(lambda: len(path.read_text().splitlines()) == 12)
+    for line in texts(tmp_path):
+        found = json.loads(line)
+        assert found["process_exec"] == {
+            "process": {"pid": found["process_exec"]["process"]["pid"]}
+        }
+        assert 10 <= found["process_exec"]["process"]["pid"] < 20
+
+
+async def test_two_exporters_do_not_share_a_state_folder(gateway, nats_server, tmp_path):
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path))
+    async with running(exporter):
+        second = Exporter(tmp_path, nats_server.url, sink(tmp_path))
+        await second.start(wait=False)
+        assert await second.process.wait() == 2
+    assert "another tetra-exporter uses it" in exporter.log.read_text()
+
+
+@pytest.mark.parametrize("text", ["not json", '{"version": 9}', ""])
+async def test_damaged_place_is_an_error_with_advice(gateway, nats_server, tmp_path, text):
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path))
+    (tmp_path / "exporter").mkdir(mode=0o700)
+    place = tmp_path / "exporter" / "archive.place"
+    place.write_text(text)
+    place.chmod(0o600)
+    await exporter.start(wait=False)
+    assert await exporter.process.wait() == 2
+    assert "delete it to begin where `start` says" in exporter.log.read_text()
+    assert "Traceback" not in exporter.log.read_text()
