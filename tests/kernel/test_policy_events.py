@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from collector.policies.elf import Elf
+from collector.policies.entry import State
 from collector.policies.files import Document
-from collector.policies.manager import State
 from support.policies import in_child
 from support.policy_node import HEAD
 from tetragon.tetragon_pb2 import (

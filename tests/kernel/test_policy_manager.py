@@ -18,8 +18,9 @@ from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.events.tracing import TracingEncoder, form
 from collector.policies.backend import KernelBackend
+from collector.policies.entry import Identity, State
 from collector.policies.files import Document
-from collector.policies.manager import Identity, PolicyManager, State
+from collector.policies.manager import PolicyManager
 from collector.policies.table import PolicyTable
 from collector.records.tracing import decode_tracing
 from support.calls import NUMBERS, PREFIX

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from collector.errors import VerifierError
+from collector.policies.entry import Identity, State
 from collector.policies.files import Document
-from collector.policies.manager import Identity, PolicyManager, State
+from collector.policies.manager import PolicyManager
 from collector.policies.plan import HookState, HookStatus, Mechanism
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import EventKind, Hook, LoadedPolicy, PolicyTable

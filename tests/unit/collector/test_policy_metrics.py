@@ -76,7 +76,7 @@ async def test_metrics_have_the_originals_names():
 
 async def test_losses_of_policies_are_kept_when_they_are_removed():
     manager, backend = await loaded("files", "other")
-    service = PolicyService(PolicyFiles(), manager, LateBackend(None, None))
+    service = PolicyService(PolicyFiles(), manager, None, None, None, LateBackend(None, None))
     assert service.losses() == {}
     backend.installed[0].losses = 4
     backend.installed[1].losses = 1

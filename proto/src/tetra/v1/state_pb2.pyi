@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from tetra.v1 import node_pb2 as _node_pb2
+from tetra.v1 import policies_pb2 as _policies_pb2
 from tetra.v1 import policy_pb2 as _policy_pb2
 import builtins as _builtins
 import sys
@@ -148,3 +149,48 @@ class SavedProcess(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SavedProcess: _TypeAlias = SavedProcess  # noqa: Y015
+
+@_typing.final
+class SavedFleetPolicies(_message.Message):
+    """What a collector last read from the bucket of the fleet's policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedFleetPolicy]: ...
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___SavedFleetPolicy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedFleetPolicies: _TypeAlias = SavedFleetPolicies  # noqa: Y015
+
+@_typing.final
+class SavedFleetPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    @_builtins.property
+    def policy(self) -> _policies_pb2.StoredPolicy: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        policy: _policies_pb2.StoredPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedFleetPolicy: _TypeAlias = SavedFleetPolicy  # noqa: Y015

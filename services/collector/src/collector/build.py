@@ -107,6 +107,7 @@ async def build(settings: Settings) -> Collector:
         kernel=base.kernel,
         shared=attached.probes.shared(),
         prepare_stacks=base.policies.stacks.prepare,
+        boot_id=storage.own.boot_id,
     )
     published = PublisherStatistics()
     losses = _losses(base, storage, attached, observed, policies, published)
@@ -141,7 +142,8 @@ def _collector(
     control = Control(
         storage.own.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
-        partial(statuses, policies.manager),
+        partial(statuses, policies.manager), policies.status, policies.tries,
+        base.settings.node_labels,
     )  # fmt: skip
     metrics = Metrics(
         pipeline, table, publisher, losses, partial(is_connected, connected), len(observed.older),

@@ -74,7 +74,7 @@ class Collector:
                 tasks.create_task(self.publisher.run(self.connected))
                 tasks.create_task(self._tend())
                 tasks.create_task(self.saver.run())
-                tasks.create_task(self.policies.run())
+                tasks.create_task(self.policies.run(self.connected))
                 self._log_ready()
                 await self._connect()
         except asyncio.CancelledError:  # stopped by a user: not a crash
@@ -108,11 +108,15 @@ class Collector:
         nc = await connection.connect(
             self.settings,
             f"tetra-collector {self.settings.node_name}",
-            on_change=self.publisher.on_connection,
+            on_change=self._on_connection,
         )
         await self.control.refuse_second(nc)
         await self.control.serve(nc)
         self.connected.set_result(nc)
+
+    def _on_connection(self, connected: bool) -> None:
+        self.publisher.on_connection(connected)
+        self.policies.fleet.on_connection(connected)
 
     async def _tend(self) -> None:
         """Read the counters, collect garbage and update the health file, at intervals."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -15,11 +15,14 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from bus import control, subjects
+from bus.policies import TRY_DOMAIN
 from chassis import logging
 from collector.bpf.kernel import KernelInfo
 from collector.delivery.publisher import Publisher
 from collector.errors import SecondCollector
 from collector.losses import Losses
+from collector.policies.status import PolicyStatus
+from collector.policies.tries import Tries
 from collector.processes.table import ProcessTable
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 from tetra.v1.node_pb2 import NodeInfo
@@ -48,6 +51,9 @@ class Control:
     snapshot: Callable[[], list[bytes]]
     losses: Losses
     policies: Callable[[str, str], list[TracingPolicyStatus]] = _no_policies
+    policy_status: PolicyStatus | None = None
+    tries: Tries | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
 
     async def refuse_second(self, nc: Client) -> None:
@@ -103,6 +109,8 @@ class Control:
             last_sequence=publisher.last_sequence,
             stored_sequence=max(0, publisher.last_sequence - publisher.waiting),
             processes=len(self.table.all_living()),
+            labels=self.labels,
+            policies=self.policy_status.summary() if self.policy_status else None,
         )
         node.collector_start.FromNanoseconds(publisher.start_time_ns)
         node.last_seen.GetCurrentTime()
@@ -141,6 +149,13 @@ class Control:
                 case "list_policies":
                     response.policies.extend(
                         self.policies(self.publisher.node_name, request.list_policies.domain)
+                    )
+                case "policy_status" if self.policy_status:
+                    response.policy_status.CopyFrom(self.policy_status.current())
+                case "try_policy" if self.policy_status and self.tries:
+                    response.error = self.tries.handle(request.try_policy)
+                    response.policy_status.CopyFrom(
+                        self.policy_status.only(TRY_DOMAIN, request.try_policy.policy_name)
                     )
                 case None:
                     response.error = "request not known to this collector"

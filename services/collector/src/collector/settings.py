@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
 import readymade
 from bus.settings import BusSettings
@@ -40,6 +41,19 @@ def _ready_made(value: str) -> str:
     return value
 
 
+def _labels(value: object) -> object:
+    """Return the labels in ``NAME=VALUE[,NAME=VALUE]``."""
+    if not isinstance(value, str):
+        return value
+    labels = {}
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        name, equals, content = part.partition("=")
+        if not equals or not name:
+            raise ValueError(f"label {part!r}: expected NAME=VALUE")
+        labels[name.strip()] = content.strip()
+    return labels
+
+
 class Settings(ServiceSettings, BusSettings):
     """Settings of the collector; those that Tetragon has carry its names and defaults."""
 
@@ -47,6 +61,11 @@ class Settings(ServiceSettings, BusSettings):
         default_factory=lambda: os.uname().nodename,
         min_length=1,
         description="this host's name in events; also from HUBBLE_NODE_NAME or NODE_NAME",
+    )
+    node_labels: Annotated[dict[str, str], NoDecode, BeforeValidator(_labels)] = Field(
+        default_factory=dict,
+        description="labels of this host, NAME=VALUE[,NAME=VALUE]: policies of the fleet select by "
+        "them",
     )
     cluster_name: str = Field("", description="cluster's name in events")
     state_dir: Path = Field(

@@ -10,116 +10,34 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple, Protocol
+from dataclasses import replace
 
 import structlog
 
 from chassis.errors import ServiceError
+from collector.policies.documents import Documents
+from collector.policies.entry import (
+    STATIC,
+    Backend,
+    Entry,
+    Identity,
+    Installation,
+    Prepared,
+    Revision,
+    State,
+    Wanted,
+    mechanisms,
+)
 from collector.policies.files import Document
 from collector.policies.plan import HookState, HookStatus
-from collector.policies.statistics import PolicyCounters
 from collector.policies.table import LoadedPolicy, PolicyTable
-from tracingpolicy.model import Hook, Policy
+from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
 
-STATIC = "static"  # the domain of files
 _FIRST_NUMBER = 2  # 0 and 1 are reserved, as in the original
 
 log = structlog.get_logger()
-
-
-class State(Enum):
-    """tetragon.TracingPolicyState."""
-
-    UNKNOWN = 0
-    ENABLED = 1
-    DISABLED = 2
-    LOAD_ERROR = 3
-    ERROR = 4
-    LOADING = 5
-    UNLOADING = 6
-    SKIPPED = 7
-    PARTIALLY_ENABLED = 8
-
-
-class Identity(NamedTuple):
-    """What makes two documents revisions of one policy."""
-
-    name: str
-    namespace: str = ""
-    domain: str = STATIC
-
-    def __str__(self) -> str:
-        scoped = f"{self.namespace}/{self.name}" if self.namespace else self.name
-        return f"{self.domain}:{scoped}"
-
-
-class Installation(Protocol):
-    """A revision in the kernel: attached, and off until `switch`."""
-
-    loaded: LoadedPolicy
-    statuses: tuple[HookStatus, ...]
-
-    def switch(self, mode: Mode | None) -> None:
-        """Set the mode of all its hooks with one store; None is off."""
-
-    def counters(self) -> PolicyCounters:
-        """Return what its programs counted since they were loaded."""
-
-    def lost(self) -> Counter[str]:
-        """Return its lost records by reason: the part of `counters` that costs little."""
-
-    async def remove(self) -> None:
-        """Detach and free everything; takes up to 0.1 s a hook, elsewhere."""
-
-
-class Backend(Protocol):
-    """Plans, translates, compiles and loads."""
-
-    async def prepare(self, policies: Sequence[Policy]) -> None:
-        """Compile what is not cached, together; a policy that fails says so when installed."""
-
-    async def settle(self) -> None:
-        """Return when every run of a program that began before the call has ended."""
-
-    async def install(self, policy: Policy, number: int, revision: int) -> Installation:
-        """Load and attach; raise `PolicyErrors` or `ServiceError`, then nothing of it is left."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """A policy as the manager knows it; ``error`` is the last one, also of a refused revision."""
-
-    identity: Identity
-    number: int
-    policy: Policy | None
-    state: State = State.LOADING
-    error: str = ""
-    mode: Mode = Mode.ENFORCE
-    installation: Installation | None = None
-    file: str = ""
-    before: PolicyCounters = field(default_factory=PolicyCounters)  # of earlier revisions
-
-    def hooks(self) -> list[Hook]:
-        """Return the hooks that counters number: of the variant that is loaded, if it has some."""
-        if self.policy is None:
-            return []
-        if self.policy.variants and self.installation is not None:
-            return [status.hook for status in self.installation.statuses]
-        return list(self.policy.hooks())
-
-    def counters(self) -> PolicyCounters:
-        """Return the totals of all revisions."""
-        if self.installation is None:
-            return self.before
-        return self.before + self.installation.counters()
-
-    def lost(self) -> Counter[str]:
-        """Return the lost records of all revisions by reason."""
-        return self.before.lost + (self.installation.lost() if self.installation else Counter())
 
 
 def _unrecorded(_policy: LoadedPolicy) -> None:
@@ -139,12 +57,13 @@ class PolicyManager:
         """``parse``: from text and file name. ``record`` keeps a revision before its events."""
         self._backend = backend
         self.table = table
-        self._parse = parse
         self._record = record
         self._entries: dict[Identity, Entry] = {}
-        self._documents = _Documents(parse)
+        self._documents = Documents(parse)
         self._numbers = max([_FIRST_NUMBER - 1, *(p.number for p in table)])
         self._changing = asyncio.Lock()
+        self._removing: set[asyncio.Task[None]] = set()
+        self.on_change: Callable[[], None] = lambda: None  # after every change of a state
         self.lost_before: dict[Identity, Counter[str]] = {}  # of policies that were removed
 
     @property
@@ -170,61 +89,170 @@ class PolicyManager:
             if changed:
                 await self._backend.prepare(changed)
             for policy in changed:
-                await self._load(_identity(policy), policy)
+                await self._load(self._enter(_identity(policy)), policy)
             names = {_identity(policy) for policy in wanted}
             for identity in [one for one in self._entries if one.domain == STATIC]:
                 if identity not in names:
                     await self._unload(identity)
+            self.on_change()
+
+    async def apply(self, wanted: Sequence[Wanted]) -> None:
+        """Make these policies what the fleet wants; other policies stay as they are."""
+        async with self._changing:
+            missing = [policy for one in wanted for policy in self._missing(one)]
+            if missing:
+                await self._backend.prepare(missing)
+            for one in wanted:
+                await self._apply(one)
+                self.on_change()
+
+    def switch_off(self, identity: Identity) -> None:
+        """Switch a policy off at once, ahead of the `apply` that removes it."""
+        entry = self._entries.get(identity)
+        if entry is not None and entry.installation is not None:
+            entry.installation.switch(None)
 
     async def close(self) -> None:
         """Switch everything off and detach it."""
         async with self._changing:
             for identity in list(self._entries):
                 await self._unload(identity)
+            if self._removing:
+                await asyncio.wait(self._removing)
 
     def _differs(self, policy: Policy) -> bool:
         entry = self._entries.get(_identity(policy))
         return entry is None or entry.policy != policy
 
-    async def _load(self, identity: Identity, policy: Policy) -> None:
+    def _enter(self, identity: Identity) -> Entry:
         entry = self._entries.get(identity)
         if entry is None:
             self._numbers += 1
             entry = self._entries[identity] = Entry(identity, self._numbers, None)
-        old, entry.policy, entry.file = entry.installation, policy, policy.file
-        if old is None:
-            entry.state = State.LOADING
-        revision = self.table.next_revision(entry.number)
-        try:
-            new = await self._backend.install(policy, entry.number, revision)
-        except (PolicyErrors, ServiceError) as error:
-            self._failed(entry, error)
+        return entry
+
+    def _missing(self, wanted: Wanted) -> Iterable[Policy]:
+        """Yield the policies that have to be compiled and loaded."""
+        entry = self._entries.get(wanted.identity)
+        for revision in (wanted.active, wanted.prepared):
+            if revision is None or revision.policy is None or not revision.enabled:
+                continue
+            if entry is not None and revision.policy == entry.installed:
+                continue
+            prepared = entry.prepared if entry is not None else None
+            if prepared is None or not prepared.is_of(revision):
+                yield revision.policy
+
+    async def _apply(self, wanted: Wanted) -> None:
+        if wanted.active is None and wanted.prepared is None:
+            if wanted.identity in self._entries:
+                await self._unload(wanted.identity, wait=False)
             return
+        entry = self._enter(wanted.identity)
+        if wanted.active is None:
+            self._deactivate(entry, State.LOADING)
+            entry.wanted = None
+        elif entry.wanted != wanted.active:
+            await self._activate(entry, wanted.active)
+        await self._set_prepared(entry, wanted.prepared)
+
+    async def _activate(self, entry: Entry, revision: Revision) -> None:
+        entry.wanted = revision
+        entry.error = ""
+        policy, prepared = revision.policy, entry.prepared
+        if policy is None:
+            self._failed(entry, revision.error)
+            return
+        if not revision.enabled:
+            self._deactivate(entry, State.DISABLED)
+            entry.policy, entry.active = policy, revision.number
+        elif entry.installation is not None and entry.installed == policy:
+            entry.mode = _mode(policy, revision.mode)
+            entry.installation.switch(entry.mode)
+            entry.active = revision.number
+            entry.state = _state(entry.installation.statuses)
+        elif prepared and prepared.is_of(revision) and prepared.installation:
+            entry.prepared = None
+            await self._replace(entry, policy, prepared.installation, revision.mode)
+            entry.active = revision.number
+        elif await self._load(entry, policy, revision.mode):
+            entry.active = revision.number
+
+    async def _set_prepared(self, entry: Entry, revision: Revision | None) -> None:
+        prepared = entry.prepared
+        if revision is not None and prepared is not None and prepared.is_of(revision):
+            return
+        entry.prepared = None
+        if prepared is not None and prepared.installation is not None:
+            self._retire(prepared.installation)
+        if revision is None:
+            return
+        number, policy = revision.number, revision.policy
+        if policy is None:
+            entry.prepared = Prepared(number, None, None, revision.error)
+        elif entry.installation is not None and entry.installed == policy:
+            entry.prepared = Prepared(number, policy, None)
+        else:
+            try:
+                installation = await self._install(entry, policy)
+            except (PolicyErrors, ServiceError) as error:
+                entry.prepared = Prepared(number, policy, None, str(error))
+                log.error("policy not prepared", policy=str(entry.identity), error=str(error))
+            else:
+                entry.prepared = Prepared(number, policy, installation)
+
+    async def _install(self, entry: Entry, policy: Policy) -> Installation:
+        """Load and attach, switched off, and enter it into the table; raise as the backend."""
+        revision = self.table.next_revision(entry.number)
+        new = await self._backend.install(policy, entry.number, revision)
+        if new.loaded.domain != entry.identity.domain:
+            new.loaded = replace(new.loaded, domain=entry.identity.domain)
         self.table.add(new.loaded)
         self._record(new.loaded)
-        entry.mode = policy.options.mode or Mode.ENFORCE
+        return new
+
+    async def _load(self, entry: Entry, policy: Policy, mode: Mode | None = None) -> bool:
+        """Install and switch on; return whether that succeeded."""
+        entry.policy, entry.file = policy, _file(entry, policy)
+        if entry.installation is None:
+            entry.state = State.LOADING
+            self.on_change()
+        try:
+            new = await self._install(entry, policy)
+        except (PolicyErrors, ServiceError) as error:
+            self._failed(entry, str(error))
+            return False
+        await self._replace(entry, policy, new, mode)
+        return True
+
+    async def _replace(
+        self, entry: Entry, policy: Policy, new: Installation, mode: Mode | None
+    ) -> None:
+        """Switch the new installation on, then the old one off."""
+        old = entry.installation
+        entry.policy, entry.file, entry.error = policy, _file(entry, policy), ""
+        entry.mode = _mode(policy, mode)
         new.switch(entry.mode)
         if old is not None:
             # A call that met the new program before it was on must still find the old one on.
             await self._backend.settle()
             old.switch(None)
             entry.before = entry.before + old.counters()
-        entry.installation, entry.error = new, ""
+        entry.installation, entry.installed = new, policy
         entry.state = _state(new.statuses)
         log.info(
             "policy loaded" if old is None else "policy replaced",
-            policy=str(identity),
-            revision=revision,
+            policy=str(entry.identity),
+            revision=new.loaded.revision,
             hooks=len(new.loaded.hooks),
             mechanisms=" ".join(mechanisms(new.statuses)),
             file=entry.file or None,
         )
         if old is not None:
-            self.table.retire(old.loaded.key)
-            await old.remove()
+            await self._remove(old, wait=entry.identity.domain == STATIC)
 
-    def _failed(self, entry: Entry, error: Exception) -> None:
-        entry.error = str(error)
+    def _failed(self, entry: Entry, error: str) -> None:
+        entry.error = error
         if entry.installation is None:
             entry.state = State.LOAD_ERROR
         log.error(
@@ -234,75 +262,49 @@ class PolicyManager:
             error=entry.error,
         )
 
-    async def _unload(self, identity: Identity) -> None:
+    def _deactivate(self, entry: Entry, state: State) -> None:
+        """Switch off and detach, and keep the entry."""
+        old, entry.installation, entry.installed = entry.installation, None, None
+        entry.active, entry.state, entry.error = 0, state, ""
+        if old is not None:
+            old.switch(None)
+            entry.before = entry.before + old.counters()
+            self._retire(old)
+            log.info("policy switched off", policy=str(entry.identity))
+
+    async def _unload(self, identity: Identity, *, wait: bool = True) -> None:
         entry = self._entries.pop(identity)
-        if entry.installation is None:
+        if entry.prepared is not None and entry.prepared.installation is not None:
+            await self._remove(entry.prepared.installation, wait=wait)
+        if entry.installation is None and not entry.before.lost:
             return
-        entry.installation.switch(None)
-        lost = self.lost_before.setdefault(identity, Counter())
-        lost.update(entry.lost())
-        self.table.retire(entry.installation.loaded.key)
-        await entry.installation.remove()
+        self.lost_before.setdefault(identity, Counter()).update(entry.lost())
+        if entry.installation is not None:
+            entry.installation.switch(None)
+            await self._remove(entry.installation, wait=wait)
         log.info("policy removed", policy=str(identity))
 
-
-class _Documents:
-    """Which policy each file holds; a file that turned bad still holds its last good one."""
-
-    def __init__(self, parse: Callable[[str, str], Policy]) -> None:
-        self._parse = parse
-        self._texts: dict[str, str] = {}
-        self._good: dict[str, Policy] = {}
-        self._errors: dict[str, str] = {}
-        self._duplicates: dict[str, str] = {}
-
-    @property
-    def refused(self) -> list[tuple[str, str]]:
-        return sorted((self._duplicates | self._errors).items())
-
-    def read(self, documents: Iterable[Document]) -> list[Policy]:
-        """Return the policies that should be loaded, in the order of the documents."""
-        found: dict[Identity, Policy] = {}
-        names, duplicates = set(), dict[str, str]()
-        for document in documents:
-            name = str(document.path)
-            names.add(name)
-            self._read(name, document)
-            policy = self._good.get(name)
-            if policy is None:
-                continue
-            first = found.setdefault(_identity(policy), policy)
-            if first is not policy:
-                duplicates[name] = f"{name}: policy {policy.name} is also in {first.file}"
-        for name in duplicates.keys() - self._duplicates.keys():
-            log.error("policy file refused", error=duplicates[name])
-        self._duplicates = duplicates
-        for gone in self._texts.keys() - names:
-            del self._texts[gone]
-            self._good.pop(gone, None)
-            self._errors.pop(gone, None)
-        return list(found.values())
-
-    def _read(self, name: str, document: Document) -> None:
-        if document.error:
-            self._texts[name] = ""
-            self._refuse(name, f"{name}: {document.error}")
-            return
-        if self._texts.get(name) == document.text:
-            return
-        self._texts[name] = document.text
-        try:
-            self._good[name] = self._parse(document.text, name)
-        except PolicyErrors as error:
-            self._refuse(name, str(error))
+    async def _remove(self, installation: Installation, *, wait: bool) -> None:
+        """Detach, which takes up to 0.1 s a hook: changes of the fleet do not wait for it."""
+        if wait:
+            self.table.retire(installation.loaded.key)
+            await installation.remove()
         else:
-            self._errors.pop(name, None)
+            self._retire(installation)
 
-    def _refuse(self, name: str, error: str) -> None:
-        if self._errors.get(name) != error:
-            self._errors[name] = error
-            kept = self._good.get(name)
-            log.error("policy file refused", error=error, still_loaded=kept.name if kept else None)
+    def _retire(self, installation: Installation) -> None:
+        self.table.retire(installation.loaded.key)
+        task = asyncio.create_task(installation.remove())
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+
+def _file(entry: Entry, policy: Policy) -> str:
+    return policy.file if entry.identity.domain == STATIC else ""
+
+
+def _mode(policy: Policy, wanted: Mode | None) -> Mode:
+    return wanted or policy.options.mode or Mode.ENFORCE
 
 
 def _identity(policy: Policy) -> Identity:
@@ -313,8 +315,3 @@ def _state(statuses: Iterable[HookStatus]) -> State:
     if all(status.state is HookState.LOADED for status in statuses):
         return State.ENABLED
     return State.PARTIALLY_ENABLED
-
-
-def mechanisms(statuses: Iterable[HookStatus]) -> list[str]:
-    """Return how the hooks are attached, each way once."""
-    return sorted({one.value for status in statuses for one in status.mechanisms})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from collector.policies.manager import STATIC, Entry, PolicyManager, State, mechanisms
+from collector.policies.entry import STATIC, Entry, State, mechanisms
+from collector.policies.manager import PolicyManager
 from collector.policies.plan import HookState, HookStatus
 from collector.policies.statistics import SelectorCounters
 from tetra.v1.policy_pb2 import PolicyDetails
@@ -50,7 +51,7 @@ _SENSORS = {
     HookKind.USDT: "generic_usdt",
     HookKind.LOADER: "__loader__",
 }
-_HOOK_STATES = {
+HOOK_STATES = {
     HookState.LOADED: STATUS_LOADED,
     HookState.CALL_NOT_FOUND: STATUS_CALL_NOT_FOUND,
     HookState.PARTIAL_CALL_NOT_FOUND: STATUS_PARTIAL_CALL_NOT_FOUND,
@@ -94,7 +95,7 @@ def _status(entry: Entry, error: str, node_name: str) -> TracingPolicyStatus:
         error=error,
         state=TracingPolicyState.ValueType(entry.state.value),
         kernel_memory_bytes=counters.memory_bytes if installation else 0,
-        mode=_mode(entry) if active else TP_MODE_UNKNOWN,
+        mode=mode(entry) if active else TP_MODE_UNKNOWN,
         details=PolicyDetails(
             node_name=node_name,
             file=entry.file,
@@ -124,8 +125,8 @@ def _sensors(entry: Entry) -> list[str]:
     return found + [name for kind, name in _SENSORS.items() if kind in kinds]
 
 
-def _mode(entry: Entry) -> TracingPolicyMode.ValueType:
-    """Monitor only: a policy without actions that act cannot do anything else."""
+def mode(entry: Entry) -> TracingPolicyMode.ValueType:
+    """Return the mode; monitor only: a policy without actions that act can do nothing else."""
     if entry.policy is None or not _acts(entry.hooks()):
         return TP_MODE_MONITOR_ONLY
     return TP_MODE_MONITOR if entry.mode is Mode.MONITOR else TP_MODE_ENFORCE
@@ -175,7 +176,7 @@ def _hook_statuses(found: Iterable[HookStatus]) -> Iterator[HookStatusMessage]:
             section=section,
             hook_idx=hook.index,
             hook_description=description,
-            state=_HOOK_STATES[status.state],
+            state=HOOK_STATES[status.state],
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import structlog
+from nats.aio.client import Client
 
 from collector.bpf.base import bpf_folder
 from collector.bpf.btf import Btf
@@ -24,12 +25,17 @@ from collector.bpf.objects import Objects
 from collector.errors import BtfError, ProbeError
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
+from collector.policies.desired import Node
+from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
+from collector.policies.fleet import FleetPolicies
 from collector.policies.install import SharedMaps
-from collector.policies.manager import Installation, PolicyManager
+from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
+from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.translate import Kernel
+from collector.policies.tries import Tries
 from collector.settings import Settings
 from readymade import load, selection
 from tracingpolicy import parse
@@ -84,10 +90,20 @@ class PolicyService:
 
     files: PolicyFiles
     manager: PolicyManager
+    fleet: FleetPolicies
+    status: PolicyStatus
+    tries: Tries
     _backend: LateBackend
 
-    async def run(self) -> None:
-        """Load what the documents say, now and at each change, until cancelled."""
+    async def run(self, connected: asyncio.Future[Client]) -> None:
+        """Load what files, fleet and tries say, now and at each change, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_files())
+            tasks.create_task(self.fleet.run(connected))
+            tasks.create_task(self.status.run(connected))
+            tasks.create_task(self.tries.run())
+
+    async def _follow_files(self) -> None:
         while True:
             try:
                 async for documents in self.files.changes():
@@ -143,6 +159,7 @@ def policy_service(
     kernel: KernelInfo,
     shared: Mapping[str, int],
     prepare_stacks: Callable[[], None],
+    boot_id: str,
 ) -> PolicyService:
     """Return the service; nothing is read or loaded before `PolicyService.run`.
 
@@ -154,6 +171,13 @@ def policy_service(
     ready_made = [
         Document(load(one.name).path, one.document()) for one in selection(settings.policies)
     ]
+    node = Node(settings.node_name, settings.node_labels)
+    fleet = FleetPolicies(node, manager, parse, settings.state_dir)
     return PolicyService(
-        PolicyFiles(settings.tracing_policy_dir, files, ready_made), manager, backend
+        PolicyFiles(settings.tracing_policy_dir, files, ready_made),
+        manager,
+        fleet,
+        PolicyStatus(settings.node_name, boot_id, manager, lambda: fleet.sequence),
+        Tries(manager, parse),
+        backend,
     )

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from collector.policies.manager import Entry, PolicyManager, State
+from collector.policies.entry import Entry, State
+from collector.policies.manager import PolicyManager
 from collector.policies.report import describe
 from collector.sensors.tracing import OPERATIONS, TracingStatistics
 

@@ -1,0 +1,132 @@
+"""Follows the bucket of the fleet's policies.
+
+A message on a key's subject only says where to look. Such a message can be one that JetStream then
+refused (compare-and-set), or one that never arrived; so the bucket itself is read, again after each
+connection, and at intervals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+from bus import direct, policies
+from bus.direct import StoredMessage
+from chassis.backoff import Backoff
+
+LOOK_EVERY_S = 30.0  # at the bucket, where no message comes
+# Between two looks after a message: a copy of the bucket may not have it yet.
+_LOOKS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+_RETRY_MIN_S, _RETRY_MAX_S = 0.1, 5.0
+
+
+class BucketWatch:
+    """Hands on what the bucket has: every key at first and where in doubt, then each change."""
+
+    def __init__(
+        self,
+        on_all: Callable[[Sequence[StoredMessage]], None],
+        on_change: Callable[[StoredMessage], None],
+        change_of: Callable[[bytes], str],
+    ) -> None:
+        """``change_of`` returns what names a write: the same in the message and in the bucket."""
+        self._on_all = on_all
+        self._on_change = on_change
+        self._change_of = change_of
+        self.sequence = 0  # of the newest message that was read
+        self.complete = asyncio.Event()  # every key has been read
+        self._resync = asyncio.Event()
+        # Subjects with the change that a message announced, and the sequence known then.
+        self._announced: dict[str, tuple[str, int]] = {}
+        self._was_announced = asyncio.Event()
+
+    def restart(self) -> None:
+        """Read everything again: messages may have been missed."""
+        self._resync.set()
+
+    async def run(self, nc: Client) -> None:
+        """Follow the bucket until cancelled; it need not exist yet."""
+        await nc.subscribe(policies.KEYS_ALL, cb=self._on_message)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_messages(nc))
+            tasks.create_task(self._sync_forever(nc))
+
+    async def _on_message(self, message: Msg) -> None:
+        self._announced[message.subject] = self._change_of(message.data), self.sequence
+        self._was_announced.set()
+
+    async def _sync_forever(self, nc: Client) -> None:
+        waits, complete = Backoff(_RETRY_MIN_S, _RETRY_MAX_S), False
+        while True:
+            self._resync.clear()
+            wait_s = LOOK_EVERY_S
+            try:
+                if not complete or await self._is_behind(nc):
+                    await self.sync(nc)
+                complete = True
+                waits.reset()
+            except (Error, TimeoutError, OSError):
+                wait_s = waits.next_s()  # there is no bucket yet, or NATS is away
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._resync.wait()
+                complete = False
+            except TimeoutError:
+                continue
+
+    async def _is_behind(self, nc: Client) -> bool:
+        last = await direct.get_last(nc, policies.BUCKET_STREAM, policies.KEYS_ALL)
+        return (last.sequence if last else 0) != self.sequence
+
+    async def sync(self, nc: Client) -> None:
+        """Read every key; raise `nats.errors.Error`.
+
+        A copy of the bucket can be behind another; if all are for some time, it is a new bucket.
+        """
+        request = {"multi_last": [policies.KEYS_ALL]}
+        found: list[StoredMessage] = []
+        newest = 0
+        for wait_s in _LOOKS_S:
+            await asyncio.sleep(wait_s)
+            found = await direct.get_messages(nc, policies.BUCKET_STREAM, request)
+            newest = max((message.sequence for message in found), default=0)
+            if newest >= self.sequence:
+                break
+        self.sequence = newest
+        self._on_all(found)
+        self.complete.set()
+
+    async def _follow_messages(self, nc: Client) -> None:
+        """Read the keys that were announced, until they have what the messages announced."""
+        looks = 0
+        while True:
+            if not self._announced:
+                await self._was_announced.wait()
+            if self._was_announced.is_set():
+                self._was_announced.clear()
+                looks = 0
+            await asyncio.sleep(_LOOKS_S[looks])
+            looks += 1
+            try:
+                await self._look(nc)
+            except (Error, TimeoutError, OSError):
+                self._announced.clear()
+                self._resync.set()
+            if looks == len(_LOOKS_S) and not self._was_announced.is_set():
+                self._announced.clear()  # JetStream refused these
+
+    async def _look(self, nc: Client) -> None:
+        for subject, announced in list(self._announced.items()):
+            found = await direct.get_last(nc, policies.BUCKET_STREAM, subject)
+            if found is None:
+                continue
+            change, known = announced
+            arrived = found.sequence > known or self._change_of(found.data) == change
+            if arrived and self._announced.get(subject) == announced:
+                del self._announced[subject]
+            self.sequence = max(self.sequence, found.sequence)
+            self._on_change(found)

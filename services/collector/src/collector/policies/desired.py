@@ -1,0 +1,90 @@
+"""What the fleet wants of one policy on this node, from what is stored in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from bus.policies import Key, selects
+from collector.policies.entry import Identity, Revision, Wanted
+from collector.policies.files import LARGEST_BYTES
+from tetra.v1.policies_pb2 import PolicySpec, StoredPolicy
+from tetragon.sensors_pb2 import TP_MODE_ENFORCE, TP_MODE_MONITOR
+from tracingpolicy.model import Policy
+from tracingpolicy.position import PolicyErrors
+from tracingpolicy.values import Mode
+
+_MODES = {TP_MODE_ENFORCE: Mode.ENFORCE, TP_MODE_MONITOR: Mode.MONITOR}
+
+
+class Node(NamedTuple):
+    """What selectors select by."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+# Revisions as they were stored, and parsed.
+Parsed = list[tuple[PolicySpec, Revision]]
+
+
+class Specs(NamedTuple):
+    """What is on, and what is loaded and waits to be switched on."""
+
+    active: PolicySpec | None
+    prepared: PolicySpec | None
+
+
+def specs(stored: StoredPolicy, node: Node, *, expired: bool = False) -> Specs:
+    """Return what ``node`` has to do; ``expired``: the candidate's gateway has given it up."""
+    active = prepared = None
+    if stored.HasField("current") and _wants(stored.current, node):
+        active = stored.current
+    if stored.HasField("candidate"):
+        candidate = stored.candidate
+        if node.name in candidate.running:
+            active = candidate.spec
+        elif not expired and (
+            node.name in candidate.prepare
+            or (candidate.prepare_all and _wants(candidate.spec, node))
+        ):
+            prepared = candidate.spec
+    return Specs(active, prepared)
+
+
+def _wants(spec: PolicySpec, node: Node) -> bool:
+    return not spec.deleted and selects(spec.nodes, node.name, node.labels)
+
+
+def wanted(
+    key: Key, found: Specs, parse: Callable[[str, str], Policy], known: Parsed
+) -> tuple[Wanted, Parsed]:
+    """Return ``found`` with its documents parsed, which is also what to give as ``known`` next."""
+    parsed: Parsed = []
+
+    def revision(spec: PolicySpec | None) -> Revision | None:
+        if spec is None:
+            return None
+        made = next((one for before, one in known if before == spec), None)
+        made = made or _parsed(key, spec, parse)
+        parsed.append((spec, made))
+        return made
+
+    return Wanted(Identity(*key), revision(found.active), revision(found.prepared)), parsed
+
+
+def _parsed(key: Key, spec: PolicySpec, parse: Callable[[str, str], Policy]) -> Revision:
+    """The gateway has checked the document; the bus may have another one."""
+
+    def revision(policy: Policy | None, error: str = "") -> Revision:
+        return Revision(spec.revision, policy, error, spec.enabled, _MODES.get(spec.mode))
+
+    if len(spec.yaml) > LARGEST_BYTES:
+        return revision(None, f"document larger than {LARGEST_BYTES} bytes")
+    try:
+        policy = parse(spec.yaml, key.name)
+    except PolicyErrors as errors:
+        return revision(None, str(errors))
+    if (policy.name, policy.namespace) != (key.name, key.namespace):
+        return revision(None, f"document is of policy {policy.name}")
+    return revision(policy)
