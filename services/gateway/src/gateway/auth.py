@@ -2,7 +2,8 @@
 
 A line of the file: ``TOKEN RIGHT[,RIGHT] [NODE,...]``. Rights: ``read`` reads events and state,
 ``control`` changes settings (SetDebug), ``policies`` changes tracing policies. Node names limit all
-of them to these nodes. ``#`` begins a comment. Without a token file every client may do everything.
+of them to these nodes. ``#`` begins a comment, which names the token's holder in the audit. Without
+a token file every client may do everything.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Tokens:
                     "[NODE,...] with rights read, control, policies"
                 )
             nodes = frozenset(words[2].split(",")) if len(words) > 2 else frozenset()
-            grants[digest(words[0])] = Grant(granted, nodes)
+            name = digest(words[0])
+            holder = line.partition("#")[2].strip() or f"token sha256:{name.hex()[:8]}"
+            grants[name] = Grant(granted, nodes, holder)
         return grants
 
 

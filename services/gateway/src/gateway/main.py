@@ -21,6 +21,7 @@ from gateway.check import check
 from gateway.errors import ListenError
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
+from gateway.policies.fleet_policies import fleet_policies
 from gateway.server import Server
 from gateway.settings import Settings
 from gateway.streams import Streams
@@ -44,7 +45,8 @@ class Gateway:
         history = History(self._nc, settings.max_catch_up)
         self.streams = Streams(broadcaster, history, self.subscriber, settings.max_clients)
         self.metrics = Metrics(self.streams, self.fleet)
-        self.server = Server(settings, self.streams, self.fleet)
+        self.policies = fleet_policies(self._nc, settings, self.fleet)
+        self.server = Server(settings, self.streams, self.fleet, self.policies)
 
     async def _serve_metrics(self) -> asyncio.Server:
         address = self._settings.metrics_address
@@ -70,11 +72,17 @@ class Gateway:
                         self._settings,
                         "tetra-gateway",
                         nc=self._nc,
-                        on_change=lambda _: self.subscriber.restart(),
+                        on_change=self._on_connection,
                     )
                 except OSError as error:
                     raise ListenError(f"nats: {error}") from None
                 tasks.create_task(self.fleet.run())
+                tasks.create_task(self.policies.run())
+
+    def _on_connection(self, connected: bool) -> None:
+        self.subscriber.restart()
+        if connected:
+            self.policies.store.restart()
 
     def _on_batch(self, batch: Batch) -> None:
         self.fleet.on_batch(batch)

@@ -6,7 +6,7 @@ A method that is not listed here is denied: to add one to the API is to decide w
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -69,6 +69,8 @@ class Grant:
 
     rights: frozenset[str] = ALL
     nodes: frozenset[str] = frozenset()
+    # Whose token it is, for the audit; a changed comment ends no stream.
+    holder: str = field(default="anyone", compare=False)
 
 
 # Set for the task that handles one request.

@@ -17,7 +17,9 @@ from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
 from gateway.health import find_fault
 from gateway.policies import service as policy_service
+from gateway.policies.fleet_policies import FleetPolicies
 from gateway.policies.service import Policies
+from gateway.policies.tetragon_api import TracingPolicies
 from gateway.service import Sensors
 from gateway.settings import Settings
 from gateway.streams import Streams
@@ -37,7 +39,9 @@ _HEALTH_NAMES = ("", "liveness", service.NAME, event_stream.NAME, policy_service
 class Server:
     """Listens from `start` on; its health follows whether events arrive."""
 
-    def __init__(self, settings: Settings, streams: Streams, fleet: Fleet) -> None:
+    def __init__(
+        self, settings: Settings, streams: Streams, fleet: Fleet, policies: FleetPolicies
+    ) -> None:
         """Check certificates, tokens and address; raise `ServiceError` where they do not fit."""
         self._settings = settings
         self._streams = streams
@@ -59,11 +63,10 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        sensors = Sensors(streams, fleet, settings)
+        sensors = Sensors(streams, fleet, settings, TracingPolicies(policies))
         own = EventStream(streams, fleet)
-        policies = Policies()
         self._server.add_generic_rpc_handlers(
-            [*sensors.handlers(), *own.handlers(), *policies.handlers()]
+            [*sensors.handlers(), *own.handlers(), *Policies(policies).handlers()]
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -13,6 +13,7 @@ from eventstream import encoded
 from gateway import health, rights
 from gateway.errors import RequestError
 from gateway.fleet import Fleet
+from gateway.policies.tetragon_api import TracingPolicies
 from gateway.settings import Settings
 from gateway.streams import Context, Handler, Streams, begin, refusing, refusing_filters
 from gateway.version import VERSION
@@ -23,14 +24,8 @@ NAME = "tetragon.FineGuidanceSensors"
 # Request metadata: the node that GetDebug, SetDebug and ListTracingPolicies mean.
 NODE_KEY = "tetra-node"
 
-_POLICIES = "policies are files of each host: put it into the collector's --tracing-policy-dir"
 _SENSORS = "sensors are deprecated in Tetragon's API; the probes here are always on"
 _WHY_NOT = {
-    "AddTracingPolicy": _POLICIES,
-    "DeleteTracingPolicy": _POLICIES,
-    "ConfigureTracingPolicy": _POLICIES,
-    "EnableTracingPolicy": _POLICIES,
-    "DisableTracingPolicy": _POLICIES,
     "ListSensors": _SENSORS,
     "EnableSensor": _SENSORS,
     "DisableSensor": _SENSORS,
@@ -55,8 +50,11 @@ _SAME_LEVELS = {
 class Sensors:
     """The methods of the service, each named in snake_case."""
 
-    def __init__(self, streams: Streams, fleet: Fleet, settings: Settings) -> None:
+    def __init__(
+        self, streams: Streams, fleet: Fleet, settings: Settings, policies: TracingPolicies
+    ) -> None:
         self._streams = streams
+        self._tracing_policies = policies
         self._fleet = fleet
         self._settings = settings
 
@@ -67,6 +65,7 @@ class Sensors:
                 refusing_filters(self.get_events, events_pb2.GetEventsRequest)
             )
         }
+        policies = self._tracing_policies
         served: dict[str, tuple[Handler, type[Message]]] = {
             "GetHealth": (self.get_health, tetragon_pb2.GetHealthStatusRequest),
             "GetVersion": (self.get_version, sensors_pb2.GetVersionRequest),
@@ -78,6 +77,14 @@ class Sensors:
                 sensors_pb2.ListTracingPoliciesRequest,
             ),
             "ListDomains": (self.list_domains, sensors_pb2.ListDomainsRequest),
+            "AddTracingPolicy": (policies.add, sensors_pb2.AddTracingPolicyRequest),
+            "DeleteTracingPolicy": (policies.delete, sensors_pb2.DeleteTracingPolicyRequest),
+            "ConfigureTracingPolicy": (
+                policies.configure,
+                sensors_pb2.ConfigureTracingPolicyRequest,
+            ),
+            "EnableTracingPolicy": (policies.enable, sensors_pb2.EnableTracingPolicyRequest),
+            "DisableTracingPolicy": (policies.disable, sensors_pb2.DisableTracingPolicyRequest),
         }
         for name, (method, request) in served.items():
             methods[name] = grpc.unary_unary_rpc_method_handler(

@@ -1,0 +1,123 @@
+"""What a request asks for, checked: the document, the selector, the mode, the size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+
+from bus.policies import DEFAULT_DOMAIN, STATIC_DOMAIN, TRY_DOMAIN, Key
+from gateway import rights
+from gateway.errors import RequestError
+from tetra.v1.policies_pb2 import NodeSelector, PolicyRef, StoredPolicy
+from tetragon.sensors_pb2 import TP_MODE_ENFORCE, TP_MODE_MONITOR, TracingPolicyMode
+from tracingpolicy import PolicyErrors, parse
+
+MAX_DOCUMENT_BYTES = 256 << 10
+MAX_POLICIES = 256
+MAX_KEYS = 1000  # deleted policies have a key, too
+MAX_TOTAL_BYTES = 16 << 20
+_MAX_NAME_BYTES = 253
+_MAX_SELECTOR = 1024  # names and labels
+_RESERVED = (STATIC_DOMAIN, TRY_DOMAIN)
+_GLOB = frozenset("*?[")
+
+
+def key_of_document(yaml: str, domain: str) -> Key:
+    """Return the key of the policy in a document; raise `RequestError` with every mistake."""
+    size = len(yaml.encode())
+    if size > MAX_DOCUMENT_BYTES:
+        raise RequestError(
+            f"document: {size} bytes, at most {MAX_DOCUMENT_BYTES} are allowed",
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+    try:
+        policy = parse(yaml, "policy")
+    except PolicyErrors as errors:
+        raise RequestError(str(errors)) from None
+    return _checked(Key(policy.name, policy.namespace, domain or DEFAULT_DOMAIN))
+
+
+def key_of(ref: PolicyRef) -> Key:
+    """Return the key that a request names; raise `RequestError`."""
+    if not ref.name:
+        raise RequestError("policy: a name is needed")
+    return _checked(Key(ref.name, ref.namespace, ref.domain or DEFAULT_DOMAIN))
+
+
+def _checked(key: Key) -> Key:
+    if key.domain in _RESERVED:
+        hint = ": it is the files of each node" if key.domain == STATIC_DOMAIN else ""
+        raise RequestError(f"domain {key.domain} is reserved for internal use{hint}")
+    for text in key:
+        if len(text.encode()) > _MAX_NAME_BYTES or any(ord(one) < 0x20 for one in text):
+            raise RequestError(f"policy {key}: name too long, or with control characters")
+    return key
+
+
+def missing(key: Key) -> RequestError:
+    """Return the refusal of a policy that is not there."""
+    return RequestError(f"tracing policy {key} does not exist", grpc.StatusCode.NOT_FOUND)
+
+
+def mode_of(mode: TracingPolicyMode.ValueType) -> TracingPolicyMode.ValueType:
+    """Return a mode that can be set; raise `RequestError`."""
+    if mode not in (TP_MODE_ENFORCE, TP_MODE_MONITOR):
+        name = TracingPolicyMode.Name(mode) if mode in TracingPolicyMode.values() else str(mode)
+        raise RequestError(f"unexpected mode: {name}")
+    return mode
+
+
+def granted_selector(selector: NodeSelector) -> NodeSelector:
+    """Return the nodes that the request may choose; raise `RequestError` for others."""
+    if len(selector.names) + len(selector.labels) + len(selector.except_names) > _MAX_SELECTOR:
+        raise RequestError(f"nodes: more than {_MAX_SELECTOR} names and labels")
+    granted = rights.granted_nodes()
+    if not granted:
+        return selector
+    found = NodeSelector()
+    found.CopyFrom(selector)
+    if not found.names:
+        found.names.extend(sorted(granted))
+    check_granted(found)
+    return found
+
+
+def check_granted(selector: NodeSelector) -> None:
+    """Raise `RequestError` if a policy of these nodes is not the token's to change."""
+    granted = rights.granted_nodes()
+    if not granted:
+        return
+    beyond = [name for name in selector.names if name not in granted]
+    if not selector.names or beyond:
+        what = f"node {beyond[0]}" if beyond else "all nodes"
+        raise RequestError(
+            f"{what}: the token does not grant it", grpc.StatusCode.PERMISSION_DENIED
+        )
+
+
+def is_glob(name: str) -> bool:
+    """Return whether a name of a selector stands for several nodes."""
+    return not _GLOB.isdisjoint(name)
+
+
+def check_room(key: Key, yaml: str, others: Iterable[tuple[Key, StoredPolicy]]) -> None:
+    """Raise `RequestError` if one more policy is one too many."""
+    keys, alive, size = 1, 1, len(yaml)
+    for other, stored in others:
+        if other == key:
+            continue
+        keys += 1
+        if stored.HasField("candidate") or not stored.current.deleted:
+            alive += 1
+            size += len(stored.current.yaml) + len(stored.candidate.spec.yaml)
+    for found, most, what in (
+        (alive, MAX_POLICIES, "policies"),
+        (keys, MAX_KEYS, "policies with the deleted ones"),
+        (size, MAX_TOTAL_BYTES, "bytes of documents"),
+    ):
+        if found > most:
+            raise RequestError(
+                f"policy {key}: {found} {what}, at most {most} are allowed: delete some",
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            )

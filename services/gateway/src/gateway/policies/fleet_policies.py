@@ -1,0 +1,48 @@
+"""All parts of the fleet's policies in this gateway, made once and run together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+
+from gateway.fleet import Fleet
+from gateway.policies.audit import Audit
+from gateway.policies.changes import Changer
+from gateway.policies.janitor import Janitor
+from gateway.policies.nodes import PolicyNodes
+from gateway.policies.requests import Requests
+from gateway.policies.store import PolicyStore
+from gateway.policies.view import View
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPolicies:
+    """What is wanted, how the nodes do, and the way to change it."""
+
+    name: str  # of this gateway, in origins
+    store: PolicyStore
+    nodes: PolicyNodes
+    view: View
+    audit: Audit
+    requests: Requests
+    janitor: Janitor
+
+    async def run(self) -> None:
+        """Follow bucket and nodes until cancelled; NATS is connected."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.store.run())
+            tasks.create_task(self.nodes.run())
+            tasks.create_task(self.janitor.run())
+
+
+def fleet_policies(nc: Client, settings: Settings, fleet: Fleet) -> FleetPolicies:
+    """Return the parts, put together."""
+    store, nodes, audit = PolicyStore(nc, settings), PolicyNodes(nc, fleet), Audit(nc)
+    view = View(store, nodes)
+    changer = Changer(store, nodes, view, audit)
+    name = os.uname().nodename
+    return FleetPolicies(name, store, nodes, view, audit, Requests(changer), Janitor(changer, name))

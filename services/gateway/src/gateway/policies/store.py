@@ -1,0 +1,328 @@
+"""The bucket of the fleet's policies: made, followed, and written with compare-and-set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+from nats.errors import Error
+from nats.js import api
+from nats.js.errors import APIError, NotFoundError
+
+from bus import direct, policies
+from bus.bucket import BucketWatch
+from bus.direct import StoredMessage
+from bus.policies import Key
+from chassis.backoff import Backoff
+from eventstream.errors import BusError
+from gateway.errors import RequestError
+from gateway.policies.signal import Signal
+from gateway.settings import Settings
+from tetra.v1.policies_pb2 import StoredPolicy
+
+HISTORY = 64  # values of a key that are kept, which is the most that NATS allows
+_SIZES = (256 << 20, 64 << 20, 16 << 20)  # of the bucket: the largest that NATS has room for
+_NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
+_WRONG_SEQUENCE = 10071  # JSStreamWrongLastSequenceErrF
+_TIMEOUT_S = 5.0
+_RETRY_MIN_S, _RETRY_MAX_S = 0.2, 5.0
+
+_log = structlog.get_logger()
+
+
+class Stored(NamedTuple):
+    """What a key has; ``sequence`` is that of its newest message, of whatever content.
+
+    ``damaged``: that message is not a gateway's, and ``policy`` is of one before it.
+    """
+
+    sequence: int
+    policy: StoredPolicy
+    damaged: bool = False
+
+
+NOTHING = Stored(0, StoredPolicy())
+
+
+class Conflict(RequestError):
+    """Another change of the same policy came first."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(
+            f"policy {key}: another change came first: look at it, and try again",
+            grpc.StatusCode.ABORTED,
+        )
+
+
+@dataclass(slots=True)
+class PolicyStore:
+    """What the fleet wants: a copy that follows the bucket, and the way to change it."""
+
+    nc: Client
+    settings: Settings
+    changed: Signal = field(default_factory=Signal)
+    _stored: dict[Key, Stored] = field(default_factory=dict)
+    _watch: BucketWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = BucketWatch(self._take_all, self._take_one, change_of)
+
+    def all(self) -> dict[Key, StoredPolicy]:
+        """Return every policy that was ever given, by key; deleted ones say so."""
+        return {key: self._stored[key].policy for key in sorted(self._stored)}
+
+    def damaged(self) -> list[Key]:
+        """Return the keys whose newest message is not a gateway's."""
+        return [key for key, stored in self._stored.items() if stored.damaged]
+
+    async def repair(self, key: Key) -> None:
+        """Write the last content that was a gateway's again; raise `Conflict` or `BusError`."""
+        stored = self.get(key)
+        found = await self.history(key)
+        policy = found[-1] if found else stored.policy
+        if policy.HasField("policy"):
+            await self.write(key, policy, stored)
+            _log.warning("policy of the fleet repaired", policy=str(key))
+
+    def get(self, key: Key) -> Stored:
+        """Return what a key has."""
+        return self._stored.get(key, NOTHING)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the bucket has been read."""
+        return self._watch.complete.is_set()
+
+    @property
+    def sequence(self) -> int:
+        """Number of the newest message of the bucket."""
+        return self._watch.sequence
+
+    def restart(self) -> None:
+        """Read everything again: the connection is a new one."""
+        self._watch.restart()
+
+    async def run(self) -> None:
+        """Make the bucket where it is missing, and follow it, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch.run(self.nc))
+            tasks.create_task(self._keep_bucket())
+
+    async def wait_complete(self) -> None:
+        """Return when the whole bucket has been read; raise `BusError` if that fails."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._watch.complete.wait()
+        except TimeoutError:
+            raise BusError("policies: the bucket cannot be read now") from None
+
+    async def read(self, key: Key) -> Stored:
+        """Return what the bucket's leader has of a key; raise `BusError`."""
+        await self.wait_complete()
+        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        try:
+            found = await js.get_last_msg(policies.BUCKET_STREAM, key.subject)
+        except NotFoundError:
+            return NOTHING
+        except (Error, TimeoutError) as error:
+            raise bus_error(error) from None
+        known = self.get(key)
+        if (found.seq or 0) > known.sequence:
+            headers = found.headers or {}
+            message = StoredMessage(
+                key.subject, found.seq or 0, 0, found.data or b"", "Nats-Subject" in headers
+            )
+            self._take(message)
+        return self.get(key)
+
+    async def write(self, key: Key, policy: StoredPolicy, before: Stored) -> Stored:
+        """Replace ``before``; raise `Conflict` if the key has something else, or `BusError`."""
+        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        expected = {"Nats-Expected-Last-Subject-Sequence": str(before.sequence)}
+        data = policy.SerializeToString()
+        try:
+            ack = await js.publish(
+                key.subject, data, stream=policies.BUCKET_STREAM, headers=expected
+            )
+        except APIError as error:
+            if error.err_code == _WRONG_SEQUENCE:
+                raise Conflict(key) from None
+            raise bus_error(error) from None
+        except (Error, TimeoutError) as error:
+            # It may be stored all the same: the answer can be what was lost.
+            written = await self._look_for(key, policy.change)
+            if written is None:
+                raise bus_error(error) from None
+            return written
+        written = Stored(ack.seq, policy)
+        self._note(key, written)
+        return written
+
+    async def history(self, key: Key) -> list[StoredPolicy]:
+        """Return the values that are kept of a key, oldest first; raise `BusError`."""
+        await self.wait_complete()
+        found: list[StoredPolicy] = []
+        at, more = 1, True
+        while more:
+            request = {"seq": at, "batch": HISTORY, "next_by_subj": key.subject}
+            try:
+                messages = await direct.get_messages(self.nc, policies.BUCKET_STREAM, request)
+            except (Error, TimeoutError) as error:
+                raise bus_error(error) from None
+            found += [one for one in (decode(message) for message in messages) if one is not None]
+            more = len(messages) == HISTORY
+            at = messages[-1].sequence + 1 if messages else at
+        return found
+
+    async def _look_for(self, key: Key, change: str) -> Stored | None:
+        with suppress(BusError):
+            found = await self.read(key)
+            if found.policy.change == change:
+                return found
+        return None
+
+    async def _keep_bucket(self) -> None:
+        waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
+        while True:
+            try:
+                await self._ensure(bucket_config(self.settings.stream_replicas), _SIZES)
+                await self._ensure(audit_config(self.settings.stream_replicas), (64 << 20, 8 << 20))
+                waits.reset()
+                await asyncio.sleep(_TIMEOUT_S)
+            except (Error, TimeoutError, OSError) as error:
+                if waits.attempts == 0:
+                    _log.warning("bucket of policies unavailable", error=_text(error))
+                await asyncio.sleep(waits.next_s())
+
+    async def _ensure(self, wanted: api.StreamConfig, sizes: Sequence[int]) -> None:
+        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        try:
+            found = (await js.stream_info(str(wanted.name))).config
+        except NotFoundError:
+            await self._make(wanted, sizes)
+            return
+        if found.num_replicas != wanted.num_replicas:
+            wanted.max_bytes = found.max_bytes
+            await js.update_stream(wanted)
+            _log.info("stream updated", stream=wanted.name)
+
+    async def _make(self, wanted: api.StreamConfig, sizes: Sequence[int]) -> None:
+        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        for size in sizes:
+            wanted.max_bytes = size
+            try:
+                await js.add_stream(wanted)
+            except APIError as error:
+                if error.err_code != _NO_STORAGE or size == sizes[-1]:
+                    raise
+            else:
+                _log.info("stream made", stream=wanted.name, max_bytes=size)
+                self._watch.restart()
+                return
+
+    def _take_all(self, found: Sequence[StoredMessage]) -> None:
+        newest = max((message.sequence for message in found), default=0)
+        if newest < max((one.sequence for one in self._stored.values()), default=0):
+            self._stored.clear()  # the bucket was replaced
+        keys = {self._take(message) for message in found}
+        for key in self._stored.keys() - keys:
+            del self._stored[key]
+        self.changed.set()
+
+    def _take_one(self, message: StoredMessage) -> None:
+        self._take(message)
+
+    def _take(self, message: StoredMessage) -> Key | None:
+        """Note a message. One that JetStream copied here, or that is malformed, changes nothing.
+
+        Its number counts all the same: the next write is behind it.
+        """
+        key = policies.key_of(message.subject)
+        if key is None:
+            return None
+        known = self.get(key)
+        policy = decode(message)
+        if policy is None:
+            _log.warning("policy of the fleet malformed", policy=str(key))
+            self._note(key, Stored(message.sequence, known.policy, damaged=True))
+        else:
+            self._note(key, Stored(message.sequence, policy))
+        return key
+
+    def _note(self, key: Key, stored: Stored) -> None:
+        if stored.sequence > self.get(key).sequence:
+            self._stored[key] = stored
+            self._watch.sequence = max(self._watch.sequence, stored.sequence)
+            self.changed.set()
+
+
+def bucket_config(replicas: int) -> api.StreamConfig:
+    """Return the bucket as NATS's clients make a key-value bucket, but one that is never purged."""
+    return api.StreamConfig(
+        name=policies.BUCKET_STREAM,
+        description="Tracing policies of the fleet",
+        subjects=[policies.KEYS_ALL],
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.NEW,
+        max_msgs_per_subject=HISTORY,
+        num_replicas=replicas,
+        duplicate_window=120,
+        allow_direct=True,
+        deny_delete=True,
+        compression=api.StoreCompression.S2,
+    )
+
+
+def audit_config(replicas: int) -> api.StreamConfig:
+    """Return the stream of audit entries: they are kept for longer than events."""
+    return api.StreamConfig(
+        name=policies.AUDIT_STREAM,
+        description="Who changed which tracing policy",
+        subjects=[policies.AUDIT_SUBJECT],
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.OLD,
+        max_age=400 * 24 * 3600,
+        num_replicas=replicas,
+        duplicate_window=120,
+        allow_direct=True,
+        deny_delete=True,
+        deny_purge=True,
+        compression=api.StoreCompression.S2,
+    )
+
+
+def change_of(data: bytes) -> str:
+    """Return what names the write of a stored policy."""
+    try:
+        return StoredPolicy.FromString(data).change
+    except DecodeError:
+        return ""
+
+
+def decode(message: StoredMessage) -> StoredPolicy | None:
+    """Return the policy in a message, None where it must not be used."""
+    if message.reflected:
+        return None
+    try:
+        policy = StoredPolicy.FromString(message.data)
+    except DecodeError:
+        return None
+    ref = policy.policy
+    key = policies.key_of(message.subject)
+    return policy if Key(ref.name, ref.namespace, ref.domain) == key else None
+
+
+def bus_error(error: Exception) -> BusError:
+    """Return the error of NATS as a client's answer."""
+    return BusError(f"policies: nats: {_text(error)}")
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
