@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import nats
 import pytest
 from nats.errors import Error
 
 from bus import control, subjects
+from bus.policies import Key, status_subject
 from gateway.main import Gateway
 from gateway.settings import Settings
 from support.feeder import BOOT_ID, Feeder, exec_event
+from support.fleet import document, fleet
 from support.nats_server import NATS_SERVER
 from support.net import free_port
 from support.waiting import eventually
-from tetra.v1 import bus_pb2
+from tetra.v1 import bus_pb2, policies_pb2, policies_pb2_grpc
 
 SHIPPED = Path(__file__).parents[3] / "deploy/nats"
 LOCAL = "bus.example"  # the node of the collector beside NATS
@@ -233,6 +236,85 @@ async def test_request_to_itself_opens_no_other_subject(server):
         assert await is_refused(nc, refused, publish=elsewhere)
 
 
+@pytest.fixture
+async def policies(gateway):
+    """Stubs of the gateway; its policies can be changed."""
+    await eventually(lambda: gateway.policies.store.complete, 30)
+    async with grpc.aio.insecure_channel(gateway.server.address) as channel:
+        yield policies_pb2_grpc.PoliciesStub(channel)
+
+
+@pytest.fixture
+async def nodes(server, gateway, tmp_path):
+    """Both hosts, as the users that they have."""
+    async with fleet(server.url, tmp_path / "nodes") as found:
+        for user, name in (("collector", LOCAL), (f"collector-{FURTHER}", FURTHER)):
+            login = {"nats_user": user, "nats_password": server.password(user)}
+            found.start(name, user=login)
+
+        async def all_known():
+            nodes = await gateway.fleet.describe()
+            return {node.node_name for node in nodes if node.alive} == {LOCAL, FURTHER}
+
+        await eventually(all_known, 30)
+        yield found
+
+
+async def test_policies_of_the_fleet_work_with_the_rights_of_the_users(policies, nodes):
+    change = await policies.AddPolicy(policies_pb2.AddPolicyRequest(yaml=document()))
+    assert change.error == ""
+    assert all(node.active() for node in nodes.nodes.values())
+    ref = policies_pb2.PolicyRef(name="one")
+    history = policies_pb2.GetPolicyHistoryRequest(policy=ref)
+    assert len((await policies.GetPolicyHistory(history)).revisions) == 1
+    audit = policies.StreamAudit(policies_pb2.StreamAuditRequest())
+    assert len([entry async for entry in audit]) == 2
+    call = policies.TryPolicy(policies_pb2.TryPolicyRequest(yaml=document("two")))
+    assert len((await call.read()).nodes) == 2
+    call.cancel()
+    change = await policies.DeletePolicy(policies_pb2.DeletePolicyRequest(policy=ref))
+    assert change.error == ""
+
+
+async def test_policy_that_a_collector_made_jetstream_overwrite_is_repaired(
+    server, gateway, policies, nodes
+):
+    """JetStream answers a read on any subject that the reader names, without asking its rights."""
+    await policies.AddPolicy(policies_pb2.AddPolicyRequest(yaml=document()))
+    key = Key("one")
+    async with user_of(server, f"collector-{FURTHER}") as (nc, _):
+        forged = policies_pb2.StoredPolicy(policy=policies_pb2.PolicyRef(name="one", domain="grpc"))
+        forged.current.revision, forged.current.deleted = 99, True
+        await nc.jetstream().publish(subjects.events_subject(FURTHER), forged.SerializeToString())
+        read = "$JS.API.DIRECT.GET.TETRA_EVENTS." + subjects.events_subject(FURTHER)
+        before = gateway.policies.store.get(key).sequence
+        await nc.publish(read, b"", reply=key.subject)
+        await nc.flush()
+
+        def repaired():
+            stored = gateway.policies.store.get(key)
+            return stored.sequence >= before + 2 and not stored.damaged and stored
+
+        stored = await eventually(repaired, 30)
+    assert stored.policy.current.revision == 1
+    assert all(node.active() for node in nodes.nodes.values())
+
+
+async def test_status_in_the_name_of_another_node_is_ignored(server, gateway, policies, nodes):
+    await policies.AddPolicy(policies_pb2.AddPolicyRequest(yaml=document()))
+    forged = policies_pb2.NodePolicies(node_name=LOCAL, version=1000)
+    async with user_of(server, f"collector-{FURTHER}") as (nc, refused):
+        await nc.publish(f"tetra.policies.{FURTHER}", forged.SerializeToString())
+        # And as JetStream sends a message of the stream to another subject.
+        await nc.jetstream().publish(subjects.events_subject(FURTHER), forged.SerializeToString())
+        read = "$JS.API.DIRECT.GET.TETRA_EVENTS." + subjects.events_subject(FURTHER)
+        await nc.publish(read, b"", reply=status_subject(LOCAL))
+        await nc.flush()
+        assert refused == []
+    await policies.ListPolicies(policies_pb2.ListPoliciesRequest())
+    assert gateway.policies.nodes.status(LOCAL, Key("one")).revision == 1
+
+
 FORBIDDEN = {
     f"collector-{FURTHER}": (
         {"publish": "tetra.events.web2"},
@@ -251,6 +333,17 @@ FORBIDDEN = {
         {"publish": "$JS.API.STREAM.UPDATE.TETRA_EVENTS"},
         {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"},
         {"publish": "$JS.API.CONSUMER.CREATE.TETRA_EVENTS"},
+        {"publish": "$JS.API.CONSUMER.CREATE.KV_TETRA_POLICIES"},
+        {"publish": "$JS.API.STREAM.MSG.GET.KV_TETRA_POLICIES", "body": b'{"seq":1}'},
+        {"publish": "$JS.API.STREAM.PURGE.KV_TETRA_POLICIES"},
+        {"publish": "$JS.API.STREAM.DELETE.KV_TETRA_POLICIES"},
+        {"publish": "$KV.TETRA_POLICIES.grpc.=.one"},
+        {"publish": "tetra.policies.web2"},
+        {"publish": "tetra.audit"},
+        {"publish": "$JS.API.DIRECT.GET.TETRA_AUDIT", "body": b'{"seq":1}'},
+        {"subscribe": "tetra.policies.>"},
+        {"subscribe": "tetra.policies.web2"},
+        {"subscribe": "tetra.audit"},
         {"publish": "anything.else"},
         {"subscribe": ">"},
         {"subscribe": "tetra.events.>"},
@@ -282,6 +375,11 @@ FORBIDDEN = {
         {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"},
         {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"},
         {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"},
+        {"publish": "$JS.API.STREAM.PURGE.KV_TETRA_POLICIES"},
+        {"publish": "$JS.API.STREAM.DELETE.KV_TETRA_POLICIES"},
+        {"publish": "$JS.API.STREAM.PURGE.TETRA_AUDIT"},
+        {"publish": "$JS.API.STREAM.DELETE.TETRA_AUDIT"},
+        {"publish": "tetra.policies.web1"},
         {"publish": "$JS.API.STREAM.CREATE.OTHER"},
         {"publish": "$SYS.REQ.SERVER.PING"},
     ),
