@@ -8,8 +8,8 @@ import pytest
 
 from collector.policies.elf import Elf
 from collector.policies.elf_usdt import locations
+from collector.policies.entry import State
 from collector.policies.files import Document
-from collector.policies.manager import State
 from support.policy_node import HEAD, facts
 from support.workloads import built
 

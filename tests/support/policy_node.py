@@ -17,8 +17,9 @@ from collector.events.stacks import StackResolver
 from collector.metadata.enricher import Enricher
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
+from collector.policies.entry import State
 from collector.policies.files import Document
-from collector.policies.manager import PolicyManager, State
+from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
 from collector.processes.procfs import host_namespaces
 from collector.sensors.registry import PolicyParts
