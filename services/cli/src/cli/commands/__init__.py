@@ -18,6 +18,7 @@ _NAMES = (
     "tree",
     "top",
     "nodes",
+    "policies",
     "tracingpolicy",
     "verify",
     "status",

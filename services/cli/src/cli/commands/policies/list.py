@@ -1,0 +1,81 @@
+"""``tetra policies list``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.command import Args, Command
+from cli.server_flags import server_options
+from cli.terminal import Output, notice, visible
+
+if TYPE_CHECKING:
+    from tetragon.sensors_pb2 import TracingPolicyStatus
+
+_HEADS = ("NAME", "STATE", "DOMAIN", "EVENTS", "MEMORY", "COST", "REPORTS")
+_NONE = "-"
+
+
+def run(args: Args) -> int:
+    """Print the ready-made policies with their state at the server."""
+    from cli.client import Client
+    from cli.policies.calls import PolicyCalls
+    from readymade import NAMES
+
+    with Client(server_options(args)) as client:
+        loaded = PolicyCalls(client).statuses("").policies
+    found = {name: [one for one in loaded if one.name == name] for name in NAMES}
+    Output.stdout().write(table(found))
+    for statuses in found.values():
+        for one in statuses:
+            if one.error:
+                notice(f"policy {one.name}: {visible(one.error.splitlines()[0])}")
+    return 0
+
+
+def table(found: dict[str, list[TracingPolicyStatus]]) -> str:
+    """Return a row for each policy that there is, several where it is loaded in several domains."""
+    from cli.policies.table import columns
+    from readymade import load
+
+    rows: list[Sequence[str]] = [_HEADS]
+    for name, statuses in found.items():
+        rows += [_row(one, load(name).title) for one in statuses] or [
+            (name, "not enabled", _NONE, _NONE, _NONE, _NONE, load(name).title)
+        ]
+    return "".join(f"{line}\n" for line in columns(rows))
+
+
+def _row(one: TracingPolicyStatus, title: str) -> tuple[str, ...]:
+    from cli.policies.table import bytes_text, state_text
+
+    return (
+        visible(one.name),
+        state_text(one.state),
+        visible(one.domain),
+        str(one.stats.action_counters.post),
+        bytes_text(one.kernel_memory_bytes),
+        _cost(one),
+        title,
+    )
+
+
+def _cost(one: TracingPolicyStatus) -> str:
+    """Return the time of a run; it is measured while kernel.bpf_stats_enabled is on."""
+    runs, spent_ns = one.details.runs, one.details.run_time_ns
+    return f"{spent_ns / runs:.0f} ns x {runs}" if runs and spent_ns else _NONE
+
+
+COMMAND = Command(
+    "list",
+    run,
+    summary="list the ready-made policies with state and cost",
+    text="""List the ready-made policies: whether each is enabled, in which domain (grpc: by tetra
+policies enable; static: by TETRA_POLICIES of the nodes), how many events it has reported, and the
+kernel memory of its programs. The cost of a run is measured while kernel.bpf_stats_enabled is on.
+
+examples:
+  tetra policies
+  tetra policies list --server-address gw.example:54321
+""",
+)

@@ -1,0 +1,126 @@
+"""``tetra policies``: what is sent, printed and refused."""
+
+import grpc
+import pytest
+
+from readymade import NAMES, load, render
+from support.policy_server import FleetServer, PlainPolicies, node_policy
+from tetra.v1.policies_pb2 import PolicyChange
+from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOAD_ERROR, TracingPolicyStatus
+
+
+@pytest.fixture
+def policies(tetra, serve):
+    """Run ``tetra policies`` against a server."""
+
+    def run(server, *arguments):
+        return tetra("policies", *arguments, "--server-address", serve(server))
+
+    return run
+
+
+@pytest.fixture
+def fleet():
+    return FleetServer()
+
+
+def test_enable_sends_each_policy_with_its_parameters(policies, fleet):
+    fleet.change = PolicyChange(revision=3, nodes=[node_policy("a"), node_policy("b")])
+    done = policies(
+        fleet, "enable", "files", "network", "--set", "paths=/srv/,/etc", "--set",
+        "loopback=off", "--node", "web-*", "--comment", "ticket 1",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (
+        0, 'policy "files" enabled\npolicy "network" enabled\n',
+    )  # fmt: skip
+    assert done.stderr.splitlines() == [
+        "tetra: policy files: revision 3 on 2 nodes",
+        "tetra: policy network: revision 3 on 2 nodes",
+    ]
+    first, second = fleet.requests
+    assert first.yaml == render(load("files"), {"paths": "/srv,/etc"})
+    assert second.yaml == render(load("network"), {"loopback": "false"})
+    assert (first.replace, first.domain, first.comment) == (True, "", "ticket 1")
+    assert list(second.nodes.names) == ["web-*"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("enable", "filez"), 'there is no ready-made policy "filez" (allowed: files, network,'),
+        (("enable", "files", "--set", "x=1"), "--set: files has no parameter 'x'"),
+        (("enable", "files", "--set", "paths=etc"), '--set: paths: "etc" is not an absolute path'),
+        (("enable", "files", "--set", "paths"), "--set: 'paths' is not NAME=VALUE"),
+        (("explain",), "NAME"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_is_sent(
+    policies, fleet, arguments, message
+):
+    done = policies(fleet, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert fleet.requests == []
+
+
+def test_a_refusal_names_the_policy_and_the_node(policies, fleet):
+    fleet.change = PolicyChange(
+        error="policy grpc:files: node a: no", nodes=[node_policy("a", TP_STATE_LOAD_ERROR)]
+    )
+    done = policies(fleet, "enable", "files")
+    assert done.returncode == 1
+    assert "failed to enable policy files: policy grpc:files: node a: no" in done.stderr
+
+
+def test_disable_deletes(policies, fleet):
+    done = policies(fleet, "disable", "files", "host")
+    assert done.stdout == 'policy "files" disabled\npolicy "host" disabled\n'
+    assert [request.policy.name for request in fleet.requests] == ["files", "host"]
+    fleet.refuse = (grpc.StatusCode.NOT_FOUND, "policy grpc:files: there is none")
+    done = policies(fleet, "disable", "files")
+    assert done.returncode == 1
+    assert "policies that TETRA_POLICIES of a node names are removed there" in done.stderr
+
+
+def test_the_list_has_every_policy_and_its_state(policies):
+    plain = PlainPolicies()  # type: ignore[abstract]  # the others answer UNIMPLEMENTED
+    loaded = TracingPolicyStatus(
+        name="files", domain="static", state=TP_STATE_ENABLED, kernel_memory_bytes=2_000_000
+    )
+    loaded.stats.action_counters.post = 23
+    loaded.details.runs, loaded.details.run_time_ns = 1000, 250_000
+    broken = TracingPolicyStatus(
+        name="network", domain="grpc", state=TP_STATE_LOAD_ERROR, error="no ring"
+    )
+    other = TracingPolicyStatus(name="mine", state=TP_STATE_ENABLED)
+    plain.policies = [loaded, broken, other]
+    for words in ((), ("list",)):
+        done = policies(plain, *words)
+        heads, *rows = done.stdout.splitlines()
+        assert heads.split() == [
+            "NAME",
+            "STATE",
+            "DOMAIN",
+            "EVENTS",
+            "MEMORY",
+            "COST",
+            "REPORTS",
+        ]
+        assert [row.split()[0] for row in rows] == list(NAMES)
+        assert rows[0].split()[1:4] == ["enabled", "static", "23"]
+        assert "250 ns x 1000" in rows[0]
+        assert rows[1].split()[1] == "load_error"
+        assert " not enabled " in rows[2]
+        assert rows[3].endswith(load("host").title)
+        assert done.stderr == "tetra: policy network: no ring\n"
+
+
+def test_explain_asks_no_server(tetra):
+    done = tetra("policies", "explain", *NAMES, "--set", "paths=/srv")
+    assert done.returncode == 0
+    for name in NAMES:
+        assert f"{name}: {load(name).title}" in done.stdout
+    assert "paths=/srv (set)" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    shown = tetra("policies", "explain", "network", "--yaml")
+    assert shown.stdout == render(load("network"))

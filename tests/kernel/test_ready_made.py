@@ -1,0 +1,243 @@
+"""Ready-made policies on the running kernel: one act in many ways, seen or named as missed.
+
+What a way should give depends on the variant that the kernel can serve: with functions nearly
+everything is seen, with system calls what the head of the document names is not.
+"""
+
+import itertools
+import shutil
+import socket
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from readymade import load, render
+from support.policies import plan_of
+from support.workloads import built
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+
+WRITES = (
+    "plain", "relative", "dots", "link", "folder-link", "descriptor", "openat2", "creat", "create",
+    "reopen", "handle", "mapping", "thread", "ring", "compat", "compat-at", "bind", "root",
+)  # fmt: skip
+REMOVALS = (
+    "plain", "relative", "descriptor", "renamed", "renamed-at", "renamed-to", "exchanged", "ring",
+    "dots", "folder-link", "compat",
+)  # fmt: skip
+CONNECTS = (
+    "plain", "later", "copy", "fast-open", "mapped", "bound", "child", "raw-call", "ring", "compat",
+)  # fmt: skip
+ACCEPTS = ("plain", "accept4", "copy", "ring")
+SENDS = ("sendto", "sendmsg", "sendmmsg", "write", "writev", "ring")
+# Named in the heads: seen by no variant, and not where functions cannot be hooked.
+ESCAPE = {("write", "bind"), ("write", "root")}
+ESCAPE_CALLS = ESCAPE | {
+    ("remove", "dots"), ("remove", "folder-link"), ("remove", "compat"), ("accept", "ring"),
+    ("send", "ring"),
+}  # fmt: skip
+NO_SUCH_WAY = 77
+MARKS = itertools.count()
+
+
+class Watch:
+    """One ready-made policy in the kernel, and what it has seen."""
+
+    def __init__(self, plan, loaded):
+        self.loaded = loaded
+        self.hooks = [hook for hook in plan.hooks for _ in hook.targets]
+        names = {target.name for hook in plan.hooks for target in hook.targets}
+        self.functions = bool(names & {"security_file_open", "inet_csk_accept"})
+
+    def message_of(self, record):
+        return self.hooks[record.hook].hook.message.decode()
+
+    def texts(self):
+        """Return every text and path of all records, as one list."""
+        found = []
+        for record in self.loaded.pump():
+            for value in (*record.args, *record.data, *record.returned):
+                text = getattr(value, "text", value)
+                if isinstance(text, bytes):
+                    found.append(text.decode(errors="replace"))
+        return found
+
+    def escapes(self):
+        return ESCAPE if self.functions else ESCAPE_CALLS
+
+
+@contextmanager
+def watching(policies, name, **parameters):
+    plan = plan_of(render(load(name), parameters))
+    with policies.loaded(plan) as loaded:
+        yield Watch(plan, loaded)
+
+
+@pytest.fixture(scope="module")
+def evasions(tmp_path_factory):
+    return built("evasions", tmp_path_factory.mktemp("evasions"))
+
+
+def done(evasions, *words):
+    """Run an act; skip a way that this kernel or machine does not have."""
+    code = subprocess.run([evasions, *map(str, words)], timeout=60).returncode
+    if code == NO_SUCH_WAY:
+        pytest.skip(f"no such way here: {words[1]}")
+    assert code == 0
+
+
+# --- files
+
+
+@pytest.fixture(scope="module")
+def files(policies):
+    folder = Path(tempfile.mkdtemp(prefix="tetra-evasions-"))
+    watched = folder / "watched"
+    watched.mkdir()
+    secrets = str(folder / "secret")
+    with watching(policies, "files", paths=str(watched), secrets=secrets) as watch:
+        watch.folder = watched
+        yield watch
+    shutil.rmtree(folder)
+
+
+def seen(watch, name):
+    """Return whether a record names the file; what was recorded before the mark has arrived."""
+    mark = watch.folder / f"mark-{next(MARKS)}"
+    mark.touch()
+    wait_for(watch, lambda: any(mark.name in text for text in watch.texts()))
+    return any(text.endswith(name) for text in watch.texts())
+
+
+def wait_for(watch, condition, timeout_s=20.0):
+    from support.waiting import wait_until
+
+    return wait_until(condition, timeout_s, lambda: str(watch.loaded.records[-20:]))
+
+
+@pytest.mark.parametrize(
+    ("act", "way"), [*(("write", way) for way in WRITES), *(("remove", way) for way in REMOVALS)]
+)
+def test_ways_to_change_a_file(files, evasions, act, way):
+    name = f"{act}-{way}"
+    outside = files.folder.parent / name  # made where nothing is watched
+    outside.write_text("x")
+    shutil.copy(outside, files.folder / name)
+    seen(files, name)
+    files.loaded.records.clear()
+    done(evasions, act, way, files.folder, name)
+    assert seen(files, name) is ((act, way) not in files.escapes())
+
+
+def test_a_second_name_is_reported_when_it_is_made(files):
+    """What is opened by it is not: the kernel knows the path that was opened, no other."""
+    linked = files.folder / "linked"
+    linked.write_text("x")
+    seen(files, "linked")
+    files.loaded.records.clear()
+    outside = files.folder.parent / "second-name"
+    outside.hardlink_to(linked)
+    outside.write_text("y")
+    assert seen(files, "linked")
+    assert not any(t.endswith("second-name") for t in written(files))
+
+
+def written(watch):
+    return [
+        value.text.decode()
+        for record in watch.loaded.pump()
+        if watch.message_of(record) == "open"
+        for value in (*record.args, *record.returned)
+        if hasattr(value, "text")
+    ]
+
+
+def test_secrets_are_reported_when_they_are_read(files):
+    secret = files.folder.parent / "secret"
+    secret.write_text("x")
+    files.loaded.records.clear()
+    other = files.folder.parent / "secretary"
+    other.write_text("x")
+    other.read_text()
+    secret.read_text()
+    assert seen(files, "/secret")
+    assert not any(text.endswith("secretary") for text in files.texts())
+
+
+# --- network
+
+
+@pytest.fixture(scope="module")
+def network(policies):
+    with watching(policies, "network", names="false") as watch:
+        yield watch
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+def with_port(watch, message, port, local=False):
+    """Return the records of a message whose socket or address has the port."""
+    found = []
+    for record in watch.loaded.pump():
+        if watch.message_of(record) != message:
+            continue
+        values = [*record.args, *record.returned]
+        ports = [getattr(v, "sport" if local else "dport", 0) for v in values]
+        ports += [getattr(v, "port", 0) for v in values]
+        if port in ports:
+            found.append(record)
+    return found
+
+
+def quiet(watch):
+    """Make a connection, and wait for its record: what came before has arrived."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mark = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", mark)):
+            wait_for(watch, lambda: with_port(watch, "connect", mark))
+
+
+@pytest.mark.parametrize("way", CONNECTS)
+def test_ways_to_connect(network, evasions, port, way):
+    done(evasions, "connect", way, port)
+    quiet(network)
+    found = with_port(network, "connect", port)
+    assert len(found) == 1
+    assert found[0].args[3] == 0  # no error
+
+
+@pytest.mark.parametrize("way", ACCEPTS)
+def test_ways_to_accept(network, evasions, way):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done(evasions, "accept", way, port)
+    quiet(network)
+    found = with_port(network, "accept", port, local=True)
+    assert len(found) == (("accept", way) not in network.escapes())
+
+
+@pytest.mark.parametrize("way", SENDS)
+def test_ways_to_send_a_datagram(network, evasions, way):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        port = receiver.getsockname()[1]
+        done(evasions, "send", way, port)
+        quiet(network)
+        assert bool(with_port(network, "send", port)) is (("send", way) not in network.escapes())
+
+
+def test_refused_connection_has_its_error(network):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.1", port)) == 111
+    quiet(network)
+    (record,) = with_port(network, "connect", port)
+    assert (record.args[2], record.args[3]) == (7, 111)
