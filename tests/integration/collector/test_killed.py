@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.account import IN_RING_NS
 from collector.bpf.maps import open_pinned
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
@@ -27,7 +28,6 @@ NODE = f"killed-{os.getpid()}"  # a host has one collector of each name
 READY_S = 60.0
 MARKS = 900
 PER_SECOND = 250
-IN_RING_NS = 100_000_000
 
 
 @pytest.fixture(scope="module")
