@@ -106,6 +106,14 @@ def test_run_of_the_cli_sees_host_and_containers(stack, network):
     assert in_container.rstrip().endswith("[probe-me]")
 
 
+def test_threads_of_nats_have_a_timer_slack(stack):
+    """deploy/nats/start sets it before the server starts, without a capability."""
+    pid = inspect(stack.containers("nats")[0])["State"]["Pid"]
+    threads = [Path("/proc", task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    assert len(threads) > 1
+    assert {(one / "timerslack_ns").read_text() for one in threads} == {"2000000\n"}
+
+
 def test_container_id_name_and_image_are_in_the_event(stack):
     marker = uuid.uuid4().hex
     with running_cli("getevents", "-o", "json", "--extensions") as client:
