@@ -6,8 +6,8 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-kernel test-kernels test-containers chaos fuzz check lint types \
-  proto requirements bench screenshots audit clean
+.PHONY: help setup run test test-unit test-kernel test-kernels test-containers test-kubernetes chaos \
+  fuzz check lint types proto requirements bench screenshots audit clean
 
 help:
 	@echo 'usage: make TARGET'
@@ -23,20 +23,23 @@ setup: ## get everything this checkout needs: distribution packages, .venv/, pin
 run: $(STAMP) ## NATS, collector and gateway on this machine, its events in this terminal (root; RUN=--help)
 	@$(BIN)/tetra-embedded $(RUN)
 
-test: $(STAMP) ## all tests but those with containers: unit, integration, kernel, end to end
-	@$(PYTEST) -m 'not containers'
+test: $(STAMP) ## all tests but those with containers and Kubernetes: unit, integration, kernel, end to end
+	@$(PYTEST) -m 'not containers and not kubernetes'
 
 test-unit: $(STAMP) ## the tests that need no network, no root and a few seconds
 	@$(PYTEST) tests/unit
 
 test-kernel: $(STAMP) ## the tests that load BPF programs: kernel and end to end (root)
-	@$(PYTEST) -m kernel
+	@$(PYTEST) -m 'kernel and not kubernetes'
 
 test-kernels: $(STAMP) ## all of it on other kernels, in QEMU (root; KERNELS='6.1 6.12-arm64': only these)
 	@scripts/test-kernels
 
 test-containers: $(STAMP) ## build the images and test them on a real Docker engine
 	@scripts/test-containers
+
+test-kubernetes: $(STAMP) ## test with a real containerd and pods made through CRI (root)
+	@scripts/test-kubernetes
 
 chaos: $(STAMP) ## kill, pause, cut off and fill everything while marked processes run (root; CHAOS=--help)
 	@cd tests && ../$(BIN)/python -m chaos $(CHAOS)

@@ -1,7 +1,7 @@
 """What the machine lets the tests do; the `conftest.py` files that need it import the hook.
 
-A test marked ``kernel`` or ``containers`` is skipped where the machine cannot run it, with the
-reason and the variable that turns such a skip into a failure.
+A test marked ``kernel``, ``containers`` or ``kubernetes`` is skipped where the machine cannot run
+it, with the reason and the variable that turns such a skip into a failure.
 """
 
 import importlib.util
@@ -37,9 +37,19 @@ def why_no_container_tests() -> str | None:
     return None if answer.returncode == 0 else "no Docker engine answers"
 
 
+@cache
+def why_no_kubernetes_tests() -> str | None:
+    """Return why no parts of Kubernetes can be started here, or None."""
+    folder = os.environ.get("TETRA_KUBERNETES_PARTS", "")
+    if not (Path(folder) / ".complete").exists():
+        return "no parts of Kubernetes (make test-kubernetes unpacks them)"
+    return None if os.geteuid() == 0 else "no right to start containers (not root)"
+
+
 _NEEDS = {
     "kernel": ("TETRA_REQUIRE_KERNEL", why_no_kernel_tests),
     "containers": ("TETRA_REQUIRE_CONTAINERS", why_no_container_tests),
+    "kubernetes": ("TETRA_REQUIRE_KUBERNETES", why_no_kubernetes_tests),
 }
 
 

@@ -124,6 +124,8 @@ class Filter(_message.Message):
     ANCESTOR_BINARY_REGEX_FIELD_NUMBER: _builtins.int
     CONTAINER_NAME_REGEX_FIELD_NUMBER: _builtins.int
     NAMESPACE_REGEX_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     FILE_BELOW_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -165,10 +167,16 @@ class Filter(_message.Message):
     @_builtins.property
     def namespace_regex(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def file_below(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Not in Tetragon: numbers of our own begin at 10000. Of policies' events: a file at or below one
-        of these paths; a peer in one of these networks.
+    def unit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Not in Tetragon: numbers of our own begin at 10000. Where systemd runs the process: a unit, of the
+        system or of a user's manager, in which "*" stands for any text; a login session.
         """
+
+    @_builtins.property
+    def session(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def file_below(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of policies' events: a file at or below one of these paths; a peer in one of these networks."""
 
     @_builtins.property
     def peer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -194,12 +202,14 @@ class Filter(_message.Message):
         ancestor_binary_regex: _abc.Iterable[_builtins.str] | None = ...,
         container_name_regex: _abc.Iterable[_builtins.str] | None = ...,
         namespace_regex: _abc.Iterable[_builtins.str] | None = ...,
+        unit: _abc.Iterable[_builtins.str] | None = ...,
+        session: _abc.Iterable[_builtins.str] | None = ...,
         file_below: _abc.Iterable[_builtins.str] | None = ...,
         peer: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "health_check", b"health_check", "in_init_tree", b"in_init_tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestor_binary_regex", b"ancestor_binary_regex", "arguments_regex", b"arguments_regex", "binary_regex", b"binary_regex", "capabilities", b"capabilities", "cel_expression", b"cel_expression", "container_id", b"container_id", "container_name_regex", b"container_name_regex", "event_set", b"event_set", "file_below", b"file_below", "health_check", b"health_check", "in_init_tree", b"in_init_tree", "labels", b"labels", "namespace", b"namespace", "namespace_regex", b"namespace_regex", "parent_arguments_regex", b"parent_arguments_regex", "parent_binary_regex", b"parent_binary_regex", "peer", b"peer", "pid", b"pid", "pid_set", b"pid_set", "pod_regex", b"pod_regex", "policy_names", b"policy_names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestor_binary_regex", b"ancestor_binary_regex", "arguments_regex", b"arguments_regex", "binary_regex", b"binary_regex", "capabilities", b"capabilities", "cel_expression", b"cel_expression", "container_id", b"container_id", "container_name_regex", b"container_name_regex", "event_set", b"event_set", "file_below", b"file_below", "health_check", b"health_check", "in_init_tree", b"in_init_tree", "labels", b"labels", "namespace", b"namespace", "namespace_regex", b"namespace_regex", "parent_arguments_regex", b"parent_arguments_regex", "parent_binary_regex", b"parent_binary_regex", "peer", b"peer", "pid", b"pid", "pid_set", b"pid_set", "pod_regex", b"pod_regex", "policy_names", b"policy_names", "session", b"session", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

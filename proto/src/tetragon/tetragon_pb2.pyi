@@ -656,6 +656,7 @@ class Process(_message.Message):
     ARGV_FIELD_NUMBER: _builtins.int
     CONTAINER_INFO_FIELD_NUMBER: _builtins.int
     USER_NAME_FIELD_NUMBER: _builtins.int
+    HOST_UNIT_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """base64 of "<node>:<ktime ns>:<pid>": one process image, for ever."""
     cwd: _builtins.str
@@ -713,7 +714,11 @@ class Process(_message.Message):
 
     @_builtins.property
     def container_info(self) -> _extensions_pb2.ContainerInfo:
-        """Ours: the container by name, where a container engine told us."""
+        """Ours: the container by name, where a container engine knows it."""
+
+    @_builtins.property
+    def host_unit(self) -> _extensions_pb2.HostUnit:
+        """Ours: the systemd unit and login session of a process outside containers."""
 
     def __init__(
         self,
@@ -742,10 +747,11 @@ class Process(_message.Message):
         argv: _abc.Iterable[_builtins.bytes] | None = ...,
         container_info: _extensions_pb2.ContainerInfo | None = ...,
         user_name: _builtins.str = ...,
+        host_unit: _extensions_pb2.HostUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auid", b"auid", "binary_properties", b"binary_properties", "cap", b"cap", "container_info", b"container_info", "in_init_tree", b"in_init_tree", "ns", b"ns", "pid", b"pid", "pod", b"pod", "process_credentials", b"process_credentials", "start_time", b"start_time", "tid", b"tid", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auid", b"auid", "binary_properties", b"binary_properties", "cap", b"cap", "container_info", b"container_info", "host_unit", b"host_unit", "in_init_tree", b"in_init_tree", "ns", b"ns", "pid", b"pid", "pod", b"pod", "process_credentials", b"process_credentials", "start_time", b"start_time", "tid", b"tid", "uid", b"uid", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "argv", b"argv", "auid", b"auid", "binary", b"binary", "binary_properties", b"binary_properties", "cap", b"cap", "container_info", b"container_info", "cwd", b"cwd", "docker", b"docker", "environment_variables", b"environment_variables", "exec_id", b"exec_id", "flags", b"flags", "in_init_tree", b"in_init_tree", "ns", b"ns", "parent_exec_id", b"parent_exec_id", "pid", b"pid", "pod", b"pod", "process_credentials", b"process_credentials", "refcnt", b"refcnt", "start_time", b"start_time", "tid", b"tid", "uid", b"uid", "user", b"user", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "argv", b"argv", "auid", b"auid", "binary", b"binary", "binary_properties", b"binary_properties", "cap", b"cap", "container_info", b"container_info", "cwd", b"cwd", "docker", b"docker", "environment_variables", b"environment_variables", "exec_id", b"exec_id", "flags", b"flags", "host_unit", b"host_unit", "in_init_tree", b"in_init_tree", "ns", b"ns", "parent_exec_id", b"parent_exec_id", "pid", b"pid", "pod", b"pod", "process_credentials", b"process_credentials", "refcnt", b"refcnt", "start_time", b"start_time", "tid", b"tid", "uid", b"uid", "user", b"user", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from collector.metadata.containers import docker as module
+from collector.metadata.containers import docker as docker_module
+from collector.metadata.containers import engine as module
 from collector.metadata.containers.docker import Docker
 from collector.processes.table import ContainerInfo
 from support.container_engine import ContainerEngine
@@ -21,7 +22,7 @@ def clock(monkeypatch):
     now = SimpleNamespace(s=100.0)
     clocks = SimpleNamespace(monotonic=lambda: now.s, sleep=time.sleep)
     monkeypatch.setattr(module, "time", clocks)
-    monkeypatch.setattr(module, "_RECONNECT_S", 0.01)
+    monkeypatch.setattr(module, "RECONNECT_S", 0.01)
     return now
 
 
@@ -89,7 +90,7 @@ def test_container_that_is_not_found_is_looked_up_three_times(engine, docker, cl
     for _ in range(6):
         docker.settled(ID)
         until(lambda: docker.settled(ID))
-        clock.s += module._LOOKUP_EVERY_S
+        clock.s += module.LOOKUP_EVERY_S
     assert docker.settled(ID)
     assert engine.lookups == [ID] * 3
 
@@ -125,7 +126,7 @@ def test_slow_answer_makes_a_container_late(engine, docker):
 
 
 def test_engine_that_does_not_answer_in_time_is_a_miss(engine, docker, monkeypatch):
-    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(docker_module, "_LOOKUP_TIMEOUT_S", 0.02)
     engine.may_answer.clear()
     docker.settled(ID)
     until(lambda: docker.settled(ID))
@@ -147,7 +148,7 @@ def test_malformed_answer_leaves_the_reader_at_work(engine, clock, status, answe
     assert docker.get(ID) is None
     engine.status, engine.answer = 200, None
     engine.add(ID, "web", "nginx:1")
-    clock.s += module._LOOKUP_EVERY_S
+    clock.s += module.LOOKUP_EVERY_S
     assert not docker.settled(ID)
     assert until(lambda: docker.get(ID)) == WEB
 

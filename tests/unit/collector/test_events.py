@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from collector.events.encoder import Encoder
 from collector.events.process import binary_properties, exec_event, exit_event, running_event
+from collector.processes.pods import HostUnit, Pod, PodContainer
 from collector.processes.table import ContainerInfo, Image, Process
 from collector.records.layouts import Credentials, ExecRecord, ExitRecord, Namespaces
 from tetragon.capabilities_pb2 import (
@@ -34,6 +35,11 @@ U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 CAPABILITIES = st.integers(0, 2**41 - 1)
 TIME_NS = st.integers(0, 4_000_000_000_000_000_000)
 
+PAIRS = st.dictionaries(TEXT, TEXT, max_size=3).map(lambda found: tuple(found.items()))
+PODS = st.builds(
+    Pod, TEXT, TEXT, TEXT, PAIRS, PAIRS, TEXT, TEXT,
+    st.none() | st.builds(PodContainer, TEXT, TEXT, TEXT, TIME_NS, st.booleans()),
+)  # fmt: skip
 IMAGES = st.builds(
     Image,
     binary=TEXT,
@@ -42,7 +48,8 @@ IMAGES = st.builds(
     uid=U32,
     auid=U32,
     docker=TEXT,
-    container=st.none() | st.builds(ContainerInfo, TEXT, TEXT, TEXT, TEXT),
+    container=st.none() | st.builds(ContainerInfo, TEXT, TEXT, TEXT, TEXT, st.none() | PODS),
+    unit=st.none() | st.builds(HostUnit, TEXT, TEXT, TEXT, TEXT, TEXT),
     user=TEXT,
     show_user=st.booleans(),
     argv=st.lists(st.binary(max_size=20), max_size=3).map(tuple),
@@ -60,9 +67,35 @@ PROCESSES = st.builds(
     start_time_ns=TIME_NS,
     in_init_tree=st.booleans(),
     image=IMAGES,
+    nspid=U32,
     is_clone=st.booleans(),
     references=st.integers(0, 5),
 )
+
+
+def add_pod(message, image, pod, nspid):
+    """Fill the field ``pod``."""
+    message.SetInParent()
+    for name in ("namespace", "name", "uid", "workload", "workload_kind"):
+        setattr(message, name, getattr(pod, name))
+    message.pod_labels.update(dict(pod.labels))
+    message.pod_annotations.update(dict(pod.annotations))
+    container = image.container
+    if not container.name:
+        return
+    message.container.id = f"{container.runtime}://{container.id}"
+    message.container.name = container.name
+    message.container.image.SetInParent()
+    message.container.image.name = container.image
+    if nspid:
+        message.container.pid.value = nspid
+    if pod.container:
+        message.container.image.name = pod.container.image or container.image
+        message.container.image.id = pod.container.image_id
+        if pod.container.started_at_ns:
+            message.container.start_time.FromNanoseconds(pod.container.started_at_ns)
+        message.container.security_context.privileged = pod.container.privileged
+        message.container.security_context.SetInParent()
 
 
 def naive(process: Process) -> Message:
@@ -83,9 +116,15 @@ def naive(process: Process) -> Message:
     message.start_time.FromNanoseconds(process.start_time_ns)
     message.in_init_tree.value = process.in_init_tree
     if image.container:
-        for name, value in zip(("id", "name", "image", "runtime"), image.container, strict=True):
-            setattr(message.container_info, name, value)
+        for name in ("id", "name", "image", "runtime"):
+            setattr(message.container_info, name, getattr(image.container, name))
         message.container_info.SetInParent()
+        if image.container.pod is not None:
+            add_pod(message.pod, image, image.container.pod, process.nspid)
+    if image.unit:
+        message.host_unit.SetInParent()
+        for name, value in image.unit._asdict().items():
+            setattr(message.host_unit, name, value)
     if image.show_user:
         message.user.name = image.user
         message.user.SetInParent()

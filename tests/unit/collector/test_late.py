@@ -4,6 +4,7 @@ import pytest
 
 from collector.late import apply_containers
 from collector.metadata.enricher import Enricher
+from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo, Image, Process
 from support.stages import Stages
 from tetragon.events_pb2 import GetEventsResponse
@@ -35,11 +36,19 @@ def test_later_events_have_the_container(stages):
     assert found[0].parent.container_info.name == "web"
 
 
-def test_second_time_changes_the_name(stages):
+def test_second_time_changes_nothing(stages):
     apply_containers([WEB], stages.table, stages.encoder)
-    before = [p.image.container for p in stages.table]
+    assert apply_containers([WEB], stages.table, stages.encoder) == 0
+    assert [p.image.container for p in stages.table if p.image.docker] == [WEB, WEB]
+
+
+def test_later_events_have_the_pod(stages):
     apply_containers([WEB], stages.table, stages.encoder)
-    assert [p.image.container for p in stages.table] == before
+    pod = Pod("shop", "web-1", "u1", (("app", "web"),), workload="web", workload_kind="Deployment")
+    assert apply_containers([WEB._replace(pod=pod)], stages.table, stages.encoder) == 2
+    exits = [exit_record(6, 11, 20), exit_record(5, 10, 21), exit_record(7, 12, 22)]
+    found = [GetEventsResponse.FromString(e).process_exit.process for e in stages.handle(exits)]
+    assert [(p.pod.namespace, p.pod.workload) for p in found] == [("shop", "web")] * 2 + [("", "")]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class ContainerInfo(_message.Message):
     image: _builtins.str
     """Image reference as given to the engine, such as "debian:trixie-slim"."""
     runtime: _builtins.str
-    """Engine that knows the container: "docker"."""
+    """Engine that knows the container: "docker", "podman", "containerd", "cri-o"."""
     def __init__(
         self,
         *,
@@ -51,3 +51,41 @@ class ContainerInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContainerInfo: _TypeAlias = ContainerInfo  # noqa: Y015
+
+@_typing.final
+class HostUnit(_message.Message):
+    """Where systemd runs a process: its unit and login session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    USER_UNIT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_USER_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """The system's unit, such as "nginx.service", "session-42.scope" or "user@1000.service"."""
+    slice: _builtins.str
+    """The slice that holds it, such as "system.slice" or "user-1000.slice"."""
+    user_unit: _builtins.str
+    """The unit of the user's own manager, such as "pipewire.service"."""
+    session: _builtins.str
+    """The login session, as `loginctl` lists it: "42"."""
+    session_user: _builtins.str
+    """Name of the user who logged in; the number where the host has no name for it."""
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        user_unit: _builtins.str = ...,
+        session: _builtins.str = ...,
+        session_user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "session_user", b"session_user", "slice", b"slice", "unit", b"unit", "user_unit", b"user_unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostUnit: _TypeAlias = HostUnit  # noqa: Y015

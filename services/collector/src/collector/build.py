@@ -23,8 +23,10 @@ from collector.delivery.spool import Run, Spool
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.intake import Intake
+from collector.kubernetes.setup import kubernetes
 from collector.losses import Losses
-from collector.metadata.containers.docker import Docker
+from collector.metadata.containers.catalog import Catalog
+from collector.metadata.containers.sockets import engines
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
@@ -54,7 +56,7 @@ class Base:
 
     settings: Settings
     kernel: kernel.KernelInfo
-    docker: Docker
+    containers: Catalog
     enricher: Enricher
     encoder: Encoder
     policies: PolicyParts
@@ -152,7 +154,7 @@ def _collector(
     return Collector(
         settings=base.settings,
         kernel=base.kernel,
-        docker=base.docker,
+        containers=base.containers,
         encoder=base.encoder,
         table=table,
         attached=attached,
@@ -189,19 +191,26 @@ def _base(settings: Settings) -> Base:
         cgroup=info.cgroup,
         features=" ".join(info.features),
     )
-    docker = Docker(settings.docker_socket)
-    docker.start()
-    enricher = _enricher(settings, docker)
+    api = kubernetes(settings)
+    containers = Catalog(
+        engines(settings.docker_socket, settings.podman_socket, settings.cri_socket),
+        api.pods if api else None,
+    )
+    containers.start()
+    enricher = _enricher(settings, containers)
     encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
-    return Base(settings, info, docker, enricher, encoder, _policy_parts(settings, info.machine))
+    return Base(
+        settings, info, containers, enricher, encoder, _policy_parts(settings, info.machine)
+    )
 
 
-def _enricher(settings: Settings, docker: Docker) -> Enricher:
+def _enricher(settings: Settings, containers: Catalog) -> Enricher:
     return Enricher(
         host_namespaces=host_namespaces(settings.procfs),
         users=Users(settings.procfs),
         redactor=Redactor(settings.redaction_filters),
-        containers=docker,
+        containers=containers,
+        procfs=settings.procfs,
         credentials=settings.enable_process_cred,
         namespaces=settings.enable_process_ns,
         environment=settings.enable_process_environment_variables,

@@ -24,7 +24,7 @@ from collector.delivery.publisher import Publisher
 from collector.events.encoder import Encoder
 from collector.intake import Intake
 from collector.losses import Losses
-from collector.metadata.containers.docker import Docker
+from collector.metadata.containers.catalog import Catalog
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.policies.service import PolicyService
@@ -47,7 +47,7 @@ class Collector:
 
     settings: Settings
     kernel: kernel.KernelInfo
-    docker: Docker
+    containers: Catalog
     encoder: Encoder
     table: ProcessTable
     attached: Attached
@@ -126,7 +126,7 @@ class Collector:
             self._refresh_losses()
             self.control.sample()
             self.table.collect(time.monotonic())
-            late.apply_containers(self.docker.take_late(), self.table, self.encoder)
+            late.apply_containers(self.containers.take_late(), self.table, self.encoder)
             if is_connected(self.connected) and (error := _touch(health)) and not warned:
                 warned = True
                 log.warning("state folder unusable", folder=str(health.parent), error=error)

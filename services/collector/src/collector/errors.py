@@ -6,6 +6,7 @@ ServiceError (chassis: one line on stderr, exit code)
 │   ├── CompileError    the compiler refused the C text, or is not installed
 │   ├── VerifierError   the kernel refused a program; keeps the verifier's log
 │   └── AttachError     the kernel refused to attach a program
+├── KubernetesError the API server did not answer, or refused
 └── SecondCollector another collector of this node is running
 BtfError            the kernel's type information is damaged, or lacks a type, member or function
 DecodeError         a record of the ring buffer is malformed
@@ -77,6 +78,14 @@ class BtfError(ServiceError):
     def __init__(self, message: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.nearest = nearest
+
+
+class KubernetesError(ServiceError):
+    """The API server did not answer, or refused: then ``status`` is the HTTP status."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class SecondCollector(ServiceError):

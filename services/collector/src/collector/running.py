@@ -150,6 +150,7 @@ class Bootstrap:
             in_init_tree=in_tree,
             image=image,
             start_boottime_ns=p.start_ns,
+            nspid=p.nspid if image.docker else 0,
         )
 
 

@@ -17,9 +17,10 @@ from chassis.settings import ENV_PREFIX, ServiceSettings
 
 # Settings that Tetragon's agent has too, under its names; its environment prefix works as well.
 _TETRAGON = (
-    "cluster_name", "enable_ancestors", "enable_process_cred",
-    "enable_process_environment_variables", "enable_process_ns", "execve_map_entries",
-    "expose_stack_addresses", "filter_environment_variables", "process_cache_gc_interval",
+    "cluster_name", "deleted_pod_cache_size", "enable_ancestors", "enable_k8s_api",
+    "enable_pod_annotations", "enable_process_cred", "enable_process_environment_variables",
+    "enable_process_ns", "execve_map_entries", "expose_stack_addresses",
+    "filter_environment_variables", "k8s_kubeconfig_path", "process_cache_gc_interval",
     "process_cache_size", "procfs", "redaction_filters", "tracing_policy", "tracing_policy_dir",
     "username_metadata",
 )  # fmt: skip
@@ -163,7 +164,30 @@ class Settings(ServiceSettings, BusSettings):
     )
     docker_socket: str = Field(
         "/var/run/docker.sock",
-        description="container engine to ask for names and images; empty: none",
+        description="Docker engine to ask for names and images of containers; empty: none",
+    )
+    podman_socket: str = Field(
+        "/run/podman/podman.sock", description="the same of Podman; empty: none"
+    )
+    cri_socket: str = Field(
+        "auto",
+        description="sockets of containerd or CRI-O to ask for containers and pods, separated by "
+        "commas; auto: those of /run/containerd, /run/crio and k3s that exist; empty: none",
+    )
+
+    enable_k8s_api: bool = Field(
+        False, description="ask Kubernetes's API server for the pods of this node and its labels"
+    )
+    k8s_kubeconfig_path: Path | None = Field(
+        None, description="how to reach it; default: the service account of this pod"
+    )
+    k8s_node_name: str = Field(
+        default_factory=lambda: os.environ.get("NODE_NAME") or os.uname().nodename,
+        description="this host's name at the API server; also from NODE_NAME",
+    )
+    enable_pod_annotations: bool = Field(False, description="report annotations of pods")
+    deleted_pod_cache_size: int = Field(
+        1024, ge=0, description="deleted pods kept for events that come later"
     )
 
     @model_validator(mode="after")

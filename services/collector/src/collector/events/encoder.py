@@ -9,12 +9,13 @@ protobuf's own parser.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from collector.events.fields import tags, varint_tag
+from collector.events.fields import map_entries, tags, varint_tag
 from collector.events.image import encode_image
+from collector.events.pod import container_pid
 from collector.processes.table import Image, Key, Process
 from collector.records.layouts import Namespaces
 from collector.records.text import flags as flags_text
@@ -30,7 +31,7 @@ _P = tags(
 )  # fmt: skip
 _EXEC_ID, _PID, _FLAGS, _START, _PARENT_ID, _TID, _IN_TREE = _P.values()
 _REFCNT = varint_tag(tetragon_pb2.Process, "refcnt")
-_E = tags(events_pb2.GetEventsResponse, "node_name", "time", "cluster_name")
+_E = tags(events_pb2.GetEventsResponse, "node_name", "time", "cluster_name", "node_labels")
 _TIME = _E["time"]
 _NO_TAG = b""
 
@@ -65,9 +66,15 @@ class Encoder:
         self._node = node_name.encode()
         self._node_field = text(_E["node_name"], node_name)
         self._cluster_field = text(_E["cluster_name"], cluster_name)
+        self._about_node = self._cluster_field  # what follows the time
         self._host_namespaces = host_namespaces
         self._processes: dict[Key, _Encoded] = {}
         self._images: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
+
+    def set_node_labels(self, labels: Mapping[str, str]) -> None:
+        """Report these labels of the node from now on; may be called in any thread."""
+        pairs = tuple(sorted(labels.items()))
+        self._about_node = b"".join((self._cluster_field, *map_entries(_E["node_labels"], pairs)))
 
     def exec_id(self, key: Key) -> bytes:
         """Return base64 of ``<node>:<ktime_ns>:<pid>``."""
@@ -152,7 +159,7 @@ class Encoder:
         return b"".join(
             (
                 event_tag, varint(len(body)), body,
-                self._node_field, _TIME, SMALL_VARINTS[len(time)], time, self._cluster_field,
+                self._node_field, _TIME, SMALL_VARINTS[len(time)], time, self._about_node,
             )
         )  # fmt: skip
 
@@ -185,7 +192,10 @@ class Encoder:
         thread = (_REFCNT + b"\x01" if process.is_clone else b"") + _TID + pid
         # An image that only one process runs is encoded once anyway.
         image = self.image(process.image) if process.is_clone else self._image(process.image)
-        whole = b"".join((head, thread, _IN_TREE, SMALL_VARINTS[len(tree)], tree, image))
+        pid_in_pod = container_pid(process.image, process.nspid) if process.nspid else b""
+        whole = b"".join(
+            (head, thread, _IN_TREE, SMALL_VARINTS[len(tree)], tree, image, pid_in_pod)
+        )
         return whole, len(head), len(head) + len(thread)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collector.events.fields import tags
+from collector.events.pod import host_unit, pod_field
 from collector.processes.table import ContainerInfo, Image
 from collector.records.layouts import Credentials, Namespaces
 from tetra.v1 import extensions_pb2
@@ -14,13 +15,14 @@ _P = tags(
     tetragon_pb2.Process,
     "uid", "cwd", "binary", "arguments", "auid", "docker", "cap", "ns", "process_credentials",
     "user", "environment_variables", "argv", "container_info", "user_name",
+    "host_unit",
 )  # fmt: skip
 _UID, _CWD, _BINARY, _ARGUMENTS, _AUID, _DOCKER, _USER_NAME = (
     _P[name] for name in ("uid", "cwd", "binary", "arguments", "auid", "docker", "user_name")
 )
 _USER = tags(tetragon_pb2.UserRecord, "name")
 _VARIABLE = tags(tetragon_pb2.EnvVar, "Key", "Value")
-_CONTAINER = tags(extensions_pb2.ContainerInfo, *ContainerInfo._fields)
+_CONTAINER = tags(extensions_pb2.ContainerInfo, "id", "name", "image", "runtime")
 _CAPABILITIES = tags(tetragon_pb2.Capabilities, "permitted", "effective", "inheritable")
 _NAMESPACES = tags(tetragon_pb2.Namespaces, *Namespaces._fields)
 _IDS = tags(
@@ -54,6 +56,9 @@ def encode_image(image: Image, host_namespaces: Namespaces | None) -> bytes:
     out += [message(_P["argv"], argument) for argument in image.argv]
     if image.container is not None:
         out.append(message(_P["container_info"], _container(image.container)))
+        out.append(pod_field(image))
+    if image.unit is not None:
+        out.append(message(_P["host_unit"], host_unit(image.unit)))
     return b"".join(out)
 
 

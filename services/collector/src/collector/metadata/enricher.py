@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from collector.metadata.cgroups import Cgroups, Place
 from collector.metadata.containers import Containers, NoContainers
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
@@ -30,19 +32,23 @@ class Enricher:
     users: Users = field(default_factory=Users)
     redactor: Redactor = field(default_factory=Redactor)
     containers: Containers = field(default_factory=NoContainers)
+    procfs: Path = Path("/proc")
     credentials: bool = False
     namespaces: bool = False
     environment: bool = False
     environment_names: frozenset[str] = _EMPTY
     show_user: bool = False
     argv: bool = False
+    _cgroups: Cgroups = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cgroups = Cgroups(self.procfs, self.users)
 
     def ready(self, record: ExecRecord) -> bool:
         """Return whether the container of an exec is known, or need not be waited for."""
-        if not record.cgroup:
-            return True
-        full_id = text.full_container_id(text.utf8(record.cgroup))
-        return not full_id or self.containers.settled(full_id[:64])
+        place = self._place(record)
+        full_id = place.container_id
+        return not full_id or place.is_monitor or self.containers.settled(full_id[:64])
 
     def from_record(self, record: ExecRecord) -> tuple[Image, int]:
         """Return the image of an exec and its flags."""
@@ -57,8 +63,7 @@ class Enricher:
             auid=record.auid,
             arg_start=record.arg_start,
         )
-        if record.cgroup:
-            self._add_container(image, text.full_container_id(text.utf8(record.cgroup)))
+        self._add_place(image, self._place(record))
         self._add_user(image, record.ns_user, record.ns_mnt)
         if self.credentials:
             image.credentials = record.credentials
@@ -86,7 +91,7 @@ class Enricher:
             auid=found.auid,
             arg_start=found.arg_start,
         )
-        self._add_container(image, text.procfs_container_id(found.cgroup))
+        self._add_place(image, self._cgroups.of_procfs(found.cgroup))
         self._add_user(image, found.namespaces.user, found.namespaces.mnt)
         if self.credentials:
             image.credentials = found.credentials
@@ -95,10 +100,15 @@ class Enricher:
         self._add_texts(image, found.cmdline, found.environ)
         return image, flags
 
-    def _add_container(self, image: Image, full_id: str) -> None:
-        if full_id:
-            image.docker = full_id[:31]
-            image.container = self.containers.get(full_id[:64])
+    def _place(self, record: ExecRecord) -> Place:
+        return self._cgroups.of_record(record.cgroup_id, text.utf8(record.cgroup), record.pid)
+
+    def _add_place(self, image: Image, place: Place) -> None:
+        image.unit = place.unit
+        if place.container_id:
+            image.docker = place.container_id[:31]
+            if not place.is_monitor:
+                image.container = self.containers.get(place.container_id[:64])
 
     def _add_user(self, image: Image, user_namespace: int, mount_namespace: int) -> None:
         # The host's passwd file does not apply to a process that has another one. Tetragon omits

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from collector.processes.pods import HostUnit, Pod
 from collector.records.layouts import Credentials, Namespaces
 from collector.records.process import FLAG_EXECVE, FLAG_IN_INIT_TREE
 
@@ -29,12 +30,13 @@ KERNEL_KEY: Key = (0, 1)  # the synthetic parent of pids 1 and 2
 
 
 class ContainerInfo(NamedTuple):
-    """A container as its engine names it; the fields of tetra.v1.ContainerInfo."""
+    """A container as its engine names it: the fields of tetra.v1.ContainerInfo, and its pod."""
 
     id: str
-    name: str
+    name: str  # empty for the sandbox of a pod
     image: str
     runtime: str
+    pod: Pod | None = None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -48,6 +50,7 @@ class Image:
     auid: int = 0xFFFFFFFF
     docker: str = ""
     container: ContainerInfo | None = None
+    unit: HostUnit | None = None  # of systemd, outside containers
     user: str = ""  # name of uid in the host's user database; empty for containers
     show_user: bool = False  # also as `user`, which only --username-metadata=unix fills
     argv: tuple[bytes, ...] = ()
@@ -70,6 +73,7 @@ class Process:
     in_init_tree: bool
     image: Image
     start_boottime_ns: int = 0  # of the process, not of the image: field 22 of /proc/PID/stat
+    nspid: int = 0  # pid in its own pid namespace, where the process is in a container
     is_clone: bool = False
     references: int = 1
     ended: bool = False

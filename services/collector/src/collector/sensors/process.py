@@ -61,6 +61,7 @@ class ProcessSensor:
             in_init_tree=bool(flags & FLAG_IN_INIT_TREE),
             image=image,
             start_boottime_ns=record.start_boottime_ns,
+            nspid=record.nspid if image.docker else 0,
         )
         properties = b""
         if self.enricher.credentials and (record.secureexec or record.nlink == 0):

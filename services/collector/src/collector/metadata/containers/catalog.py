@@ -1,0 +1,126 @@
+"""The containers of a host: those of several engines, completed by what the API server knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Protocol
+
+from cachetools import LRUCache
+
+from collector.metadata.containers.engine import Engine
+from collector.processes.pods import Pod
+from collector.processes.table import ContainerInfo
+
+_PODS_MAX = 4096
+
+Listener = Callable[[str], None]
+
+
+class Pods(Protocol):
+    """What an API server knows of the pods of this node."""
+
+    def start(self, changed: Callable[[str, Sequence[str]], None]) -> None:
+        """Follow the pods; ``changed`` gets the uid of each, and its container ids, in a thread."""
+
+    def container(self, full_id: str) -> ContainerInfo | None:
+        """Return a container by its id, from the status of a pod."""
+
+    def complete(self, pod: Pod, container: str) -> Pod | None:
+        """Return a pod by its uid, with the named container; None while it is unknown."""
+
+    def settled(self, key: str) -> bool:
+        """Return whether a pod, by its uid, or a container is known or will not be soon."""
+
+
+class NoPods:
+    """A host without Kubernetes."""
+
+    def start(self, changed: Callable[[str, Sequence[str]], None]) -> None:
+        """Follow nothing."""
+
+    def container(self, _full_id: str) -> ContainerInfo | None:
+        """Return None."""
+        return None
+
+    def complete(self, _pod: Pod, _container: str) -> Pod | None:
+        """Return None."""
+        return None
+
+    def settled(self, _key: str) -> bool:
+        """Return True."""
+        return True
+
+
+class Catalog:
+    """Containers by id, of all engines; see `Containers`."""
+
+    def __init__(self, engines: Sequence[Engine] = (), pods: Pods | None = None) -> None:
+        self._engines = tuple(engines)
+        self._pods: Pods = NoPods() if pods is None else pods
+        self._listeners: list[Listener] = []
+        self._lock = Lock()  # of the two below
+        self._by_pod: LRUCache[str, frozenset[str]] = LRUCache(_PODS_MAX)  # container ids by uid
+        self._late: set[str] = set()
+
+    def start(self) -> None:
+        """List the containers of each engine, and follow changes in threads."""
+        self._pods.start(self._pod_changed)
+        for engine in self._engines:
+            engine.start(partial(self._container_changed, engine))
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener``, in a thread, with the id of each container that is new or changed."""
+        self._listeners.append(listener)
+
+    def _container_changed(self, engine: Engine, full_id: str) -> None:
+        found = engine.get(full_id)
+        if found is not None and found.pod is not None:
+            uid = found.pod.uid
+            with self._lock:
+                self._by_pod[uid] = self._by_pod.get(uid, frozenset()) | {full_id}
+        for listener in self._listeners:
+            listener(full_id)
+
+    def _pod_changed(self, uid: str, ids: Sequence[str]) -> None:
+        with self._lock:
+            affected = self._by_pod.get(uid, frozenset()).union(ids)
+            self._late |= affected
+        for full_id in affected:
+            for listener in self._listeners:
+                listener(full_id)
+
+    def get(self, full_id: str) -> ContainerInfo | None:
+        """Return the container with this full id, or None while it is unknown."""
+        found = self._of_engine(full_id)
+        if found is None:
+            return self._pods.container(full_id)
+        if found.pod is None:
+            return found
+        pod = self._pods.complete(found.pod, found.name)
+        return found if pod is None else found._replace(pod=pod)
+
+    def settled(self, full_id: str) -> bool:
+        """Return whether `get` will not improve soon; look the id up in the background if not."""
+        found = self._of_engine(full_id)
+        if found is not None:
+            return found.pod is None or self._pods.settled(found.pod.uid)
+        if self._pods.container(full_id) is not None:
+            return True
+        answers = [engine.settled(full_id) for engine in self._engines]  # asks all of them
+        return all(answers) and self._pods.settled(full_id)
+
+    def _of_engine(self, full_id: str) -> ContainerInfo | None:
+        for engine in self._engines:
+            found = engine.get(full_id)
+            if found is not None:
+                return found
+        return None
+
+    def take_late(self) -> list[ContainerInfo]:
+        """Return the containers that became known, or better known, after events were reported."""
+        with self._lock:
+            ids, self._late = self._late, set()
+        ids |= {one.id for engine in self._engines for one in engine.take_late()}
+        return [found for one in ids if (found := self.get(one)) is not None]

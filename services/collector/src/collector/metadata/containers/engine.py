@@ -1,0 +1,148 @@
+"""What all container engines share: the containers that are known, and lookups of the others.
+
+One thread follows an engine's events, so a container is known when it is created, before anything
+in it runs. Another looks up the ids that are not known then. Both end with the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import ClassVar
+
+import structlog
+from cachetools import LRUCache
+
+from collector.processes.table import ContainerInfo
+
+RECONNECT_S = 5.0
+LOOKUPS_MAX = 3  # of one id that is not found: it belongs to another engine
+LOOKUP_EVERY_S = 1.0  # of one id
+_KNOWN_MAX = 10_000
+
+log = structlog.get_logger()
+
+
+class _Lookup:
+    """How often an id was looked up and not found, and whether a lookup is under way."""
+
+    __slots__ = ("asked_s", "misses", "pending")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self.pending = False
+        self.asked_s = float("-inf")
+
+
+class Engine(ABC):
+    """Knows the containers of one engine by their full id."""
+
+    errors: ClassVar[tuple[type[Exception], ...]] = ()  # of an engine that does not answer well
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()  # of the two dictionaries
+        self._known: LRUCache[str, ContainerInfo] = LRUCache(_KNOWN_MAX)
+        self._lookups: LRUCache[str, _Lookup] = LRUCache(_KNOWN_MAX)
+        self._late: list[ContainerInfo] = []
+        self._queue: SimpleQueue[str] = SimpleQueue()
+        self._present = bool(path) and Path(path).exists()
+        self._changed: Callable[[str], None] = _ignore
+
+    @abstractmethod
+    def read(self, full_id: str = "") -> None:
+        """Ask the engine for one container, or for all, and `add` them; raise `errors`."""
+
+    @abstractmethod
+    def follow(self) -> None:
+        """`add` each new container, until the engine ends the connection; raise `errors`."""
+
+    def start(self, changed: Callable[[str], None] | None = None) -> None:
+        """List the containers and follow changes; ``changed`` gets the id of each, in a thread."""
+        if not self.path:
+            return
+        self._changed = changed or _ignore
+        if self._present:
+            try:
+                self.read()
+            except self.errors as error:
+                log.warning("container engine not readable", socket=self.path, error=brief(error))
+        for target in (self._follow, self._look_up):
+            threading.Thread(target=target, name="container engine", daemon=True).start()
+
+    def get(self, full_id: str) -> ContainerInfo | None:
+        """Return the container with this full id, or None while it is unknown."""
+        with self._lock:
+            return self._known.get(full_id)
+
+    def settled(self, full_id: str) -> bool:
+        """Return False while the engine is being asked about ``full_id``."""
+        if not self._present:
+            return True
+        with self._lock:
+            if full_id in self._known:
+                return True
+            lookup = self._lookups.setdefault(full_id, _Lookup())
+            if lookup.pending:
+                return False
+            now_s = time.monotonic()
+            if lookup.misses >= LOOKUPS_MAX or now_s - lookup.asked_s < LOOKUP_EVERY_S:
+                return True
+            lookup.pending, lookup.asked_s = True, now_s
+        self._queue.put(full_id)
+        return False
+
+    def take_late(self) -> list[ContainerInfo]:
+        """Return the containers that became known after a lookup had failed, each once."""
+        with self._lock:
+            late, self._late = self._late, []
+        return late
+
+    def add(self, info: ContainerInfo) -> None:
+        """Enter a container, in place of what was known of it."""
+        with self._lock:
+            self._known[info.id] = info
+            lookup = self._lookups.pop(info.id, None)
+            if lookup is not None:  # events may have been reported without the name
+                self._late.append(info)
+        self._changed(info.id)
+
+    def _look_up(self) -> None:
+        while True:
+            full_id = self._queue.get()
+            try:
+                self.read(full_id)
+            except self.errors as error:
+                log.debug("container not found", container=full_id[:12], error=brief(error))
+            with self._lock:
+                if lookup := self._lookups.get(full_id):
+                    lookup.misses += 1
+                    lookup.pending = False
+                    lookup.asked_s = time.monotonic()
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                self.follow()
+            except self.errors:
+                self._present = Path(self.path).exists()
+            time.sleep(RECONNECT_S)
+
+    def _connected(self) -> None:
+        """List an engine that started after this collector; call it when `follow` is connected."""
+        if not self._present:
+            self._present = True
+            self.read()
+
+
+def brief(error: Exception) -> str:
+    """Return the first line of an error."""
+    return str(error).partition("\n")[0]
+
+
+def _ignore(_full_id: str) -> None:
+    """Ignore a change."""
