@@ -3,16 +3,11 @@
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from collector.policies.plan import Plan
 from support.policies import plan_of
-from tracingpolicy.operators import Operator
-from tracingpolicy.selectors import MatchContainers
-from tracingpolicy.values import ContainerField
 
 pytestmark = pytest.mark.kernel
 
@@ -68,10 +63,6 @@ def matched(policies, opened, filters, *commands, api="cilium.io/v1alpha1"):
         return [pid in pids(loaded) for pid in made]
 
 
-CGROUPS = next(
-    (Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()
-     if line.split()[2] == "cgroup2"), Path("/sys/fs/cgroup"),
-)  # fmt: skip
 REAL_CAT = os.path.realpath("/bin/cat")
 
 
@@ -263,37 +254,3 @@ def test_match_users(policies, opened):
     ways = (lambda: cat(opened), as_nobody)
     assert matched(policies, opened, nobody, *ways, api=own) == [False, True]
     assert matched(policies, opened, others, *ways, api=own) == [True, False]
-
-
-def test_match_containers_by_the_bits_of_their_cgroups(policies, opened):
-    """Who knows containers writes the bits; a cgroup without any is the host's."""
-    cgroup = CGROUPS / f"tetra-test-{os.getpid()}"
-    try:
-        cgroup.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made here: {error}")
-
-    def plan(operator: Operator) -> Plan:
-        # Documents cannot say it yet: see check_supported.py.
-        made = plan_of(document(opened, "matchPIDs:\n- operator: NotIn\n  values: [1]"))
-        web = MatchContainers(what=ContainerField.NAME, operator=operator, values=("web",))
-        (hook,) = made.hooks
-        selector = replace(hook.hook.selectors[0], containers=(web,))
-        return replace(made, hooks=(replace(hook, hook=replace(hook.hook, selectors=(selector,))),))
-
-    def in_cgroup() -> int:
-        script = 'echo $$ > "$1/cgroup.procs" && exec /bin/cat "$2" > /dev/null'
-        child = subprocess.Popen(["/bin/sh", "-c", script, "sh", cgroup, opened])
-        assert child.wait(20) == 0
-        return child.pid
-
-    try:
-        for operator, expected in ((Operator.IN, [True, False]), (Operator.NOT_IN, [False, True])):
-            with policies.loaded(plan(operator)) as loaded:
-                ((group, mask),) = policies.shared.groups.active().items()
-                assert group.values == ("web",)
-                policies.set_groups(cgroup.stat().st_ino, mask)
-                made = [in_cgroup(), cat(opened)]
-                assert [pid in pids(loaded) for pid in made] == expected
-    finally:
-        cgroup.rmdir()

@@ -20,10 +20,10 @@ from collector.bpf.features import Features
 from collector.bpf.maps import BpfMap, MapSpec, MapType, possible_cpus
 from collector.bpf.ring import Ring
 from collector.errors import VerifierError
+from collector.metadata.containers.catalog import Catalog
 from collector.policies.check import Host
 from collector.policies.counters import SelectorCounts
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
-from collector.policies.maps import CGROUPS
 from collector.policies.plan import (
     Mechanism,
     Plan,
@@ -112,13 +112,13 @@ class Machine:
     _slots: int = 0
 
     @classmethod
-    def create(cls) -> Machine:
-        """Create the maps."""
+    def create(cls, containers: Catalog | None = None) -> Machine:
+        """Create the maps; filters on containers select those of ``containers``."""
         maps.raise_memlock_limit()
         events = maps.create(MapSpec("events", MapType.RINGBUF, 0, 0, RING_BYTES))
         size = process_value_size()
         processes = maps.create(MapSpec("processes", MapType.HASH, 4, size, 4096))
-        shared = SharedMaps.create(events.fd, processes.fd)
+        shared = SharedMaps.create(events.fd, processes.fd, containers=containers)
         return cls(events, processes, shared, Ring(events.fd, RING_BYTES))
 
     def compile(self, translation: Translation) -> dict[str, bytes]:
@@ -152,10 +152,6 @@ class Machine:
         finally:
             self.shared.set_mode(slot, ModeWord.OFF)
             installed.close()
-
-    def set_groups(self, cgroup: int, mask: int) -> None:
-        """Give a cgroup the bits of the filters that select it."""
-        self.shared._own[CGROUPS].update(cgroup.to_bytes(8, "little"), mask.to_bytes(8, "little"))
 
     def close(self) -> None:
         """Close everything."""

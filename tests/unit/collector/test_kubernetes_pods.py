@@ -21,9 +21,19 @@ REPLICA_SET = {"kind": "ReplicaSet", "name": "web-5d9f7", "controller": True}
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(follow, "RETRY_S", (0.01, 0.02))
+    started = []
+    start = follow.Follower.start
+
+    def start_noted(follower, name):
+        started.append(follower)
+        start(follower, name)
+
+    monkeypatch.setattr(follow.Follower, "start", start_noted)
     server = ApiServer()
     server.start()
     yield server
+    for one in started:
+        one.stop()
     server.stop()
 
 

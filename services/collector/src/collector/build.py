@@ -110,6 +110,7 @@ async def build(settings: Settings) -> Collector:
         shared=attached.probes.shared(),
         prepare_stacks=base.policies.stacks.prepare,
         boot_id=storage.own.boot_id,
+        containers=base.containers,
     )
     published = PublisherStatistics()
     losses = _losses(base, storage, attached, observed, policies, published)

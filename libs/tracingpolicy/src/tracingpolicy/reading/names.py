@@ -41,6 +41,12 @@ def check_name(fields: Fields, key: str) -> str:
     return name
 
 
+# Of containerSelector: the image's name, which no label could hold.
+_REPOSITORY = "repo"
+# Before labels that are not the pod's own: "k8s:io.kubernetes.pod.namespace".
+_SOURCE = "k8s:"
+
+
 def check_namespace(fields: Fields, key: str) -> str:
     """Return metadata.namespace, a DNS-1123 label."""
     name = fields.text(key)
@@ -60,7 +66,7 @@ def text_map(fields: Fields, key: str, labels: bool) -> tuple[tuple[str, str], .
             fields.report.add(where, f"{path}: {quoted(name)} is not a valid key", _LABEL_RULE)
         if value.kind is not Kind.TEXT:
             fields.wrong(value, f"{path}.{name}", "a text")
-        elif labels and not _is_label_value(value.text):
+        elif labels and name != _REPOSITORY and not _is_label_value(value.text):
             message = f"{path}.{name}: {quoted(value.text)} is not a valid label"
             fields.report.add(value.position, message, _LABEL_RULE)
         else:
@@ -86,7 +92,7 @@ def _requirement(report: Report, node: Node, path: str) -> LabelRequirement:
     operator = fields.choice("operator", LABEL_OPERATORS, "", "an operator of labels")
     values = []
     for text, value in fields.texts("values"):
-        if not _is_label_value(text):
+        if key != _REPOSITORY and not _is_label_value(text):
             message = f"{path}.values: {quoted(text)} is not a valid label"
             report.add(value.position, message, _LABEL_RULE)
         values.append(text)
@@ -98,6 +104,7 @@ def _requirement(report: Report, node: Node, path: str) -> LabelRequirement:
 
 
 def _is_key(text: str) -> bool:
+    text = text.removeprefix(_SOURCE)
     prefix, slash, name = text.rpartition("/")
     if slash and not is_subdomain(prefix):
         return False

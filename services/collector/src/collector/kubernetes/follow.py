@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
-from collections.abc import Callable
+from random import Random
 from typing import Protocol
 
 import structlog
@@ -41,15 +39,21 @@ class Follower:
         self.synced = False  # whether the store is as the server's list was a moment ago
         self._version = ""  # what the store is like
         self._reported = ""
+        self._stopped = threading.Event()
+        self._random = Random()
 
     def start(self, name: str) -> None:
         """Start the thread."""
         threading.Thread(target=self.run, name=name, daemon=True).start()
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Follow until ``stop`` is true."""
+    def stop(self) -> None:
+        """End the thread, when its present request has ended."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Follow until `stop`."""
         wait_s, failures = RETRY_S[0], 0
-        while not stop():
+        while not self._stopped.is_set():
             before = self._version
             try:
                 if not self._version:
@@ -57,13 +61,13 @@ class Follower:
                 self._watch()
                 wait_s, failures = RETRY_S[0], 0
                 if self._version == before:  # no event: a server that ends every watch at once
-                    time.sleep(wait_s)
+                    self._stopped.wait(wait_s)
             except KubernetesError as error:
                 self._now(synced=False, error=str(error))
                 failures = 1 if self._version != before else failures + 1
                 if error.status == GONE or failures >= _CONTINUES:
                     self._version, failures = "", 0
-                time.sleep(wait_s * random.uniform(0.5, 1.0))
+                self._stopped.wait(wait_s * self._random.uniform(0.5, 1.0))
                 wait_s = min(wait_s * 2, RETRY_S[1])
 
     def _list(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collector.policies.check import Checker, path_of
 from collector.policies.selectors import PROCESS_FILTERS
 from tracingpolicy.actions import ACTIONS, ActionKind
-from tracingpolicy.model import Hook, PolicyKind
+from tracingpolicy.model import Hook
 from tracingpolicy.selectors import Action, Selector
 
 # Actions that change something on the host; the list shrinks as they are built.
@@ -29,9 +29,6 @@ PROCESS_KEYS = {
 }
 # Keys of spec that choose where a policy applies.
 SPEC_NOT_YET = {
-    "pod_selector": "podSelector",
-    "container_selector": "containerSelector",
-    "host_selector": "hostSelector",
     "node_selector": "nodeSelector",
     "enforcers": "enforcers",
 }
@@ -51,9 +48,6 @@ def check_policy(checker: Checker) -> None:
         value = getattr(policy, name)
         if value is not None and value is not False and value != ():
             checker.report.add(policy.place.of("spec", key), f"spec.{key} {_NOT_YET}")
-    if policy.kind is PolicyKind.NAMESPACED:
-        message = f"document.kind: {policy.kind.value} {_NOT_YET}"
-        checker.report.add(policy.place.of("kind"), message, PolicyKind.TRACING_POLICY.value)
 
 
 def check_hook(checker: Checker, hook: Hook) -> None:

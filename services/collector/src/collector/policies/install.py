@@ -24,6 +24,7 @@ from collector.policies.dispatch import Dispatcher
 from collector.policies.groups import Group, Groups
 from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
+    CGROUPS,
     LOSS_REASONS,
     LOST,
     MODES,
@@ -36,6 +37,7 @@ from collector.policies.maps import (
 )
 from collector.policies.numbers import GROUP, LIST, Number, bind
 from collector.policies.plan import Mechanism, Target
+from collector.policies.scope import Scope, WatchedContainers
 from collector.policies.translate import Generated, Translation
 
 KINDS: Mapping[Mechanism, Kind] = {
@@ -85,10 +87,17 @@ class SharedMaps:
     _own: dict[str, BpfMap]
     _modes: memoryview
     mmap_events: MmapEvents = field(default_factory=MmapEvents)
+    _scope: Scope | None = None
 
     @classmethod
-    def create(cls, events: int, processes: int, procfs: Path = Path("/proc")) -> SharedMaps:
-        """Create them; raise `ProbeError`."""
+    def create(
+        cls,
+        events: int,
+        processes: int,
+        procfs: Path = Path("/proc"),
+        containers: WatchedContainers | None = None,
+    ) -> SharedMaps:
+        """Create them; raise `ProbeError`. Without ``containers`` no filter selects one."""
         own = {spec.name: maps.create(spec) for spec in shared_specs()}
         fds = {"events": events, "processes": processes}
         fds |= {name: one.fd for name, one in own.items()}
@@ -97,7 +106,11 @@ class SharedMaps:
             own[SYSCALLS_ENTER], own[SYSCALLS_EXIT], levels, memoryview(levels.mapped())
         )
         modes = memoryview(own[MODES].mapped())[: 4 * POLICIES_MAX].cast("I")
-        return cls(fds, dispatcher, Images(procfs), Groups(), own, modes)
+        groups = Groups()
+        scope = Scope(groups, own[CGROUPS], containers, procfs) if containers else None
+        if scope is not None:
+            groups.changed = scope.update
+        return cls(fds, dispatcher, Images(procfs), groups, own, modes, _scope=scope)
 
     def set_mode(self, slot: int, mode: ModeWord) -> None:
         """Switch every hook of a loaded revision."""
@@ -119,6 +132,8 @@ class SharedMaps:
         """Close the maps and the dispatcher's programs."""
         self.dispatcher.close()
         self.images.close()
+        if self._scope is not None:
+            self._scope.close()
         for one in self._own.values():
             one.close()
 

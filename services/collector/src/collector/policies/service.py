@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 from nats.aio.client import Client
@@ -32,6 +33,7 @@ from collector.policies.fleet import FleetPolicies
 from collector.policies.install import SharedMaps
 from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
+from collector.policies.scope import WatchedContainers
 from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.translate import Kernel
@@ -137,7 +139,12 @@ def _wants_kernel_stacks(policy: Policy) -> bool:
     )
 
 
-def kernel_backend(kernel: KernelInfo, shared: Mapping[str, int]) -> KernelBackend:
+def kernel_backend(
+    kernel: KernelInfo,
+    shared: Mapping[str, int],
+    procfs: Path = Path("/proc"),
+    containers: WatchedContainers | None = None,
+) -> KernelBackend:
     """Return a backend for this kernel; raise `BtfError` or `ProbeError`.
 
     ``shared``: descriptors of the base programs' maps ``events`` and ``processes``.
@@ -147,7 +154,7 @@ def kernel_backend(kernel: KernelInfo, shared: Mapping[str, int]) -> KernelBacke
     return KernelBackend(
         partial(plan_policy, host=Host.of(Features(btf))),
         Kernel(btf, possible_cpus(), folder),
-        SharedMaps.create(shared["events"], shared["processes"]),
+        SharedMaps.create(shared["events"], shared["processes"], procfs, containers),
         Objects(kernel.cache, kernel.build, folder),
     )
 
@@ -160,12 +167,14 @@ def policy_service(
     shared: Mapping[str, int],
     prepare_stacks: Callable[[], None],
     boot_id: str,
+    containers: WatchedContainers,
 ) -> PolicyService:
     """Return the service; nothing is read or loaded before `PolicyService.run`.
 
     ``prepare_stacks`` is called in a thread ahead of the first policy with kernel stacks.
     """
-    backend = LateBackend(partial(kernel_backend, kernel, shared), prepare_stacks)
+    make = partial(kernel_backend, kernel, shared, settings.procfs, containers)
+    backend = LateBackend(make, prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
     ready_made = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collector.policies.ctext import any_of, negated
-from collector.policies.groups import Workload
+from collector.policies.ctext import any_of
+from collector.policies.groups import HostProcesses, Workload
 from collector.policies.selectors.process import ProcessFilter
 from tracingpolicy.model import Policy, PolicyKind
 from tracingpolicy.operators import OPERATORS
@@ -46,15 +46,12 @@ def _workload(
     if pods is not None or containers is not None or namespace:
         tests.append(f"(groups & {unit.group_mask(Workload(pods, containers, namespace))})")
     if host:
-        tests.append("!groups")
+        unit.group_mask(HostProcesses())  # so that pods have their bit
+        tests.append("!(groups & GROUP_POD)")
     return any_of(tests)
 
 
-# Documents that have these are refused, by the functions' names (check_supported.py), until
-# something writes the bits of the cgroups: see `policies.groups`.
-
-
-def of_workloads(selector: Selector, unit: Unit) -> list[ProcessFilter]:
+def workloads(selector: Selector, unit: Unit) -> list[ProcessFilter]:
     """Return the conditions of matchWorkloads."""
     found = []
     for one in selector.workloads:
@@ -64,7 +61,7 @@ def of_workloads(selector: Selector, unit: Unit) -> list[ProcessFilter]:
     return found
 
 
-def of_containers(selector: Selector, unit: Unit) -> list[ProcessFilter]:
+def containers(selector: Selector, unit: Unit) -> list[ProcessFilter]:
     """Return the conditions of matchContainers."""
     return [_containers(one, unit) for one in selector.containers]
 
@@ -72,10 +69,13 @@ def of_containers(selector: Selector, unit: Unit) -> list[ProcessFilter]:
 def _containers(one: MatchContainers, unit: Unit) -> ProcessFilter:
     positive = OPERATORS[one.operator].opposite or one.operator
     listed = MatchContainers(what=one.what, operator=positive, values=one.values)
-    found = f"(groups & {unit.group_mask(listed)})"
+    mask = unit.group_mask(listed)
     what = f"matchContainers: {one.what.value} {one.operator.value} {', '.join(one.values)}"
-    condition = found if positive is one.operator else negated(found)
+    condition = f"(groups & {mask})"
+    if positive is not one.operator:
+        # A container whose name is not known yet may be one of those.
+        condition = f"!(groups & ({mask} | GROUP_UNKNOWN))"
     return ProcessFilter(condition, what, _PREPARE, _HEADERS)
 
 
-FAMILIES = (of_workloads, of_containers)
+FAMILIES = (workloads, containers)

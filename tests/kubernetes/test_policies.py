@@ -1,0 +1,106 @@
+"""Policies for some pods and containers of a real containerd: from a document to its events."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from kubernetes.conftest import events_of
+from support.waiting import eventually
+
+pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
+
+POLICY = """
+apiVersion: tetra.io/v1
+kind: {kind}
+metadata: {{name: {name}{namespace}}}
+spec:
+  {selectors}
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchArgs: [{{index: 1, operator: Equal, values: ["/{mark}"]}}]
+      {filters}
+"""
+
+
+@pytest.fixture
+def mark():
+    """A file name that nothing else opens."""
+    return uuid4().hex
+
+
+@pytest.fixture
+def write_policies(tmp_path, mark):
+    """Write documents into the policy folder."""
+
+    def write(**policies):
+        folder = tmp_path / "policies"
+        folder.mkdir(exist_ok=True)
+        for name, (kind, namespace, selectors, filters) in policies.items():
+            text = POLICY.format(
+                kind=kind, name=name, selectors=selectors, filters=filters, mark=mark,
+                namespace=f", namespace: {namespace}" if namespace else "",
+            )  # fmt: skip
+            (folder / f"{name}.yaml").write_text(text)
+
+    return write
+
+
+PODS = [  # name, namespace, app, container
+    ("web-1", "shop", "web", "nginx"),
+    ("db-1", "shop", "db", "mysql"),
+    ("web-2", "admin", "web", "nginx"),
+]
+
+
+async def test_policies_see_the_pods_that_they_select_and_no_other(
+    containerd, start_collector, gateway, write_policies, mark
+):
+    write_policies(
+        namespaced=("TracingPolicyNamespaced", "shop", "", ""),
+        labels=("TracingPolicy", "", "podSelector: {matchLabels: {app: web}}", ""),
+        names=(
+            "TracingPolicy", "", "",
+            "matchContainers: [{field: name, operator: In, values: [mysql]}]",
+        ),
+        all=("TracingPolicy", "", "podSelector: {}", ""),
+    )  # fmt: skip
+    collector = await start_collector(TETRA_CRI_SOCKET=str(containerd.socket))
+    for name in ("namespaced", "labels", "names", "all"):
+        scoped = f"shop/{name}" if name == "namespaced" else name
+        await collector.logged("policy loaded", policy=f"static:{scoped}")
+
+    def run_pods():
+        for name, namespace, app, container in PODS:
+            pod = containerd.run_pod(name, namespace, app=app)
+            # Its first call: the container begins after the policies were loaded.
+            containerd.run(pod, container, "/bin/cat", f"/{mark}")
+
+    await asyncio.to_thread(run_pods)
+    await asyncio.to_thread(open_on_host, mark)
+
+    async def reported():
+        found = {}
+        for event in await events_of(gateway, "process_kprobe"):
+            kprobe = event.process_kprobe
+            pod = f"{kprobe.process.pod.namespace}/{kprobe.process.pod.name}"
+            found.setdefault(kprobe.policy_name, set()).add(pod)
+        return found if len(found.get("all", ())) == len(PODS) else None
+
+    assert await eventually(reported, 60, 0.2) == {
+        "namespaced": {"shop/web-1", "shop/db-1"},
+        "labels": {"shop/web-1", "admin/web-2"},
+        "names": {"shop/db-1"},
+        "all": {"shop/web-1", "shop/db-1", "admin/web-2"},
+    }
+
+
+def open_on_host(mark):
+    """Open the file outside of containers."""
+    try:
+        open(f"/{mark}").close()
+    except FileNotFoundError:
+        return
