@@ -107,6 +107,7 @@ def seeds() -> list[bytes]:
         Filter(parent_binary_regex=["x"], parent_arguments_regex=["-a"]),
         Filter(ancestor_binary_regex=["init"], policy_names=["p"]),
         Filter(container_id=["0123"], container_name_regex=["w"]),
+        Filter(unit=["a*.service", "b"], session=["42"]),
         Filter(namespace_regex=["d.*"], health_check={"value": True}),
         Filter(in_init_tree={"value": True}, capabilities={"effective": {"any": [21]}}),
     ]

@@ -58,6 +58,10 @@ CONNECTED = event(
 USDT = event("process_usdt", process={"pid": 7}, policy_name="watch")
 PROBE = pod(container={"name": "nginx", "maybe_exec_probe": True})
 DOCKER = host(container_info={"name": "web-1"})
+NGINX = host(host_unit={"unit": "nginx.service", "slice": "system.slice"})
+LOGIN = host(
+    host_unit={"unit": "user@1000.service", "user_unit": "pipewire.service", "session": "42"}
+)
 NAMED_TWICE = pod()
 NAMED_TWICE.process_exec.process.container_info.name = "other"
 ADMIN = ["CAP_SYS_ADMIN", "CAP_NET_RAW"]
@@ -200,6 +204,21 @@ TABLE: list[tuple[dict[str, Any], Any, bool]] = [
     ({"container_name_regex": ["^db"]}, DOCKER, False),
     ({"container_name_regex": ["^other"]}, NAMED_TWICE, True),
     ({"container_name_regex": ["^nginx"]}, NAMED_TWICE, True),
+    ({"unit": ["nginx.service"]}, NGINX, True),
+    ({"unit": ["nginx"]}, NGINX, False),
+    ({"unit": ["cron.service", "ng*.service"]}, NGINX, True),
+    ({"unit": ["*inx*ser*"]}, NGINX, True),
+    ({"unit": ["*ser*inx*"]}, NGINX, False),
+    ({"unit": ["nginx.service*nginx.service"]}, NGINX, False),
+    ({"unit": ["*"]}, NGINX, True),
+    ({"unit": ["*"]}, host(), False),
+    ({"unit": ["*"]}, NO_PROCESS, False),
+    ({"unit": ["pipewire.service"]}, LOGIN, True),
+    ({"unit": ["user@*"]}, LOGIN, True),
+    ({"session": ["42"]}, LOGIN, True),
+    ({"session": ["4"]}, LOGIN, False),
+    ({"session": [""]}, host(), False),
+    ({"session": ["42"]}, NO_PROCESS, False),
     ({"in_init_tree": True}, host(in_init_tree=True), True),
     ({"in_init_tree": True}, host(), False),
     ({"in_init_tree": False}, host(), True),

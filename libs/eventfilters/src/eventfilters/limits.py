@@ -14,7 +14,7 @@ from tetragon.events_pb2 import Filter
 
 MAX_REQUEST_BYTES = 256 << 10  # of a serialized request that carries filters
 MAX_FILTERS = 256
-MAX_PATTERNS = 1024  # regexes and label selectors
+MAX_PATTERNS = 1024  # regexes, names of units and label selectors
 MAX_EXPRESSIONS = 32
 MAX_EXPRESSION_BYTES = 16 << 10  # all CEL expressions together
 
@@ -30,7 +30,7 @@ BURST_S = 0.5  # saved up at most, and given at the start
 _PATTERN_FIELDS = [
     field.name
     for field in Filter.DESCRIPTOR.fields
-    if field.name.endswith("_regex") or field.name == "container_id"
+    if field.name.endswith("_regex") or field.name in ("container_id", "unit")
 ]
 
 

@@ -257,6 +257,11 @@ class Client:
                 f"--no-follow: {self.address} is a plain Tetragon, which keeps no past",
                 "tetra getevents",
             )
+        if any(one.unit or one.session for one in request.allow_list):
+            raise UsageError(
+                f"--unit, --session: {self.address} is a plain Tetragon, which has no such fields",
+                "tetra getevents",
+            )
         if request.snapshot:
             self.notice(
                 f"{self.address} is a plain Tetragon: processes that run already are not reported"

@@ -41,6 +41,8 @@ def filter_from(args: Any) -> Filter:
         namespace_regex=args.namespace_regex,
         file_below=args.files,
         peer=args.connections,
+        unit=args.unit,
+        session=args.session,
     )
     for text in args.capabilities:
         _add_capabilities(wanted, text)

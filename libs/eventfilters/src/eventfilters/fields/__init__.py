@@ -17,6 +17,8 @@ NAMES = (
     "pid",
     "in_init_tree",
     "namespace",
+    "session",
+    "unit",
     "health_check",
     "capabilities",
     "binary_regex",

@@ -15,7 +15,9 @@ from cli.values import (
     PATHS,
     PIDS,
     REGEX,
+    SESSIONS,
     TIME,
+    UNITS,
     Choice,
     Value,
     comma_list,
@@ -87,6 +89,8 @@ _FILTERS = in_section(
     repeated("--containers", type=REGEX, help="name of the container"),
     repeated("--container-id", type=REGEX, help="id of the container"),
     switch("--host", help="processes outside of pods"),
+    repeated("--unit", type=UNITS, help="systemd unit; * stands for any text"),
+    repeated("--session", type=SESSIONS, help="login session, as loginctl lists it"),
     repeated(
         "--labels",
         type=Value("SELECTOR", example="'app=web,tier in (a,b)'"),
