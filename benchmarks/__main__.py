@@ -18,6 +18,7 @@ from benchmarks import (
     build,
     busy,
     cli,
+    export,
     fleet,
     footprint,
     gateway,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "gateway": gateway.run,
     "fleet": fleet.run,
     "cli": cli.run,
+    "export": export.run,
     "footprint": footprint.run,
     "policies": policies.run,  # beside bpftrace with the same filters
 }
