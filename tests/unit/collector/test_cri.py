@@ -2,7 +2,8 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import grpc
 import pytest
@@ -42,6 +43,7 @@ class Runtime(RuntimeServiceServicer, ImageServiceServicer):
         self.lookups = []
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.stopped = threading.Event()
         self._server = None
 
     def start(self):
@@ -52,8 +54,7 @@ class Runtime(RuntimeServiceServicer, ImageServiceServicer):
         self._server.start()
 
     def stop(self):
-        for _ in range(self.followers):
-            self.events.put(None)
+        self.stopped.set()
         self._server.stop(None).wait()
 
     def add(self, image="nginx:1"):
@@ -104,8 +105,10 @@ class Runtime(RuntimeServiceServicer, ImageServiceServicer):
         if not self.has_events:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
         self.followers += 1
-        while (event := self.events.get()) is not None:
-            yield event
+        # A reader that is cut off follows again at once: the flag ends that one as well.
+        while not self.stopped.is_set():
+            with suppress(Empty):
+                yield self.events.get(timeout=0.05)
 
 
 @pytest.fixture
