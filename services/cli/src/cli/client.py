@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from chassis.backoff import Backoff
 from cli.address import Address, ServerOptions
 from cli.channel import open_channel
 from cli.errors import TetraError, UnreachableError, UsageError
@@ -37,6 +38,8 @@ from tetragon.sensors_pb2 import (
 )
 from tetragon.sensors_pb2_grpc import FineGuidanceSensorsStub
 from tetragon.tetragon_pb2 import GetHealthStatusRequest, HealthStatus
+
+_RETRY_MIN_S, _RETRY_MAX_S = 1.0, 30.0  # of a call; `reconnect` is for streams
 
 _T = TypeVar("_T")
 
@@ -128,7 +131,7 @@ class Client:
         return (("authorization", f"Bearer {token}"),) if token else ()
 
     def _attempt(self, call: Callable[[], _T]) -> _T:
-        wait_s = 1.0
+        waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         attempts = max(self.options.retries + 1, len(self.options.addresses))
         for remaining in range(attempts - 1, -1, -1):
             try:
@@ -139,8 +142,7 @@ class Client:
                     raise failure from None
             self.next_address()
             if self._turn % len(self.options.addresses) == 0:
-                time.sleep(wait_s)
-                wait_s *= 2
+                time.sleep(waits.next_s())
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def ask(
