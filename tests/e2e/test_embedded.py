@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -136,14 +136,23 @@ class Launch:
         wait_until(lambda: not programs & loaded_programs(), within_s, loaded_programs)
 
 
+@contextmanager
+def launched(state_dir: Path) -> Iterator[Launch]:
+    """Run ``make run`` until the block ends."""
+    started = Launch(state_dir)
+    try:
+        yield started
+    finally:
+        for pid in started.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        started.close()
+
+
 @pytest.fixture
 def launch(tmp_path):
-    started = Launch(tmp_path / "state")
-    yield started
-    for pid in started.processes():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    started.close()
+    with launched(tmp_path / "state") as started:
+        yield started
 
 
 def delays_of_ends(launch: Launch) -> Iterator[float]:

@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import suppress
 
 import grpc
 import pytest
 
-from e2e.test_embedded import BIN, NODE, Launch
+from e2e.test_embedded import BIN, NODE, launched
 from support.waiting import wait_until
 from tetragon import sensors_pb2, sensors_pb2_grpc
 
@@ -45,12 +44,8 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def launch(folder, tmp_path):
-    started = Launch(tmp_path / "state")
-    yield started
-    for pid in started.processes():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    started.close()
+    with launched(tmp_path / "state") as started:
+        yield started
 
 
 def until_shown(launch, path):

@@ -1,14 +1,12 @@
 """``TETRA_POLICIES``: ready-made policies of ``make run``, and the lines that people read."""
 
 import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 
 import pytest
 
-from e2e.test_embedded import BIN, Launch
+from e2e.test_embedded import BIN, launched
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -71,12 +69,8 @@ def launch(watched, tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     choice = f"files paths={watched} secrets={secret}; network; credentials; host bpf=false"
     monkeypatch.setenv("TETRA_POLICIES", choice)
-    started = Launch(tmp_path / "state")
-    yield started
-    for pid in started.processes():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    started.close()
+    with launched(tmp_path / "state") as started:
+        yield started
 
 
 def run_acts(watched):

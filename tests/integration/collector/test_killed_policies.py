@@ -18,7 +18,7 @@ DOCUMENT = """\
 apiVersion: cilium.io/v1alpha1
 kind: TracingPolicy
 metadata:
-  name: numbers
+  name: {name}
 spec:
   kprobes:
   - call: sys_openat
@@ -65,7 +65,7 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
     policies, opened = tmp_path / "policies", tmp_path / "opened"
     policies.mkdir()
     opened.mkdir()
-    (policies / "numbers.yaml").write_text(DOCUMENT.format(prefix=opened))
+    (policies / "numbers.yaml").write_text(DOCUMENT.format(name="numbers", prefix=opened))
     settings = {
         "TETRA_TRACING_POLICY_DIR": str(policies),
         "TETRA_KEEP_PROBES": keep,

@@ -13,25 +13,12 @@ from integration.collector.test_killed import (  # noqa: F401
     headers,
     running,
 )
+from integration.collector.test_killed_policies import DOCUMENT
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
-DOCUMENT = """\
-apiVersion: cilium.io/v1alpha1
-kind: TracingPolicy
-metadata:
-  name: burst
-spec:
-  kprobes:
-  - call: sys_openat
-    args:
-    - {{index: 1, type: string}}
-    selectors:
-    - matchArgs:
-      - {{index: 1, operator: Prefix, values: ["{prefix}/"]}}
-"""
 CALLS = 20_000
 OPENER = """\
 import os, sys
@@ -52,7 +39,7 @@ async def test_calls_are_delivered_or_counted(
     policies, opened = tmp_path / "policies", tmp_path / "opened"
     policies.mkdir()
     opened.mkdir()
-    (policies / "burst.yaml").write_text(DOCUMENT.format(prefix=opened))
+    (policies / "burst.yaml").write_text(DOCUMENT.format(name="burst", prefix=opened))
     settings = {"TETRA_TRACING_POLICY_DIR": str(policies), "TETRA_RING_SIZE_BYTES": "65536"}
     collector = Collector(tmp_path, headers, nats_server.url, **settings)
     async with running(collector):

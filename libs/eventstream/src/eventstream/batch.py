@@ -76,7 +76,7 @@ class Batch:
         """Return the batch in ``data``; raise `DecodeError` where it is malformed.
 
         With ``keep_parsed`` its events are parsed once and not again for filters: for batches that
-        one stream reads and nobody keeps.
+        only one stream reads.
         """
         message = bus_pb2.EventBatch.FromString(data)
         last_sequence = message.first_sequence + len(message.events) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.flags import Flag, in_section, repeated, switch
+from cli.flags import Flag, colour_flag, in_section, repeated, switch
 from cli.node_names import NODES
 from cli.values import (
     CEL,
@@ -31,12 +31,7 @@ _CAPABILITIES = Value("[SET:[MODE:]]NAME", comma_list, example="CAP_SYS_ADMIN")
 _OUTPUT = in_section(
     "output",
     Flag("-o", "--output", type=Choice(*OUTPUTS), help="form of the output [default: lifecycle]"),
-    Flag(
-        "--color",
-        type=Choice("auto", "always", "never"),
-        default="auto",
-        help="when to use colours [default: auto]",
-    ),
+    colour_flag(),
     Flag(
         "--format",
         default="",

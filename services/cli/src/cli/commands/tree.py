@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
-from cli.flags import Flag, repeated
+from cli.flags import Flag, colour_flag, repeated
 from cli.node_names import NODES
 from cli.server_flags import server_options
 from cli.terminal import Fit, Output, notice, terminal_width, visible, wants_colour
-from cli.values import DURATION, Choice
+from cli.values import DURATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,12 +190,7 @@ examples:
     params=[
         repeated("--node", type=NODES, help="only processes of this node"),
         Flag("--once", is_flag=True, help="print the present tree and stop"),
-        Flag(
-            "--color",
-            type=Choice("auto", "always", "never"),
-            default="auto",
-            help="when to use colours [default: auto]",
-        ),
+        colour_flag(),
         Flag(
             "--keep",
             type=DURATION,

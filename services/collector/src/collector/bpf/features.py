@@ -111,7 +111,7 @@ class Features:
 
     def _try_attach(self, kind: Kind, program: programs.Program) -> None:
         if kind in _UPROBES:
-            # In a file that nobody maps: no process meets the breakpoint.
+            # In a file that no process maps: none meets the breakpoint.
             links.attach_uprobe(program, Uprobe(Path(__file__), 0)).close()
         elif kind is Kind.TRACEPOINT:
             links.attach(program, "sched/sched_process_exit").close()

@@ -128,5 +128,5 @@ class RingReader:
             return
         self._ring.release()
         # Looks at the ring again, behind a memory barrier (fs/eventpoll.c, ep_modify()): a record
-        # that came before the release and woke nobody counts as a wake-up now.
+        # that came before the release and caused no wake-up counts as a wake-up now.
         self._epoll.modify(self._ring.fd, select.EPOLLIN | select.EPOLLET)

@@ -41,7 +41,7 @@ def _without_stream(run: Run, index: int) -> int:
     """Return a substitute for the last number in the stream if it cannot be read.
 
     Numbers must increase, or new events would pass for duplicates. If ours are unknown, the events
-    of this boot are fewer than its microseconds; the jump is reported as a hole.
+    of this boot are fewer than its microseconds; the jump is reported as a gap.
     """
     if run.base is not None:
         return run.base + index - 1

@@ -164,7 +164,7 @@ class Publisher:
         return len(self._events) + len(self._moving)
 
     def held(self) -> list[bytes]:
-        """Return the newest events that are in memory only, up to the last one, without a hole."""
+        """Return the newest events that are in memory only, up to the last one, without a gap."""
         newest = [*self._moving, *self._events]
         batch = self._batch
         if batch and not batch.record and batch.first + len(batch.events) == self._index():
@@ -223,7 +223,7 @@ class Publisher:
 
     def _drop_oldest(self) -> None:
         while self._bytes > self.memory_bytes and len(self._events) > 1:
-            # Leaves a hole in the numbers, which every reader sees.
+            # Leaves a gap in the numbers, which every reader sees.
             self._bytes -= memory_of([self._events.popleft()])
             self.statistics.dropped += 1
 

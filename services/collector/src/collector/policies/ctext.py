@@ -84,7 +84,7 @@ def negated(condition: str) -> str:
 
 
 def _closes_at_end(text: str) -> bool:
-    """Tell whether the first parenthesis is closed by the last one."""
+    """Return whether the first parenthesis is closed by the last one."""
     depth = 0
     for place, char in enumerate(text):
         depth += (char == "(") - (char == ")")

@@ -160,7 +160,7 @@ _CGROUP_NAME_CUT = 127
 
 @lru_cache(4096)
 def full_container_id(cgroup: str) -> str:
-    """Return the container id in a cgroup name or path, as long as it is there; empty if none.
+    """Return the container id in a cgroup name or path, uncut; empty if there is none.
 
     A leaf is an id after its last colon and its last dash, when 64 or more characters are left
     (".scope" may follow), 31 where the kernel cut the name at 127.

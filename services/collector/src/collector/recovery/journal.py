@@ -146,7 +146,7 @@ class Journal:
 class Replay:
     """Reads the entries since a saved table, in order.
 
-    ``stopped`` is empty if all of them follow the table without a hole, else the reason why the
+    ``stopped`` is empty if all of them follow the table without a gap, else the reason why the
     reading ended early.
     """
 

@@ -42,7 +42,7 @@ class Recovered:
     def next_base(self, boot_id: str) -> int:
         """Return the number after the last event, 0 if that is unknown.
 
-        Events that the spool dropped or a damaged stream lost appear as a hole only if no other
+        Events that the spool dropped or a damaged stream lost appear as a gap only if no other
         event gets their numbers.
         """
         if self.run.boot_id != boot_id or self.run.base is None:

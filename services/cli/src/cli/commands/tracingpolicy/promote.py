@@ -23,7 +23,7 @@ COMMAND = Command(
     run,
     summary="load a canary on all selected nodes",
     text="""Load what runs as a canary on all nodes that the policy selects. If one of them cannot
-load it, the canary stays as it is.
+load it, the canary is unchanged.
 
 examples:
   tetra tracingpolicy promote passwd-opened
