@@ -9,14 +9,13 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from kubernetes.conftest import events_of
+from kubernetes.conftest import COMMAND, events_of
 from support.containerd import IMAGE
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
 
 SHORT_LIVES = {"containerd-1.7": 500, "containerd": 100}
-COMMAND = "/bin/usleep"
 PODS = 2  # at once; containerd starts the containers of one pod in one shim, one after another
 
 

@@ -87,9 +87,11 @@ class Containerd:
         self._ctr("images", "import", str(archive))
         wait_until(lambda: self.images.ListImages(cri.ListImagesRequest()).images, 30, self._log)
 
-    def run_pod(self, name: str, namespace: str = "default", **labels: str) -> str:
+    def run_pod(
+        self, name: str, namespace: str = "default", *, uid: str = "", **labels: str
+    ) -> str:
         """Start a pod without containers; return the id of its sandbox."""
-        uid = str(uuid4())
+        uid = uid or str(uuid4())
         added = {
             "io.kubernetes.pod.name": name,
             "io.kubernetes.pod.namespace": namespace,

@@ -40,9 +40,9 @@ def why_no_container_tests() -> str | None:
 @cache
 def why_no_kubernetes_tests() -> str | None:
     """Return why no parts of Kubernetes can be started here, or None."""
-    folder = os.environ.get("TETRA_KUBERNETES_PARTS", "")
-    if not (Path(folder) / ".complete").exists():
-        return "no parts of Kubernetes (make test-kubernetes unpacks them)"
+    folder = Path(os.environ.get("TETRA_KUBERNETES_PARTS", "/nonexistent"))
+    if not all((folder / name).exists() for name in (".complete", ".api-complete")):
+        return "no parts of Kubernetes (make test-kubernetes provides them)"
     return None if os.geteuid() == 0 else "no right to start containers (not root)"
 
 

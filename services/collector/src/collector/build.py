@@ -23,7 +23,7 @@ from collector.delivery.spool import Run, Spool
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.intake import Intake
-from collector.kubernetes.setup import kubernetes
+from collector.kubernetes.setup import Kubernetes, kubernetes
 from collector.losses import Losses
 from collector.metadata.containers.catalog import Catalog
 from collector.metadata.containers.sockets import engines
@@ -60,6 +60,7 @@ class Base:
     enricher: Enricher
     encoder: Encoder
     policies: PolicyParts
+    api: Kubernetes | None = None
 
     def new_table(self) -> ProcessTable:
         """Return an empty process table."""
@@ -111,6 +112,7 @@ async def build(settings: Settings) -> Collector:
         prepare_stacks=base.policies.stacks.prepare,
         boot_id=storage.own.boot_id,
         containers=base.containers,
+        api=base.api,
     )
     published = PublisherStatistics()
     losses = _losses(base, storage, attached, observed, policies, published)
@@ -200,8 +202,11 @@ def _base(settings: Settings) -> Base:
     containers.start()
     enricher = _enricher(settings, containers)
     encoder = Encoder(settings.node_name, settings.cluster_name, enricher.host_namespaces)
+    if api:
+        api.node.listen(encoder.set_node_labels)
+        api.node.start()
     return Base(
-        settings, info, containers, enricher, encoder, _policy_parts(settings, info.machine)
+        settings, info, containers, enricher, encoder, _policy_parts(settings, info.machine), api
     )
 
 

@@ -19,10 +19,10 @@ from chassis.settings import ENV_PREFIX, ServiceSettings
 _TETRAGON = (
     "cluster_name", "deleted_pod_cache_size", "enable_ancestors", "enable_k8s_api",
     "enable_pod_annotations", "enable_process_cred", "enable_process_environment_variables",
-    "enable_process_ns", "execve_map_entries", "expose_stack_addresses",
-    "filter_environment_variables", "k8s_kubeconfig_path", "process_cache_gc_interval",
-    "process_cache_size", "procfs", "redaction_filters", "tracing_policy", "tracing_policy_dir",
-    "username_metadata",
+    "enable_process_ns", "enable_tracing_policy_crd", "execve_map_entries",
+    "expose_stack_addresses", "filter_environment_variables", "k8s_kubeconfig_path",
+    "process_cache_gc_interval", "process_cache_size", "procfs", "redaction_filters",
+    "tracing_policy", "tracing_policy_dir", "username_metadata",
 )  # fmt: skip
 
 
@@ -177,6 +177,9 @@ class Settings(ServiceSettings, BusSettings):
 
     enable_k8s_api: bool = Field(
         False, description="ask Kubernetes's API server for the pods of this node and its labels"
+    )
+    enable_tracing_policy_crd: bool = Field(
+        True, description="with enable_k8s_api: load the API server's tracing policies"
     )
     k8s_kubeconfig_path: Path | None = Field(
         None, description="how to reach it; default: the service account of this pod"

@@ -77,13 +77,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What the fleet wants of one policy: ``policy`` is None where its document is malformed."""
+    """What is wanted of one policy: ``policy`` is None where its document is malformed."""
 
     number: int
     policy: Policy | None
     error: str = ""
     enabled: bool = True
     mode: Mode | None = None  # None: that of the document
+    off: State = State.DISABLED  # where it is not enabled
 
 
 class Wanted(NamedTuple):

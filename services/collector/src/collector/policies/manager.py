@@ -164,7 +164,7 @@ class PolicyManager:
             self._failed(entry, revision.error)
             return
         if not revision.enabled:
-            self._deactivate(entry, State.DISABLED)
+            self._deactivate(entry, revision.off)
             entry.policy, entry.active = policy, revision.number
         elif entry.installation is not None and entry.installed == policy:
             entry.mode = _mode(policy, revision.mode)

@@ -24,6 +24,8 @@ from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import possible_cpus, raise_memlock_limit
 from collector.bpf.objects import Objects
 from collector.errors import BtfError, ProbeError
+from collector.kubernetes.policies import KubernetesPolicies
+from collector.kubernetes.setup import Kubernetes
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
 from collector.policies.desired import Node
@@ -96,6 +98,7 @@ class PolicyService:
     status: PolicyStatus
     tries: Tries
     _backend: LateBackend
+    resources: KubernetesPolicies | None = None
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
         """Load what files, fleet and tries say, now and at each change, until cancelled."""
@@ -104,6 +107,8 @@ class PolicyService:
             tasks.create_task(self.fleet.run(connected))
             tasks.create_task(self.status.run(connected))
             tasks.create_task(self.tries.run())
+            if self.resources is not None:
+                tasks.create_task(self.resources.run())
 
     async def _follow_files(self) -> None:
         while True:
@@ -168,6 +173,7 @@ def policy_service(
     prepare_stacks: Callable[[], None],
     boot_id: str,
     containers: WatchedContainers,
+    api: Kubernetes | None = None,
 ) -> PolicyService:
     """Return the service; nothing is read or loaded before `PolicyService.run`.
 
@@ -182,11 +188,23 @@ def policy_service(
     ]
     node = Node(settings.node_name, settings.node_labels)
     fleet = FleetPolicies(node, manager, parse, settings.state_dir)
+    status = PolicyStatus(settings.node_name, boot_id, manager, lambda: fleet.sequence)
+    resources = None
+    if api is not None and settings.enable_tracing_policy_crd:
+        name = settings.k8s_node_name
+        resources = KubernetesPolicies(api.client, api.node, name, manager, parse)
+        manager.on_change = partial(_call_all, manager.on_change, resources.states_changed)
     return PolicyService(
         PolicyFiles(settings.tracing_policy_dir, files, ready_made),
         manager,
         fleet,
-        PolicyStatus(settings.node_name, boot_id, manager, lambda: fleet.sequence),
+        status,
         Tries(manager, parse),
         backend,
+        resources,
     )
+
+
+def _call_all(*calls: Callable[[], None]) -> None:
+    for call in calls:
+        call()

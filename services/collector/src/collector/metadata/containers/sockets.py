@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from collector.metadata.containers.docker import PODMAN, Docker
@@ -27,6 +28,8 @@ def engines(docker: str, podman: str, cri: str) -> list[Engine]:
     if cri != AUTO:
         paths = [path.removeprefix("unix://") for path in cri.split(",") if path]
     if paths:
+        # The collector forks for its compiler only, which calls nobody.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         # gRPC takes 20 MB of memory: only where there is a runtime to ask.
         from collector.metadata.containers.cri import CriRuntime
 

@@ -1,0 +1,165 @@
+"""A real API server of Kubernetes with its etcd, and what a kubelet and a scheduler would write."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import yaml
+
+from support.net import free_port
+from support.waiting import wait_until
+
+_ADMIN = "admin-token"
+_READY_S = 120.0
+_MERGE = "application/merge-patch+json"
+
+
+class KubernetesApi:
+    """etcd and kube-apiserver on loopback, from `start` to `stop`."""
+
+    def __init__(self, parts: Path, folder: Path) -> None:
+        """``parts``: the folder of `.ci/kubernetes-api`."""
+        self._parts = parts
+        self._folder = folder
+        self._ports = {name: free_port() for name in ("etcd", "peer", "api")}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+
+    @property
+    def etcd_url(self) -> str:
+        """Where etcd answers."""
+        return f"http://127.0.0.1:{self._ports['etcd']}"
+
+    def start(self) -> None:
+        """Start both and wait until the server is ready."""
+        key, tokens = self._folder / "account.key", self._folder / "tokens.csv"
+        if not key.exists():
+            subprocess.run(
+                ["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True
+            )
+            tokens.write_text(f'{_ADMIN},admin,1,"system:masters"\n')
+        peer = f"http://127.0.0.1:{self._ports['peer']}"
+        self._run(
+            "etcd", "--data-dir", str(self._folder / "etcd"), "--unsafe-no-fsync",
+            "--listen-client-urls", self.etcd_url, "--advertise-client-urls", self.etcd_url,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", f"default={peer}",
+        )  # fmt: skip
+        self.start_server()
+
+    def start_server(self) -> None:
+        """Start the API server alone."""
+        folder = self._folder
+        self._run(
+            "kube-apiserver", "--etcd-servers", self.etcd_url, "--cert-dir", str(folder / "tls"),
+            "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
+            "--secure-port", str(self._ports["api"]), "--service-cluster-ip-range", "10.9.0.0/24",
+            "--token-auth-file", str(folder / "tokens.csv"), "--authorization-mode", "Node,RBAC",
+            "--service-account-issuer", "tests", "--allow-privileged=true",
+            "--service-account-signing-key-file", str(folder / "account.key"),
+            "--service-account-key-file", str(folder / "account.key"),
+            "--disable-admission-plugins", "ServiceAccount",
+        )  # fmt: skip
+        wait_until(self._ready, _READY_S, lambda: self._log("kube-apiserver"), 0.2)
+
+    def kill_server(self) -> None:
+        """Kill the API server; etcd keeps everything."""
+        process = self._processes.pop("kube-apiserver")
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """End both."""
+        for name in ("kube-apiserver", "etcd"):
+            if (process := self._processes.pop(name, None)) is not None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+
+    def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        """Call the server as its administrator; return the answer."""
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self._ports['api']}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {_ADMIN}", "Content-Type": kind},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self._tls) as answer:
+                return json.loads(answer.read() or b"null")
+        except HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.read().decode()}") from None
+
+    def make(self, path: str, *items: dict[str, Any]) -> list[dict[str, Any]]:
+        """Create resources below ``path``; return them as the server keeps them."""
+        return [self.call("POST", path, item) for item in items]
+
+    def apply(self, document: Path) -> None:
+        """Create the cluster-wide resources of a file: roles, bindings, definitions."""
+        for item in yaml.safe_load_all(document.read_text()):
+            group, kind = item["apiVersion"], item["kind"].lower() + "s"
+            self.make(f"/apis/{group}/{kind}", item)
+
+    def merge(self, path: str, change: dict[str, Any]) -> Any:
+        """Merge a change into a resource."""
+        return self.call("PATCH", path, change, _MERGE)
+
+    def compact(self) -> None:
+        """Drop all older versions: who watched at one has to list again."""
+        revision = int(self.call("GET", "/api/v1/namespaces")["metadata"]["resourceVersion"])
+        body = json.dumps({"revision": str(revision), "physical": True}).encode()
+        request = urllib.request.Request(f"{self.etcd_url}/v3/kv/compaction", body, method="POST")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def kubeconfig(self, namespace: str = "kube-system", account: str = "") -> Path:
+        """Return a file with the access of a service account, or of the administrator."""
+        token = _ADMIN
+        if account:
+            path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+            token = self.call("POST", path, body)["status"]["token"]
+        server = f"https://127.0.0.1:{self._ports['api']}"
+        authority = self._folder / "tls/apiserver.crt"
+        document = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+            "clusters": [
+                {
+                    "name": "k",
+                    "cluster": {"server": server, "certificate-authority": str(authority)},
+                }
+            ],
+            "users": [{"name": "u", "user": {"token": token}}],
+        }
+        file = self._folder / f"kubeconfig-{account or 'admin'}"
+        file.write_text(yaml.safe_dump(document))
+        return file
+
+    def _run(self, name: str, *arguments: str) -> None:
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [self._parts / name, *arguments], stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _ready(self) -> bool:
+        for name, process in self._processes.items():
+            assert process.poll() is None, self._log(name)
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self._ports['api']}/readyz",
+            headers={"Authorization": f"Bearer {_ADMIN}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5, context=self._tls) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def _log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()[-3000:]
