@@ -79,6 +79,12 @@ static __always_inline u64 current_task(void)
 	return (u64)bpf_get_current_task();
 }
 
+/* Addresses of the kernel have the highest bit set, those of programs have not. */
+static __always_inline bool is_user_address(u64 address)
+{
+	return (s64)address >= 0;
+}
+
 /*
  * A step of `resolve`: the pointer at *address, and `offset` bytes from where it points. False if
  * it cannot be read.

@@ -23,6 +23,13 @@ static __always_inline const char *tail(const char *text, u32 len, u32 size)
 	return text + from;
 }
 
+/* Bytes that were read, with the NUL, or a negative error. */
+static __always_inline long read_string(void *to, u32 size, u64 address, bool user)
+{
+	return user ? bpf_probe_read_user_str(to, size, (void *)address)
+		    : bpf_probe_read_kernel_str(to, size, (void *)address);
+}
+
 /*
  * The NUL-terminated string at an address becomes an item. Its length, or -1 with an error item
  * in its place; *text points to its bytes.
@@ -37,10 +44,7 @@ static __always_inline s32 write_string(struct scratch *s, u32 type, u32 positio
 	if (!item)
 		return -1;
 	*text = item_payload(item);
-	if (user)
-		len = bpf_probe_read_user_str(*text, TEXT_MAX, (void *)address);
-	else
-		len = bpf_probe_read_kernel_str(*text, TEXT_MAX, (void *)address);
+	len = read_string(*text, TEXT_MAX, address, user);
 	if (len < 0) {
 		write_error(s, type, position, ERROR_VALUE, 0);
 		return -1;

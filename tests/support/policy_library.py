@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collector.policies.manager import State
 from support.calls import i386_call
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -76,6 +77,8 @@ class Case:
     workload: Callable[[Path], Any]  # in a child; the folder is the test's own
     events: Callable[[Path], list[Json]]
     functions: bool = True  # hooks functions of the kernel, which needs fentry or kprobes
+    ordered: bool = True  # events come in the order of the hooks' calls
+    state: State = State.ENABLED
 
 
 def kprobe(function: str, *args: Json, **more: Any) -> Json:
@@ -1458,6 +1461,489 @@ def own_name() -> str:
     return Path("/proc/self/comm").read_text().strip()
 
 
-CASES = [*FILES, *NETWORK, *CREDENTIALS, *PROGRAMS, *SYSCALLS]
+# --- more of each: several selectors, returns, other ways to a value
+
+
+def move_and_change(folder: Path) -> None:
+    os.rename(folder / "other", folder / "renamed")
+    os.chmod(folder / "file", 0o4711)
+    os.unlink(folder / "renamed")
+
+
+def kill_nobody(folder: Path) -> None:
+    os.kill(os.getpid(), 0)
+
+
+def accept_one(folder: Path) -> None:
+    with socket.socket() as server, socket.socket() as one:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", PORT))
+        server.listen()
+        one.connect(("127.0.0.1", PORT))
+        server.accept()[0].close()
+
+
+def write_to_a_terminal(folder: Path) -> None:
+    leader, follower = os.openpty()
+    os.write(follower, b"to the terminal")
+    os.close(leader)
+
+
+def read_some(folder: Path) -> None:
+    fd = os.open(folder / "file", os.O_RDONLY)
+    for size in (3, 1, 200, 50):
+        os.read(fd, size)
+
+
+def write_and_exclude(folder: Path) -> None:
+    for name in ("other", "file"):
+        fd = os.open(folder / name, os.O_WRONLY)
+        os.write(fd, b"written")
+
+
+def fork_one(folder: Path) -> None:
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+
+
+def use_bpf(folder: Path) -> None:
+    attr = bytearray(72)  # BPF_MAP_TYPE_ARRAY, key 4, value 8, 2 entries
+    for at, value in ((0, 2), (4, 4), (8, 8), (12, 2)):
+        attr[at : at + 4] = value.to_bytes(4, "little")
+    attr[28:33] = b"seen\0"  # map_name
+    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    LIBC.syscall(number, 0, bytes(attr), len(attr))
+
+
+def run_twice(folder: Path) -> None:
+    if os.fork() == 0:
+        os.execv("/bin/cat", ["cat", str(folder / "file")])
+    os.wait()
+    os.execv("/bin/cat", ["cat", str(folder / "file")])
+
+
+CAT = os.path.realpath("/bin/cat")
+MORE = (
+    Case(
+        "changed directories and modes",
+        """\
+  kprobes:
+  - call: "security_inode_rename"
+    syscall: false
+    args:
+    - {index: 1, type: dentry, label: from}
+    - {index: 3, type: dentry, label: to}
+    - {index: 4, type: uint32}
+    selectors:
+    - matchArgs:
+      - {index: 1, operator: Postfix, values: ["/other"]}
+  - call: "security_path_chmod"
+    syscall: false
+    args:
+    - {index: 0, type: path}
+    - {index: 1, type: uint16}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Prefix, values: ["FOLDER/"]}
+  - call: "security_inode_unlink"
+    syscall: false
+    return: true
+    args:
+    - {index: 1, type: dentry}
+    returnArg: {index: 0, type: int}
+    selectors:
+    - matchArgs:
+      - {index: 1, operator: SubString, values: ["renamed"]}
+""",
+        move_and_change,
+        lambda folder: [
+            kprobe(
+                "security_inode_rename",
+                in_path(in_mount(folder / "other"), "-rw-r--r--", label="from"),
+                in_path(in_mount(folder / "renamed"), "---------", label="to"),
+                {"uint_arg": 0},
+            ),
+            kprobe(
+                "security_path_chmod",
+                in_path(folder / "file", "-rw-r--r--"),
+                {"uint_arg": 0o4711},
+            ),
+            kprobe(
+                "security_inode_unlink",
+                in_path(in_mount(folder / "renamed"), "-rw-r--r--"),
+                returned=number(0),
+            ),
+        ],
+    ),
+    Case(
+        "signals and their targets",
+        """\
+  kprobes:
+  - call: "security_task_kill"
+    syscall: false
+    args:
+    - {index: 0, type: int, resolve: tgid, label: target}
+    - {index: 0, type: string, resolve: comm}
+    - {index: 0, type: string, resolve: "real_parent.comm"}
+    - {index: 2, type: int32}
+    selectors:
+    - matchArgs:
+      - {args: [3], operator: Equal, values: ["0"]}
+""",
+        kill_nobody,
+        lambda _: [
+            kprobe(
+                "security_task_kill",
+                {"int_arg": ANY, "label": "target"},
+                text(own_name()),
+                text(own_name()),
+                number(0),
+            )
+        ],
+    ),
+    Case(
+        "accepted connections",
+        """\
+  kprobes:
+  - call: "inet_csk_accept"
+    syscall: false
+    return: true
+    args:
+    - {index: 0, type: sock}
+    returnArg: {index: 0, type: sock}
+  - call: "tcp_set_state"
+    syscall: false
+    args:
+    - {index: 0, type: sock}
+    - {index: 1, type: int}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: SPort, values: ["4713"]}
+      - {index: 0, operator: State, values: ["TCP_CLOSE"]}
+      - {index: 1, operator: Equal, values: ["10"]}
+""",
+        accept_one,
+        lambda _: [
+            kprobe("tcp_set_state", listening("TCP_CLOSE"), number(10)),
+            kprobe(
+                "inet_csk_accept",
+                listening("TCP_LISTEN"),
+                returned=sock("TCP_ESTABLISHED", dport=ANY, sport=PORT),
+            ),
+        ],
+    ),
+    Case(
+        "what is written to terminals",
+        """\
+  kprobes:
+  - call: "tty_write"
+    syscall: false
+    args:
+    - index: 0
+      type: "kiocb"
+    - index: 1
+      type: "iov_iter"
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Prefix, values: ["/"]}
+      - {index: 0, operator: FileType, values: ["chr"]}
+""",
+        write_to_a_terminal,
+        lambda _: [
+            kprobe(
+                "tty_write",
+                {"file_arg": {"path": ANY_TEXT, "permission": "crw--w----"}},
+                octets(b"to the terminal"),
+            )
+        ],
+    ),
+    Case(
+        "returns by selector",
+        """\
+  kprobes:
+  - call: "sys_read"
+    return: true
+    args:
+    - {index: 0, type: fd}
+    - {index: 1, type: char_buf, returnCopy: true}
+    - {index: 2, type: size_t}
+    returnArg: {index: 0, type: int64}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+      - {index: 2, operator: LT, values: ["10"]}
+      matchReturnArgs:
+      - {index: 0, operator: NotEqual, values: ["1"]}
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+      - {index: 2, operator: Equal, values: ["50"]}
+      matchActions:
+      - {action: NoPost}
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+""",
+        read_some,
+        lambda folder: [
+            syscall(
+                "sys_read",
+                file(folder / "file"),
+                octets(b"con"),
+                size(3),
+                returned={"long_arg": "3"},
+            ),
+            syscall(
+                "sys_read",
+                file(folder / "file"),
+                octets(b"ent\n"),
+                size(200),
+                returned={"long_arg": "4"},
+            ),
+        ],
+    ),
+    Case(
+        "exclusions before a rule",
+        """\
+  kprobes:
+  - call: "security_file_permission"
+    syscall: false
+    args:
+    - {index: 0, type: file}
+    - {index: 1, type: int}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Postfix, values: ["/other"]}
+      matchActions:
+      - {action: NoPost}
+    - label: writes
+      matchArgs:
+      - {index: 0, operator: Prefix, values: ["FOLDER"]}
+      - {index: 1, operator: Mask, values: ["0x2"]}
+      matchActions:
+      - {action: Post, rateLimit: "10", rateLimitScope: "global"}
+""",
+        write_and_exclude,
+        lambda folder: [kprobe("security_file_permission", file(folder / "file"), number(2))],
+    ),
+    Case(
+        "forks by the tracepoint",
+        """\
+  tracepoints:
+  - subsystem: "sched"
+    event: "sched_process_fork"
+    args:
+    - {index: 5, type: int32}
+    - {index: 7, type: int32}
+    - {index: 5, type: uint32}
+  - subsystem: "sched"
+    event: "sched_process_fork"
+    raw: true
+    args:
+    - {index: 1, type: int32, resolve: "real_parent.tgid"}
+    - {index: 1, type: uint32, resolve: "flags", label: never}
+""",
+        fork_one,
+        lambda _: [
+            tracepoint("sched/sched_process_fork", number(ANY), {"uint_arg": ANY}),
+            tracepoint("sched/sched_process_fork", number(ANY), number(ANY), {"uint_arg": ANY}),
+        ],
+        functions=False,
+        ordered=False,
+    ),
+    Case(
+        "uses of BPF",
+        """\
+  kprobes:
+  - call: "security_bpf"
+    syscall: false
+    args:
+    - {index: 0, type: bpf_cmd}
+    - {index: 1, type: nop}
+    - {index: 2, type: uint32}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["0"]}
+  - call: "sys_bpf"
+    syscall: true
+    return: true
+    args:
+    - {index: 0, type: int}
+    - {index: 2, type: uint32}
+    returnArg: {index: 0, type: int}
+  - call: "security_bpf_map_alloc"
+    syscall: false
+    ignore: {callNotFound: true}
+    args:
+    - {index: 0, type: bpf_map}
+  - call: "security_bpf_map_create"
+    syscall: false
+    ignore: {callNotFound: true}
+    args:
+    - {index: 0, type: bpf_map}
+""",
+        use_bpf,
+        lambda _: [
+            kprobe("security_bpf", {"bpf_cmd_arg": "BPF_MAP_CREATE"}, {"uint_arg": 72}),
+            kprobe(
+                ANY_TEXT,
+                {
+                    "bpf_map_arg": {
+                        "MapType": "BPF_MAP_TYPE_ARRAY",
+                        "KeySize": 4,
+                        "ValueSize": 8,
+                        "MaxEntries": 2,
+                        "MapName": "seen",
+                    }
+                },
+            ),
+            syscall("sys_bpf", number(0), {"uint_arg": 72}, returned=number(ANY)),
+        ],
+        state=State.PARTIALLY_ENABLED,
+    ),
+    Case(
+        "binaries and their children",
+        """\
+  kprobes:
+  - call: "security_file_open"
+    syscall: false
+    args:
+    - {index: 0, type: file}
+    - {index: 0, type: uint64, resolve: "f_inode.i_size"}
+    - {index: 0, type: string, resolve: "f_inode.i_sb.s_type.name"}
+    selectors:
+    - matchBinaries:
+      - {operator: In, values: ["CAT"]}
+      matchParentBinaries:
+      - {operator: NotIn, values: ["/usr/bin/true"]}
+      matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+""",
+        run_twice,
+        lambda folder: [
+            kprobe("security_file_open", file(folder / "file"), size(8), text(ANY_TEXT))
+        ],
+    ),
+    Case(
+        "functions of lists",
+        """\
+  lists:
+  - name: "ids"
+    values: ["__sys_setuid", "__sys_setgid"]
+  - name: "traced"
+    type: "generated_ftrace"
+    pattern: "^ksys_(sync|read)$"
+  kprobes:
+  - call: "list:ids"
+    syscall: false
+    args:
+    - {index: 0, type: uint32}
+  - call: "list:traced"
+    syscall: false
+    selectors:
+    - matchBinaries:
+      - {operator: In, values: ["/none"]}
+""",
+        change_user,
+        lambda _: [
+            kprobe("__sys_setgid", {"uint_arg": 7}),
+            kprobe("__sys_setuid", {"uint_arg": 8}),
+            kprobe("__sys_setuid", {"uint_arg": 0}),
+        ],
+    ),
+    Case(
+        "pointers of programs in functions",
+        """\
+  kprobes:
+  - call: "do_sys_openat2"
+    syscall: false
+    args:
+    - {index: 0, type: int}
+    - {index: 1, type: string}
+    selectors:
+    - matchArgs:
+      - {index: 1, operator: Equal, values: ["FOLDER/file"]}
+  - call: "vfs_write"
+    syscall: false
+    args:
+    - {index: 0, type: file}
+    - {index: 1, type: char_buf, sizeArgIndex: 3}
+    - {index: 2, type: size_t}
+    selectors:
+    - matchArgs:
+      - {index: 1, operator: Prefix, values: ["writ"]}
+  - call: "vfs_read"
+    syscall: false
+    return: true
+    args:
+    - {index: 0, type: file}
+    - {index: 1, type: char_buf, returnCopy: true}
+    returnArg: {index: 0, type: int64}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+""",
+        read_write_close,
+        lambda folder: [
+            kprobe("do_sys_openat2", number(-100), text(folder / "file")),
+            kprobe("vfs_write", file(folder / "file"), octets(b"written\0bytes"), size(13)),
+            kprobe(
+                "vfs_read",
+                file(folder / "file"),
+                octets(b"written\0bytes"),
+                returned={"long_arg": "13"},
+            ),
+        ],
+    ),
+    Case(
+        "registers and the task",
+        """\
+  kprobes:
+  - call: "sys_lseek"
+    syscall: true
+    args:
+    - {index: 0, type: int}
+    data:
+    - {index: 0, type: int64, source: pt_regs, resolve: "REGISTER"}
+    - {index: 0, type: int32, source: current_task, resolve: "tgid"}
+    - {index: 0, type: string, source: current_task, resolve: "mm.owner.comm"}
+    selectors:
+    - matchData:
+      - {index: 0, operator: Equal, values: ["5556"]}
+      matchArgs:
+      - {index: 0, operator: InMap, values: ["-1", "7:9"]}
+""",
+        calls,
+        lambda _: [
+            syscall(
+                "sys_lseek",
+                number(-1),
+                data=[{"long_arg": "5556"}, number(ANY), text(own_name())],
+            )
+        ],
+        functions=False,
+    ),
+)
+
+
+def in_path(path: Path | str, permission: str, **more: Any) -> Json:
+    return {"path_arg": {"path": str(path), "permission": permission}} | more
+
+
+def listening(state: str) -> Json:
+    return {
+        "sock_arg": {
+            "family": "AF_INET",
+            "type": "SOCK_STREAM",
+            "protocol": "IPPROTO_TCP",
+            "saddr": "127.0.0.1",
+            "daddr": "0.0.0.0",
+            "sport": PORT,
+            "cookie": ANY64,
+            "state": state,
+        }
+    }
+
+
+CASES = [*FILES, *NETWORK, *CREDENTIALS, *PROGRAMS, *SYSCALLS, *MORE]
 if ABI == "x64":
     CASES.append(I386)

@@ -416,7 +416,7 @@ class HookText:
                 "char *copied;",
                 f"s64 copied_size = {expression(ReturnedValue(), values.frame)};",
                 f"write_buffer(s, {arg.number}, {arg.position}, s->return_copy,"
-                f" copied_size < 0 ? 0 : copied_size, {arg.user}, &copied);",
+                f" copied_size < 0 ? 0 : copied_size, {arg.user_at('s->return_copy')}, &copied);",
             )
 
     # --- the end

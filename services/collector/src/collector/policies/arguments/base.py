@@ -68,10 +68,26 @@ class Arg:
 
     @property
     def user(self) -> str:
-        """Whether pointers point into the program, as a C literal."""
-        return "true" if self.planned.user_memory else "false"
+        """Whether the value points into the program, as a C expression."""
+        return self.user_at(self.name)
+
+    def user_at(self, address: str) -> str:
+        """Return the same of another address.
+
+        A function of the kernel can be called with pointers of either: do_sys_openat2() has the
+        name of the program, vfs_write() its buffer.
+        """
+        if self.planned.user_memory:
+            return "true"
+        return f"is_user_address({address})" if self.type in _EITHER else "false"
 
 
+_EITHER = frozenset(
+    {
+        ArgumentType.STRING, ArgumentType.CHAR_BUF, ArgumentType.CHAR_IOVEC,
+        ArgumentType.SOCKADDR, ArgumentType.SOCKADDR_UN,
+    }
+)  # fmt: skip
 # Item numbers of types that the original has no number for; below 64 like the others.
 _EXTRA_NUMBERS = {ArgumentType.BPF_CMD: 45}
 

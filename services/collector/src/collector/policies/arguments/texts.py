@@ -36,10 +36,9 @@ class TextReader:
             self.write(arg, out)
             return True
         size = _short_size(filters)
-        read = "bpf_probe_read_user_str" if arg.planned.user_memory else "bpf_probe_read_kernel_str"
         out.add(
             f"u64 {arg.name}_head[{size // 8}] = {{}};",
-            f"{arg.name}_len = {read}({arg.name}_head, {size}, (void *){arg.name});",
+            f"{arg.name}_len = read_string({arg.name}_head, {size}, {arg.name}, {arg.user});",
             f"if ({arg.name}_len > 0) /* of an empty text 0 or 1, see text.h */",
             f"\t{arg.name}_len -= 1;",
         )
