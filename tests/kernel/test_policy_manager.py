@@ -63,7 +63,9 @@ def plan(policy):
 async def manager(policies, tmp_path):
     objects = Objects(BlobCache(tmp_path / "objects"), "test", BPF)
     table = PolicyTable()
-    manager = PolicyManager(KernelBackend(plan, kernel(), policies.shared, objects), table, parse)
+    manager = PolicyManager(
+        KernelBackend(plan, plan, kernel(), policies.shared, objects), table, parse
+    )
     policies.ring.drain()
     yield manager
     await manager.close()

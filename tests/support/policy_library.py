@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collector.policies.manager import State
+from collector.policies.entry import State
 from support.calls import i386_call
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -1892,6 +1892,26 @@ MORE = (
                 octets(b"written\0bytes"),
                 returned={"long_arg": "13"},
             ),
+        ],
+    ),
+    Case(
+        "functions of many arguments",
+        """\
+  kprobes:
+  - call: "do_mmap"
+    syscall: false
+    args:
+    - {index: 0, type: file}
+    - {index: 2, type: uint64}
+    - {index: 3, type: uint64}
+    selectors:
+    - matchArgs:
+      - {index: 0, operator: Equal, values: ["FOLDER/file"]}
+      - {index: 3, operator: Equal, values: ["3"]}
+""",
+        map_file,
+        lambda folder: [
+            kprobe("do_mmap", file(folder / "file", "-rw-------"), size(4096), size(3))
         ],
     ),
     Case(

@@ -53,7 +53,11 @@ class Node:
         self._machine = machine
         objects = Objects(BlobCache(folder / "objects"), "test", BPF)
         backend = KernelBackend(
-            partial(plan_policy, host=host()), kernel(), machine.shared, objects
+            partial(plan_policy, host=host()),
+            partial(plan_policy, host=host().without_trampolines()),
+            kernel(),
+            machine.shared,
+            objects,
         )
         self.manager = PolicyManager(backend, self.parts.table, parse)
         self._found: list[GetEventsResponse] = []

@@ -26,7 +26,7 @@ from collector.bpf.maps import MapSpec, MapType
 from collector.bpf.objects import Objects
 from collector.bpf.objects import Plan as ObjectPlan
 from collector.bpf.programs import Kind
-from collector.errors import ProbeError
+from collector.errors import AttachError, ProbeError, VerifierError
 from collector.policies import counters
 from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
 from collector.policies.loaded import loaded_policy
@@ -46,6 +46,7 @@ _BASE_MAPS = (
     MapSpec("processes", MapType.HASH, 4, 8, 1),
 )
 
+_TRAMPOLINES = (Kind.FENTRY, Kind.FEXIT)
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _LIBC = ctypes.CDLL(None)
 _GRACE_S = 0.05
@@ -144,6 +145,9 @@ class KernelBackend:
     """Installs policies; see `manager.Backend`."""
 
     plan: Callable[[Policy], Plan]  # raises `PolicyErrors`
+    # The same by kprobes: not every function takes a trampoline (on x86-64 before v6.6 none of
+    # more than six arguments does), and only attaching shows it.
+    plan_by_kprobes: Callable[[Policy], Plan]
     kernel: Kernel
     shared: SharedMaps
     objects: Objects
@@ -158,7 +162,7 @@ class KernelBackend:
         async def one(policy: Policy) -> None:
             async with limit:
                 with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
-                    plan, translation = await self._translated(policy)
+                    plan, translation = await self._translated(policy, self.plan)
                     codes = await self._compiled(translation)
                     self._prepared[id(policy)] = plan, translation, codes
 
@@ -173,8 +177,29 @@ class KernelBackend:
     async def install(self, policy: Policy, number: int, revision: int) -> KernelInstallation:
         """Load and attach, switched off; raise `PolicyErrors` or `ServiceError`."""
         prepared = self._prepared.pop(id(policy), None)
+        try:
+            return await self._install_prepared(policy, self.plan, prepared, number, revision)
+        except (AttachError, VerifierError) as error:
+            if error.kind not in _TRAMPOLINES:
+                raise
+            log.info("planning again by kprobes", policy=policy.name, reason=error.reason)
+            try:
+                return await self._install_prepared(
+                    policy, self.plan_by_kprobes, None, number, revision
+                )
+            except (PolicyErrors, ServiceError):
+                raise error from None
+
+    async def _install_prepared(
+        self,
+        policy: Policy,
+        planned: Callable[[Policy], Plan],
+        prepared: tuple[Plan, Translation, dict[str, bytes]] | None,
+        number: int,
+        revision: int,
+    ) -> KernelInstallation:
         if prepared is None:
-            plan, translation = await self._translated(policy)
+            plan, translation = await self._translated(policy, planned)
             prepared = plan, translation, await self._compiled(translation)
         plan, translation, codes = prepared
         slot = self._slots.take()
@@ -186,9 +211,11 @@ class KernelBackend:
             self._slots.give(slot)
             raise
 
-    async def _translated(self, policy: Policy) -> tuple[Plan, Translation]:
+    async def _translated(
+        self, policy: Policy, planned: Callable[[Policy], Plan]
+    ) -> tuple[Plan, Translation]:
         def both() -> tuple[Plan, Translation]:
-            plan = self.plan(policy)
+            plan = planned(policy)
             return plan, translate(plan, self.kernel)
 
         async with self._planning:  # the kernel's types are read lazily, by one at a time

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from collector.bpf.btf import Btf, BtfKind, FuncProto
@@ -77,6 +77,16 @@ class Host:
     def of(cls, features: Features) -> Host:
         """Return the running host."""
         return cls(features.btf, why_not(features))
+
+    def without_trampolines(self) -> Host:
+        """Return the host as if fentry and fexit did not work here."""
+
+        def ask(mechanism: Mechanism, sleepable: bool) -> str:
+            if mechanism in (Mechanism.FENTRY, Mechanism.FEXIT):
+                return "refused by the kernel for a function of the policy"
+            return self.why_not(mechanism, sleepable)
+
+        return replace(self, why_not=ask)
 
     @property
     def functions(self) -> frozenset[str]:

@@ -156,8 +156,10 @@ def kernel_backend(
     """
     raise_memlock_limit()
     btf, folder = Btf.vmlinux(kernel.btf), bpf_folder()
+    host = Host.of(Features(btf))
     return KernelBackend(
-        partial(plan_policy, host=Host.of(Features(btf))),
+        partial(plan_policy, host=host),
+        partial(plan_policy, host=host.without_trampolines()),
         Kernel(btf, possible_cpus(), folder),
         SharedMaps.create(shared["events"], shared["processes"], procfs, containers),
         Objects(kernel.cache, kernel.build, folder),
