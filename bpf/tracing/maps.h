@@ -47,9 +47,19 @@ enum selector_counter {
 	COUNTER_POSTED, /* records that reached the ring */
 	COUNTER_NOT_POSTED, /* NoPost */
 	COUNTER_RATE_LIMITED,
-	COUNTER_ACTED, /* actions that act, carried out, then the same in mode monitor */
-	COUNTER_MONITORED,
-	COUNTERS_OF_SELECTOR = 8,
+	/* Actions that act: carried out, and left out in mode monitor. */
+	COUNTER_SIGNAL,
+	COUNTER_MONITOR_SIGNAL,
+	COUNTER_OVERRIDE,
+	COUNTER_MONITOR_OVERRIDE,
+	COUNTER_NOTIFY,
+	COUNTER_MONITOR_NOTIFY,
+	COUNTER_SET,
+	COUNTER_MONITOR_SET,
+	COUNTER_SPARED, /* not carried out: the process is spared, or the kernel refused */
+	COUNTER_FAILED,
+	COUNTER_MISSED, /* notifications that no enforcer took */
+	COUNTERS_OF_SELECTOR = 16,
 };
 #define COUNTER_OF(selector, counter) (1 + (selector) * COUNTERS_OF_SELECTOR + (counter))
 

@@ -31,6 +31,8 @@ enum number {
 	NUMBER_REVISION,
 	NUMBER_HOOK,	 /* index of the hook that the program is attached to */
 	NUMBER_LEVEL,	 /* place among the programs of one system call, see dispatch.h */
+	NUMBER_FUNCTION, /* id in the kernel's BTF of the function that Override refuses */
+	NUMBER_SIGNALS_MAX, /* that the policy may send in a minute; 0: no limit */
 	NUMBER_LIST = 16, /* and on: the bit of the n-th list of binaries of this text */
 	NUMBER_GROUP = 80, /* and on: the bit of the n-th filter on containers */
 };

@@ -37,6 +37,7 @@ enum tracing_flags {
 	TRACING_SOCK_OWNER = 2,	   /* pid, tid and image are those of the socket's tracked owner */
 	TRACING_RETURNED = 4,	   /* the function's return completed the record */
 	TRACING_NOT_POSTED = 8,	   /* waits for the return's actions only */
+	TRACING_FELL_BACK = 16,	   /* with this call the policy reached its limit of signals */
 };
 
 struct item {
@@ -113,10 +114,7 @@ enum item_type {
 
 /* Actions as the API numbers them less one: enum KprobeAction. */
 enum action {
-	ACTION_POST = 0,
-	ACTION_NO_POST = 8,
-	ACTION_TRACK_SOCK = 10,
-	ACTION_UNTRACK_SOCK = 11,
+	ACTION_POST = 0, /* the others stand in generated text, from libs/tracingpolicy actions.py */
 };
 
 #define TEXT_MAX 4096  /* longest string, path or buffer */

@@ -187,6 +187,7 @@ def _of_filter(name: str) -> dict[str, Any]:
 def _of_action(kind: ActionKind) -> dict[str, Any]:
     more: dict[ActionKind, dict[str, Any]] = {
         ActionKind.SIGNAL: {"argSig": 9},
+        ActionKind.OVERRIDE: {"argError": -1},
         ActionKind.GET_URL: {"argUrl": "http://x"},
         ActionKind.DNS_LOOKUP: {"argFqdn": "x"},
         ActionKind.TRACK_SOCK: {"argSock": 0},
@@ -195,8 +196,8 @@ def _of_action(kind: ActionKind) -> dict[str, Any]:
     action = {"action": kind.value, **more.get(kind, {})}
     selectors = [{"matchActions": [action]}]
     if kind is ActionKind.SET:
-        usdt = {"path": "/x", "provider": "p", "name": "n", "selectors": selectors}
-        return {"usdts": [usdt | {"args": [{"index": 0, "type": "int32"}]}]}
+        place = {"path": "/proc/self/exe", "offsets": [64], "selectors": selectors}
+        return {"uprobes": [place | {"args": [{"index": 0, "type": "int32"}]}]}
     spec = _kprobe(
         "sys_read" if kind is ActionKind.OVERRIDE else "tcp_connect",
         args=[] if kind is ActionKind.OVERRIDE else [{"index": 0, "type": "sock"}],

@@ -89,11 +89,6 @@ def test_bit_field_is_refused():
     ]
 
 
-def test_observing_actions_are_supported():
-    names = {kind.value for kind in check_supported.ACTIONS_NOT_YET}
-    assert not names & {"Post", "NoPost", "TrackSock", "UntrackSock"}
-
-
 def test_filters_without_a_translation_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(check_supported, "PROCESS_FILTERS", ())
     text = document(

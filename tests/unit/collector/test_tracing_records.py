@@ -33,7 +33,7 @@ def test_items_are_ordered_by_position():
     )  # fmt: skip
     assert found == values.TracingRecord(
         policy=7, revision=3, hook=2, ktime_ns=1000, image_ktime_ns=900, pid=41, tid=42, action=3,
-        args=(-5, b"text"), returned=(0,), return_action=9, kernel_stack=(5, 6),
+        args=(-5, b"text"), returned=(0,), return_action=9, kernel_stack=(5, 6), selector=1,
     )  # fmt: skip
 
 

@@ -67,7 +67,9 @@ ACTIONS: Mapping[ActionKind, ActionInfo] = MappingProxyType(
             12, "let an enforcer act on the thread", ("argError", "argSig"), enforces=True
         ),
         _A.CLEANUP_ENFORCER_NOTIFICATION: ActionInfo(13, "drop a pending enforcer notification"),
-        _A.SET: ActionInfo(14, "write to a USDT argument", ("argIndex", "argValue"), enforces=True),
+        _A.SET: ActionInfo(
+            14, "write to an argument of a program", ("argIndex", "argValue"), enforces=True
+        ),
         _A.GET_URL: ActionInfo(6, "send an HTTP GET", ("argUrl",)),
         _A.DNS_LOOKUP: ActionInfo(7, "send a DNS query", ("argFqdn",)),
     }

@@ -44,6 +44,7 @@ from collector.recovery.journal import Journal
 from collector.recovery.replay import Recovered, recover
 from collector.recovery.saver import Saver
 from collector.recovery.versions import records_version
+from collector.requests import Requests
 from collector.sensors.registry import Parts, PolicyParts, sensors
 from collector.settings import Settings
 
@@ -121,6 +122,7 @@ async def build(settings: Settings) -> Collector:
         storage.journal.base,
     )  # fmt: skip
     publisher.publish(observed.older)
+    base.policies.requests.open()
     saver = Saver(
         settings.state_dir, bool(settings.spool_disk_bytes), publisher, observed.pipeline,
         observed.table, base.encoder, losses, attached.probes.ring, storage.journal,
@@ -232,6 +234,7 @@ def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
         stacks=StackResolver(settings.procfs, expose_addresses=settings.expose_stack_addresses),
         machine=machine,
         ancestors=frozenset(k for k in EventKind if k.value.removeprefix("process_") in names),
+        requests=Requests(settings.request_hosts(), settings.policy_resolver),
     )
 
 

@@ -144,6 +144,34 @@ class Settings(ServiceSettings, BusSettings):
         description="ready-made policies to load: files,network; with parameters: "
         "'files paths=/etc,/srv; network'",
     )
+    policy_spare: bool = Field(
+        True,
+        description="no policy acts on process 1, the collector, and the services of the stack",
+    )
+    policy_spare_programs: str = Field(
+        "nats-server,tetra-gateway,tetra-collector,tetra-exporter,tetra-embedded",
+        description="names of the stack's programs, separated by commas",
+    )
+    policy_spare_uids: str = Field(
+        "0,65532",
+        pattern=r"^(\d+(,\d+)*)?$",
+        description="users that these programs run as; others can run a program of that name",
+    )
+    policy_signals_per_minute: int = Field(
+        0,
+        ge=0,
+        description="a policy that sends more signals than this is switched to mode monitor; "
+        "0: no limit",
+    )
+    policy_request_hosts: str = Field(
+        "",
+        description="hosts that actions GetUrl and DnsLookup may ask, separated by commas; "
+        ".example.org: all names below that domain; empty: none",
+    )
+    policy_resolver: str = Field(
+        "",
+        description="DNS server of action DnsLookup, ADDRESS or ADDRESS:PORT; empty: the system's",
+    )
     expose_stack_addresses: bool = Field(
         False, description="report the addresses of stack frames, which show where the kernel is"
     )
@@ -192,6 +220,11 @@ class Settings(ServiceSettings, BusSettings):
     deleted_pod_cache_size: int = Field(
         1024, ge=0, description="deleted pods kept for events that come later"
     )
+
+    def request_hosts(self) -> frozenset[str]:
+        """Return the allow list of requests."""
+        names = self.policy_request_hosts.lower().replace(" ", "").split(",")
+        return frozenset(filter(None, names))
 
     @model_validator(mode="after")
     def _kept_probes_need_the_disk(self) -> Settings:

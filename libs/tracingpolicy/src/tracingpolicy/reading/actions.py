@@ -130,8 +130,8 @@ def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
         )
     if kind is ActionKind.OVERRIDE and hook.kind is HookKind.KPROBE and not hook.overridable:
         fields.fail("Override works on system calls and security_ functions only", "action")
-    if kind is ActionKind.SET and hook.kind is not HookKind.USDT:
-        fields.fail("Set works in usdts only", "action")
+    if kind is ActionKind.SET and hook.kind not in (HookKind.USDT, HookKind.UPROBE):
+        fields.fail("Set works in usdts and uprobes only", "action")
     if kind is ActionKind.NOTIFY_ENFORCER and not hook.policy.has_enforcers:
         fields.fail("NotifyEnforcer needs spec.enforcers", "action")
     if kind in (ActionKind.TRACK_SOCK, ActionKind.UNTRACK_SOCK):

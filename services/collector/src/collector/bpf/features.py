@@ -49,6 +49,7 @@ class Features:
     btf: Btf
     _reasons: dict[tuple[Kind, bool], str] = field(default_factory=dict)
     _helpers: dict[tuple[Kind, int], bool] = field(default_factory=dict)
+    _functions: dict[tuple[Kind, int], str] = field(default_factory=dict)
 
     def can(self, kind: Kind, *, sleepable: bool = False) -> bool:
         """Return whether programs of this kind load and attach here."""
@@ -67,6 +68,24 @@ class Features:
         if key not in self._helpers:
             self._helpers[key] = self._try_helper(kind, number)
         return self._helpers[key]
+
+    def why_not_function(self, kind: Kind, function: int) -> str:
+        """Return why a program of this kind cannot be bound to a function; empty if it can."""
+        key = (kind, function)
+        if key not in self._functions:
+            self._functions[key] = self._try_code(ProgramSpec("try", kind, _RETURN_0, function))
+        return self._functions[key]
+
+    def why_not_code(self, kind: Kind, instructions: bytes) -> str:
+        """Return why the kernel refuses instructions that end with ``return 0``, added here."""
+        return self._try_code(self._spec(kind, instructions + _RETURN_0))
+
+    def _try_code(self, spec: ProgramSpec) -> str:
+        try:
+            programs.load(spec).close()
+        except VerifierError as error:
+            return error.reason
+        return ""
 
     def _try(self, kind: Kind, sleepable: bool) -> str:
         try:

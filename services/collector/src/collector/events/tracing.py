@@ -31,6 +31,8 @@ _MESSAGES: dict[EventKind, Any] = {
     EventKind.LOADER: tetragon_pb2.ProcessLoader,
 }
 _ACTIONS = max(tetragon_pb2.KprobeAction.values()) + 1
+# Of the event with which a policy reached its limit of signals and was switched to mode monitor.
+FELL_BACK_TAG = b"enforcement:fell-back-to-monitor"
 _NO_FRAMES: tuple[Frame, ...] = ()
 
 # The names of a machine's native and 32-bit system calls in SyscallId.
@@ -54,6 +56,7 @@ class Form:
     kernel_stack: bytes = b""
     user_stack: bytes = b""
     ima_hash: bytes = b""
+    fell_back: bytes = b""  # one more of the tags
 
 
 def form(policy: LoadedPolicy, hook: Hook, machine: str = "x86_64") -> Form:
@@ -87,6 +90,7 @@ def form(policy: LoadedPolicy, hook: Hook, machine: str = "x86_64") -> Form:
         kernel_stack=field("kernel_stack_trace"),
         user_stack=field("user_stack_trace"),
         ima_hash=field("ima_hash"),
+        fell_back=message(field("tags"), FELL_BACK_TAG) if "tags" in fields else b"",
     )
 
 
@@ -158,6 +162,8 @@ class TracingEncoder:
             body.append(form.actions[record.action])
         if form.return_actions:
             body.append(form.return_actions[record.return_action])
+        if record.fell_back:
+            body.append(form.fell_back)
         if record.kernel_stack and form.kernel_stack:
             body += _frames(form.kernel_stack, self._stacks.kernel(record.kernel_stack))
         if record.user_stack and form.user_stack:

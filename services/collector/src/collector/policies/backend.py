@@ -30,7 +30,7 @@ from collector.errors import AttachError, ProbeError, VerifierError
 from collector.policies import counters
 from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
 from collector.policies.loaded import loaded_policy
-from collector.policies.maps import POLICIES_MAX, image_specs, shared_specs
+from collector.policies.maps import POLICIES_MAX, acting_specs, image_specs, shared_specs
 from collector.policies.plan import HookStatus, Plan
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import LoadedPolicy
@@ -88,6 +88,11 @@ class KernelInstallation:
     def switch(self, mode: Mode | None) -> None:
         """Set the mode of all hooks with one store."""
         self._shared.set_mode(self._slot, _MODES[mode])
+
+    @property
+    def mode(self) -> Mode | None:
+        """The mode as the programs see it: a limit can have switched it to monitor."""
+        return {word: mode for mode, word in _MODES.items()}[self._shared.mode(self._slot)]
 
     def counters(self) -> PolicyCounters:
         """Return what the programs counted."""
@@ -225,7 +230,7 @@ class KernelBackend:
         names = translation.functions
         known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
         kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
-        known |= {spec.name: spec for spec in image_specs()}
+        known |= {spec.name: spec for spec in (*image_specs(), *acting_specs())}
         known |= {own.spec.name: own.spec for own in translation.own}
         plan = ObjectPlan(
             Source(translation.text, names),

@@ -15,6 +15,7 @@ from collector.bpf.btf import Btf, BtfKind, FuncProto
 from collector.bpf.features import Features
 from collector.bpf.programs import Kind
 from collector.errors import BtfError
+from collector.policies.acting_features import ActingFeatures, Anything, KernelActions
 from collector.policies.plan import Mechanism
 from collector.policies.syscalls import SyscallTable
 from tracingpolicy.model import Hook, Loader, Policy
@@ -61,6 +62,8 @@ class Host:
     tracefs_places: tuple[Path, ...] = TRACEFS
     kallsyms: Path = KALLSYMS
     module_btf: Path = Path("/sys/kernel/btf")
+    acting: ActingFeatures = field(default_factory=Anything)
+    request_hosts: frozenset[str] | None = None  # of GetUrl and DnsLookup; None: not checked
     syscalls: SyscallTable = field(init=False)
     tracefs: Path | None = field(init=False)  # None: not mounted
     _modules: dict[str, Btf] = field(default_factory=dict)
@@ -76,7 +79,7 @@ class Host:
     @classmethod
     def of(cls, features: Features) -> Host:
         """Return the running host."""
-        return cls(features.btf, why_not(features))
+        return cls(features.btf, why_not(features), acting=KernelActions(features))
 
     def without_trampolines(self) -> Host:
         """Return the host as if fentry and fexit did not work here."""

@@ -7,13 +7,15 @@ without a translation is a mistake of the document until it has one.
 from __future__ import annotations
 
 from collector.policies.check import Checker, path_of
+from collector.policies.check_requests import why_refused
 from collector.policies.selectors import PROCESS_FILTERS
-from tracingpolicy.actions import ACTIONS, ActionKind
+from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import Hook
 from tracingpolicy.selectors import Action, Selector
 
-# Actions that change something on the host; the list shrinks as they are built.
-ACTIONS_NOT_YET = frozenset(kind for kind, info in ACTIONS.items() if not info.observes)
+# Actions that cannot be carried out when the call has returned.
+_ENTRY_ONLY = (ActionKind.OVERRIDE, ActionKind.SET)
+_REQUESTS = (ActionKind.GET_URL, ActionKind.DNS_LOOKUP)
 # Field of `Selector` -> key of documents, for filters on the process.
 PROCESS_KEYS = {
     "pids": "matchPIDs",
@@ -30,7 +32,6 @@ PROCESS_KEYS = {
 # Keys of spec that choose where a policy applies.
 SPEC_NOT_YET = {
     "node_selector": "nodeSelector",
-    "enforcers": "enforcers",
 }
 _NOT_YET = "is not supported yet"
 
@@ -68,7 +69,11 @@ def _sections(selector: Selector) -> tuple[tuple[str, tuple[Action, ...]], ...]:
 
 
 def _check_action(checker: Checker, path: str, action: Action) -> None:
-    if action.kind in ACTIONS_NOT_YET:
-        supported = ", ".join(kind.value for kind in ActionKind if kind not in ACTIONS_NOT_YET)
-        message = f"action {action.kind.value} {_NOT_YET}"
-        checker.fail(action.place, path, message, supported, "action")
+    if action.kind in _ENTRY_ONLY and ".matchReturnActions" in path:
+        message = f"{action.kind.value}: the call has returned already"
+        checker.fail(action.place, path, message, "matchActions", "action")
+    if action.kind in _REQUESTS:
+        refused = why_refused(action, checker.host.request_hosts)
+        if refused is not None:
+            key, message, allowed = refused
+            checker.fail(action.place, path, message, allowed, key)

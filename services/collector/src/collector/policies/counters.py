@@ -1,7 +1,7 @@
 """What a policy's programs counted: the layout of MAP_COUNTERS of bpf/tracing/maps.h.
 
 One array value, u64[cpus][slots], mapped into the collector: reading it costs no system call. Slot
-0 counts calls that no selector matched, then come eight for each selector, hooks numbered through.
+0 counts calls that no selector matched, then come sixteen for each selector of each hook.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from collector.bpf.maps import MMAPABLE, MapSpec, MapType
 
 NAME = "policy_counters"
-_OF_SELECTOR = 8  # COUNTERS_OF_SELECTOR
+_OF_SELECTOR = 16  # COUNTERS_OF_SELECTOR
 
 
 class Counter(IntEnum):
@@ -24,8 +24,17 @@ class Counter(IntEnum):
     POSTED = 0
     NOT_POSTED = 1
     RATE_LIMITED = 2
-    ACTED = 3
-    MONITORED = 4
+    SIGNAL = 3
+    MONITOR_SIGNAL = 4
+    OVERRIDE = 5
+    MONITOR_OVERRIDE = 6
+    NOTIFY = 7
+    MONITOR_NOTIFY = 8
+    SET = 9
+    MONITOR_SET = 10
+    SPARED = 11
+    FAILED = 12
+    MISSED = 13
 
 
 class SelectorCounts(NamedTuple):
@@ -34,8 +43,17 @@ class SelectorCounts(NamedTuple):
     posted: int = 0
     not_posted: int = 0
     rate_limited: int = 0
-    acted: int = 0
-    monitored: int = 0
+    signal: int = 0
+    monitor_signal: int = 0
+    override: int = 0
+    monitor_override: int = 0
+    notify: int = 0
+    monitor_notify: int = 0
+    set: int = 0
+    monitor_set: int = 0
+    spared: int = 0
+    failed: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

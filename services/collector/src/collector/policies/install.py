@@ -21,6 +21,7 @@ from collector.bpf.mmap_events import MmapEvents
 from collector.bpf.module_btf import open_module
 from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.policies.dispatch import Dispatcher
+from collector.policies.enforcement import Enforcement
 from collector.policies.groups import Group, Groups
 from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
@@ -88,6 +89,7 @@ class SharedMaps:
     _modes: memoryview
     mmap_events: MmapEvents = field(default_factory=MmapEvents)
     _scope: Scope | None = None
+    enforcement: Enforcement = field(default_factory=Enforcement)
 
     @classmethod
     def create(
@@ -96,6 +98,7 @@ class SharedMaps:
         processes: int,
         procfs: Path = Path("/proc"),
         containers: WatchedContainers | None = None,
+        enforcement: Enforcement | None = None,
     ) -> SharedMaps:
         """Create them; raise `ProbeError`. Without ``containers`` no filter selects one."""
         own = {spec.name: maps.create(spec) for spec in shared_specs()}
@@ -110,10 +113,14 @@ class SharedMaps:
         scope = Scope(groups, own[CGROUPS], containers, procfs) if containers else None
         if scope is not None:
             groups.changed = scope.update
-        return cls(fds, dispatcher, Images(procfs), groups, own, modes, _scope=scope)
+        return cls(
+            fds, dispatcher, Images(procfs), groups, own, modes, _scope=scope,
+            enforcement=enforcement or Enforcement(),
+        )  # fmt: skip
 
     def set_mode(self, slot: int, mode: ModeWord) -> None:
         """Switch every hook of a loaded revision."""
+        self.enforcement.reset_signals(slot)
         self._modes[slot] = mode
 
     def mode(self, slot: int) -> ModeWord:
@@ -134,6 +141,7 @@ class SharedMaps:
         self.images.close()
         if self._scope is not None:
             self._scope.close()
+        self.enforcement.close()
         for one in self._own.values():
             one.close()
 
@@ -148,10 +156,12 @@ class Installed:
     lists: tuple[BinaryList, ...] | None = None  # None: the policy needs no images
     groups: tuple[Group, ...] = ()
     jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
+    gates: list[tuple[Kind, int]] = field(default_factory=list)
     _dispatcher: Dispatcher | None = None
     _images: Images | None = None
     _groups: Groups | None = None
     _mmap_events: MmapEvents | None = None
+    _enforcement: Enforcement | None = None
 
     def close(self) -> None:
         """Detach, then close programs and maps; the policy must be off."""
@@ -160,6 +170,10 @@ class Installed:
             self._dispatcher.remove(number, level, at_return=at_return)
         for link in self.links:
             link.close()
+        for gate in self.gates:  # behind the programs that leave verdicts
+            assert self._enforcement is not None
+            self._enforcement.gates.release(*gate)
+        self.gates = []
         for program in self.programs:
             program.close()
         for one in self.maps.values():
@@ -183,9 +197,14 @@ def install(
     revision: int,
 ) -> Installed:
     """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
-    installed = Installed(_dispatcher=shared.dispatcher, _mmap_events=shared.mmap_events)
+    installed = Installed(
+        _dispatcher=shared.dispatcher,
+        _mmap_events=shared.mmap_events,
+        _enforcement=shared.enforcement,
+    )
     numbers: dict[int, int] = {
-        Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision
+        Number.SLOT: slot, Number.POLICY: policy, Number.REVISION: revision,
+        Number.SIGNALS_MAX: shared.enforcement.signals_max,
     }  # fmt: skip
     try:
         for own in translation.own:
@@ -200,14 +219,38 @@ def install(
             installed.lists, installed._images = translation.lists, shared.images
             numbers |= {LIST + n: mask for n, mask in enumerate(masks)}
             fds |= {name: one.fd for name, one in shared.images.maps.items()}
+        if translation.acting:
+            shared.enforcement.start()
+            fds |= {name: one.fd for name, one in shared.enforcement.maps.items()}
+            _attach_gates(translation, shared.enforcement, installed)
         numbered = [fds[name] for name in translation.maps]
-        # Returns first: an entry whose return is not hooked would wait for it.
-        for one in sorted(translation.programs, key=lambda one: one.mechanism not in _RETURNS):
+        for one in sorted(translation.programs, key=_order):
             _install_function(one, _relocated(one, codes, numbered), numbers, installed)
     except BaseException:
         installed.close()
         raise
     return installed
+
+
+def _order(one: Generated) -> int:
+    """Returns first: an entry whose return is not hooked would wait for it.
+
+    Enforcers before hooks: of several programs at a function's entry the newest runs first
+    (hlist_add_head() in kernel/bpf/trampoline.c), and a notification comes before its enforcer.
+    """
+    if one.mechanism in _RETURNS:
+        return 0
+    return 1 if one.function.startswith("enforcer") else 2
+
+
+def _attach_gates(translation: Translation, enforcement: Enforcement, installed: Installed) -> None:
+    for one in translation.programs:
+        if one.gate is None:
+            continue
+        kind = Kind(one.gate.value)
+        for target in one.targets:
+            enforcement.gates.acquire(kind, target.btf_id, target.attach, enforcement.verdicts)
+            installed.gates.append((kind, target.btf_id))
 
 
 def _relocated(one: Generated, codes: Mapping[str, bytes], fds: list[int]) -> bytes:
@@ -220,13 +263,15 @@ def _install_function(
     one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
 ) -> None:
     if one.by_cookie:
-        _install_multi(one, bind(code, numbers | {Number.HOOK: 0}), installed)
+        values = numbers | {Number.HOOK: 0, Number.FUNCTION: one.targets[0].btf_id}
+        _install_multi(one, bind(code, values), installed)
         return
     if one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
         _install_jumps(one, code, numbers, installed)
         return
     for hook, target in zip(one.hooks, one.targets, strict=True):
-        program = _load(one, bind(code, numbers | {Number.HOOK: hook}), target, installed)
+        values = numbers | {Number.HOOK: hook, Number.FUNCTION: target.btf_id}
+        program = _load(one, bind(code, values), target, installed)
         if one.mechanism in _UPROBES:
             installed.links.append(links.attach_uprobe(program, _place(target)))
         else:

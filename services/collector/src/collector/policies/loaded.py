@@ -7,8 +7,17 @@ from dataclasses import replace
 
 from chassis.goquote import escaped_bytes
 from collector.policies.plan import Plan, PlannedArgument, PlannedHook, Target
-from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy
+from collector.policies.table import (
+    Argument,
+    EventKind,
+    Hook,
+    LoadedPolicy,
+    Request,
+    RequestKind,
+)
+from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import HookKind, Tracepoint, Uprobe, Usdt
+from tracingpolicy.selectors import Selector
 
 _KINDS = {
     HookKind.KPROBE: EventKind.KPROBE,
@@ -45,6 +54,7 @@ def _hook(planned: PlannedHook, target: Target) -> Hook:
         args=_arguments(args),
         data=_arguments(planned.data),
         returned=_argument(planned.returned) if planned.returned else None,
+        requests=_requests(hook.selectors),
     )
     match hook:
         case Tracepoint():
@@ -61,6 +71,19 @@ def _hook(planned: PlannedHook, target: Target) -> Hook:
         case Usdt():
             return replace(facts, path=target.path, provider=hook.provider, name=hook.name)
     return replace(facts, function=target.name)
+
+
+def _requests(selectors: tuple[Selector, ...]) -> tuple[tuple[Request, ...], ...]:
+    """Return what the events of each selector ask for; () if none asks for anything."""
+    found = tuple(
+        tuple(
+            Request(RequestKind(one.kind.value), one.arg_url or one.arg_fqdn)
+            for one in (*selector.actions, *selector.return_actions)
+            if one.kind in (ActionKind.GET_URL, ActionKind.DNS_LOOKUP)
+        )
+        for selector in selectors
+    )
+    return found if any(found) else ()
 
 
 def _arguments(planned: tuple[PlannedArgument, ...]) -> tuple[Argument, ...]:

@@ -5,6 +5,7 @@ Shared maps come first and are the same for all policies; a policy's own follow,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType
@@ -44,6 +45,20 @@ _IMAGE_MACROS = {
     BINARY_PREFIXES: "MAP_BINARY_PREFIXES",
     BINARY_SUFFIXES: "MAP_BINARY_SUFFIXES",
 }
+# Of enforcement.py: exist since the first policy that acts was loaded.
+SPARED = "policy_spared"
+SIGNALS = "policy_signals"
+VERDICTS = "policy_verdicts"
+NOTIFICATIONS = "policy_notes"
+ACTING_MACROS = {
+    SPARED: "MAP_SPARED",
+    SIGNALS: "MAP_SIGNALS",
+    VERDICTS: "MAP_VERDICTS",
+    NOTIFICATIONS: "MAP_NOTIFICATIONS",
+}
+SPARED_ENTRIES = 1024
+_VERDICT_ENTRIES = 8192  # threads between a function's entry and its gate, which are few
+_NOTIFICATION_ENTRIES = 16384
 _IMAGE_ENTRIES = 32768
 _BINARY_ENTRIES = 16384
 
@@ -93,6 +108,16 @@ def image_specs() -> tuple[MapSpec, ...]:
     )
 
 
+def acting_specs() -> tuple[MapSpec, ...]:
+    """Return how the maps of `enforcement.Enforcement` are created."""
+    return (
+        MapSpec(SPARED, MapType.HASH, 4, 8, SPARED_ENTRIES),
+        MapSpec(SIGNALS, MapType.ARRAY, 4, 16, POLICIES_MAX),
+        MapSpec(VERDICTS, MapType.HASH, 16, 8, _VERDICT_ENTRIES),
+        MapSpec(NOTIFICATIONS, MapType.LRU_HASH, 16, 16, _NOTIFICATION_ENTRIES),
+    )
+
+
 def loss_key(slot: int, reason: int) -> bytes:
     """Return the key in map LOST of a loaded policy's losses by a reason."""
     return (slot * _LOSS_SLOTS + reason).to_bytes(4, "little")
@@ -138,7 +163,14 @@ class MapNumbers:
 
     def images(self) -> None:
         """Give numbers to the maps of `images.Images`, which owns them."""
-        for name, macro in _IMAGE_MACROS.items():
+        self._number(_IMAGE_MACROS)
+
+    def acting(self) -> None:
+        """Give numbers to the maps of `enforcement.Enforcement`, which owns them."""
+        self._number(ACTING_MACROS)
+
+    def _number(self, macros: Mapping[str, str]) -> None:
+        for name, macro in macros.items():
             if macro not in self._macros:
                 self._macros.append(macro)
                 self._names.append(name)

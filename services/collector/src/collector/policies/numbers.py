@@ -22,6 +22,8 @@ class Number(IntEnum):
     REVISION = 2
     HOOK = 3
     LEVEL = 4
+    FUNCTION = 5
+    SIGNALS_MAX = 6
 
 
 LIST = 16  # NUMBER_LIST: from here on the mask of each list of binaries of a text

@@ -13,6 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from tracingpolicy.model import Argument, Hook, Policy
+from tracingpolicy.selectors import Action
 from tracingpolicy.types import ArgumentType
 
 
@@ -209,6 +210,27 @@ class Target:
     args: tuple[PlannedArgument, ...] | None = None  # where they differ by target: USDT locations
 
 
+class OverrideBy(Enum):
+    """What replaces the result of a function; the value is what users see."""
+
+    FMOD_RET = "fmod_ret"  # a gate of this kind behind the policy's program
+    LSM = "lsm"
+    RESULT = "result of the program"  # an LSM program that has to be the hook itself
+    HELPER = "bpf_override_return"
+    REGISTERS = "registers"  # of the program, at a uprobe
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterMove:
+    """One assignment of argRegs: ``to`` becomes value, or register + value, or memory there."""
+
+    to: int  # offset in struct pt_regs
+    value: int
+    register: int | None = None
+    size: int = 8
+    memory: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedHook:
     """A hook of the document by one pair of mechanisms."""
@@ -221,7 +243,21 @@ class PlannedHook:
     data: tuple[PlannedArgument, ...] = ()
     returned: PlannedArgument | None = None
     sleepable: bool = False
+    override: OverrideBy | None = None  # None: no selector has the action Override
+    # Of an Override that changes registers: its assignments; none means to return argError.
+    register_moves: Mapping[Action, tuple[RegisterMove, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     note: str = ""  # why not the first choice, for the user
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedEnforcer:
+    """Functions at which a notified thread is stopped."""
+
+    entry: Mechanism
+    override: OverrideBy | None  # None: notifications of this policy carry signals only
+    targets: tuple[Target, ...]
 
 
 class HookState(Enum):
@@ -250,6 +286,7 @@ class Plan:
 
     policy: Policy
     hooks: tuple[PlannedHook, ...]
+    enforcers: tuple[PlannedEnforcer, ...] = ()
     statuses: tuple[HookStatus, ...] = ()
     # list name -> ids of its system calls, for InMap; 32-bit calls carry bit 31
     syscall_ids: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,4 +1,4 @@
-"""kprobes, fentries and lsmhooks: which functions, by which mechanism, with which arguments.
+"""kprobes and fentries: which functions, by which mechanism, with which arguments.
 
 Costs that the order of mechanisms rests on: a program on a system call's own function costs other
 system calls nothing; the dispatcher on sys_enter costs each of them some 20 ns, once for all
@@ -17,6 +17,7 @@ from collector.policies.plan import (
     HookState,
     HookStatus,
     Mechanism,
+    OverrideBy,
     PlannedArgument,
     PlannedHook,
     SyscallArgument,
@@ -31,8 +32,9 @@ from collector.policies.plan_arguments import (
 )
 from collector.policies.plan_filters import retyped
 from collector.policies.plan_lists import Name, expand, function_name
+from collector.policies.plan_override import choose_override
 from collector.policies.syscalls import function_for, prototype
-from tracingpolicy.model import Kprobe, Lsm
+from tracingpolicy.model import Kprobe
 from tracingpolicy.reading.report import nearest, quoted
 from tracingpolicy.values import ListType
 
@@ -42,8 +44,6 @@ MANY_SYSCALLS = 20
 REGISTERS = 6  # that pass arguments in C and that a probe can read
 _SYSCALL_REGISTERS = 6
 _VOID = 0
-# Functions that call an LSM hook with the same arguments under another name (security/security.c).
-_SECURITY = {"bprm_check_security": "security_bprm_check"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,12 @@ def _find(checker: Checker, name: Name) -> _Found | None:
         parameters=len(function.proto.params),
     )
     return _Found(target, signature_of(function))
+
+
+def find_target(checker: Checker, name: Name) -> Target | None:
+    """Return what a program at a function or system call is attached to; None: there is none."""
+    found = _find(checker, name)
+    return found.target if found else None
 
 
 def signature_of(function: Function, skip: int = 0) -> Signature:
@@ -258,7 +264,11 @@ def _plan_group(
         one.target if planned == args else replace(one.target, args=planned)
         for one, planned in zip(group, arguments, strict=True)
     )
-    chosen = checker.choose(hook, _pairs(checker, targets, joined), _title(hook, targets))
+    way = choose_override(checker, hook, targets, _pairs(checker, targets, joined))
+    if way is None:
+        return None
+    override, pairs = way
+    chosen = checker.choose(hook, pairs, _title(hook, targets))
     if chosen is None:
         return None
     entry, leave, note = chosen
@@ -273,6 +283,7 @@ def _plan_group(
         args=args,
         data=data,
         returned=returned,
+        override=override,
         note=note,
     )
 
@@ -313,52 +324,6 @@ def _check_registers(
 
 def _mechanisms(planned: tuple[PlannedHook, ...]) -> tuple[Mechanism, ...]:
     used = [one for hook in planned for one in (hook.entry, hook.exit) if one is not None]
+    if any(hook.override is OverrideBy.FMOD_RET for hook in planned):
+        used.append(_M.FMOD_RET)
     return tuple(dict.fromkeys(used))
-
-
-# --- LSM --------------------------------------------------------------------------------------
-
-
-def plan_lsm(checker: Checker, hook: Lsm) -> tuple[tuple[PlannedHook, ...], HookStatus]:
-    """Return the planned hook of an element of lsmhooks, and its status."""
-    nothing = HookStatus(hook=hook, state=HookState.LOADED)
-    function = checker.host.function(f"bpf_lsm_{hook.hook}")
-    if function is None:
-        names = [
-            name.removeprefix("bpf_lsm_")
-            for name in checker.host.functions
-            if name.startswith("bpf_lsm_")
-        ]
-        near = ", ".join(nearest(hook.hook, names))
-        message = f"there is no LSM hook {quoted(hook.hook)}"
-        allowed = f"nearest: {near}" if near else ""
-        if not names:
-            allowed = "this kernel has no BPF LSM: CONFIG_BPF_LSM"
-        checker.fail(hook.place, path_of(hook), message, allowed, "hook")
-        return (), nothing
-    args = plan_arguments(checker, hook, signature_of(function))
-    hashed = any(action.ima_hash for one in hook.selectors for action in one.actions)
-    pairs: list[tuple[Mechanism, Mechanism | None]] = [(_M.LSM, None)]
-    security = checker.host.function(_SECURITY.get(hook.hook, f"security_{hook.hook}"))
-    if security is not None and not hashed:
-        pairs.append((_M.FMOD_RET, None))
-    chosen = checker.choose(hook, pairs, f"LSM hook {hook.hook}", sleepable=hashed)
-    if args is None or chosen is None:
-        return (), nothing
-    entry, _, note = chosen
-    used = function if entry is _M.LSM or security is None else security
-    target = Target(
-        name=hook.hook,
-        attach=used.name,
-        btf_id=used.proto.id,
-        parameters=len(used.proto.params),
-    )
-    planned = PlannedHook(
-        hook=retyped(checker, hook, args, (), None),
-        entry=entry,
-        targets=(target,),
-        args=args,
-        sleepable=hashed,
-        note=note,
-    )
-    return (planned,), HookStatus(hook=hook, state=HookState.LOADED, mechanisms=(entry,), note=note)

@@ -8,10 +8,12 @@ from dataclasses import replace
 from collector.policies.check import Checker, Host
 from collector.policies.check_supported import check_hook, check_policy
 from collector.policies.plan import HookStatus, Plan, PlannedHook
+from collector.policies.plan_enforcers import plan_enforcers
 from collector.policies.plan_filters import with_lists
-from collector.policies.plan_functions import plan_function, plan_lsm
+from collector.policies.plan_functions import plan_function
 from collector.policies.plan_lists import syscall_ids
 from collector.policies.plan_loader import plan_loader
+from collector.policies.plan_lsm import plan_lsm
 from collector.policies.plan_programs import plan_uprobe, plan_usdt
 from collector.policies.plan_tracepoints import plan_tracepoint
 from tracingpolicy import read
@@ -54,11 +56,18 @@ def _plan(checker: Checker) -> Plan:
         planned, status = _plan_hook(checker, hook)
         hooks += planned
         statuses.append(status)
+    enforcers = plan_enforcers(checker)
     ids = _lists(checker)
     if checker.report.mistakes:
         raise PolicyErrors(checker.report.mistakes)
     listed = tuple(replace(one, hook=with_lists(one.hook, ids)) for one in hooks)
-    return Plan(policy=checker.policy, hooks=listed, statuses=tuple(statuses), syscall_ids=ids)
+    return Plan(
+        policy=checker.policy,
+        hooks=listed,
+        enforcers=enforcers,
+        statuses=tuple(statuses),
+        syscall_ids=ids,
+    )
 
 
 def _plan_hook(checker: Checker, hook: Hook) -> tuple[tuple[PlannedHook, ...], HookStatus]:

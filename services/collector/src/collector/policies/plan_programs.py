@@ -20,6 +20,8 @@ from collector.policies.plan import (
     Mechanism,
     PlannedArgument,
     PlannedHook,
+    ProgramMemory,
+    ProgramRegister,
     Target,
 )
 from collector.policies.plan_arguments import (
@@ -31,8 +33,11 @@ from collector.policies.plan_arguments import (
 )
 from collector.policies.plan_filters import retyped
 from collector.policies.plan_functions import REGISTERS
+from collector.policies.plan_override import places, plan_register_override
+from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import Hook, Uprobe, Usdt
 from tracingpolicy.reading.report import nearest, quoted
+from tracingpolicy.selectors import Action
 from tracingpolicy.types import TYPES, ArgumentType
 
 _M = Mechanism
@@ -68,6 +73,8 @@ def plan_uprobe(checker: Checker, hook: Uprobe) -> Planned:
             checker.fail(hook.place, path_of(hook), message, "", "binaryDigests")
             return nothing
         targets = _targets(checker, hook, elf)
+        jumps = _jumps(checker, hook, elf, targets or ())
+    override, moves = plan_register_override(checker, hook, jumps)
     signature = _signature(checker, hook, hook.btf_path)
     if signature is None or targets is None:
         return nothing
@@ -87,8 +94,11 @@ def plan_uprobe(checker: Checker, hook: Uprobe) -> Planned:
         args=args,
         data=data,
         returned=returned,
+        override=override,
+        register_moves=moves,
         note=note,
     )
+    _check_set(checker, hook, planned.args)
     used = (entry, leave) if leave else (entry,)
     status = HookStatus(hook=hook, state=HookState.LOADED, mechanisms=used, note=note)
     return (planned,), status
@@ -150,6 +160,57 @@ def _targets(checker: Checker, hook: Uprobe, elf: Elf) -> tuple[Target, ...] | N
         Target(name=name, attach="", path=elf.path, offset=offset, ref_ctr_offset=counter)
         for (name, offset), counter in zip(found, counters, strict=True)
     )
+
+
+def _jumps(
+    checker: Checker, hook: Uprobe, elf: Elf, targets: tuple[Target, ...]
+) -> dict[Action, int]:
+    """Return how far the functions of argNew... are from the place of a uprobe."""
+    jumps = {}
+    for path, action in places(hook, ActionKind.OVERRIDE):
+        address, key = action.arg_new_address, "argNewAddr"
+        offset = action.arg_new_offset
+        if action.arg_new_symbol:
+            address, key = elf.symbol(action.arg_new_symbol), "argNewSymbol"
+            if address is None:
+                near = ", ".join(elf.nearest_symbols(action.arg_new_symbol))
+                message = f"{elf.path} has no symbol {quoted(action.arg_new_symbol)}"
+                allowed = f"nearest: {near}" if near else ""
+                checker.fail(action.place, path, message, allowed, key)
+        if address is not None:
+            offset = elf.offset_of(address)
+            if offset is None:
+                checker.fail(
+                    action.place, path, f"{address:#x} is not in the file {elf.path}", "", key
+                )
+        if offset is None:
+            continue
+        if len(targets) != 1:
+            message = "a jump needs one place: the distance differs between several"
+            checker.fail(action.place, path, message, "one symbol, offset or address a hook")
+            continue
+        jumps[action] = offset - targets[0].offset
+    return jumps
+
+
+def _check_set(checker: Checker, hook: Hook, args: tuple[PlannedArgument, ...]) -> None:
+    """Refuse Set on what cannot be written: memory of four bytes, or a register."""
+    acting = checker.host.acting
+    for path, action in places(hook, ActionKind.SET):
+        if action.arg_index >= len(args):
+            continue  # a mistake of the document
+        source, why, allowed = args[action.arg_index].source, "", ""
+        if isinstance(source, ProgramMemory):
+            why = acting.why_no_memory_writes()
+            if source.size != 4:
+                why, allowed = f"the argument has {source.size} bytes", "an argument of 4 bytes"
+        elif isinstance(source, FunctionArgument | ProgramRegister):
+            why = acting.why_no_register_writes()
+            why = why and f"the registers of a program cannot be written here: {why}"
+        else:
+            why, allowed = "the argument is a constant of the program", "memory, or a register"
+        if why:
+            checker.fail(action.place, path, f"Set: {why}", allowed, "argIndex")
 
 
 def _signature(checker: Checker, hook: Uprobe | Usdt, btf_path: str) -> Signature | None:
@@ -238,6 +299,8 @@ def plan_usdt(checker: Checker, hook: Usdt) -> Planned:
         args=args,
         note=note,
     )
+    for own in arguments:
+        _check_set(checker, hook, own or ())
     return (planned,), HookStatus(hook=hook, state=HookState.LOADED, mechanisms=(entry,), note=note)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from collector.policies.actions import REPORTING, SelectorActions, sock_call
+from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_RETURN, Arg, Unit
 from collector.policies.ctext import Lines, comment, negated
 from collector.policies.plan import (
     Mechanism,
+    OverrideBy,
     Plan,
     PlannedArgument,
     PlannedHook,
@@ -62,10 +64,16 @@ class HookText:
             self._return(values)
         else:
             self._filter(values)
+            self._act(values, "matchActions", [one.actions for one in self.selectors])
             self._record(values)
         self._end(values)
         head = comment(f"{frame.mechanism.value}: {self.target.name}")
-        return f"{head}\nint {name}(u64 *ctx)\n{{\n{out.text()}\n}}"
+        kind = "s64" if self._has_verdict else "int"
+        return f"{head}\n{kind} {name}(u64 *ctx)\n{{\n{out.text()}\n}}"
+
+    @property
+    def _has_verdict(self) -> bool:
+        return self.hook.override is OverrideBy.RESULT
 
     # --- the beginning: which hook, whether the policy is on
 
@@ -73,8 +81,14 @@ class HookText:
         if frame.dispatched:
             self.unit.headers.add("dispatch.h")
         index = "bpf_get_attach_cookie(ctx)" if frame.by_cookie else "NUMBER(NUMBER_HOOK)"
-        out.add("struct scratch *s = NULL;", f"u32 hook = {index};", "")
-        out.add("if (policy_mode() == MODE_OFF)", "\tgoto leave;")
+        out.add("struct scratch *s = NULL;", f"u32 hook = {index};")
+        if self._has_verdict:
+            out.add("s64 verdict = 0;")
+        mode = "policy_mode()"
+        if acts(self.selectors, at_return=frame.at_return):
+            mode = "mode"
+            out.add("u32 mode = policy_mode();")
+        out.add("", f"if ({mode} == MODE_OFF)", "\tgoto leave;")
         if frame.together:
             out.add(
                 "", "u64 words[SYSCALL_WORDS] = {};",
@@ -119,6 +133,19 @@ class HookText:
         out.add(f"u32 selector = {chain}{count - 1}; /* the first that matches */")
         self._check_abi(values.frame, out)
 
+    # --- actions that act
+
+    def _act(self, values: Values, section: str, actions: Sequence[tuple[Action, ...]]) -> None:
+        text = ActingText(self.hook, values, self.first_counter, len(self.selectors) > 1)
+        for number, some in enumerate(actions):
+            text.write(number, section, some)
+
+    def _note_fall_back(self, record: str, values: Values) -> None:
+        if acts(self.selectors, at_return=values.frame.at_return):
+            values.out.add(
+                "if (fell_back(mode))", f"\t{record}->record.flags |= TRACING_FELL_BACK;"
+            )
+
     # --- the record
 
     def _record(self, values: Values) -> None:
@@ -138,6 +165,7 @@ class HookText:
             return
         values.take_scratch()
         out.add("begin_record(&s->record, hook, selector);")
+        self._note_fall_back("s", values)
         self._attribute(values)
         self._track(actions, values, ActionKind.UNTRACK_SOCK)
         for number, one in enumerate(actions):
@@ -180,6 +208,7 @@ class HookText:
             f"numbers->record.items = {len(args)};",
             "numbers->record.items_len = sizeof(numbers->items);",
         )
+        self._note_fall_back("numbers", values)
         for number, one in enumerate(actions):
             if one.last:
                 self._if_selector(number, f"numbers->record.action = {one.last};", out)
@@ -371,6 +400,8 @@ class HookText:
             self._returned(
                 Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg"), values
             )
+        self._act(values, "matchReturnActions", [one.return_actions for one in self.selectors])
+        self._note_fall_back("s", values)
         self._return_copy(values)
         actions = [SelectorActions.at_return(one) for one in self.selectors]
         if self._acts_at_return():
@@ -440,7 +471,7 @@ class HookText:
             out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_EXIT),")
             out.add("\t      SAVED_REGISTER(ctx[0], REG_SYSCALL_NUMBER),")
             out.add("\t      NUMBER(NUMBER_LEVEL) + 1);")
-        out.add("return 0;")
+        out.add("return verdict;" if self._has_verdict else "return 0;")
 
 
 def _reads_together(args: Sequence[PlannedArgument], frame: Frame) -> bool:

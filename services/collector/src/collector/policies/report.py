@@ -159,7 +159,18 @@ def _stats(entry: Entry) -> TracingPolicyStats:
 
 
 def _actions(counted: SelectorCounters) -> TracingPolicyActionCounters:
-    return TracingPolicyActionCounters(post=counted.posted, nopost=counted.not_posted)
+    return TracingPolicyActionCounters(
+        post=counted.posted,
+        nopost=counted.not_posted,
+        signal=counted.signal,
+        monitor_signal=counted.monitor_signal,
+        override=counted.override,
+        monitor_override=counted.monitor_override,
+        notify_enforcer=counted.notify,
+        monitor_notify_enforcer=counted.monitor_notify,
+        set=counted.set,
+        monitor_set=counted.monitor_set,
+    )
 
 
 def _hook_statuses(found: Iterable[HookStatus]) -> Iterator[HookStatusMessage]:

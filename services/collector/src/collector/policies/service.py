@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from collector.kubernetes.setup import Kubernetes
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
 from collector.policies.desired import Node
+from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
 from collector.policies.fleet import FleetPolicies
@@ -36,10 +38,12 @@ from collector.policies.install import SharedMaps
 from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
 from collector.policies.scope import WatchedContainers
+from collector.policies.spared import Spared, nothing_spared
 from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.translate import Kernel
 from collector.policies.tries import Tries
+from collector.policies.watch import EnforcementWatch
 from collector.settings import Settings
 from readymade import load, selection
 from tracingpolicy import parse
@@ -99,6 +103,7 @@ class PolicyService:
     tries: Tries
     _backend: LateBackend
     resources: KubernetesPolicies | None = None
+    watch: EnforcementWatch | None = None
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
         """Load what files, fleet and tries say, now and at each change, until cancelled."""
@@ -109,6 +114,8 @@ class PolicyService:
             tasks.create_task(self.tries.run())
             if self.resources is not None:
                 tasks.create_task(self.resources.run())
+            if self.watch is not None:
+                tasks.create_task(self.watch.run())
 
     async def _follow_files(self) -> None:
         while True:
@@ -144,11 +151,23 @@ def _wants_kernel_stacks(policy: Policy) -> bool:
     )
 
 
+def enforcement(settings: Settings) -> Enforcement:
+    """Return what policies that act share, as it is set."""
+    spared: Callable[[], Mapping[int, int]] = nothing_spared
+    if settings.policy_spare:
+        uids = {os.geteuid(), *map(int, filter(None, settings.policy_spare_uids.split(",")))}
+        programs = frozenset(settings.policy_spare_programs.replace(" ", "").split(","))
+        spared = Spared(programs - {""}, frozenset(uids), settings.procfs).find
+    return Enforcement(settings.policy_signals_per_minute, spared)
+
+
 def kernel_backend(
     kernel: KernelInfo,
     shared: Mapping[str, int],
     procfs: Path = Path("/proc"),
     containers: WatchedContainers | None = None,
+    acting: Enforcement | None = None,
+    request_hosts: frozenset[str] = frozenset(),
 ) -> KernelBackend:
     """Return a backend for this kernel; raise `BtfError` or `ProbeError`.
 
@@ -157,11 +176,12 @@ def kernel_backend(
     raise_memlock_limit()
     btf, folder = Btf.vmlinux(kernel.btf), bpf_folder()
     host = Host.of(Features(btf))
+    host.request_hosts = request_hosts
     return KernelBackend(
         partial(plan_policy, host=host),
         partial(plan_policy, host=host.without_trampolines()),
         Kernel(btf, possible_cpus(), folder),
-        SharedMaps.create(shared["events"], shared["processes"], procfs, containers),
+        SharedMaps.create(shared["events"], shared["processes"], procfs, containers, acting),
         Objects(kernel.cache, kernel.build, folder),
     )
 
@@ -181,7 +201,11 @@ def policy_service(
 
     ``prepare_stacks`` is called in a thread ahead of the first policy with kernel stacks.
     """
-    make = partial(kernel_backend, kernel, shared, settings.procfs, containers)
+    acting = enforcement(settings)
+    make = partial(
+        kernel_backend, kernel, shared, settings.procfs, containers, acting,
+        settings.request_hosts(),
+    )  # fmt: skip
     backend = LateBackend(make, prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
@@ -204,6 +228,7 @@ def policy_service(
         Tries(manager, parse),
         backend,
         resources,
+        EnforcementWatch(acting, manager),
     )
 
 

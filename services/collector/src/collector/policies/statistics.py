@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add
 
 
 @dataclass(frozen=True, slots=True)
 class SelectorCounters:
-    """What one selector of one hook decided."""
+    """What one selector of one hook decided.
+
+    Of actions that act there are two counts: carried out, and left out in mode monitor.
+    """
 
     posted: int = 0  # records that reached the ring
     not_posted: int = 0  # by NoPost
     rate_limited: int = 0
-    acted: int = 0  # actions that act
-    monitored: int = 0  # the same, left out in mode monitor
+    signal: int = 0
+    monitor_signal: int = 0
+    override: int = 0
+    monitor_override: int = 0
+    notify: int = 0
+    monitor_notify: int = 0
+    set: int = 0
+    monitor_set: int = 0
+    spared: int = 0  # actions left out because the process is spared
+    failed: int = 0  # actions that the kernel refused
+    missed: int = 0  # notifications that no enforcer took
 
     def __add__(self, other: SelectorCounters) -> SelectorCounters:
-        return SelectorCounters(
-            self.posted + other.posted,
-            self.not_posted + other.not_posted,
-            self.rate_limited + other.rate_limited,
-            self.acted + other.acted,
-            self.monitored + other.monitored,
-        )
+        return SelectorCounters(*map(add, astuple(self), astuple(other)))
 
 
 # The hook's index in the document's order, and the selector's in the hook; a hook without

@@ -38,6 +38,20 @@ class Argument(NamedTuple):
     label: str = ""
 
 
+class RequestKind(Enum):
+    """A request that an event causes."""
+
+    URL = "GetUrl"
+    DNS = "DnsLookup"
+
+
+class Request(NamedTuple):
+    """What is asked for: a URL, or a name."""
+
+    kind: RequestKind
+    target: str
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """One function, tracepoint, place in a program or LSM hook of a loaded policy."""
@@ -57,6 +71,7 @@ class Hook:
     args: tuple[Argument, ...] = ()
     data: tuple[Argument, ...] = ()
     returned: Argument | None = None
+    requests: tuple[tuple[Request, ...], ...] = ()  # by selector; not saved: replays cause none
 
     @property
     def label(self) -> str:

@@ -19,10 +19,11 @@ from collector.policies.counters import Counters
 from collector.policies.ctext import comment
 from collector.policies.groups import Group
 from collector.policies.images import FUNCTIONS, BinaryList
-from collector.policies.maps import MapNumbers, OwnMap
+from collector.policies.maps import SPARED, MapNumbers, OwnMap
 from collector.policies.offsets import definitions
-from collector.policies.plan import Mechanism, Plan, PlannedHook, Target
+from collector.policies.plan import Mechanism, OverrideBy, Plan, PlannedHook, Target
 from collector.policies.program import HookText
+from collector.policies.program_enforcers import enforcer_text
 from collector.policies.sources import Frame
 from tracingpolicy.values import Namespace
 
@@ -68,6 +69,7 @@ class Generated:
     hooks: tuple[int, ...]
     by_cookie: bool = False
     sleepable: bool = False
+    gate: OverrideBy | None = None  # what has to stand behind it at each target
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Translation:
     lists: tuple[BinaryList, ...]
     groups: tuple[Group, ...]
     images: bool  # the text has the programs of images.h
+    acting: bool  # it uses the maps of `enforcement.Enforcement`
     selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
 
     @property
@@ -104,6 +107,15 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
         starts.append(first_counter)
         first_hook += len(hook.targets)
         first_counter += max(1, len(hook.hook.selectors))
+    for number, enforcer in enumerate(plan.enforcers):
+        name = f"enforcer{number}"
+        functions.append(enforcer_text(name, enforcer, unit))
+        hooks = (0,) * len(enforcer.targets)  # their programs make no records
+        programs.append(
+            Generated(
+                name, enforcer.entry, enforcer.targets, hooks, gate=gate_of(enforcer.override)
+            )
+        )
     body = "\n\n".join([_title(plan), *unit.functions, *functions]) + "\n"
     counters = Counters.of(first_counter, kernel.cpus)
     unit.maps.add("MAP_COUNTERS", counters.spec())
@@ -114,7 +126,8 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
         unit.maps.names(), tuple(unit.maps.own), counters,
-        tuple(unit.lists), tuple(unit.groups), unit.images, tuple(starts),
+        tuple(unit.lists), tuple(unit.groups), unit.images,
+        SPARED in unit.maps.names(), tuple(starts),
     )  # fmt: skip
 
 
@@ -139,9 +152,15 @@ def _functions(
             generated = Generated(
                 function, mechanism, tuple(t for _, t in group), tuple(i for i, _ in group),
                 by_cookie=frame.by_cookie, sleepable=hook.sleepable,
+                gate=None if frame.at_return else gate_of(hook.override),
             )  # fmt: skip
             found.append((generated, text.function(function, frame)))
     return found
+
+
+def gate_of(override: OverrideBy | None) -> OverrideBy | None:
+    """Return the kind of gate that an override needs; None if it needs none."""
+    return override if override in (OverrideBy.FMOD_RET, OverrideBy.LSM) else None
 
 
 def _groups(hook: PlannedHook, targets: list[tuple[int, Target]]) -> list[list[tuple[int, Target]]]:

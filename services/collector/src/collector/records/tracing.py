@@ -30,7 +30,7 @@ _ITEM_ERROR, _ITEM_TRUNCATED, _ITEM_ABSTRACT = 1, 2, 4
 _POSITION_DATA, _POSITION_RETURN = 16, 32
 _KERNEL_STACK, _USER_STACK, _IMA_HASH = 48, 49, 50
 _ERROR_VALUE, _ERROR_RESOLVE, _ERROR_BUFFER = 1, 2, 3
-SOCK_OWNER, ITEMS_DROPPED = 2, 1  # enum tracing_flags
+SOCK_OWNER, ITEMS_DROPPED, FELL_BACK = 2, 1, 16  # enum tracing_flags
 
 
 class Extras(NamedTuple):
@@ -57,7 +57,7 @@ def decode_extras(data: bytes) -> Extras:
 def _decode(data: bytes) -> TracingRecord:
     (
         _, policy, revision, hook, ktime_ns, image_ktime_ns, start_boottime, pid, tid,
-        _, action, return_action, _, items_len, items,
+        selector, action, return_action, record_flags, items_len, items,
     ) = _HEAD.unpack_from(data)  # fmt: skip
     at, end = _HEAD.size, _HEAD.size + items_len
     if end > len(data):
@@ -80,7 +80,18 @@ def _decode(data: bytes) -> TracingRecord:
             others[position] = value
     head = (policy, revision, hook, ktime_ns, image_ktime_ns, pid, tid, action + 1, tuple(args))
     if not others:
-        return TracingRecord(*head, (), (), return_action + 1, (), (), None, start_boottime)
+        return TracingRecord(
+            *head,
+            (),
+            (),
+            return_action + 1,
+            (),
+            (),
+            None,
+            start_boottime,
+            selector,
+            record_flags & FELL_BACK,
+        )
     return TracingRecord(
         *head,
         _between(others, _POSITION_DATA, _POSITION_RETURN)
@@ -92,6 +103,8 @@ def _decode(data: bytes) -> TracingRecord:
         _stack(others, _USER_STACK),
         _ima_hash(others),
         start_boottime,
+        selector,
+        record_flags & FELL_BACK,
     )
 
 

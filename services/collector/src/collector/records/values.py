@@ -236,6 +236,8 @@ class TracingRecord(NamedTuple):
     user_stack: tuple[int | BuildIdFrame, ...] = ()
     ima_hash: tuple[int, bytes] | None = None  # enum hash_algo and digest, when available
     start_boottime_ns: int = 0  # task's start; for a process that the table does not know
+    selector: int = 0  # of the hook: the first that matched
+    fell_back: int = 0  # not 0: with this call the policy reached its limit of signals
 
 
 class LoaderRecord(NamedTuple):

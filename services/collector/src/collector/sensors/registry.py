@@ -11,6 +11,7 @@ from collector.events.tracing import TracingEncoder
 from collector.metadata.enricher import Enricher
 from collector.policies.table import EventKind, PolicyTable
 from collector.processes.table import ProcessTable
+from collector.requests import Requests
 from collector.sensors.base import Sensor
 from collector.sensors.process import ProcessSensor
 from collector.sensors.tracing import TracingSensor, TracingStatistics
@@ -25,6 +26,7 @@ class PolicyParts:
     machine: str = "x86_64"
     ancestors: frozenset[EventKind] = frozenset()  # kinds of events that have them
     statistics: TracingStatistics = field(default_factory=TracingStatistics)
+    requests: Requests = field(default_factory=lambda: Requests(frozenset()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def _tracing(parts: Parts) -> Sensor:
         policies.machine,
         policies.ancestors,
         policies.statistics,
+        policies.requests.submit,
     ).sensor()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from collector.events.tracing import Form, TracingEncoder, form
-from collector.policies.table import EventKind, Key, PolicyTable
+from collector.policies.table import EventKind, Key, PolicyTable, Request
 from collector.processes.table import KERNEL_KEY, Process, ProcessTable
 from collector.records.tracing import RECORD_TRACING, decode_tracing
 from collector.records.values import LoaderRecord, TracingRecord
@@ -37,6 +38,10 @@ class TracingStatistics:
     malformed: int = 0  # its values do not fit the policy's arguments
 
 
+def _unrequested(_request: Request) -> None:
+    """Send nothing."""
+
+
 class TracingSensor:
     """Makes the events of policies; the table says what a record's numbers stand for."""
 
@@ -48,14 +53,16 @@ class TracingSensor:
         machine: str,
         ancestors: frozenset[EventKind] = frozenset(),
         statistics: TracingStatistics | None = None,
+        request: Callable[[Request], None] = _unrequested,
     ) -> None:
-        """``ancestors``: the kinds of events that have them."""
+        """``ancestors``: the kinds of events that have them; ``request`` sends what they ask."""
         self.policies = policies
         self.statistics = statistics or TracingStatistics()
         self._processes = processes
         self._encoder = encoder
         self._machine = machine
         self._ancestors = ancestors
+        self._request = request
         self._forms: dict[Key, list[_HookForm]] = {}
 
     def sensor(self) -> Sensor:
@@ -90,6 +97,9 @@ class TracingSensor:
             return None
         self.statistics.events[hook.label] += 1
         self.statistics.kinds[hook.kind] += 1
+        if hook.requests and record.selector < len(hook.requests):
+            for request in hook.requests[record.selector]:
+                self._request(request)
         return event
 
     def _process(self, record: TracingRecord) -> Process | None:
@@ -113,7 +123,12 @@ class TracingSensor:
             for old in [one for one in self._forms if self.policies.get(*one) is None]:
                 del self._forms[old]
             forms = self._forms[key] = [
-                _HookForm(hook.kind, (policy.name, hook.label), form(policy, hook, self._machine))
+                _HookForm(
+                    hook.kind,
+                    (policy.name, hook.label),
+                    form(policy, hook, self._machine),
+                    hook.requests,
+                )
                 for hook in policy.hooks
             ]
         if record.hook >= len(forms):
@@ -138,3 +153,4 @@ class _HookForm:
     kind: EventKind
     label: tuple[str, str]
     form: Form
+    requests: tuple[tuple[Request, ...], ...]  # by selector

@@ -18,6 +18,13 @@ _STATES = (
     State.SKIPPED,
 )  # fmt: skip
 _POLICY = ("policy", "policy_namespace")
+# Label of the original's metric -> field of `SelectorCounters`.
+_ACTIONS = {
+    "post": "posted", "nopost": "not_posted", "signal": "signal",
+    "monitor_signal": "monitor_signal", "override": "override",
+    "monitor_override": "monitor_override", "notify_enforcer": "notify",
+    "monitor_notify_enforcer": "monitor_notify", "set": "set", "monitor_set": "monitor_set",
+}  # fmt: skip
 
 
 def collect(manager: PolicyManager, statistics: TracingStatistics) -> Iterator[Metric]:
@@ -115,8 +122,8 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
             hook = hooks[place]
             label = hook.selectors[selector].label if selector < len(hook.selectors) else ""
             of = [*labels, describe(hook), str(hook.index), str(selector), label]
-            for action, number in (("post", counted.posted), ("nopost", counted.not_posted)):
-                if number:
+            for action, field in _ACTIONS.items():
+                if number := getattr(counted, field):
                     actions.add_metric([*of, action], number)
             if counted.rate_limited:
                 limited.add_metric(of, counted.rate_limited)

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Actions that change something on the host. Each function returns the counter of what became of
+ * it: carried out, left out in mode monitor, left out because the process is spared, or refused by
+ * the kernel. The mode is read once a call, so all actions of a call see the same one.
+ */
+#pragma once
+
+#include "context.h"
+#include "record.h"
+
+#define NS_PER_TICK 10000000 /* USER_HZ of Linux is 100: the unit of starttime in /proc/PID/stat */
+#define SIGNAL_WINDOW_NS 60000000000ull
+
+/*
+ * MAP_SPARED: processes that no policy may act on, by tgid. The value is when the process started,
+ * as /proc shows it: a process that got the number of one that has ended is not spared.
+ */
+static __always_inline bool is_spared(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 *ticks = bpf_map_lookup_elem(MAP(MAP_SPARED), &tgid), leader;
+
+	if (!ticks)
+		return false;
+	leader = KERNEL(u64, current_task() + OFFSET_task_group_leader);
+	return KERNEL(u64, leader + OFFSET_task_start_boottime) / NS_PER_TICK == *ticks;
+}
+
+/* MAP_SIGNALS: what each loaded policy sent in the current minute. */
+struct signal_window {
+	u64 start_ns, sent;
+};
+
+/*
+ * Whether the policy has sent as many signals as it may; then it is switched to mode monitor here,
+ * so the next call sees that. Programs on several CPUs can send one signal more each.
+ */
+static __always_inline bool over_limit(void)
+{
+	u64 most = NUMBER(NUMBER_SIGNALS_MAX), now = bpf_ktime_get_boot_ns();
+	u32 slot = NUMBER(NUMBER_SLOT);
+	volatile u32 *modes = MAP_VALUE(MAP_MODES);
+	struct signal_window *window;
+
+	if (!most)
+		return false;
+	window = bpf_map_lookup_elem(MAP(MAP_SIGNALS), &slot);
+	if (!window)
+		return false;
+	if (now - window->start_ns >= SIGNAL_WINDOW_NS) {
+		window->start_ns = now;
+		window->sent = 0;
+	}
+	__sync_fetch_and_add(&window->sent, 1);
+	if (*(volatile u64 *)&window->sent <= most)
+		return false;
+	modes[NUMBER(NUMBER_SLOT)] = MODE_MONITOR;
+	return true;
+}
+
+/* A signal to the current process: delivered, at the latest, before it returns to user mode. */
+static __always_inline u32 send_signal(u32 mode, u32 signal)
+{
+	if (mode != MODE_ENFORCE)
+		return COUNTER_MONITOR_SIGNAL;
+	if (is_spared())
+		return COUNTER_SPARED;
+	if (over_limit())
+		return COUNTER_MONITOR_SIGNAL;
+	return bpf_send_signal(signal) ? COUNTER_FAILED : COUNTER_SIGNAL;
+}
+
+/* Whether the policy reached its limit while this call was handled. */
+static __always_inline bool fell_back(u32 mode)
+{
+	return NUMBER(NUMBER_SIGNALS_MAX) && mode == MODE_ENFORCE && policy_mode() == MODE_MONITOR;
+}

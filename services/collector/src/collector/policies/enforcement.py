@@ -1,0 +1,79 @@
+"""What policies that act share: spared processes, limits of signals, verdicts, gates.
+
+The maps are created with the first such policy. A slot's window of signals is emptied whenever the
+slot's mode is set, so a policy that was switched to monitor by its limit starts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from struct import Struct
+
+from collector.bpf import maps
+from collector.bpf.maps import BpfMap
+from collector.policies.gates import Gates
+from collector.policies.maps import SIGNALS, SPARED, SPARED_ENTRIES, VERDICTS, acting_specs
+from collector.policies.spared import nothing_spared
+
+_U32, _U64 = Struct("<I"), Struct("<Q")
+_EMPTY_WINDOW = bytes(16)  # struct signal_window of bpf/tracing/act.h
+
+
+@dataclass(slots=True)
+class Enforcement:
+    """Owns the maps of actions and the gates."""
+
+    signals_max: int = 0  # signals a policy may send in a minute; 0: no limit
+    find_spared: Callable[[], Mapping[int, int]] = nothing_spared
+    maps: dict[str, BpfMap] = field(default_factory=dict)
+    gates: Gates = field(default_factory=Gates)
+    _spared: dict[int, int] = field(default_factory=dict)  # tgid -> start in ticks
+
+    def start(self) -> None:
+        """Create the maps unless they exist; raise `ProbeError`."""
+        if self.maps:
+            return
+        try:
+            for spec in acting_specs():
+                self.maps[spec.name] = maps.create(spec)
+        except BaseException:
+            self.close()
+            raise
+        self.refresh()
+
+    @property
+    def verdicts(self) -> int:
+        """Return the descriptor of the map that gates read."""
+        return self.maps[VERDICTS].fd
+
+    @property
+    def active(self) -> bool:
+        """Whether a policy that acts has been loaded."""
+        return bool(self.maps)
+
+    def refresh(self) -> None:
+        """Spare the processes that are to be spared now; reads /proc."""
+        self.spare(self.find_spared())
+
+    def spare(self, processes: Mapping[int, int]) -> None:
+        """Make these the processes that no policy acts on: tgid to start in clock ticks."""
+        wanted = dict(list(processes.items())[:SPARED_ENTRIES])
+        spared = self.maps[SPARED]
+        for tgid in self._spared.keys() - wanted.keys():
+            spared.delete(_U32.pack(tgid))
+        for tgid, ticks in wanted.items():
+            if self._spared.get(tgid) != ticks:
+                spared.update(_U32.pack(tgid), _U64.pack(ticks))
+        self._spared = wanted
+
+    def reset_signals(self, slot: int) -> None:
+        """Forget what a policy has sent."""
+        if self.maps:
+            self.maps[SIGNALS].update(_U32.pack(slot), _EMPTY_WINDOW)
+
+    def close(self) -> None:
+        """Free the maps; the gates end with their last users."""
+        for one in self.maps.values():
+            one.close()
+        self.maps, self._spared = {}, {}

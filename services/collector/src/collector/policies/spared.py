@@ -1,0 +1,79 @@
+"""Processes that no policy acts on: the first one, the collector, and the services of the stack.
+
+Without them a policy could not be corrected any more. They are found in /proc by the name of their
+program; a process that anybody may start is not spared for its name, so its user has to be one that
+the stack runs as.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_INTERPRETER = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Which processes are spared."""
+
+    programs: frozenset[str]
+    uids: frozenset[int]
+    procfs: Path = Path("/proc")
+
+    def find(self) -> dict[int, int]:
+        """Return their process ids, each with its start in clock ticks since boot."""
+        wanted = {1, self._own_pid()}
+        wanted |= {
+            int(entry.name)
+            for entry in self.procfs.iterdir()
+            if entry.name.isdecimal() and self._is_of_the_stack(entry)
+        }
+        found = {pid: _start_ticks(self.procfs / str(pid)) for pid in wanted}
+        return {pid: ticks for pid, ticks in found.items() if ticks is not None}
+
+    def _own_pid(self) -> int:
+        """The collector's number in the pid namespace of procfs."""
+        try:
+            return int(os.readlink(self.procfs / "self"))
+        except (OSError, ValueError):
+            return os.getpid()
+
+    def _is_of_the_stack(self, folder: Path) -> bool:
+        return _program(folder) in self.programs and _uids(folder) <= self.uids
+
+
+def nothing_spared() -> dict[int, int]:
+    """Return no process: the setting is off."""
+    return {}
+
+
+def _program(folder: Path) -> str:
+    """Return the name of a process's program, for a script the script's; "" if it is not known."""
+    try:
+        name = os.path.basename(os.readlink(folder / "exe")).removesuffix(" (deleted)")
+        if not name.startswith(_INTERPRETER):
+            return name
+        arguments = (folder / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return os.path.basename(arguments[1]).decode(errors="replace") if len(arguments) > 1 else ""
+
+
+def _uids(folder: Path) -> frozenset[int]:
+    """Return real, effective, saved and file system user; the folder's owner can be another."""
+    try:
+        lines = (folder / "status").read_text().splitlines()
+    except OSError:
+        return frozenset({-1})
+    line = next((one for one in lines if one.startswith("Uid:")), "Uid:\t-1")
+    return frozenset(map(int, line.split()[1:]))
+
+
+def _start_ticks(folder: Path) -> int | None:
+    """Return field 22 of stat, counted from behind the name, which may hold anything."""
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None

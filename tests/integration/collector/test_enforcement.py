@@ -1,0 +1,180 @@
+"""Policies that act, by a whole collector: fork bombs, limits, spared services."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from integration.collector.test_killed import READY_S, Collector, headers, running  # noqa: F401
+from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.waiting import eventually
+from tetragon.tetragon_pb2 import KprobeAction
+
+pytestmark = pytest.mark.kernel
+
+KILL = """\
+kind: TracingPolicy
+metadata: {{name: kill}}
+spec:
+  kprobes:
+  - call: sys_openat
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchArgs: [{{index: 1, operator: Prefix, values: ["{prefix}/"]}}]
+      matchActions: [{{action: Sigkill}}]
+"""
+GENERATIONS = 10
+# Each process makes two, then opens its file; who comes back from that writes a byte.
+BOMB = """\
+import os, sys
+folder, generations = sys.argv[1], int(sys.argv[2])
+signal = os.fork()
+if signal == 0:
+    generation = 0
+    while generation < generations - 1:
+        generation += 1
+        if os.fork() == 0:
+            continue
+        if os.fork() == 0:
+            continue
+        break
+    try:
+        os.open(f"{folder}/{os.getpid()}", os.O_RDONLY)
+    except OSError:
+        pass
+    os.write(1, b"alive\\n")
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def kill(tmp_path):
+    """A folder whose files kill who opens them, and the setting with the policy that does it."""
+    policies, evil = tmp_path / "policies", tmp_path / "evil"
+    policies.mkdir()
+    evil.mkdir()
+    (policies / "kill.yaml").write_text(KILL.format(prefix=evil))
+    return evil, {"TETRA_TRACING_POLICY_DIR": str(policies)}
+
+
+def opener(folder):
+    """Open a file of the folder; return the process's exit code."""
+    code = f"import os\ntry:\n os.open('{folder}/x', 0)\nexcept OSError: pass"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+async def events_of(gateway, policy):
+    responses = await gateway.read_all(last=10_000_000)
+    found = [
+        event.process_kprobe
+        for response in responses
+        for event in response.events
+        if event.process_kprobe.policy_name == policy
+    ]
+    lost = sum(
+        number
+        for response in responses
+        for loss in response.losses
+        for cause, number in loss.lost.by_cause.items()
+        if cause.startswith(f"policy:{policy}:")
+    )
+    return found, lost
+
+
+async def test_every_process_of_a_fork_bomb_dies_and_is_counted(
+    gateway,
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    kill,
+):
+    evil, settings = kill
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    async with running(collector):
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        bomb = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BOMB, evil, str(GENERATIONS), stdout=subprocess.PIPE
+        )
+        # The pipe ends when the last process that holds it has ended.
+        survivors = await asyncio.wait_for(bomb.stdout.read(), 120)
+        await bomb.wait()
+        wanted = 2**GENERATIONS - 1
+
+        async def all_there():
+            found, lost = await events_of(gateway, "kill")
+            return found if len(found) + lost >= wanted else None
+
+        found = await eventually(all_there, READY_S)
+        assert collector.process.returncode is None
+    assert survivors == b""
+    assert {one.action for one in found} == {KprobeAction.KPROBE_ACTION_SIGKILL}
+    assert len({one.process.pid.value for one in found}) == len(found)
+    assert nats_server._process.poll() is None
+
+
+async def test_limit_of_signals_falls_back_to_monitor_and_says_so(
+    gateway,
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    kill,
+):
+    evil, settings = kill
+    settings["TETRA_POLICY_SIGNALS_PER_MINUTE"] = "3"
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    async with running(collector):
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        ends = [await asyncio.to_thread(opener, evil) for _ in range(5)]
+        await eventually(lambda: collector.logged("policy fell back"), READY_S)
+
+        async def all_there():
+            found, _ = await events_of(gateway, "kill")
+            return found if len(found) >= 5 else None
+
+        found = await eventually(all_there, READY_S)
+    assert ends == [-9, -9, -9, 0, 0]
+    assert [list(one.tags) for one in found] == [
+        [], [], [], ["enforcement:fell-back-to-monitor"], [],
+    ]  # fmt: skip
+
+
+SERVICES = """\
+kind: TracingPolicy
+metadata: {{name: services}}
+spec:
+  kprobes:
+  - call: sys_openat
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchPIDs: [{{operator: In, values: [{pids}]}}]
+      matchActions: [{{action: Sigkill}}, {{action: NoPost}}]
+"""
+
+
+@pytest.mark.parametrize("spare", [True, False])
+async def test_collector_is_spared_as_it_is_set(
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    spare,
+):
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    settings = {"TETRA_TRACING_POLICY_DIR": str(policies), "TETRA_POLICY_SPARE": str(spare)}
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    async with running(collector):
+        pids = f"{collector.process.pid}, {nats_server._process.pid}"
+        (policies / "services.yaml").write_text(SERVICES.format(pids=pids))
+        if not spare:
+            assert await asyncio.wait_for(collector.process.wait(), READY_S) == -signal.SIGKILL
+            return
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        # A second document makes the collector open files while the first one is in force.
+        (policies / "other.yaml").write_text(KILL.format(prefix="/none"))
+        await eventually(lambda: collector.logged("policy loaded") == 2, READY_S)
+        assert collector.process.returncode is None
+        assert nats_server._process.poll() is None
+    assert json.loads(collector.log.read_text().splitlines()[-1])["event"] == "stopped"

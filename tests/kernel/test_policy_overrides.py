@@ -1,0 +1,310 @@
+"""Override, signals and NotifyEnforcer at kernel functions and LSM hooks.
+
+Where the running kernel lets nothing hook functions these tests skip; `make test-kernels` runs them
+in guests.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+import pytest
+
+from collector.policies.install import ModeWord
+from collector.policies.plan import Mechanism as M
+from collector.policies.plan import OverrideBy
+from kernel.test_policies_arguments import document
+from kernel.test_policy_signals import outcome
+from support.policies import host, plan_of
+
+pytestmark = pytest.mark.kernel
+
+SIGKILL, OVERRIDE, NOTIFY = 3, 5, 13  # enum KprobeAction
+
+
+@pytest.fixture(autouse=True)
+def functions_can_be_hooked():
+    """Skip all where fentry does not work: gates stand in the same trampoline."""
+    if reason := host().why_not(M.FENTRY, False) or host().why_not(M.FMOD_RET, False):
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=[M.FENTRY, M.KPROBE], ids=lambda one: one.value)
+def by(request):
+    """Each way to hook a function that a gate can stand behind."""
+    if reason := host().why_not(request.param, False):
+        pytest.skip(reason)
+
+    def forced(text):
+        plan = plan_of(text)
+        return replace(plan, hooks=tuple(replace(hook, entry=request.param) for hook in plan.hooks))
+
+    return forced
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("secret")
+    return path
+
+
+def kprobe(path, actions, call="security_file_open"):
+    """Return a policy on opening a file."""
+    return document(
+        f"kprobes:\n- call: {call}\n  syscall: false\n  args: [{{index: 0, type: file}}]\n"
+        f"  selectors:\n  - matchArgs: [{{index: 0, operator: Equal, values: ['{path}']}}]\n"
+        f"    matchActions: [{actions}]\n"
+    )
+
+
+def lsm(path, actions):
+    """Return the same at the LSM hook."""
+    return document(
+        "lsmhooks:\n- hook: file_open\n  args: [{index: 0, type: file}]\n"
+        f"  selectors:\n  - matchArgs: [{{index: 0, operator: Equal, values: ['{path}']}}]\n"
+        f"    matchActions: [{actions}]\n"
+    )
+
+
+def deny(error):
+    return f"{{action: Override, argError: {-error}}}"
+
+
+def result_of(action):
+    """Run ``action`` in a child; return its pid and 0, the error, or the negative signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 0
+        try:
+            action()
+        except OSError as error:
+            code = error.errno
+        except BaseException:
+            code = 255
+        finally:
+            os._exit(code)
+    status = os.waitpid(pid, 0)[1]
+    return pid, -outcome(status)
+
+
+def opening(path):
+    return lambda: os.close(os.open(path, os.O_RDONLY))
+
+
+def test_file_is_not_opened(policies, by, secret):
+    with policies.loaded(by(kprobe(secret, deny(errno.EACCES))), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+        counts = loaded.counts()
+        assert result_of(opening("/etc/passwd"))[1] == 0
+    assert result == errno.EACCES
+    assert (record.action, record.args[0].text) == (OVERRIDE, os.fsencode(secret))
+    assert (counts.override, counts.monitor_override, counts.posted) == (1, 0, 1)
+    assert result_of(opening(secret))[1] == 0
+
+
+def test_mode_monitor_opens_the_file(policies, by, secret):
+    with policies.loaded(by(kprobe(secret, deny(errno.EACCES)))) as loaded:
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+        counts = loaded.counts()
+    assert (result, record.action) == (0, OVERRIDE)
+    assert (counts.override, counts.monitor_override) == (0, 1)
+
+
+def test_refused_call_returns_the_error(policies, secret):
+    text = kprobe(secret, deny(errno.EIO)).replace(
+        "syscall: false\n",
+        "syscall: false\n    return: true\n    returnArg: {index: 0, type: int}\n",
+    )
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+    assert (result, record.returned, record.return_action) == (errno.EIO, (-errno.EIO,), 1)
+
+
+def test_lsm_hook_refuses(policies, secret):
+    text = lsm(secret, f"{{action: Post}}, {deny(errno.EPERM)}")
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+        assert (result, record.action) == (errno.EPERM, OVERRIDE)
+        loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+        assert (result, record.action) == (0, OVERRIDE)
+
+
+def test_sleepable_lsm_program_refuses_itself(policies, secret):
+    if reason := host().why_not(M.LSM, True):
+        pytest.skip(reason)
+    text = lsm(secret, f"{{action: Post, imaHash: true}}, {deny(errno.EPERM)}")
+    plan = plan_of(text)
+    assert plan.hooks[0].override is OverrideBy.RESULT
+    with policies.loaded(plan, ModeWord.ENFORCE) as loaded:
+        assert result_of(opening(secret))[1] == errno.EPERM
+        assert result_of(opening("/etc/passwd"))[1] == 0
+        loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+        assert result_of(opening(secret))[1] == 0
+
+
+@pytest.mark.parametrize("text", [kprobe, lsm], ids=["security", "lsm"])
+@pytest.mark.parametrize("modes", [(ModeWord.ENFORCE, ModeWord.MONITOR),
+                                   (ModeWord.MONITOR, ModeWord.ENFORCE)],
+                         ids=["enforce first", "monitor first"])  # fmt: skip
+def test_two_policies_on_one_function_both_see_a_refused_call(policies, secret, text, modes):
+    plan = plan_of(text(secret, deny(errno.EACCES)))
+    with policies.loaded(plan, modes[0]) as first, policies.loaded(plan, modes[1]) as second:
+        pid, result = result_of(opening(secret))
+        assert len(first.until(2, pid)) == 2
+        counts = [first.counts(), second.counts()]
+        assert result == errno.EACCES
+        assert sorted((one.override, one.monitor_override) for one in counts) == [(0, 1), (1, 0)]
+        enforcing = first if modes[0] is ModeWord.ENFORCE else second
+        enforcing.shared.set_mode(enforcing.slot, ModeWord.MONITOR)
+        assert result_of(opening(secret))[1] == 0
+
+
+def test_policy_that_ends_leaves_the_gate_to_the_others(policies, secret):
+    plan = plan_of(kprobe(secret, deny(errno.EACCES)))
+    with policies.loaded(plan, ModeWord.ENFORCE):
+        with policies.loaded(plan, ModeWord.ENFORCE):
+            assert result_of(opening(secret))[1] == errno.EACCES
+        assert result_of(opening(secret))[1] == errno.EACCES
+    assert result_of(opening(secret))[1] == 0
+    assert not policies.shared.enforcement.gates.links
+
+
+@pytest.mark.parametrize("text", [kprobe, lsm], ids=["function", "lsm"])
+def test_opener_dies(policies, secret, text):
+    with policies.loaded(plan_of(text(secret, "{action: Sigkill}")), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        assert (result, loaded.until(1, pid)[0].action) == (-9, SIGKILL)
+
+
+def test_opener_dies_by_a_kprobe(policies, by, secret):
+    plan = by(kprobe(secret, "{action: Signal, argSig: 12}"))
+    with policies.loaded(plan, ModeWord.ENFORCE):
+        assert result_of(opening(secret))[1] == -12
+
+
+def test_connection_is_not_made(policies):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = server.getsockname()
+        text = document(
+            "kprobes:\n- call: security_socket_connect\n  syscall: false\n"
+            "  args: [{index: 1, type: sockaddr}]\n  selectors:\n  - matchArgs:\n"
+            f"    - {{index: 1, operator: SPort, values: ['{address[1]}']}}\n"
+            f"    matchActions: [{deny(errno.EACCES)}]\n"
+        )
+        with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+            _, result = result_of(lambda: socket.create_connection(address).close())
+            with pytest.raises(BlockingIOError):
+                server.accept()
+            loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+            assert result_of(lambda: socket.create_connection(address).close())[1] == 0
+            server.accept()[0].close()
+    assert result == errno.EACCES
+
+
+def load(path):
+    """finit_module(2): the module's file is read and checked, or the call is refused."""
+    number = {"x86_64": 313, "aarch64": 273}[os.uname().machine]
+    fd = os.open(path, os.O_RDONLY)
+    if ctypes.CDLL(None, use_errno=True).syscall(number, fd, b"", 0):
+        raise OSError(ctypes.get_errno(), "finit_module")
+
+
+def test_module_is_not_loaded(policies, tmp_path):
+    """In mode monitor the kernel reads the file and finds that it is no module."""
+    path = tmp_path / "evil.ko"
+    path.write_bytes(b"no module")
+    text = document(
+        "kprobes:\n- call: security_kernel_read_file\n  syscall: false\n"
+        "  args: [{index: 0, type: file}, {index: 1, type: int}]\n  selectors:\n  - matchArgs:\n"
+        f"    - {{index: 0, operator: Equal, values: ['{path}']}}\n"
+        f"    matchActions: [{deny(errno.EPERM)}]\n"
+    )
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+        assert result_of(lambda: load(path))[1] == errno.EPERM
+        loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+        assert result_of(lambda: load(path))[1] == errno.ENOEXEC
+
+
+def test_hundred_policies_on_one_function(policies, secret):
+    """More than a trampoline has room for: the rest are kprobes, in front of the same gate."""
+    if reason := host().why_not(M.KPROBE, False):
+        pytest.skip(reason)
+    plan = plan_of(kprobe(secret, deny(errno.EACCES)))
+    crowded = replace(plan, hooks=(replace(plan.hooks[0], entry=M.KPROBE),))
+    with ExitStack() as stack:
+        loaded = [
+            stack.enter_context(
+                policies.loaded(
+                    plan if n < 30 else crowded,  # the same text: compiled once
+                    ModeWord.ENFORCE if n in (7, 77) else ModeWord.MONITOR,
+                )
+            )
+            for n in range(100)
+        ]
+        pid, result = result_of(opening(secret))
+        assert result == errno.EACCES
+        assert len(loaded[0].until(100, pid)) == 100
+        counts = [one.counts() for one in loaded]
+        assert sum(one.override for one in counts) == 2
+        assert sum(one.monitor_override for one in counts) == 98
+
+
+# --- enforcers
+
+
+def notifying(path, keys, calls="security_file_open"):
+    return document(
+        f"enforcers: [{{calls: [{calls}]}}]\n"
+        "kprobes:\n- call: sys_openat\n  args: [{index: 1, type: string}]\n"
+        f"  selectors:\n  - matchArgs: [{{index: 1, operator: Equal, values: ['{path}']}}]\n"
+        f"    matchActions: [{{action: NotifyEnforcer, {keys}}}]\n"
+    )
+
+
+def test_enforcer_refuses_what_a_notified_thread_does_next(policies, secret):
+    text = notifying(secret, f"argError: -{errno.EROFS}")
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        assert (result, loaded.until(1, pid)[0].action) == (errno.EROFS, NOTIFY)
+        assert result_of(opening("/etc/passwd"))[1] == 0
+        assert loaded.counts().notify == 1
+        loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+        assert result_of(opening(secret))[1] == 0
+        assert (loaded.counts().notify, loaded.counts().monitor_notify) == (1, 1)
+
+
+def test_enforcer_sends_the_signal_of_a_notification(policies, secret):
+    text = notifying(secret, "argSig: 9", calls="sys_openat")
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE):
+        assert result_of(opening(secret))[1] == -9
+        assert result_of(opening("/etc/passwd"))[1] == 0
+
+
+def test_notification_that_is_cleaned_up_does_nothing(policies, secret):
+    clean = (
+        "\n  - call: sys_dup\n    selectors: [{matchActions: "
+        "[{action: CleanupEnforcerNotification}, {action: NoPost}]}]\n"
+    )
+    text = notifying(secret, "argSig: 9", calls="sys_getppid") + clean
+
+    def action(between):
+        with suppress(OSError):
+            os.open(secret, os.O_RDONLY)
+        between()
+        os.getppid()
+
+    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+        assert result_of(lambda: action(lambda: None))[1] == -9
+        assert result_of(lambda: action(lambda: os.close(os.dup(0))))[1] == 0
+        assert loaded.counts().missed == 1

@@ -1,0 +1,235 @@
+"""Sigkill and Signal at every kind of hook that this kernel has, and what they spare."""
+
+import os
+import signal
+import subprocess
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from collector.policies.install import ModeWord
+from kernel.test_policies_arguments import NEEDS_TRACEFS, document, syscall
+from support.policies import plan_of
+from support.workloads import built
+
+pytestmark = pytest.mark.kernel
+
+SIGKILL, SIGNAL = 3, 10  # enum KprobeAction
+EVIL = "/none/evil"
+KILL = "{action: Sigkill}"
+TERM = "{action: Signal, argSig: 15}"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return built("calls", tmp_path_factory.mktemp("program"))
+
+
+def opened(actions, more=""):
+    """Return a policy that acts on opening EVIL."""
+    return syscall(
+        "sys_openat",
+        "[{index: 1, type: string}]",
+        f"  selectors:\n  - matchArgs: [{{index: 1, operator: Equal, values: [{EVIL}]}}]\n"
+        f"    matchActions: [{actions}]\n{more}",
+    )
+
+
+def open_evil():
+    """Open EVIL in a child that then ends with 7; return its pid and wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.open(EVIL, os.O_RDONLY)
+        finally:
+            os._exit(7)
+    return pid, os.waitpid(pid, 0)[1]
+
+
+def outcome(status):
+    """Return the signal that ended a process, or its exit code as a negative number."""
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
+
+
+def ticks(pid):
+    """Return when a process started, in clock ticks since boot."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+@pytest.mark.parametrize(
+    ("actions", "sent", "action"), [(KILL, 9, SIGKILL), (TERM, 15, SIGNAL)], ids=["kill", "term"]
+)
+def test_caller_dies_by_the_signal_before_the_call_returns(policies, actions, sent, action):
+    with policies.loaded(plan_of(opened(actions)), ModeWord.ENFORCE) as loaded:
+        pid, status = open_evil()
+        (record,) = loaded.until(1, pid)
+        counts = loaded.counts()
+    assert outcome(status) == sent
+    assert (record.args, record.action) == ((EVIL.encode(),), action)
+    assert (counts.signal, counts.monitor_signal, counts.posted) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("actions", "action"), [(KILL, SIGKILL), (TERM, SIGNAL)])
+def test_mode_monitor_reports_the_action_and_leaves_it_out(policies, actions, action):
+    with policies.loaded(plan_of(opened(actions)), ModeWord.MONITOR) as loaded:
+        pid, status = open_evil()
+        (record,) = loaded.until(1, pid)
+        counts = loaded.counts()
+    assert outcome(status) == -7
+    assert record.action == action
+    assert (counts.signal, counts.monitor_signal, counts.posted) == (0, 1, 1)
+
+
+def test_mode_off_has_no_effect_at_once(policies):
+    with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded:
+        assert outcome(open_evil()[1]) == 9
+        loaded.shared.set_mode(loaded.slot, ModeWord.OFF)
+        assert outcome(open_evil()[1]) == -7
+        loaded.shared.set_mode(loaded.slot, ModeWord.ENFORCE)
+        assert outcome(open_evil()[1]) == 9
+
+
+def test_signal_is_sent_without_an_event_too(policies):
+    with policies.loaded(plan_of(opened(f"{KILL}, {{action: NoPost}}")), ModeWord.ENFORCE) as one:
+        pid, status = open_evil()
+        assert outcome(status) == 9
+        assert (one.of(pid), one.counts().signal, one.counts().not_posted) == ([], 1, 1)
+
+
+def test_last_action_of_the_list_is_reported(policies):
+    actions = f"{KILL}, {{action: Post}}"
+    with policies.loaded(plan_of(opened(actions)), ModeWord.ENFORCE) as loaded:
+        pid, status = open_evil()
+        (record,) = loaded.until(1, pid)
+    assert (outcome(status), record.action) == (9, 1)
+
+
+def test_first_selector_that_matches_acts(policies):
+    text = opened(TERM, f"  - matchActions: [{KILL}]\n")
+    with policies.loaded(plan_of(text), ModeWord.MONITOR) as loaded:
+        pid, _ = open_evil()
+        assert loaded.until(1, pid)[0].action == SIGNAL
+        assert (loaded.counts(0).monitor_signal, loaded.counts(0).signal) == (1, 0)
+
+
+def test_signal_at_return(policies):
+    text = syscall(
+        "sys_openat",
+        "[{index: 1, type: string}]",
+        "  return: true\n  returnArg: {index: 0, type: int}\n"
+        f"  selectors:\n  - matchArgs: [{{index: 1, operator: Equal, values: [{EVIL}]}}]\n"
+        "    matchReturnArgs: [{index: 0, operator: Equal, values: ['-2']}]\n"
+        f"    matchReturnActions: [{KILL}]\n",
+    )
+    for mode, ended in ((ModeWord.MONITOR, -7), (ModeWord.ENFORCE, 9)):
+        with policies.loaded(plan_of(text), mode) as loaded:
+            pid, status = open_evil()
+            (record,) = loaded.until(1, pid)
+        assert outcome(status) == ended
+        assert (record.action, record.return_action, record.returned) == (1, SIGKILL, (-2,))
+
+
+@contextmanager
+def waiting(action):
+    """Start a child that runs ``action`` once the test calls what it gets beside its pid."""
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(go)
+            if os.read(ready, 1):
+                action()
+        finally:
+            os._exit(7)
+    os.close(ready)
+
+    def run():
+        os.write(go, b"x")
+        return outcome(os.waitpid(pid, 0)[1])
+
+    try:
+        yield pid, run
+    finally:
+        os.close(go)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+@NEEDS_TRACEFS
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "subsystem: syscalls, event: sys_enter_openat",
+        "subsystem: raw_syscalls, event: sys_enter",
+        "subsystem: sched, event: sched_process_exec, raw: true",
+    ],
+    ids=["tracepoint", "raw_syscalls", "raw tracepoint"],
+)
+def test_caller_dies_at_a_tracepoint(policies, hook):
+    with waiting(lambda: os.execv("/bin/true", ["true"])) as (pid, run):
+        text = document(
+            f"tracepoints:\n- {{{hook}, selectors: [{{matchPIDs: [{{operator: In, values: "
+            f"[{pid}]}}], matchActions: [{KILL}]}}]}}"
+        )
+        with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
+            assert run() == 9
+            assert loaded.until(1, pid)[0].action == SIGKILL
+
+
+@pytest.mark.parametrize("at_return", [False, True], ids=["entry", "return"])
+def test_program_dies_at_its_function(policies, program, at_return):
+    action = f"{'matchReturnActions' if at_return else 'matchActions'}: [{KILL}]"
+    returns = "\n  return: true\n  returnArg: {index: 0, type: int64}" if at_return else ""
+    text = document(
+        f"uprobes:\n- path: {program}\n  symbols: [take_sum]{returns}\n"
+        "  args: [{index: 0, type: int64}]\n"
+        f"  selectors:\n  - matchArgs: [{{index: 0, operator: Equal, values: ['4711']}}]\n"
+        f"    {action}\n"
+    )
+    for mode, ended in ((ModeWord.MONITOR, 0), (ModeWord.ENFORCE, -9)):
+        with policies.loaded(plan_of(text), mode) as loaded:
+            assert subprocess.run([program, "sum", "4712", "1"], check=False).returncode == 0
+            with subprocess.Popen([program, "sum", "4711", "1"], stdout=subprocess.PIPE) as child:
+                output, _ = child.communicate(timeout=20)
+            (record,) = loaded.until(1, child.pid)
+        assert child.returncode == ended
+        assert output == (b"4712\n" if ended == 0 else b"")
+        assert (record.return_action if at_return else record.action) == SIGKILL
+
+
+def test_spared_process_lives_and_only_that_one(policies):
+    with (
+        policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded,
+        waiting(lambda: os.open(EVIL, os.O_RDONLY)) as (pid, run),
+    ):
+        loaded.shared.enforcement.spare({pid: ticks(pid)})
+        assert run() == -7
+        (record,) = loaded.until(1, pid)
+        assert (record.action, loaded.counts().spared, loaded.counts().signal) == (SIGKILL, 1, 0)
+        loaded.shared.enforcement.spare({})
+        assert outcome(open_evil()[1]) == 9
+
+
+def test_process_that_got_a_spared_number_is_not_spared(policies):
+    with (
+        policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded,
+        waiting(lambda: os.open(EVIL, os.O_RDONLY)) as (pid, run),
+    ):
+        loaded.shared.enforcement.spare({pid: ticks(pid) - 1})
+        assert run() == 9
+        loaded.shared.enforcement.spare({})
+
+
+def test_limit_of_signals_switches_to_mode_monitor(policies):
+    policies.shared.enforcement.signals_max = 3
+    try:
+        with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded:
+            ends = [outcome(open_evil()[1]) for _ in range(5)]
+            assert ends == [9, 9, 9, -7, -7]
+            assert loaded.shared.mode(loaded.slot) is ModeWord.MONITOR
+            assert (loaded.counts().signal, loaded.counts().monitor_signal) == (3, 2)
+            loaded.shared.set_mode(loaded.slot, ModeWord.ENFORCE)
+            assert outcome(open_evil()[1]) == signal.SIGKILL
+    finally:
+        policies.shared.enforcement.signals_max = 0
