@@ -25,8 +25,11 @@ class _Handler(BaseHTTPRequestHandler):
         api, url = self.server.api, urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         api.may_answer.wait(20)
+        mine = url.path.endswith(api.only)
         if query.get("watch"):
-            self._watch(query)
+            self._watch(query, mine=mine)
+        elif not mine:
+            self._send(200, {"metadata": {"resourceVersion": "1"}, "items": []})
         else:
             api.lists.append(query)
             if api.status != 200:
@@ -44,15 +47,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.api.patches.append((self.path, json.loads(body)))
         self._send(200, {})
 
-    def _watch(self, query: dict[str, str]) -> None:
+    def _watch(self, query: dict[str, str], *, mine: bool) -> None:
         api = self.server.api
-        api.watches.append(query["resourceVersion"])
+        if mine:
+            api.watches.append(query["resourceVersion"])
         self.send_response(200)
         self.end_headers()
         events = api.events
+        source = events if mine else SimpleQueue[bytes]()
         while api.events is events:  # until `cut`
             try:
-                event = events.get(timeout=0.01)
+                event = source.get(timeout=0.01)
             except Empty:
                 continue
             self.wfile.write(event)
@@ -71,6 +76,7 @@ class ApiServer:
     """Answers from `start` to `stop`; a test changes its attributes at any time."""
 
     def __init__(self) -> None:
+        self.only = ""  # end of the path of the resources; others are empty
         self.items: list[dict[str, Any]] = []
         self.version = 1
         self.status = 200  # of lists
