@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from collector.bpf import base
 from collector.bpf.probes import bpf_folder
 from collector.records.layouts import LAYOUTS
 
@@ -27,4 +28,17 @@ def test_layout_is_the_compilers(layout, tmp_path):
     lines.append(f'_Static_assert({size}, "size");')
     source = tmp_path / "layout.c"
     source.write_text("\n".join(lines) + "\n")
+    subprocess.run(["gcc", "-fsyntax-only", source], check=True)
+
+
+def test_number_of_loss_counters_is_the_compilers(tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed: make setup")
+    source = tmp_path / "losses.c"
+    source.write_text(
+        "#include <stdint.h>\n"
+        "typedef uint32_t u32; typedef uint64_t u64;\n"
+        f'#include "{bpf_folder()}/lib/values.h"\n'
+        f'_Static_assert(LOSSES == {base.LOSSES}, "slots");\n'
+    )
     subprocess.run(["gcc", "-fsyntax-only", source], check=True)
