@@ -20,6 +20,7 @@ from bus import direct, policies
 from bus.bucket import BucketWatch
 from bus.direct import StoredMessage
 from bus.policies import Key
+from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.errors import BusError
 from gateway.errors import RequestError
@@ -192,10 +193,15 @@ class PolicyStore:
         waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             try:
+                # The event stream is made first: of a small disk, it gets what it is set to.
+                js = self.nc.jetstream(timeout=_TIMEOUT_S)
+                await js.stream_info(EVENTS_STREAM)
                 await self._ensure(bucket_config(self.settings.stream_replicas), _SIZES)
                 await self._ensure(audit_config(self.settings.stream_replicas), (64 << 20, 8 << 20))
                 waits.reset()
                 await asyncio.sleep(_TIMEOUT_S)
+            except NotFoundError:
+                await asyncio.sleep(_RETRY_MIN_S)
             except (Error, TimeoutError, OSError) as error:
                 if waits.attempts == 0:
                     _log.warning("bucket of policies unavailable", error=_text(error))
