@@ -7,7 +7,7 @@ SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchma
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-kernel test-kernels test-containers test-kubernetes chaos \
-  fuzz check lint types proto requirements bench screenshots audit clean
+  fuzz check lint types proto requirements chart bench screenshots audit clean
 
 help:
 	@echo 'usage: make TARGET'
@@ -61,6 +61,9 @@ proto: $(STAMP) ## regenerate the Python code of proto/
 
 requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
+
+chart: $(STAMP) ## make the chart's README and its copies of shared files again
+	@$(BIN)/python scripts/chart
 
 bench: $(STAMP) ## measure everything beside its peers (root; BENCH=--help)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
