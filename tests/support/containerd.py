@@ -47,6 +47,13 @@ state = "{state}/run"
     BinaryName = "{runc}"
     SystemdCgroup = false
 """
+_NRI = """
+[plugins."io.containerd.nri.v1.nri"]
+  disable = false
+  plugin_path = "{state}/nri/plugins"
+  plugin_config_path = "{state}/nri/conf"
+  socket_path = "{state}/nri.sock"
+"""
 
 
 class Containerd:
@@ -61,6 +68,7 @@ class Containerd:
         self._busybox = parts / "busybox/bin/busybox"
         self._state = state
         self.socket = state / "containerd.sock"
+        self.nri_socket = state / "nri.sock"  # of 1.7
         self._pods: dict[str, cri.PodSandboxConfig] = {}
         self._process: subprocess.Popen[bytes] | None = None
         channel = grpc.insecure_channel(
@@ -73,7 +81,9 @@ class Containerd:
         self._state.mkdir(parents=True, exist_ok=True)
         config = self._state / "config.toml"
         config.write_text(
-            _CONFIG.format(state=self._state, socket=self.socket, image=IMAGE, runc=self._runc)
+            (_CONFIG + (_NRI if self.has_events else "")).format(
+                state=self._state, socket=self.socket, image=IMAGE, runc=self._runc
+            )
         )
         path = f"{self._bin}:{os.environ['PATH']}"
         with (self._state / "log").open("ab") as log:

@@ -198,7 +198,12 @@ def _base(settings: Settings) -> Base:
     )
     api = kubernetes(settings)
     containers = Catalog(
-        engines(settings.docker_socket, settings.podman_socket, settings.cri_socket),
+        engines(
+            settings.docker_socket,
+            settings.podman_socket,
+            settings.cri_socket,
+            settings.nri_socket,
+        ),
         api.pods if api else None,
     )
     containers.start()

@@ -203,6 +203,11 @@ class Settings(ServiceSettings, BusSettings):
         "commas; auto: those of /run/containerd, /run/crio and k3s that exist; empty: none",
     )
 
+    nri_socket: str = Field(
+        "",
+        description="NRI socket of containerd or CRI-O, as /var/run/nri/nri.sock: containers start "
+        "when the policies for them are in effect; empty: none",
+    )
     enable_k8s_api: bool = Field(
         False, description="ask Kubernetes's API server for the pods of this node and its labels"
     )

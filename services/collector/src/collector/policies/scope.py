@@ -19,6 +19,7 @@ from collector.policies.cgroup_tree import Cgroup, CgroupTree, unified_root
 from collector.policies.groups import Groups
 from collector.policies.workloads import bits_of
 
+_START_S = 0.5  # that a container may wait for its cgroup to be noticed
 _LARGEST = 4096  # entries of the map: CGROUP_ENTRIES
 
 log = structlog.get_logger()
@@ -29,6 +30,9 @@ class WatchedContainers(Containers, Protocol):
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call ``listener`` with the id of each container that is new or changed."""
+
+    def listen_start(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` before a container starts, which then waits for it."""
 
 
 class Scope:
@@ -41,7 +45,7 @@ class Scope:
         self._values = values
         self._containers = containers
         self._procfs = procfs
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified of each new cgroup
         self._cgroups: dict[int, Cgroup] = {}
         self._by_container: dict[str, set[int]] = {}
         self._written: dict[int, int] = {}
@@ -52,6 +56,7 @@ class Scope:
         if not self._started:
             tree = CgroupTree(unified_root(self._procfs), self._found, self._gone)
             self._containers.listen(self._changed)
+            self._containers.listen_start(self._wait_for)
             tree.start()
             self._started = True
         with self._lock:
@@ -69,6 +74,12 @@ class Scope:
             self._cgroups[cgroup.id] = cgroup
             self._by_container.setdefault(cgroup.container_id, set()).add(cgroup.id)
             self._write(cgroup)
+            self._lock.notify_all()
+
+    def _wait_for(self, full_id: str) -> None:
+        """Return when a container that is about to start has its value, or after a while."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._closed or full_id in self._by_container, _START_S)
 
     def _gone(self, number: int) -> None:
         with self._lock:

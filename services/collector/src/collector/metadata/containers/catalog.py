@@ -10,6 +10,7 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from collector.metadata.containers.engine import Engine
+from collector.metadata.containers.nri import Nri
 from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo
 
@@ -60,6 +61,7 @@ class Catalog:
         self._engines = tuple(engines)
         self._pods: Pods = NoPods() if pods is None else pods
         self._listeners: list[Listener] = []
+        self._start_listeners: list[Listener] = []
         self._lock = Lock()  # of the two below
         self._by_pod: LRUCache[str, frozenset[str]] = LRUCache(_PODS_MAX)  # container ids by uid
         self._late: set[str] = set()
@@ -68,11 +70,24 @@ class Catalog:
         """List the containers of each engine, and follow changes in threads."""
         self._pods.start(self._pod_changed)
         for engine in self._engines:
+            if isinstance(engine, Nri):
+                engine.starting = self._starting
             engine.start(partial(self._container_changed, engine))
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener``, in a thread, with the id of each container that is new or changed."""
         self._listeners.append(listener)
+
+    def listen_start(self, listener: Listener) -> None:
+        """Call ``listener``, in a thread, with the id of a container that is about to start.
+
+        It starts when the listener returns, where a runtime hook is installed.
+        """
+        self._start_listeners.append(listener)
+
+    def _starting(self, full_id: str) -> None:
+        for listener in self._start_listeners:
+            listener(full_id)
 
     def _container_changed(self, engine: Engine, full_id: str) -> None:
         found = engine.get(full_id)

@@ -13,6 +13,7 @@ import grpc
 import structlog
 
 from collector.metadata.containers.engine import Engine, brief
+from collector.metadata.containers.labels import labels_of_pod
 from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo
 from cri import runtime_pb2 as cri
@@ -20,10 +21,6 @@ from cri.runtime_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 
 _LOOKUP_TIMEOUT_S = 5.0
 _RELIST_S = 60.0  # where the runtime has no events
-# Labels that a kubelet adds to those of the pod and of the container.
-_NAME, _NAMESPACE, _UID = (f"io.kubernetes.pod.{what}" for what in ("name", "namespace", "uid"))
-_CONTAINER = "io.kubernetes.container.name"
-_ADDED = frozenset({_NAME, _NAMESPACE, _UID, _CONTAINER})
 _OPTIONS = (
     # gRPC would send the socket's path as the host, which containerd refuses.
     ("grpc.default_authority", "localhost"),
@@ -152,5 +149,5 @@ def _pod(metadata: cri.PodSandboxMetadata, labels: Mapping[str, str]) -> Pod:
         namespace=metadata.namespace,
         name=metadata.name,
         uid=metadata.uid,
-        labels=tuple(sorted((k, v) for k, v in labels.items() if k not in _ADDED)),
+        labels=labels_of_pod(labels),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from collector.metadata.containers.docker import PODMAN, Docker
 from collector.metadata.containers.engine import Engine
+from collector.metadata.containers.nri import Nri
 
 # Where containerd and CRI-O listen, k3s's containerd too.
 CRI_SOCKETS = (
@@ -17,7 +18,7 @@ CRI_SOCKETS = (
 AUTO = "auto"
 
 
-def engines(docker: str, podman: str, cri: str) -> list[Engine]:
+def engines(docker: str, podman: str, cri: str, nri: str) -> list[Engine]:
     """Return the engines of these settings; ``cri``: paths, "auto", or nothing."""
     found: list[Engine] = []
     if docker:
@@ -34,6 +35,8 @@ def engines(docker: str, podman: str, cri: str) -> list[Engine]:
         from collector.metadata.containers.cri import CriRuntime
 
         found += [CriRuntime(path) for path in paths]
+    if nri:
+        found.append(Nri(nri))
     return found
 
 
