@@ -330,6 +330,60 @@ kprobes:
     assert found[0].action == 11  # KPROBE_ACTION_TRACKSOCK
 
 
+def test_a_socket_is_its_owners_until_it_is_untracked(policies, by):
+    """Calls of other processes on a tracked socket are reported as the owner's."""
+    text = document("""
+kprobes:
+- call: sk_alloc
+  syscall: false
+  return: true
+  args:
+  - {index: 1, type: int}
+  returnArg: {index: 0, type: sock}
+  returnArgAction: TrackSock
+  selectors:
+  - matchArgs:
+    - {index: 1, operator: Equal, values: ["2"]}
+    matchActions:
+    - {action: NoPost}
+- call: tcp_connect
+  syscall: false
+  args:
+  - {index: 0, type: sock}
+  selectors:
+  - matchArgs:
+    - {index: 0, operator: DPort, values: ["4713"]}
+- call: inet_bind
+  syscall: false
+  args:
+  - {index: 0, type: socket}
+  selectors:
+  - matchActions:
+    - {action: UntrackSock, argSock: 0}
+    - {action: Post}
+""")
+
+    def call() -> None:
+        with socket.socket() as one:
+            for _ in range(2):
+                if os.fork() == 0:
+                    with suppress(OSError):
+                        one.connect(("127.0.0.1", 4713))
+                    os._exit(0)
+                os.wait()
+                one.bind(("127.0.0.1", 0))
+
+    with policies.loaded(by(text)) as loaded:
+        owner = in_child(call)
+        found = [record for record in loaded.pump() if record.hook in (1, 2)]
+    tracked, bound, untracked, _ = found
+    assert [record.hook for record in found] == [1, 2, 1, 2]
+    assert (tracked.pid, bound.pid) == (owner, owner)
+    assert untracked.pid != owner
+    # Of the socket action the record names the last, Post.
+    assert bound.action == 1
+
+
 def test_lsm_hook(policies, tmp_path):
     needs(Mechanism.FMOD_RET)  # serves where BPF is no active security module
     text = document(f"""
