@@ -104,6 +104,7 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
     assert numbers == sorted(numbers)
     gaps = [(a + 1, b) for a, b in itertools.pairwise(numbers) if b != a + 1]
     assert len(gaps) == 3  # only while no collector had the policy loaded
+    assert collector.logged("policy reported nothing while no collector ran") == 3
     for (first, behind), killed in zip(gaps, kills, strict=True):
         assert killed - 100_000_000 < times[first]  # what the ring held is delivered
         assert times[behind - 1] > killed

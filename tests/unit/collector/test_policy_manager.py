@@ -261,3 +261,15 @@ def test_counters_add_up():
     assert (one + two).total == SelectorCounters(2, 4, 6, 8, 10)
     assert (one + two).memory_bytes == 5
     assert (one + two).runs == 2
+
+
+async def test_seconds_without_a_collector_are_counted_once(monkeypatch):
+    """Only of a policy that an earlier collector had, and from its end on."""
+    monkeypatch.setattr("collector.policies.manager.time.time", lambda: 1030.0)
+    table = PolicyTable()
+    table.restore([LoadedPolicy(2, 1, "a"), LoadedPolicy(3, 1, "gone")])
+    table.all_off_since(1000.0)
+    manager = PolicyManager(FakeBackend(), table, parse)
+    for text in ("a/f", "a/g"):
+        await manager.set_documents([Document(Path("a"), text), Document(Path("new"), "new/f")])
+    assert table.inactive_s == {("a", ""): 30.0}

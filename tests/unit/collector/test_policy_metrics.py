@@ -44,6 +44,7 @@ async def test_metrics_have_the_originals_names():
         run_time_ns=2_500_000_000,
         memory_bytes=4096,
     )
+    manager.table.inactive_s["files", ""] = 3.5
     statistics = TracingStatistics()
     statistics.events["files", "kprobe:fd_install"] = 5
     statistics.kinds[EventKind.KPROBE] = 5
@@ -63,6 +64,7 @@ async def test_metrics_have_the_originals_names():
         f"tetragon_tracingpolicy_kernel_memory_bytes{{{where}}} 4096.0",
         f"tetra_collector_policy_filtered_total{{{where}}} 7.0",
         f'tetra_collector_policy_lost_records_total{{{where},reason="ring full"}} 4.0',
+        f"tetra_collector_policy_inactive_seconds_total{{{where}}} 3.5",
         'tetragon_missed_prog_probes_total{policy="files"} 1.0',
         f"tetragon_overhead_program_runs_total{{{where}}} 10.0",
         f"tetragon_overhead_program_seconds_total{{{where}}} 2.5",

@@ -8,7 +8,7 @@ from collector.events.encoder import Encoder
 from collector.metadata.enricher import Enricher
 from collector.pipeline import Pipeline
 from collector.policies.saved import to_message
-from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy
+from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy, PolicyTable
 from collector.processes.table import ProcessTable
 from collector.recovery.journal import Journal
 from collector.recovery.replay import recover
@@ -40,7 +40,8 @@ class Collector:
 
     def __init__(self, **parts):
         self.policies = PolicyParts(**parts)
-        self.policies.table.add(FILES)
+        if "table" not in parts:
+            self.policies.table.add(FILES)
         enricher = Enricher(HOST_NS)
         encoder = Encoder("n", "", HOST_NS)
         self.table = ProcessTable(removed=encoder.forget)
@@ -149,11 +150,12 @@ def test_a_later_revision_has_its_own_form(collector):
     assert new.process_kprobe.function_name == "fd_install"
 
 
-def test_a_replay_knows_saved_policies_and_those_of_the_journal(tmp_path):
+@pytest.mark.parametrize("saved_policies", [[FILES], []], ids=["saved", "none-saved"])
+def test_a_replay_knows_saved_policies_and_those_of_the_journal(tmp_path, saved_policies):
     late = LoadedPolicy(3, 1, "late", hooks=(Hook(EventKind.LSM, function="file_open"),))
     records = [
         exec_record(1, 1000, parent=(0, 1)),
-        tracing_record(1, 1000, *OPENED),
+        *(tracing_record(1, 1000, *OPENED) for _ in saved_policies),
         tracing_record(1, 1000, policy=3),
     ]
     framed = b"".join(pack("<II", len(one), 0) + one + bytes(-len(one) % 8) for one in records)
@@ -162,8 +164,9 @@ def test_a_replay_knows_saved_policies_and_those_of_the_journal(tmp_path):
     journal.policy(to_message(late))
     journal.records(0, memoryview(framed), len(framed))
     journal.close()
-    collector = Collector()
-    saved = SavedTable(node_name="n", journal=1, records_version="v", policies=[to_message(FILES)])
+    collector = Collector(table=PolicyTable())
+    collector.policies.table.restore(saved_policies)
+    saved = SavedTable(node_name="n", journal=1, records_version="v")
     seen = []
 
     class Spool:
@@ -190,10 +193,10 @@ def test_a_replay_knows_saved_policies_and_those_of_the_journal(tmp_path):
     assert found.complete
     assert [event.WhichOneof("event") for event in seen] == [
         "process_exec",
-        "process_kprobe",
+        *["process_kprobe"] * len(saved_policies),
         "process_lsm",
     ]
-    assert seen[2].process_lsm.policy_name == "late"
+    assert seen[-1].process_lsm.policy_name == "late"
 
 
 def test_a_mapping_is_a_loader_event_of_its_process(collector):

@@ -262,11 +262,14 @@ def _recover(base: Base, storage: Storage) -> Recovered | None:
     found = state.processes(saved, running.kernel_process(wall_offset_ns()))
     table.restore(found, time.monotonic())
     policies = base.policies.table
+    ended_s = state.written_s(base.settings.state_dir)
     policies.restore(map(saved_policies.from_message, saved.policies))
     recovered = recover(
         saved, storage.journal.folder, records_version(), base.pipeline(table), table,
         storage.spool, policies,
     )  # fmt: skip
+    if saved.boot_id == storage.own.boot_id:  # a policy of another boot was off with the machine
+        policies.all_off_since(ended_s)
     storage.own.least_base = recovered.next_base(storage.own.boot_id)
     return recovered
 

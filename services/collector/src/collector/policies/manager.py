@@ -8,6 +8,7 @@ others, and a previous revision of the same one, are not touched.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -248,6 +249,13 @@ class PolicyManager:
             mechanisms=" ".join(mechanisms(new.statuses)),
             file=entry.file or None,
         )
+        inactive_s = self.table.resumed(new.loaded, time.time())
+        if inactive_s:
+            log.warning(
+                "policy reported nothing while no collector ran",
+                policy=str(entry.identity),
+                seconds=round(inactive_s, 1),
+            )
         if old is not None:
             await self._remove(old, wait=entry.identity.domain == STATIC)
 

@@ -112,8 +112,11 @@ class LoadedPolicy:
 class PolicyTable:
     """Every revision whose records may still come."""
 
+    # Seconds in which a policy was off because no collector ran, by name and namespace.
+    inactive_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _policies: dict[Key, LoadedPolicy] = field(default_factory=dict)
     _retired: deque[Key] = field(default_factory=deque)
+    _off_since_s: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[LoadedPolicy]:
         return iter(self._policies.values())
@@ -141,6 +144,23 @@ class PolicyTable:
             self.add(policy)
             self.retire(policy.key)
 
+    def all_off_since(self, ended_s: float) -> None:
+        """Note when the collector ended that had the policies; calendar clock."""
+        self._off_since_s = {_name(policy): ended_s for policy in self}
+
+    def resumed(self, policy: LoadedPolicy, now_s: float) -> float:
+        """Count and return the seconds since an earlier collector's policy of this name was on."""
+        since_s = self._off_since_s.pop(_name(policy), now_s)
+        seconds = max(0.0, now_s - since_s)
+        if seconds:
+            key = _name(policy)
+            self.inactive_s[key] = self.inactive_s.get(key, 0.0) + seconds
+        return seconds
+
     def next_revision(self, number: int) -> int:
         """Return a revision that no record of this number has had."""
         return 1 + max((r for n, r in self._policies if n == number), default=0)
+
+
+def _name(policy: LoadedPolicy) -> tuple[str, str]:
+    return policy.name, policy.namespace

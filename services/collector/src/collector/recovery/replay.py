@@ -75,7 +75,8 @@ def recover(
     revisions and gets those of the journal. If the journal cannot be read to its
     end, the reason is logged, and the events made so far count.
     """
-    done = _replay(saved, folder, version, pipeline, policies or PolicyTable())
+    known = policies if policies is not None else PolicyTable()  # an empty table is false
+    done = _replay(saved, folder, version, pipeline, known)
     first = saved.made - len(saved.unreported)  # index of the first event in memory
     run, spooled_to = spool.find(saved.collector_start_ns)
     if run is None:

@@ -6,6 +6,7 @@ a reused pid differs in the first two, an exec that no collector saw in the last
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,6 +79,16 @@ def read(folder: Path, node_name: str) -> SavedTable | None:
         log.warning("saved process table unusable", file=str(folder / _FILE), error="damaged")
         return None
     return saved
+
+
+def written_s(folder: Path) -> float:
+    """Return when a collector last wrote its table or journal, calendar clock; 0: never."""
+    files = (folder / _FILE, *(folder / "journal").glob("*"))
+    times = [0.0]
+    for file in files:
+        with contextlib.suppress(OSError):
+            times.append(file.stat().st_mtime)
+    return max(times)
 
 
 # Later numbers and times are counted on from these.

@@ -32,6 +32,7 @@ def collect(manager: PolicyManager, statistics: TracingStatistics) -> Iterator[M
     entries = manager.entries
     yield _loaded(entries, len(manager.refused))
     yield _events(statistics)
+    yield _inactive(manager)
     yield from _kernel(entries)
     yield from _selectors(entries)
 
@@ -60,6 +61,17 @@ def _events(statistics: TracingStatistics) -> Metric:
     for labels, number in sorted(statistics.events.items()):
         events.add_metric(labels, number)
     return events
+
+
+def _inactive(manager: PolicyManager) -> Metric:
+    inactive = CounterMetricFamily(
+        "tetra_collector_policy_inactive_seconds",
+        "Seconds in which a policy reported nothing because no collector ran",
+        labels=_POLICY,
+    )
+    for labels, seconds in sorted(manager.table.inactive_s.items()):
+        inactive.add_metric(labels, seconds)
+    return inactive
 
 
 def _kernel(entries: list[Entry]) -> Iterator[Metric]:
