@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from collector.processes.table import ProcessTable
 from gateway.fleet import Fleet as GatewayFleet
 from support.stages import NothingLost
 from support.waiting import eventually
+from tetra.v1.plans_pb2 import NodePlan, PlanOnNode
 from tetra.v1.policies_pb2 import NodePolicy
 from tracingpolicy import parse
 from tracingpolicy.model import Policy
@@ -106,6 +107,7 @@ class SimulatedNode:
     log: list[tuple[str, str]] = field(default_factory=list)
     boot_id: str = "boot"
     user: dict[str, Any] = field(default_factory=dict)
+    explain: Callable[[PlanOnNode], Awaitable[NodePlan]] | None = None
     manager: PolicyManager = field(init=False)
 
     def __post_init__(self) -> None:
@@ -174,7 +176,7 @@ class SimulatedNode:
         fields = {name: () if name == "features" else "" for name in KernelInfo._fields}
         return Control(
             self.boot_id, KernelInfo(**fields), publisher, ProcessTable(), list, losses,
-            policy_status=status, tries=tries, labels=self.labels,
+            policy_status=status, tries=tries, labels=self.labels, explain=self.explain,
         )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ import threading
 import grpc
 
 from tetra.v1 import policies_pb2 as own
+from tetra.v1.plans_pb2 import PlanPolicyResponse
+from tetra.v1.plans_pb2_grpc import PolicyPlansServicer
 from tetra.v1.policies_pb2_grpc import PoliciesServicer
 from tetragon import sensors_pb2 as public
 from tetragon.sensors_pb2_grpc import FineGuidanceSensorsServicer
@@ -77,6 +79,18 @@ class FleetServer(PoliciesServicer):
         self.released.wait(30)
         if not context.is_active():
             self.ended.set()
+
+
+class PlanServer(PolicyPlansServicer):
+    """Answers with `plans`."""
+
+    def __init__(self, *plans):
+        self.plans = list(plans)
+        self.requests = []
+
+    def PlanPolicy(self, request, context):
+        self.requests.append(request)
+        return PlanPolicyResponse(nodes=self.plans)
 
 
 class PlainPolicies(FineGuidanceSensorsServicer):

@@ -10,6 +10,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from tetra.v1.plans_pb2_grpc import PolicyPlansServicer, add_PolicyPlansServicer_to_server
 from tetra.v1.policies_pb2_grpc import PoliciesServicer, add_PoliciesServicer_to_server
 from tetra.v1.stream_pb2 import Cursor, ListNodesResponse, StreamEventsResponse
 from tetra.v1.stream_pb2_grpc import EventStreamServicer, add_EventStreamServicer_to_server
@@ -143,6 +144,8 @@ def serve():
                 add_EventStreamServicer_to_server(servicer, server)
             elif isinstance(servicer, PoliciesServicer):
                 add_PoliciesServicer_to_server(servicer, server)
+            elif isinstance(servicer, PolicyPlansServicer):
+                add_PolicyPlansServicer_to_server(servicer, server)
             else:
                 add_FineGuidanceSensorsServicer_to_server(servicer, server)
         if credentials is None:

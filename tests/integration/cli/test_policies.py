@@ -95,7 +95,7 @@ def test_add_sends_the_document_and_reports_the_nodes(tp, fleet, file):
 
 
 def test_add_names_the_nodes_that_refuse_and_what_to_do(tp, fleet, file):
-    why = "policy:6:11: there is no function\npolicy:7:1: nor this"
+    why = "files:6:11: there is no function\nfiles:7:1: nor this"
     bad = [node_policy(f"n{i}", TP_STATE_LOAD_ERROR, error=why) for i in range(5)]
     fleet.change = PolicyChange(
         revision=2,
@@ -105,9 +105,9 @@ def test_add_names_the_nodes_that_refuse_and_what_to_do(tp, fleet, file):
     done = tp(fleet, "add", file)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        "tetra: error: failed to add tracing policy: policy grpc:files: not loaded: node n0: ...",
-        "  node n0, n1, n2 and 2 more: policy:6:11: there is no function",
-        "    policy:7:1: nor this",
+        "tetra: error: failed to add tracing policy: policy grpc:files: not loaded",
+        f"  node n0, n1, n2 and 2 more: {file}:6:11: there is no function",
+        f"    {file}:7:1: nor this",
         "  node z: no memory",
         "  to load it where it can be loaded: --wherever-it-loads; to choose nodes: --node",
     ]
@@ -324,11 +324,11 @@ def test_history(tp, fleet):
     fleet.revisions = revisions()
     done = tp(fleet, "history", "files", TZ="UTC")
     assert done.stdout.splitlines() == [
-        "REV  TIME                 ACTION  STATE    MODE        NODES  WHO"
+        "REV  TIME                 ACTION  STATE    MODE  NODES  WHO"
         "                               FROM      COMMENT",
-        "2    -                    delete  deleted  document's  web-*  -"
+        "2    -                    delete  deleted  -     web-*  -"
         "                                 -         ticket 1\\x1b",
-        "1    2026-01-01 00:00:00  add     enabled  document's  every  "
+        "1    2026-01-01 00:00:00  add     enabled  -     every  "
         "ann@desk (token sha256:01234567)  10.0.0.7  ",
     ]
     shown = tp(fleet, "history", "files", "-o", "json").stdout.splitlines()
@@ -360,10 +360,13 @@ def test_diff_compares_the_file_with_what_is_loaded(tp, fleet, tmp_path, file):
 
 def test_rollback_promote_and_abort(tp, fleet):
     fleet.change = PolicyChange(revision=4, nodes=[node_policy("a")])
+    restored = PolicySpec(revision=4, enabled=False)
+    restored.origin.from_revision = 1
+    fleet.revisions = [restored, *revisions()]
     done = tp(fleet, "rollback", "files", "--revision", "1")
     assert done.stdout == 'tracing policy "files" rolled back to revision 1\n'
-    assert done.stderr == "tetra: policy files: revision 4 on 1 node\n"
-    assert fleet.requests[-1].revision == 1
+    assert done.stderr == "tetra: policy files: revision 4 on 1 node; it is disabled\n"
+    assert fleet.requests[0].revision == 1
     assert tp(fleet, "promote", "files").stdout == 'tracing policy "files" promoted\n'
     assert tp(fleet, "abort", "files").stdout == 'tracing policy "files" aborted\n'
     fleet.refuse = grpc.StatusCode.FAILED_PRECONDITION, "policy grpc:files: it has no canary"

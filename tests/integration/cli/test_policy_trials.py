@@ -80,8 +80,8 @@ def test_try_counts_by_process_call_and_action(tetra, serve, fleet, events, file
         "    1  /usr/bin/less\\x1b",
         "",
         "COUNT  CALL",
-        "    3  __x64_sys_openat(/etc/passwd)",
-        "    1  __x64_sys_openat(/etc/shadow)",
+        "    3  openat(/etc/passwd)",
+        "    1  openat(/etc/shadow)",
         "",
         "COUNT  WOULD HAVE DONE",
         "    1  SIGKILL",
@@ -107,16 +107,17 @@ def test_try_as_json(tetra, serve, fleet, events, file):
     assert found["actions"] == {"SIGKILL": 1}
     assert found["nodes"][1] == {"node_name": "b", "hits": 0, "lost": 0, "error": "no memory"}
     assert done.stderr == "tetra: 2 lost; the policy is removed\n"
+    assert done.returncode == 1  # a limit ended it, with time left
 
 
 def test_try_that_no_node_could_load_fails(tetra, serve, fleet, gateway_of, file):
-    bad = node_policy("b", TP_STATE_LOAD_ERROR, error="there is no function")
+    bad = node_policy("b", TP_STATE_LOAD_ERROR, error="files.try-1a:6:11: there is no function")
     fleet.updates = [update(bad, last=True, reason="no node could load it")]
     done = tetra("tp", "try", file, "--server-address", serve(fleet, gateway_of([])))
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "try files: monitor mode on 0 of 1 node, 1 failed, 0 events, 0 lost",
-        "node b: there is no function",
+        f"node b: {file}:6:11: there is no function",
     ]
 
 
@@ -220,10 +221,10 @@ def test_audit_prints_who_changed_what(tetra, serve, fleet):
     flags = ("--server-address", serve(fleet))
     done = tetra("getevents", "--audit", "--last", "5", "--no-follow", *flags, TZ="UTC")
     assert done.stdout.splitlines() == [
-        "2026-01-01 00:00:00 applied  add grpc:files revision 3, by ann@desk (ops), from ::1, "
-        'on every, 2 nodes have it, "ticket 1"',
-        "2026-01-01 00:00:00 failed   add grpc:files revision 3, by ann@desk (ops), from ::1, "
-        'on every, 2 nodes have it, "ticket 1"',
+        "2026-01-01 00:00:00 applied  add: grpc:files revision 3, by ann@desk (ops), from ::1, "
+        'on every, done on 2 nodes, "ticket 1"',
+        "2026-01-01 00:00:00 failed   add: grpc:files revision 3, by ann@desk (ops), from ::1, "
+        'on every, done on 2 nodes, "ticket 1"',
         "    node a: no memory\\x1b",
         "    second",
     ]

@@ -1,5 +1,6 @@
 """A collector's answers on the bus, as a gateway gets them."""
 
+import asyncio
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from collector.processes.table import Image, Process, ProcessTable
 from support.stages import NothingLost
 from support.waiting import eventually
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
+from tetra.v1.plans_pb2 import NodePlan
 
 
 @pytest.fixture
@@ -89,3 +91,31 @@ async def test_a_snapshot_larger_than_a_message_arrives_complete(control, gatewa
     while received < count:
         received += len((await call.read()).events)
     assert received == count
+
+
+async def test_a_plan_that_takes_long_holds_up_no_other_request(control, nc):
+    ready = asyncio.Event()
+
+    async def explain(request):
+        await ready.wait()
+        return NodePlan(kernel=request.yaml)
+
+    control.explain = explain
+    await control.serve(nc)
+    request = ControlRequest(plan_policy={"yaml": "x"}).SerializeToString()
+    planned = asyncio.create_task(ask_one(nc, request))
+    assert (await ask_one(nc, ControlRequest(describe=True).SerializeToString())).node.node_name
+    assert not planned.done()
+    ready.set()
+    assert (await planned).plan.kernel == "x"
+
+
+async def test_a_plan_that_fails_is_answered(control, nc):
+    async def explain(request):
+        raise ZeroDivisionError
+
+    control.explain = explain
+    await control.serve(nc)
+    answer = await ask_one(nc, ControlRequest(plan_policy={"yaml": "x"}).SerializeToString())
+    assert answer.error == "planning failed: the collector's log says why"
+    assert answer.node.node_name == "big"

@@ -15,8 +15,11 @@ from collector.delivery.spool import Run, Spool
 from collector.losses import Losses
 from collector.metadata.enricher import Enricher
 from collector.metrics import Metrics
+from collector.policies.files import Document
 from collector.processes.procfs import host_namespaces
+from collector.sensors.tracing import TracingStatistics
 from support.feeder import Feeder
+from support.fleet import SimulatedNode, document
 from support.gateways import read_numbers
 from support.net import free_port
 from support.stages import NothingLost, Stages
@@ -92,7 +95,7 @@ async def gateway_port(start_gateway, nc):
 
 @pytest.fixture
 async def collector_port(tmp_path):
-    """The collector's own metrics, of stages that have handled nothing."""
+    """The collector's own metrics, of stages that have handled nothing, and one policy."""
     own = Run("n1", "boot", time.time_ns())
     spool = Spool(tmp_path / "spool", own, 1 << 20, "never")
     publisher = Publisher(own, 1 << 20, node_pb2.LossCounters, spool)
@@ -100,7 +103,14 @@ async def collector_port(tmp_path):
     losses = Losses(NothingLost(), stages.pipeline.sensors, {}, noted=lambda _: None)
     losses.refresh()
     port = free_port()
-    metrics = Metrics(stages.pipeline, stages.table, publisher, losses, lambda: False)
+    node = SimulatedNode("n1", "", tmp_path)
+    await node.manager.set_documents([Document(tmp_path / "p.yaml", document())])
+    node.installed[0].lost_records = node.installed[0].posted = 1
+    tracing = TracingStatistics()
+    tracing.events["one", "kprobe:fd_install"] = 1
+    metrics = Metrics(
+        stages.pipeline, stages.table, publisher, losses, lambda: False, 0, node.manager, tracing
+    )
     server = await HttpServer(metrics, lambda: "nats unreachable").start(f"127.0.0.1:{port}")
     yield port
     server.close()

@@ -19,7 +19,7 @@ from gateway.settings import Settings
 from support.feeder import Feeder, exec_event
 from support.gateways import read_numbers
 from support.waiting import eventually
-from tetra.v1 import policies_pb2, stream_pb2, stream_pb2_grpc
+from tetra.v1 import plans_pb2, policies_pb2, stream_pb2, stream_pb2_grpc
 from tetragon import (
     eventlogservice_pb2,
     events_pb2,
@@ -150,7 +150,7 @@ def methods_of(*modules):
                 yield f"/{service.full_name}/{method.name}", method
 
 
-OURS = (sensors_pb2, eventlogservice_pb2, stream_pb2, policies_pb2)
+OURS = (sensors_pb2, eventlogservice_pb2, stream_pb2, policies_pb2, plans_pb2)
 
 
 async def test_every_method_is_denied_without_the_right_that_it_needs(start_gateway, tokens):

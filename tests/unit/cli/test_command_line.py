@@ -37,7 +37,7 @@ def run_here(capsys, monkeypatch):
         (("nosuch",), "unknown command 'nosuch': it is getevents, tree, top, nodes, "),
         (("getevnts",), "unknown command 'getevnts', did you mean getevents?; for example: tetra"),
         (("sensors", "list"), "'sensors': tetra tracingpolicy list shows what is loaded"),
-        (("tp",), "tp: add|delete|enable|disable|set-mode|configure|list|status|check|try|"),
+        (("tp",), "tp: add|delete|enable|disable|set-mode|configure|list|status|check|explain|"),
         (
             ("tp", "delete"),
             "tp delete: NAME... is missing; for example: tetra tracingpolicy delete",

@@ -4,10 +4,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from gateway import rights
-from tetra.v1 import policies_pb2, stream_pb2
+from tetra.v1 import plans_pb2, policies_pb2, stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
-SERVED = (stream_pb2, policies_pb2, sensors_pb2, eventlogservice_pb2, health_pb2, reflection_pb2)
+SERVED = (
+    stream_pb2, policies_pb2, plans_pb2, sensors_pb2, eventlogservice_pb2, health_pb2,
+    reflection_pb2,
+)  # fmt: skip
 
 
 def methods():

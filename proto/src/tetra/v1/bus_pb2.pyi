@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tetra.v1 import node_pb2 as _node_pb2
+from tetra.v1 import plans_pb2 as _plans_pb2
 from tetra.v1 import policies_pb2 as _policies_pb2
 from tetragon import sensors_pb2 as _sensors_pb2
 import builtins as _builtins
@@ -97,6 +98,7 @@ class ControlRequest(_message.Message):
     LIST_POLICIES_FIELD_NUMBER: _builtins.int
     POLICY_STATUS_FIELD_NUMBER: _builtins.int
     TRY_POLICY_FIELD_NUMBER: _builtins.int
+    PLAN_POLICY_FIELD_NUMBER: _builtins.int
     describe: _builtins.bool
     """Answer with node information."""
     set_log_level: _builtins.str
@@ -113,6 +115,10 @@ class ControlRequest(_message.Message):
     def try_policy(self) -> Global___TryOnNode:
         """Load a policy for a time, or keep it for longer."""
 
+    @_builtins.property
+    def plan_policy(self) -> _plans_pb2.PlanOnNode:
+        """Answer with what a policy would become here."""
+
     def __init__(
         self,
         *,
@@ -122,12 +128,13 @@ class ControlRequest(_message.Message):
         list_policies: Global___ListPolicies | None = ...,
         policy_status: _builtins.bool = ...,
         try_policy: Global___TryOnNode | None = ...,
+        plan_policy: _plans_pb2.PlanOnNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "plan_policy", b"plan_policy", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "plan_policy", b"plan_policy", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies", "policy_status", "try_policy"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies", "policy_status", "try_policy", "plan_policy"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -144,6 +151,7 @@ class ControlResponse(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     POLICY_STATUS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     """One line; empty where the request was carried out."""
     sequence: _builtins.int
@@ -164,6 +172,10 @@ class ControlResponse(_message.Message):
     def policy_status(self) -> _policies_pb2.NodePolicies:
         """For policy_status; for try_policy with that policy alone."""
 
+    @_builtins.property
+    def plan(self) -> _plans_pb2.NodePlan:
+        """For plan_policy."""
+
     def __init__(
         self,
         *,
@@ -174,10 +186,11 @@ class ControlResponse(_message.Message):
         more: _builtins.bool = ...,
         policies: _abc.Iterable[_sensors_pb2.TracingPolicyStatus] | None = ...,
         policy_status: _policies_pb2.NodePolicies | None = ...,
+        plan: _plans_pb2.NodePlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "policy_status", b"policy_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "plan", b"plan", "policy_status", b"policy_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "policies", b"policies", "policy_status", b"policy_status", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "events", b"events", "more", b"more", "node", b"node", "plan", b"plan", "policies", b"policies", "policy_status", b"policy_status", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

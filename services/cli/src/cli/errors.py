@@ -10,7 +10,7 @@ TetraError                   exit code 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class TetraError(Exception):
@@ -51,6 +51,10 @@ class RefusedError(ServerError):
         """Return the same error with the step in front, once, and ``advice`` below."""
         reason = str(self).removeprefix(f"{step}: ").removeprefix(f"{step} ")
         return RefusedError(f"{step}: {reason}", self.status, (*self.details, *advice))
+
+    def map(self, change: Callable[[str], str]) -> RefusedError:
+        """Return the same error with each of its lines changed."""
+        return RefusedError(change(str(self)), self.status, map(change, self.details))
 
 
 class UnreachableError(ServerError):

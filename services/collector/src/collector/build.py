@@ -33,6 +33,7 @@ from collector.metadata.users import Users
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.policies import saved as saved_policies
+from collector.policies.explain import Explainer
 from collector.policies.report import statuses
 from collector.policies.service import PolicyService, policy_service
 from collector.policies.table import EventKind
@@ -150,7 +151,7 @@ def _collector(
         storage.own.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
         partial(statuses, policies.manager), policies.status, policies.tries,
-        base.settings.node_labels,
+        base.settings.node_labels, Explainer(base.kernel).explain,
     )  # fmt: skip
     metrics = Metrics(
         pipeline, table, publisher, losses, partial(is_connected, connected), len(observed.older),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -26,6 +27,7 @@ from collector.policies.tries import Tries
 from collector.processes.table import ProcessTable
 from tetra.v1.bus_pb2 import ControlRequest, ControlResponse
 from tetra.v1.node_pb2 import NodeInfo
+from tetra.v1.plans_pb2 import NodePlan, PlanOnNode
 from tetragon.sensors_pb2 import TracingPolicyStatus
 
 _ASK_TIMEOUT_S = 0.5
@@ -54,7 +56,9 @@ class Control:
     policy_status: PolicyStatus | None = None
     tries: Tries | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    explain: Callable[[PlanOnNode], Awaitable[NodePlan]] | None = None
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
+    _plans: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def refuse_second(self, nc: Client) -> None:
         """Raise `SecondCollector` if another collector answers for this node."""
@@ -157,11 +161,29 @@ class Control:
                     response.policy_status.CopyFrom(
                         self.policy_status.only(TRY_DOMAIN, request.try_policy.policy_name)
                     )
+                case "plan_policy" if self.explain:
+                    self._begin_plan(nc, message, self.explain(request.plan_policy))
+                    return
                 case None:
                     response.error = "request not known to this collector"
         except DecodeError as error:
             response.error = f"request malformed: {error}"
         await self._respond(nc, message, response)
+
+    def _begin_plan(self, nc: Client, message: Msg, plan: Awaitable[NodePlan]) -> None:
+        """Answer when it is made; other requests are answered meanwhile."""
+
+        async def answer() -> None:
+            try:
+                response = ControlResponse(plan=await plan)
+            except Exception:  # a fault here must not leave the gateway without an answer
+                log.exception("policy not planned")
+                response = ControlResponse(error="planning failed: the collector's log says why")
+            await self._respond(nc, message, response)
+
+        task = asyncio.create_task(answer())
+        self._plans.add(task)
+        task.add_done_callback(self._plans.discard)
 
     async def _answer_parts(
         self, nc: Client, message: Msg, last: ControlResponse, events: list[bytes]

@@ -19,6 +19,7 @@ NONE = ""  # needs no token
 _SENSORS = "/tetragon.FineGuidanceSensors/"
 _EVENT_LOG = "/tetragon.EventLogService/"
 _EVENTS = "/tetra.v1.EventStream/"
+_PLANS = "/tetra.v1.PolicyPlans/"
 _FLEET = "/tetra.v1.Policies/"
 
 # The right that a method needs, by the method's full name.
@@ -52,6 +53,8 @@ NEEDED = {
     _FLEET + "PromotePolicy": POLICIES,
     _FLEET + "AbortPolicy": POLICIES,
     _FLEET + "TryPolicy": POLICIES,
+    # Nodes run the planner for it: only for those who may load the document there.
+    _PLANS + "PlanPolicy": POLICIES,
     _FLEET + "ListPolicies": READ,
     _FLEET + "StreamPolicies": READ,
     _FLEET + "GetPolicyHistory": READ,

@@ -16,15 +16,17 @@ from gateway.errors import ListenError, SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
 from gateway.health import find_fault
+from gateway.policies import plans as policy_plans
 from gateway.policies import service as policy_service
 from gateway.policies.fleet_policies import FleetPolicies
+from gateway.policies.plans import PolicyPlans
 from gateway.policies.service import Policies
 from gateway.policies.tetragon_api import TracingPolicies
 from gateway.service import Sensors
 from gateway.settings import Settings
 from gateway.streams import Streams
 from gateway.subscriber import Subscriber
-from tetra.v1 import policies_pb2, stream_pb2
+from tetra.v1 import plans_pb2, policies_pb2, stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
 
 _LOOK_EVERY_S = 1.0
@@ -32,8 +34,10 @@ STOP_S = 0.2  # for requests that are being answered; streams have ended before
 _KEEPALIVE_ANSWER_MS = 10_000
 _PING_MIN_MS = 5_000  # clients may send keepalive pings this often
 # Reflection finds the messages of these in the default pool.
-_DESCRIBED = (stream_pb2, policies_pb2, sensors_pb2, eventlogservice_pb2)
-_HEALTH_NAMES = ("", "liveness", service.NAME, event_stream.NAME, policy_service.NAME)
+_DESCRIBED = (stream_pb2, policies_pb2, plans_pb2, sensors_pb2, eventlogservice_pb2)
+_HEALTH_NAMES = (
+    "", "liveness", service.NAME, event_stream.NAME, policy_service.NAME, policy_plans.NAME,
+)  # fmt: skip
 
 
 class Server:
@@ -66,7 +70,12 @@ class Server:
         sensors = Sensors(streams, fleet, settings, TracingPolicies(policies))
         own = EventStream(streams, fleet)
         self._server.add_generic_rpc_handlers(
-            [*sensors.handlers(), *own.handlers(), *Policies(policies).handlers()]
+            [
+                *sensors.handlers(),
+                *own.handlers(),
+                *Policies(policies).handlers(),
+                *PolicyPlans(fleet).handlers(),
+            ]
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -41,6 +41,7 @@ examples:
   tetra getevents -o json | jq .process_exec   for scripts
   tetra top                                    which programs start and end most
   tetra tree                                   each process under its parent
+  tetra tracingpolicy add policy.yaml          report more: a policy on every node
   sudo tetra doctor                            can this host run the collector?
   tetra --server-address gw.example:54321 status
 """
@@ -50,7 +51,7 @@ _EPILOG = """Environment:
   NO_COLOR, TERM=dumb    no colours, except with --color always
 
 Exit codes: 0 done, 1 failed (no server, broken stream), 2 wrong command line,
-3 verify: events are missing or duplicated
+3 verify: events are missing or duplicated; tracingpolicy diff: the file differs
 
 Help on a command: tetra COMMAND --help
 """

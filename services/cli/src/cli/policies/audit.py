@@ -10,6 +10,7 @@ from cli.command import Args
 from cli.errors import UsageError
 from cli.flags import Flag
 from cli.policies.calls import PolicyCalls
+from cli.policies.results import counted
 from cli.policies.revisions import action_text, address_text, local_time, selector_text, who_text
 from cli.policies.table import mode_text
 from cli.server_flags import server_options
@@ -65,7 +66,7 @@ def entry_text(entry: AuditEntry, *, colour: bool = False) -> str:
         shown = f"\x1b[{_COLOURS[outcome]}m{shown}\x1b[0m"
     policy = f"{entry.policy.domain}:{entry.policy.name}"
     parts = [
-        f"{action_text(entry.origin)} {policy} revision {entry.revision}",
+        f"{action_text(entry.origin)}: {policy} revision {entry.revision}",
         f"by {who_text(entry.origin)}",
         f"from {address_text(getattr(entry.origin, 'from')) or '-'}",
         f"on {selector_text(entry.nodes)}",
@@ -73,7 +74,7 @@ def entry_text(entry: AuditEntry, *, colour: bool = False) -> str:
     if entry.mode != TP_MODE_UNKNOWN:
         parts.append(f"mode {mode_text(entry.mode)}")
     if entry.applied:
-        parts.append(f"{entry.applied} nodes have it")
+        parts.append(f"done on {counted(entry.applied, 'node')}")
     if entry.origin.comment:
         parts.append(f'"{entry.origin.comment}"')
     time_ns = unix_ns(entry.time) or unix_ns(entry.origin.time)

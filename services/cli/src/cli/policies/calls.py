@@ -15,6 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from cli.client import Client
 from cli.errors import RefusedError, UnsupportedError
 from tetra.v1 import policies_pb2 as own
+from tetra.v1.plans_pb2 import NodePlan, PlanPolicyRequest
+from tetra.v1.plans_pb2_grpc import PolicyPlansStub
 from tetra.v1.policies_pb2_grpc import PoliciesStub
 from tetragon import sensors_pb2 as public
 from tetragon.sensors_pb2_grpc import FineGuidanceSensorsStub
@@ -121,6 +123,14 @@ class PolicyCalls:
             lambda stub, with_: stub.GetPolicyHistory(request, **with_)
         )
         return list(answer.revisions)
+
+    def plan(self, request: PlanPolicyRequest) -> list[NodePlan]:
+        """Return what a policy would become on each selected node."""
+
+        def ask(channel: grpc.Channel, with_: _With) -> list[NodePlan]:
+            return list(PolicyPlansStub(channel).PlanPolicy(request, **with_).nodes)
+
+        return self.client.ask(ask)
 
     def stream(self, request: own.ListPoliciesRequest) -> Iterator[own.ListPoliciesResponse]:
         """Yield every policy at once, and again after each change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -81,4 +82,15 @@ def with_mistakes(error: RefusedError, document: Document, step: str) -> Refused
             count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
             details = [str(mistake) for mistake in mistakes]
             return RefusedError(f"{step}: {document.name}: {count}", error.status, details)
-    return error.under(step)
+    return error.under(step).map(lambda line: with_file_name(line, document))
+
+
+def with_file_name(text: str, document: Document) -> str:
+    """Return a text of nodes, which name the policy in positions, with the file in its place."""
+    from tracingpolicy import read
+
+    policy, _ = read(document.text, document.name)
+    if policy is None or not policy.name:
+        return text
+    place = rf"(?<![^\s]){re.escape(policy.name)}(?:\.try-\w+)?:(\d+:\d+: )"
+    return re.sub(place, lambda found: f"{document.name}:{found[1]}", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -73,14 +74,14 @@ def mode_flag(default: str) -> Flag:
     )
 
 
-def node_flags(what: str = "load it on") -> list[Flag]:
+def node_flags(what: str = "load it on", default: str = "every node") -> list[Flag]:
     """Return the flags that select nodes."""
     return [
         repeated(
             "--node",
             type=NODES,
             section="nodes",
-            help=f"{what} these nodes only; * and ? as in a shell [default: every node]",
+            help=f"{what} these nodes only; * and ? as in a shell [default: {default}]",
         ),
         repeated(
             "--label",
@@ -136,6 +137,11 @@ def selector(args: Args) -> NodeSelector | None:
     if not (args.node or args.label or args.except_node):
         return None
     return NodeSelector(names=args.node, labels=dict(args.label), except_names=args.except_node)
+
+
+def literal(node: str) -> str:
+    """Return a pattern that matches the name of one node alone."""
+    return re.sub(r"[*?[]", r"[\g<0>]", node)
 
 
 def mode_number(word: str) -> TracingPolicyMode.ValueType:

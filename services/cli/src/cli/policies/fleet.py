@@ -69,6 +69,8 @@ def state(policy: FleetPolicy) -> str:
     """Return the state of the fleet; ``loading`` or ``canary`` where a change is not finished."""
     if policy.HasField("candidate"):
         return "canary" if policy.candidate.HasField("canary") else "loading"
+    if not policy.selected:
+        return "away" if policy.away else "no nodes"
     return state_text(policy.state)
 
 

@@ -14,12 +14,18 @@ _FAILED = (TP_STATE_LOAD_ERROR, TP_STATE_ERROR)
 
 
 def require_done(change: PolicyChange | None, step: str, advice: str = "") -> None:
-    """Raise `RefusedError` if nodes refused the change; ``advice`` says what to do next."""
+    """Raise `RefusedError` if nodes refused the change; ``advice`` says what to do next.
+
+    The advice is for changes that some nodes could carry out.
+    """
     if change is None or not change.error:
         return
     first, *more = change.error.splitlines()
-    details = reasons(failed(change.nodes)) or more
-    if advice:
+    bad = failed(change.nodes)
+    details = reasons(bad) or more
+    if bad:  # the text names the first of them, too
+        first = first.partition(": node ")[0]
+    if advice and len(bad) < sum(node.selected and node.alive for node in change.nodes):
         details = [*details, advice]
     raise RefusedError(f"{step}: {first}", details=details)
 
@@ -60,6 +66,8 @@ def counted(count: int, what: str) -> str:
 def summary(change: PolicyChange) -> str:
     """Return which nodes a change reached, for a line under its result."""
     selected = [node for node in change.nodes if node.selected]
+    if not selected:
+        return f"revision {change.revision}; no node that is known is selected: see tetra nodes"
     away = [node.node_name for node in selected if not node.alive]
     bad = failed(node for node in selected if node.alive)
     good = len(selected) - len(away) - len(bad)

@@ -58,13 +58,20 @@ def _row(spec: PolicySpec) -> tuple[str, ...]:
         str(spec.revision),
         local_time(unix_ns(origin.time)),
         action_text(origin),
-        "deleted" if spec.deleted else "enabled" if spec.enabled else "disabled",
-        "document's" if spec.mode == TP_MODE_UNKNOWN else mode_text(spec.mode),
+        state_word(spec),
+        "-" if spec.mode == TP_MODE_UNKNOWN else mode_text(spec.mode),
         selector_text(spec.nodes),
         visible(who_text(origin)),
         visible(address_text(getattr(origin, "from"))) or "-",
         visible(origin.comment),
     )
+
+
+def state_word(spec: PolicySpec) -> str:
+    """Return what a revision wants: ``enabled``, ``disabled`` or ``deleted``."""
+    if spec.deleted:
+        return "deleted"
+    return "enabled" if spec.enabled else "disabled"
 
 
 def action_text(origin: PolicyOrigin) -> str:

@@ -11,6 +11,7 @@ from cli.policies.results import counted, failed, reasons
 from cli.policies.table import columns
 from cli.processes import process_of
 from cli.renderers.kinds import kind_of
+from cli.renderers.kinds.calls import short_name
 from cli.resume import Batch
 from cli.terminal import visible
 from tetra.v1.policies_pb2 import NodePolicy, TryPolicyUpdate
@@ -47,7 +48,7 @@ class Trial:
         words = kind_of(event.WhichOneof("event")).words
         _add(self.processes, process.binary if process is not None else "(no process)")
         if "function" in words:
-            _add(self.calls, f"{words['function'](event)}({words['args'](event)})")
+            _add(self.calls, f"{short_name(words['function'](event))}({words['args'](event)})")
             action = words["action"](event)
             if action not in _PASSIVE:
                 _add(self.actions, action)

@@ -16,6 +16,7 @@ _NAMES = (
     "list",
     "status",
     "check",
+    "explain",
     "try",
     "diff",
     "show",

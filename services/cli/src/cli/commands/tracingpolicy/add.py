@@ -14,6 +14,7 @@ from cli.policies.documents import (
     Document,
     read_document,
     text_of,
+    with_file_name,
     with_mistakes,
 )
 from cli.policies.flags import (
@@ -65,7 +66,7 @@ def run(args: Args) -> int:
     name = "-" if args.file == "-" else visible(args.file)
     Output.stdout().write(f'tracing policy "{name}" added\n')
     if change is not None:
-        _report(change, args)
+        _report(change, args, document)
     return 0
 
 
@@ -134,12 +135,12 @@ def _explained(error: RefusedError, document: Document) -> RefusedError:
     return with_mistakes(error, document, _STEP)
 
 
-def _report(change: PolicyChange, args: Args) -> None:
+def _report(change: PolicyChange, args: Args, document: Document) -> None:
     from cli.policies.results import failed, reasons, summary
 
     notice(f"policy {change.policy.name}: {summary(change)}")
     for line in reasons(failed(change.nodes)):
-        notice(line)
+        notice(with_file_name(line, document))
     if args.canary is not None:
         notice(
             "this is a canary: tetra tracingpolicy promote "

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.command import Args, Command
+from cli.errors import TetraError
 from cli.flags import Flag, colour_flag, output_flag
-from cli.policies.documents import DOCUMENT, Document, read_documents
+from cli.policies.documents import DOCUMENT, Document, read_documents, text_of
+from cli.policies.flags import node_flags, selector
+from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible, wants_colour
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ def run(args: Args) -> int:
 
 
 def _checked(args: Args) -> Iterator[Checked]:
+    if selector(args) is not None:
+        yield from _checked_on_nodes(args)
+        return
     from cli.policies.local_check import check_here, checker
 
     program = None if args.document_only else checker()
@@ -43,6 +49,29 @@ def _checked(args: Args) -> Iterator[Checked]:
         yield alone if program is None else check_here(program, alone)
     if program is None and not args.document_only:
         notice(_NO_KERNEL)
+
+
+def _checked_on_nodes(args: Args) -> Iterator[Checked]:
+    """Ask the selected nodes about each document that has no mistakes of its own."""
+    from cli.client import Client
+    from cli.policies.calls import PolicyCalls
+    from cli.policies.local_check import with_more
+    from cli.policies.plans import mistakes_of
+    from tetra.v1.plans_pb2 import PlanPolicyRequest
+
+    with Client(server_options(args)) as client:
+        for document in read_documents(args.file):
+            checked = _document_alone(document)
+            if not checked.mistakes:
+                request = PlanPolicyRequest(yaml=text_of(document), nodes=selector(args))
+                plans = PolicyCalls(client).plan(request)
+                if not plans:
+                    raise TetraError("check: no selected node is alive; tetra nodes lists them")
+                for plan in plans:
+                    if plan.error:
+                        raise TetraError(f"check: node {plan.node_name}: {plan.error}")
+                    checked = with_more(checked, mistakes_of(plan, document.name))
+            yield checked
 
 
 def _document_alone(document: Document) -> Checked:
@@ -90,18 +119,21 @@ COMMAND = Command(
     text="""Print every mistake in the documents with its line and column, and what is allowed
 instead. A folder stands for the .yaml files in it, - for standard input. Needs no server and no
 rights. On a host with the collector, its kernel's functions, argument types and tracepoints are
-checked too, and each good document shows by which mechanism its hooks would be served.
+checked too, and each good document shows by which mechanism its hooks would be served. With --node,
+--label or --except-node, these nodes of a gateway check against their kernels.
 Exit code 0: no mistakes. 1: some.
 
 examples:
   tetra tracingpolicy check policy.yaml
   tetra tracingpolicy check policies/ -o json | jq -r .message
   tetra tracingpolicy check --document-only - < policy.yaml
+  tetra tracingpolicy check policy.yaml --node 'web-*'
 """,
     params=[
         click.Argument(["file"], type=DOCUMENT, nargs=-1, required=True, metavar="FILE..."),
         output_flag("text", "json", more="; json: one line for each mistake"),
         Flag("--document-only", is_flag=True, help="check the documents alone, against no kernel"),
         colour_flag(),
+        *node_flags("check it on", "this host"),
     ],
 )

@@ -62,7 +62,7 @@ examples:
         mode_flag("unchanged"),
         *policy_flags(),
         comment_flag(),
-        *node_flags(),
+        *node_flags(default="unchanged"),
         Flag("--every-node", is_flag=True, section="nodes", help="select every node"),
         *rollout_flags(),
     ],

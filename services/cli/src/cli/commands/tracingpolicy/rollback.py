@@ -25,6 +25,7 @@ def run(args: Args) -> int:
     from cli.policies.calls import PolicyCalls, seconds
     from cli.policies.progress import Follower
     from cli.policies.results import require_done, summary
+    from cli.policies.revisions import find_revision, history, state_word
     from tetra.v1.policies_pb2 import ROLLOUT_WHEREVER, RollbackPolicyRequest
 
     request = RollbackPolicyRequest(
@@ -36,15 +37,19 @@ def run(args: Args) -> int:
     if args.wherever_it_loads:
         request.rollout = ROLLOUT_WHEREVER
     with Client(server_options(args)) as client:
+        calls = PolicyCalls(client)
         try:
             with Follower(client.options, request.policy):
-                change = PolicyCalls(client).rollback(request)
+                change = calls.rollback(request)
             require_done(change, _STEP, "what was loaded before stays")
         except RefusedError as error:
             raise error.under(_STEP) from None
-    which = f"to revision {args.revision}" if args.revision else "to the revision before"
-    Output.stdout().write(f'tracing policy "{visible(args.name)}" rolled back {which}\n')
-    notice(f"policy {args.name}: {summary(change)}")
+        now = find_revision(history(calls, request.policy, with_yaml=False), None)
+    which = now.origin.from_revision or args.revision
+    Output.stdout().write(
+        f'tracing policy "{visible(args.name)}" rolled back to revision {which}\n'
+    )
+    notice(f"policy {args.name}: {summary(change)}; it is {state_word(now)}")
     return 0
 
 

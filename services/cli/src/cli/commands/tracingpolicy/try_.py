@@ -19,6 +19,7 @@ from cli.policies.documents import (
     Document,
     read_document,
     text_of,
+    with_file_name,
     with_mistakes,
 )
 from cli.policies.flags import node_flags, selector
@@ -52,11 +53,14 @@ def run(args: Args) -> int:
             complete = run_trial(server_options(args), _request(args, document), trial, draw)
     except RefusedError as error:
         raise with_mistakes(error, document, _STEP) from None
+    for node in trial.update.nodes:
+        node.error = with_file_name(node.error, document)
     _print(trial, args)
     how = trial.update.reason or "time is over" if complete else "interrupted"
     notice(f"{how}; the policy is removed")
     nodes = trial.update.nodes
-    return int(bool(nodes) and len(failed(nodes)) == len(nodes))
+    early = complete and trial.update.remaining.ToNanoseconds() > 0  # a limit, or no node
+    return int(early or (bool(nodes) and len(failed(nodes)) == len(nodes)))
 
 
 def _request(args: Args, document: Document) -> TryPolicyRequest:
@@ -115,7 +119,7 @@ COMMAND = Command(
     text="""Load the policy in FILE in monitor mode on the selected nodes, show what it would have
 posted and done (counts by process, by call with its arguments, by action), and remove it: after
 --for, at Ctrl-C, at a limit, and ten seconds after this client or its gateway has vanished.
-Exit code 1: no node could load it.
+Exit code 1: no node could load it, or a limit ended it.
 
 examples:
   tetra tracingpolicy try policy.yaml --for 60s

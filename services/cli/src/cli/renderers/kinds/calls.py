@@ -46,10 +46,15 @@ _PASSIVE = frozenset(
 
 def call(name: str, args: Iterable[KprobeArgument], result: str = "", policy: str = "") -> str:
     """Return ``-> NAME(ARGS) = RESULT {POLICY}``."""
-    text = f"-> {_ABI_PREFIX.sub('', name)}({', '.join(map(argument, args))})"
+    text = f"-> {short_name(name)}({', '.join(map(argument, args))})"
     if result:
         text += f" = {result}"
     return f"{text} {{{policy}}}" if policy else text
+
+
+def short_name(name: str) -> str:
+    """Return ``openat`` for ``__x64_sys_openat``, other names unchanged."""
+    return _ABI_PREFIX.sub("", name)
 
 
 def outcome(*actions: KprobeAction.ValueType) -> str:

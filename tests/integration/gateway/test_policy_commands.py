@@ -1,0 +1,158 @@
+"""``tetra tracingpolicy`` on a fleet of three nodes: real gateway, real NATS, no kernel."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from support.fleet import document, fleet, known
+from support.waiting import eventually
+
+LONG_S = 30
+
+
+@pytest.fixture
+async def nodes(nats_server, gateway, tmp_path):
+    """Three nodes; one of them lacks a function."""
+    async with fleet(nats_server.url, tmp_path / "nodes") as found:
+        for name in ("n1", "n2", "n3"):
+            found.start(name, refused={"missing"} if name == "n2" else set())
+        await known(gateway.gateway.fleet, found)
+        yield found
+
+
+@pytest.fixture
+def start(gateway):
+    """Start ``tetra`` against the gateway in this process."""
+
+    async def run(*arguments):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TETRA_", "LC_"))}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli.main", *arguments, "--server-address", gateway.address,
+            env={**kept, "LANG": "C.UTF-8"}, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def tetra(start):
+    """Run ``tetra`` to its end; returns exit code, stdout and stderr."""
+
+    async def run(*arguments):
+        process = await start(*arguments)
+        async with asyncio.timeout(LONG_S * 2):
+            out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(document())
+    return str(path)
+
+
+def active(nodes):
+    return {name: sorted(nodes.nodes[name].active()) for name in nodes.running}
+
+
+def everywhere(*names):
+    return {node: list(names) for node in ("n1", "n2", "n3")}
+
+
+async def test_a_policy_lives_on_every_node(nodes, tetra, file):
+    assert await tetra("tp", "add", file) == (
+        0,
+        f'tracing policy "{file}" added\n',
+        "tetra: policy one: revision 1 on 3 nodes\n",
+    )
+    assert active(nodes) == everywhere("grpc:one")
+    _, status, _ = await tetra("tp", "status", "one")
+    assert "one: revision 1, enabled, " in status
+    assert [line.split()[:2] for line in status.splitlines()[2:]] == [
+        ["n1", "enabled"], ["n2", "enabled"], ["n3", "enabled"],
+    ]  # fmt: skip
+
+    code, _, error = await tetra("tp", "add", file)
+    assert code == 1
+    assert error.endswith("  to load this document in its place: --replace\n")
+
+    assert (await tetra("tp", "disable", "one"))[1] == 'tracing policy "one" disabled\n'
+    assert active(nodes) == everywhere()
+    assert (await tetra("tp", "enable", "one"))[0] == 0
+    assert (await tetra("tp", "configure", "one", "--node", "n1"))[0] == 0
+    await eventually(lambda: active(nodes) == {"n1": ["grpc:one"], "n2": [], "n3": []}, LONG_S)
+    code, out, error = await tetra("tp", "rollback", "one")
+    assert (code, out) == (0, 'tracing policy "one" rolled back to revision 3\n')
+    assert error == "tetra: policy one: revision 5 on 3 nodes; it is enabled\n"
+    assert (await tetra("tp", "delete", "one"))[1] == 'tracing policy "one" deleted\n'
+    assert active(nodes) == everywhere()
+    _, history, _ = await tetra("tp", "history", "one", "-o", "json")
+    actions = [json.loads(line)["origin"]["action"] for line in history.splitlines()]
+    assert actions == [
+        "ACTION_DELETE", "ACTION_ROLLBACK", "ACTION_CONFIGURE", "ACTION_ENABLE", "ACTION_DISABLE",
+        "ACTION_ADD",
+    ]  # fmt: skip
+    _, audit, _ = await tetra("getevents", "--audit", "--no-follow", "--policy-names", "one")
+    assert len([line for line in audit.splitlines() if " applied  " in line]) == len(actions)
+    assert "add: grpc:one revision 1, by " in audit
+
+
+async def test_one_node_that_cannot_load_it_keeps_it_from_all(nodes, tetra, tmp_path):
+    (tmp_path / "m.yaml").write_text(document(call="missing"))
+    code, out, error = await tetra("tp", "add", str(tmp_path / "m.yaml"))
+    assert (code, out) == (1, "")
+    assert error.splitlines() == [
+        "tetra: error: failed to add tracing policy: policy grpc:one: not carried out",
+        "  node n2: there is no function 'missing'",
+        "  to load it where it can be loaded: --wherever-it-loads; to choose nodes: --node",
+    ]
+    assert active(nodes) == everywhere()
+    code, _, error = await tetra("tp", "add", str(tmp_path / "m.yaml"), "--wherever-it-loads")
+    assert code == 0
+    assert error.splitlines() == [
+        "tetra: policy one: revision 2 on 2 nodes; not on n2",
+        "tetra: node n2: there is no function 'missing'",
+    ]
+    assert active(nodes) == {"n1": ["grpc:one"], "n2": [], "n3": ["grpc:one"]}
+    code, shown, _ = await tetra("tp", "status", "one", "--until-loaded")
+    assert code == 1
+    assert "grpc:one n2 load_error: there is no function 'missing'" in shown
+
+
+async def test_a_canary_is_promoted(nodes, tetra, file):
+    code, _, error = await tetra("tp", "add", file, "--canary", "30%", "--max-hits", "9")
+    assert code == 0
+    assert "this is a canary" in error
+    running = [name for name, policies in active(nodes).items() if policies]
+    assert len(running) == 1
+    _, status, _ = await tetra("tp", "status")
+    assert status.splitlines()[1].split()[3] == "canary"
+    assert (await tetra("tp", "add", file, "--promote"))[1] == 'tracing policy "one" promoted\n'
+    assert active(nodes) == everywhere("grpc:one")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+async def test_a_try_is_removed_when_its_client_ends(nodes, start, file, end):
+    process = await start("tp", "try", file, "--for", "300s", "--node", "n1,n3")
+
+    def tried():
+        return {n: [p.partition(":")[0] for p in found] for n, found in active(nodes).items()}
+
+    await eventually(lambda: tried() == {"n1": ["try"], "n2": [], "n3": ["try"]}, LONG_S)
+    modes = [mode for found in nodes.nodes.values() for _, mode in found.active().values()]
+    assert modes == ["monitor", "monitor"]
+    process.send_signal(end)
+    await eventually(lambda: active(nodes) == everywhere(), LONG_S)
+    out, err = await process.communicate()
+    if end == signal.SIGINT:
+        assert process.returncode == 0
+        assert out.decode().startswith("try one: monitor mode on ")
+        assert err.decode().endswith("interrupted; the policy is removed\n")
