@@ -32,6 +32,11 @@ PROBED long take_sum(long a, long b)
 	return a + b;
 }
 
+PROBED long take_difference(long a, long b)
+{
+	return a - b;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 2)

@@ -3,11 +3,13 @@
  * probes: USDT probes as <sys/sdt.h> of SystemTap leaves them, with notes written by hand.
  *
  *   probes [TEXT]
+ *   probes set       returns what tetra/settable left of 33
  *
  * tetra/numbers has arguments of several sizes in registers, in memory and as constants, at two
  * places; tetra/text a string; tetra/guarded runs only while its semaphore is raised.
  */
 #include <stdio.h>
+#include <string.h>
 
 #define NOTE(probe, semaphore, arguments)                                                    \
 	"990: nop\n"                                                                           \
@@ -58,10 +60,20 @@ static __attribute__((noinline)) void guarded(long value)
 	asm volatile(NOTE("guarded", "guarded_semaphore", "8@%0") ::"r"(value));
 }
 
+static __attribute__((noinline)) void settable(volatile int *memory)
+{
+	asm volatile(NOTE("settable", "0", "-4@%0")::"m"(*memory) : "memory");
+}
+
 int main(int argc, char **argv)
 {
 	volatile int memory = -33;
 
+	if (argc > 1 && !strcmp(argv[1], "set")) {
+		memory = 33;
+		settable(&memory);
+		return memory;
+	}
 	numbers(-5, 5000000000l, &memory);
 	other_place(250, -6);
 	text(argc > 1 ? argv[1] : "nothing", 7);
