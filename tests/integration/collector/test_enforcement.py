@@ -178,3 +178,43 @@ async def test_collector_is_spared_as_it_is_set(
         assert collector.process.returncode is None
         assert nats_server._process.poll() is None
     assert json.loads(collector.log.read_text().splitlines()[-1])["event"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("keep", "end", "stays"),
+    [
+        ("never", signal.SIGKILL, False),
+        ("crash", signal.SIGKILL, True),
+        ("crash", signal.SIGTERM, False),
+        ("always", signal.SIGTERM, True),
+    ],
+)
+async def test_enforcement_outlives_the_collector_as_it_is_set(
+    nats_server,
+    headers,  # noqa: F811
+    bpf_file_system,
+    tmp_path,
+    kill,
+    keep,
+    end,
+    stays,
+):
+    evil, settings = kill
+    settings |= {
+        "TETRA_KEEP_ENFORCEMENT": keep,
+        "TETRA_PIN_DIR": str(bpf_file_system / "tetra"),
+    }
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    async with running(collector):
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        assert opener(evil) == -9
+        await collector.end(end)
+        assert opener(evil) == (-9 if stays else 0)
+        # The next collector's policy replaces the one that was kept.
+        (tmp_path / "policies" / "kill.yaml").unlink()
+        await collector.start()
+        if stays:
+            await eventually(lambda: collector.logged("kept enforcement ended"), READY_S)
+        assert opener(evil) == 0
+    if keep == "always":
+        assert collector.detach()[0] == 0

@@ -18,6 +18,7 @@ from collector.bpf import kernel
 from collector.bpf.pins import Pins
 from collector.build import build
 from collector.errors import SecondCollector
+from collector.policies.kept_enforcement import KeptEnforcement, folder_of
 from collector.settings import Settings, adopt_environment
 
 HEALTH_STALE_S = 20.0
@@ -72,7 +73,8 @@ def detach(settings: Settings) -> None:
     """Detach the probes that a collector of this node left attached, and print which."""
     pins = Pins(settings.pin_dir, settings.node_name, "")
     pins.lock(make=False)
-    folders = pins.remove()
+    kept = KeptEnforcement(folder_of(settings.pin_dir, settings.node_name), enabled=False)
+    folders = [*pins.remove(), *kept.remove()]
     pins.close()
     print("\n".join(f"detached: {folder}" for folder in folders) or "no probes were kept")
 

@@ -157,6 +157,11 @@ class Settings(ServiceSettings, BusSettings):
         pattern=r"^(\d+(,\d+)*)?$",
         description="users that these programs run as; others can run a program of that name",
     )
+    keep_enforcement: Literal["never", "crash", "always"] = Field(
+        "never",
+        description="crash: policies that act stay in force when the collector is killed; always: "
+        "also when it is stopped; until the next collector has loaded its policies",
+    )
     policy_signals_per_minute: int = Field(
         0,
         ge=0,

@@ -121,10 +121,18 @@ class KernelInstallation:
     async def remove(self) -> None:
         """Detach and free everything, in a thread; the mode is off."""
         memory, self._memory = self._memory, None
-        await asyncio.to_thread(self._installed.close)
+        await asyncio.to_thread(self._close)
         if memory is not None:
             memory.close()
         self._slots.give(self._slot)
+
+    def _close(self) -> None:
+        acting = self._translation.acting
+        if acting:  # first: a link with a name stays attached
+            self._shared.keep(self._slot, None)
+        self._installed.close()
+        if acting:  # gates went with it
+            self._shared.keep(self._slot, None)
 
     def _filtered(self) -> int:
         return self._translation.counters.filtered(self._memory) if self._memory else 0
@@ -253,6 +261,8 @@ class KernelBackend:
         installed = install(
             translation, codes, self.shared, slot=slot, policy=number, revision=revision
         )
+        if translation.acting:
+            self.shared.keep(slot, installed)
         own = installed.maps.get(counters.NAME)
         return KernelInstallation(
             loaded=loaded_policy(plan, number, revision),

@@ -120,6 +120,12 @@ class Dispatcher:
         if not any(levels for (when, _), levels in self._used.items() if when is at_return):
             self._detach(at_return=at_return)
 
+    def kept(self) -> dict[str, int]:
+        """Return what must stay for the programs to run: links, and the arrays of programs."""
+        found = {f"sys-{'exit' if one else 'enter'}": link.fd
+                 for one, (_, link) in self._attached.items()}  # fmt: skip
+        return found | {"sys-enter-jumps": self.entry.fd, "sys-exit-jumps": self.exit.fd}
+
     def close(self) -> None:
         """Detach and release the array of levels."""
         for at_return in tuple(self._attached):

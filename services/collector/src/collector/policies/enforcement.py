@@ -13,6 +13,7 @@ from struct import Struct
 from collector.bpf import maps
 from collector.bpf.maps import BpfMap
 from collector.policies.gates import Gates
+from collector.policies.kept_enforcement import KeptEnforcement
 from collector.policies.maps import SIGNALS, SPARED, SPARED_ENTRIES, VERDICTS, acting_specs
 from collector.policies.spared import nothing_spared
 
@@ -26,6 +27,7 @@ class Enforcement:
 
     signals_max: int = 0  # signals a policy may send in a minute; 0: no limit
     find_spared: Callable[[], Mapping[int, int]] = nothing_spared
+    kept: KeptEnforcement | None = None
     maps: dict[str, BpfMap] = field(default_factory=dict)
     gates: Gates = field(default_factory=Gates)
     _spared: dict[int, int] = field(default_factory=dict)  # tgid -> start in ticks

@@ -8,6 +8,7 @@ are attached before the programs that leave verdicts and detached after them.
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass, field
 
 from collector.bpf import links, programs
@@ -77,29 +78,25 @@ class Gates:
     """Owns the gates in use."""
 
     _gates: dict[tuple[Kind, int], _Gate] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # policies come in threads
 
     def acquire(self, kind: Kind, function: int, name: str, verdicts: int) -> None:
         """Attach the gate of a function unless it is there; raise `ProbeError`."""
-        gate = self._gates.get((kind, function))
-        if gate is None:
-            code = gate_program(verdicts, function)
-            program = programs.load(ProgramSpec(f"gate_{name}", kind, code, function))
-            try:
-                link = links.attach(program, name)
-            except BaseException:
-                program.close()
-                raise
-            gate = self._gates[kind, function] = _Gate(program, link)
-        gate.users += 1
+        with self._lock:
+            gate = self._gates.get((kind, function))
+            if gate is None:
+                gate = self._gates[kind, function] = _attached(kind, function, name, verdicts)
+            gate.users += 1
 
     def release(self, kind: Kind, function: int) -> None:
         """Detach the gate with its last user."""
-        gate = self._gates[kind, function]
-        gate.users -= 1
-        if not gate.users:
-            del self._gates[kind, function]
-            gate.link.close()
-            gate.program.close()
+        with self._lock:
+            gate = self._gates[kind, function]
+            gate.users -= 1
+            if not gate.users:
+                del self._gates[kind, function]
+                gate.link.close()
+                gate.program.close()
 
     def missed(self) -> int:
         """Return how often the kernel left a gate out: a verdict was not carried out then."""
@@ -108,4 +105,16 @@ class Gates:
     @property
     def links(self) -> dict[str, int]:
         """Return the descriptors of the gates' links, by a name for each."""
-        return {f"gate-{kind}-{one}": gate.link.fd for (kind, one), gate in self._gates.items()}
+        with self._lock:
+            return {f"gate-{kind}-{one}": gate.link.fd for (kind, one), gate in self._gates.items()}
+
+
+def _attached(kind: Kind, function: int, name: str, verdicts: int) -> _Gate:
+    program = programs.load(
+        ProgramSpec(f"gate_{name}", kind, gate_program(verdicts, function), function)
+    )
+    try:
+        return _Gate(program, links.attach(program, name))
+    except BaseException:
+        program.close()
+        raise

@@ -164,6 +164,10 @@ class Images:
         elif gone:
             self._write_lists()
 
+    def kept(self) -> dict[str, int]:
+        """Return the links that must stay for lists of binaries to be compared."""
+        return {f"images-{number}": link.fd for number, link in enumerate(self._links)}
+
     def close(self) -> None:
         """Detach and free everything."""
         for link in self._links:

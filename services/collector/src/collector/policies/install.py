@@ -90,6 +90,7 @@ class SharedMaps:
     mmap_events: MmapEvents = field(default_factory=MmapEvents)
     _scope: Scope | None = None
     enforcement: Enforcement = field(default_factory=Enforcement)
+    _acting: dict[int, Installed] = field(default_factory=dict)  # by slot
 
     @classmethod
     def create(
@@ -126,6 +127,30 @@ class SharedMaps:
     def mode(self, slot: int) -> ModeWord:
         """Return the mode of a loaded revision."""
         return ModeWord(self._modes[slot])
+
+    def keep(self, slot: int, installed: Installed | None) -> None:
+        """Note a policy that acts, or that it goes, for what outlives the collector."""
+        if installed is not None:
+            self._acting[slot] = installed
+        else:
+            self._acting.pop(slot, None)
+        if self.enforcement.kept is not None:
+            self.enforcement.kept.keep(self._to_keep())
+
+    def _to_keep(self) -> dict[str, int]:
+        """Return the descriptors that policies that act need, by a name for each."""
+        acting = dict(self._acting)
+        found = {
+            f"policy-{slot}-{number}": link.fd
+            for slot, one in acting.items()
+            for number, link in enumerate(one.links)
+            if not link.by_ioctl
+        }
+        if any(one.jumps for one in acting.values()):
+            found |= self.dispatcher.kept()
+        if any(one.lists is not None for one in acting.values()):
+            found |= self.images.kept()
+        return found | self.enforcement.gates.links
 
     def lost(self, slot: int) -> dict[str, int]:
         """Return how many records a loaded revision lost, by reason."""

@@ -35,6 +35,7 @@ from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
 from collector.policies.fleet import FleetPolicies
 from collector.policies.install import SharedMaps
+from collector.policies.kept_enforcement import KeptEnforcement, folder_of
 from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
 from collector.policies.scope import WatchedContainers
@@ -104,6 +105,8 @@ class PolicyService:
     _backend: LateBackend
     resources: KubernetesPolicies | None = None
     watch: EnforcementWatch | None = None
+    kept: KeptEnforcement | None = None
+    stays: bool = False  # policies that act stay in force when the collector is stopped
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
         """Load what files, fleet and tries say, now and at each change, until cancelled."""
@@ -122,6 +125,7 @@ class PolicyService:
             try:
                 async for documents in self.files.changes():
                     await self.manager.set_documents(documents)
+                    await self._end_earlier()
             except Exception:  # a fault here must not end the base events
                 log.exception("policies not updated")
                 await asyncio.sleep(_RETRY_S)
@@ -136,10 +140,19 @@ class PolicyService:
                 totals[f"policy:{identity.name}:{reason.replace(' ', '_')}"] += count
         return {cause: count for cause, count in totals.items() if count}
 
+    async def _end_earlier(self) -> None:
+        """End what an earlier collector has kept, now that this one enforces."""
+        if self.kept is not None:
+            await asyncio.to_thread(self.kept.remove_earlier)
+
     async def close(self) -> None:
-        """Switch off and detach every policy."""
+        """Switch off and detach every policy, unless enforcement outlives the collector."""
+        if self.stays:
+            return  # the process ends: what has a name stays attached, the rest goes
         await self.manager.close()
         self._backend.close()
+        if self.kept is not None:
+            await asyncio.to_thread(self.kept.remove)
 
 
 def _wants_kernel_stacks(policy: Policy) -> bool:
@@ -158,7 +171,10 @@ def enforcement(settings: Settings) -> Enforcement:
         uids = {os.geteuid(), *map(int, filter(None, settings.policy_spare_uids.split(",")))}
         programs = frozenset(settings.policy_spare_programs.replace(" ", "").split(","))
         spared = Spared(programs - {""}, frozenset(uids), settings.procfs).find
-    return Enforcement(settings.policy_signals_per_minute, spared)
+    kept = KeptEnforcement(
+        folder_of(settings.pin_dir, settings.node_name), settings.keep_enforcement != "never"
+    )
+    return Enforcement(settings.policy_signals_per_minute, spared, kept)
 
 
 def kernel_backend(
@@ -229,6 +245,8 @@ def policy_service(
         backend,
         resources,
         EnforcementWatch(acting, manager),
+        acting.kept,
+        settings.keep_enforcement == "always",
     )
 
 
