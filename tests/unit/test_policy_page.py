@@ -9,9 +9,11 @@ from collector.policies.plan_policy import check_document
 from support.policy_coverage import SUPPORTED, rows
 from support.policy_kernel import host
 from support.policy_usage import USAGE
+from tracingpolicy import parse
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "policies.md"
+ENFORCEMENT = ROOT / "docs" / "enforcement.md"
 
 
 def test_tables_are_current():
@@ -26,6 +28,13 @@ def test_first_policy_of_the_page_is_accepted():
     found = re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found
     assert len(check_document(found[1], "p", host()).hooks) == 1
+
+
+def test_examples_of_enforcement_are_policies():
+    texts = re.findall(r"```yaml\n(.*?)```", ENFORCEMENT.read_text(), re.DOTALL)
+    assert [parse(text).name for text in texts] == [
+        "shadow-is-for-login", "no-modules", "no-metadata-service",
+    ]  # fmt: skip
 
 
 def test_every_count_of_use_has_its_row():

@@ -5,6 +5,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -218,3 +221,51 @@ async def test_enforcement_outlives_the_collector_as_it_is_set(
         assert opener(evil) == 0
     if keep == "always":
         assert collector.detach()[0] == 0
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    paths: ClassVar[list[str]] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        _Server.paths.append(self.path)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", ""])
+async def test_event_causes_a_request_to_an_allowed_host_only(
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    kill,
+    hosts,
+):
+    evil, settings = kill
+    settings["TETRA_POLICY_REQUEST_HOSTS"] = hosts
+    _Server.paths.clear()
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f'GetUrl, argUrl: "http://127.0.0.1:{server.server_address[1]}/seen"'
+        text = KILL.format(prefix=evil).replace("Sigkill", url)
+        (tmp_path / "policies" / "kill.yaml").write_text(text)
+        collector = Collector(tmp_path, headers, nats_server.url, **settings)
+        try:
+            async with running(collector):
+                if not hosts:
+                    await eventually(lambda: collector.logged("policy not loaded"), READY_S)
+                    assert "requests to 127.0.0.1 are not allowed" in collector.log.read_text()
+                    return
+                await eventually(lambda: collector.logged("policy loaded"), READY_S)
+                assert opener(evil) == 0
+                await eventually(lambda: _Server.paths, READY_S)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert _Server.paths == ["/seen"]

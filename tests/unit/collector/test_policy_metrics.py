@@ -37,7 +37,17 @@ async def test_metrics_have_the_originals_names():
     manager, backend = await loaded("files")
     backend.installed[0].counters = lambda: PolicyCounters(
         filtered=7,
-        selectors={(0, 0): SelectorCounters(posted=5, not_posted=2, rate_limited=3)},
+        selectors={
+            (0, 0): SelectorCounters(
+                posted=5,
+                not_posted=2,
+                rate_limited=3,
+                signal=6,
+                monitor_signal=7,
+                spared=8,
+                missed=9,
+            )
+        },
         lost=Counter({"ring full": 4}),
         missed=1,
         runs=10,
@@ -73,6 +83,15 @@ async def test_metrics_have_the_originals_names():
     selector = f'{{action="post",{hook},selector_label="all"}} 5.0'.replace('action="post",', "")
     assert f'tetragon_tracingpolicy_selector_actions_total{{action="post",{hook}' in text
     assert f"tetra_collector_policy_rate_limited_total{selector.replace('5.0', '3.0')}" in text
+    labels = f'{hook},selector_label="all"}}'
+    for line in (
+        f'tetragon_tracingpolicy_selector_actions_total{{action="signal",{labels} 6.0',
+        f'tetragon_tracingpolicy_selector_actions_total{{action="monitor_signal",{labels} 7.0',
+        'tetragon_enforcer_missed_notifications_total{info="kprobe:fd_install",policy="files",'
+        'reason="unspecified"} 9.0',
+    ):
+        assert line in text, text
+    assert 'reason="spared"' in text
     assert ("PROCESS_KPROBE", "13", 5) in list(metrics.records(statistics))
 
 

@@ -47,6 +47,7 @@ from collector.recovery.saver import Saver
 from collector.recovery.versions import records_version
 from collector.requests import Requests
 from collector.sensors.registry import Parts, PolicyParts, sensors
+from collector.sensors.tracing import TracingStatistics
 from collector.settings import Settings
 
 log = structlog.get_logger()
@@ -236,11 +237,13 @@ def _enricher(settings: Settings, containers: Catalog) -> Enricher:
 
 def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
     names = settings.enable_ancestors.split(",")
+    statistics = TracingStatistics()
     return PolicyParts(
         stacks=StackResolver(settings.procfs, expose_addresses=settings.expose_stack_addresses),
         machine=machine,
         ancestors=frozenset(k for k in EventKind if k.value.removeprefix("process_") in names),
-        requests=Requests(settings.request_hosts(), settings.policy_resolver),
+        statistics=statistics,
+        requests=Requests(settings.request_hosts(), settings.policy_resolver, statistics.requests),
     )
 
 

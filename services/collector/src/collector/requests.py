@@ -47,10 +47,15 @@ class RequestStatistics:
 class Requests:
     """Sends requests in the background once it is open."""
 
-    def __init__(self, hosts: frozenset[str], resolver: str = "") -> None:
+    def __init__(
+        self,
+        hosts: frozenset[str],
+        resolver: str = "",
+        statistics: RequestStatistics | None = None,
+    ) -> None:
         """``resolver``: address of a DNS server, ADDRESS or ADDRESS:PORT; "": the system's."""
         self.hosts = hosts
-        self.statistics = RequestStatistics()
+        self.statistics = statistics or RequestStatistics()
         self._resolver = resolver
         self._queue: queue.Queue[Request] = queue.Queue(QUEUE_MAX)
         self._open = False

@@ -98,10 +98,6 @@ class Gates:
                 gate.link.close()
                 gate.program.close()
 
-    def missed(self) -> int:
-        """Return how often the kernel left a gate out: a verdict was not carried out then."""
-        return sum(gate.program.info().recursion_misses for gate in self._gates.values())
-
     @property
     def links(self) -> dict[str, int]:
         """Return the descriptors of the gates' links, by a name for each."""

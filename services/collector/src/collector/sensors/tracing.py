@@ -13,6 +13,7 @@ from collector.policies.table import EventKind, Key, PolicyTable, Request
 from collector.processes.table import KERNEL_KEY, Process, ProcessTable
 from collector.records.tracing import RECORD_TRACING, decode_tracing
 from collector.records.values import LoaderRecord, TracingRecord
+from collector.requests import RequestStatistics
 from collector.sensors.base import Moment, RecordKind, Sensor
 
 # Tetragon's operation codes, label msg_op of its metrics.
@@ -36,6 +37,7 @@ class TracingStatistics:
     kinds: Counter[EventKind] = field(default_factory=Counter)
     unknown_policy: int = 0  # its table entry is gone
     malformed: int = 0  # its values do not fit the policy's arguments
+    requests: RequestStatistics = field(default_factory=RequestStatistics)
 
 
 def _unrequested(_request: Request) -> None:

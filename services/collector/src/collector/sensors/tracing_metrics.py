@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -33,6 +34,7 @@ def collect(manager: PolicyManager, statistics: TracingStatistics) -> Iterator[M
     yield _loaded(entries, len(manager.refused))
     yield _events(statistics)
     yield _inactive(manager)
+    yield _requests(statistics)
     yield from _kernel(entries)
     yield from _selectors(entries)
 
@@ -72,6 +74,15 @@ def _inactive(manager: PolicyManager) -> Metric:
     for labels, seconds in sorted(manager.table.inactive_s.items()):
         inactive.add_metric(labels, seconds)
     return inactive
+
+
+def _requests(statistics: TracingStatistics) -> Metric:
+    requests = CounterMetricFamily(
+        "tetra_collector_policy_requests", "Requests of GetUrl and DnsLookup", labels=["result"]
+    )
+    for result, number in asdict(statistics.requests).items():
+        requests.add_metric([result], number)
+    return requests
 
 
 def _kernel(entries: list[Entry]) -> Iterator[Metric]:
@@ -120,9 +131,21 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
     limited = CounterMetricFamily(
         "tetra_collector_policy_rate_limited", "Calls that a rate limit suppressed", labels=names
     )
+    left_out = CounterMetricFamily(
+        "tetra_collector_policy_actions_left_out",
+        "Actions that were not carried out in mode enforce: the process is spared, or the kernel "
+        "refused",
+        labels=[*names, "reason"],
+    )
+    missed = CounterMetricFamily(
+        "tetragon_enforcer_missed_notifications",
+        "Notifications that no enforcer took",
+        labels=["policy", "info", "reason"],
+    )
     filtered = CounterMetricFamily(
         "tetra_collector_policy_filtered", "Calls that no selector matched", labels=_POLICY
     )
+    notifications = Counter[tuple[str, str]]()
     for entry in entries:
         labels = [entry.identity.name, entry.identity.namespace]
         counters = entry.counters()
@@ -139,4 +162,11 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
                     actions.add_metric([*of, action], number)
             if counted.rate_limited:
                 limited.add_metric(of, counted.rate_limited)
-    yield from (actions, limited, filtered)
+            for reason, number in (("spared", counted.spared), ("failed", counted.failed)):
+                if number:
+                    left_out.add_metric([*of, reason], number)
+            notifications[labels[0], describe(hook)] += counted.missed
+    for (policy, place_of), number in sorted(notifications.items()):
+        if number:
+            missed.add_metric([policy, place_of, "unspecified"], number)
+    yield from (actions, limited, left_out, missed, filtered)
