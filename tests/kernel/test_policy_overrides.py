@@ -19,6 +19,7 @@ from collector.policies.plan import OverrideBy
 from kernel.test_policies_arguments import document
 from kernel.test_policy_signals import outcome
 from support.policies import host, plan_of
+from tracingpolicy import PolicyErrors
 
 pytestmark = pytest.mark.kernel
 
@@ -258,6 +259,24 @@ def test_hundred_policies_on_one_function(policies, secret):
         counts = [one.counts() for one in loaded]
         assert sum(one.override for one in counts) == 2
         assert sum(one.monitor_override for one in counts) == 98
+
+
+def test_system_call_returns_the_error_or_is_refused_with_a_way_out(policies, secret):
+    """Kernels of Debian have no error injection: the other branch is for those that have."""
+    text = document(
+        "kprobes:\n- call: sys_openat\n  args: [{index: 1, type: string}]\n"
+        f"  selectors:\n  - matchArgs: [{{index: 1, operator: Equal, values: ['{secret}']}}]\n"
+        f"    matchActions: [{deny(errno.ENODEV)}]\n"
+    )
+    try:
+        plan = plan_of(text)
+    except PolicyErrors as refused:
+        assert "cannot be overridden here: fmod_ret: " in str(refused)
+        assert "allowed: Override on security_file_open; Sigkill or Signal here" in str(refused)
+        return
+    with policies.loaded(plan, ModeWord.ENFORCE):  # pragma: no cover
+        assert result_of(opening(secret))[1] == errno.ENODEV
+        assert result_of(opening("/etc/passwd"))[1] == 0
 
 
 # --- enforcers

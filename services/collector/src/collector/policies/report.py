@@ -137,7 +137,7 @@ def _acts(hooks: Iterable[Hook]) -> bool:
         ACTIONS[action.kind].enforces
         for hook in hooks
         for selector in hook.selectors
-        for action in selector.actions
+        for action in (*selector.actions, *selector.return_actions)
     )
 
 

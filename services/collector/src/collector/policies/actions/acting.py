@@ -21,7 +21,6 @@ from collector.policies.plan import (
 from collector.policies.sources import expression
 from collector.policies.steps import Values
 from tracingpolicy.actions import ActionKind
-from tracingpolicy.model import Policy
 from tracingpolicy.selectors import Action, Selector
 
 _SIGKILL = 9
@@ -49,15 +48,6 @@ def acts(selectors: Iterable[Selector], *, at_return: bool) -> bool:
         one.kind in ACTING
         for selector in selectors
         for one in (selector.return_actions if at_return else selector.actions)
-    )
-
-
-def enforces(policy: Policy) -> bool:
-    """Return whether a policy can act at all."""
-    return any(
-        acts(hook.selectors, at_return=at_return)
-        for hook in policy.hooks()
-        for at_return in (False, True)
     )
 
 
