@@ -127,6 +127,8 @@ def _types() -> bytes:
         ("bprm_check_security", [("bprm", bprm_pointer)]),
     ):
         b.function(f"bpf_lsm_{hook}", number, params)
+    b.function("bpf_lsm_bprm_committed_creds", 0, [("bprm", bprm_pointer)])
+    b.function("security_bprm_committed_creds", 0, [("bprm", bprm_pointer)])
     for event, params in (
         ("sched_process_exec", [("p", task_pointer), ("old", number), ("bprm", bprm_pointer)]),
         ("sys_enter", [("regs", regs), ("id", long)]),

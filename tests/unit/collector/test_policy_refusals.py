@@ -73,6 +73,12 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
         (acting("call: security_file_open, syscall: false", OVERRIDE),
          f"{AT}.action: security_file_open cannot be overridden here: fmod_ret: no gate; "
          "bpf_override_return: it works on system calls (allowed: Sigkill or Signal)"),
+        (acting("call: security_bprm_committed_creds, syscall: false", OVERRIDE),
+         f"{AT}.action: the function returns nothing, so there is nothing to override "
+         "(allowed: Sigkill or Signal)"),
+        (acting("hook: bprm_committed_creds", OVERRIDE, "lsmhooks"),
+         "spec.lsmhooks[0].selectors[0].matchActions[0].action: the function returns nothing, so "
+         "there is nothing to override (allowed: Sigkill or Signal)"),
         (acting("hook: file_open", OVERRIDE, "lsmhooks"),
          "spec.lsmhooks[0].selectors[0].matchActions[0].action: this hook cannot be overridden "
          "here: lsm: no gate (allowed: Sigkill or Signal)"),

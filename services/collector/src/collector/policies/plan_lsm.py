@@ -42,7 +42,7 @@ def plan_lsm(checker: Checker, hook: Lsm) -> tuple[tuple[PlannedHook, ...], Hook
     if args is None or chosen is None:
         return (), nothing
     entry, used, by, note = chosen
-    override = choose_lsm_override(checker, hook, by, used.proto.id)
+    override = choose_lsm_override(checker, hook, by, used.name, used.proto.id)
     planned = _planned(checker, hook, args, entry, used, override, hashed, note)
     shown = (entry,) if entry is _M.LSM else (entry, Mechanism(by.value))
     return (planned,), HookStatus(hook=hook, state=HookState.LOADED, mechanisms=shown, note=note)

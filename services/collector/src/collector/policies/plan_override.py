@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import NamedTuple
 
+from collector.bpf.btf import BtfKind
 from collector.bpf.programs import Kind
 from collector.policies.check import Checker, path_of
 from collector.policies.override import register_move
@@ -63,6 +64,10 @@ def choose_override(
     found = list(places(hook, ActionKind.OVERRIDE))
     if not found:
         return None, pairs
+    hooks = [one for one in targets if one.attach.startswith("security_")]
+    if any(_returns_nothing(checker, one.attach) for one in hooks):
+        _refuse_void(checker, found)
+        return None
     why_no_gate = next(filter(None, (_why_no_gate(checker, one) for one in targets)), "")
     if not why_no_gate:
         if not _check_errors(checker, found):
@@ -75,6 +80,19 @@ def choose_override(
     for place in found:
         _refuse(checker, place, targets[0], f"{why_no_gate}; {why_no_helper}")
     return None
+
+
+def _returns_nothing(checker: Checker, name: str) -> bool:
+    function = checker.host.function(name)
+    if function is None:
+        return False
+    return function.btf.type(function.btf.strip(function.proto.result)).kind is BtfKind.VOID
+
+
+def _refuse_void(checker: Checker, found: list[Place]) -> None:
+    for place in found:
+        message = "the function returns nothing, so there is nothing to override"
+        checker.fail(place.action.place, place.path, message, "Sigkill or Signal", "action")
 
 
 def _why_no_gate(checker: Checker, target: Target) -> str:
@@ -119,11 +137,14 @@ def _check_errors(checker: Checker, found: list[Place]) -> bool:
 
 
 def choose_lsm_override(
-    checker: Checker, hook: Hook, by: OverrideBy, function: int
+    checker: Checker, hook: Hook, by: OverrideBy, name: str, function: int
 ) -> OverrideBy | None:
     """Return ``by`` if Override works at an LSM hook, None without one or after a mistake."""
     found = list(places(hook, ActionKind.OVERRIDE))
     if not found or not _check_errors(checker, found):
+        return None
+    if _returns_nothing(checker, name):
+        _refuse_void(checker, found)
         return None
     kind = Kind.FMOD_RET if by is OverrideBy.FMOD_RET else Kind.LSM
     why = checker.host.acting.why_no_gate(kind, function)
