@@ -110,7 +110,8 @@ def test_texts(policies, count, longest):
     rng = random.Random(count * longest)
     filters = []
     for operator in operators_of(T.STRING):
-        values = {_texts(rng, min(longest, 99)) or b"a" for _ in range(count)}
+        # A document's values of Below have no slash at their end.
+        values = {_texts(rng, min(longest, 99)).rstrip(b"/") or b"a" for _ in range(count)}
         filters.append(match(1, operator, *sorted(values)))
     texts = [_texts(rng, longest) for _ in range(CALLS)]
     for one in filters[:]:
