@@ -74,7 +74,7 @@ class PolicyKernel:
     @contextmanager
     def empty(self, text: str) -> Iterator[None]:
         """Hook the call of a document as its policy does, with a program that returns at once."""
-        hook = self.backend.plan(self.policy(text)).hooks[0]
+        hook = self.backend.planner.plans().plan(self.policy(text)).hooks[0]
         target = hook.targets[0]
         if target.syscall is None or hook.entry is not Mechanism.SYS_ENTER:
             spec = ProgramSpec("empty", KINDS[hook.entry], _EMPTY, target.btf_id)

@@ -21,6 +21,8 @@ from collector.policies.entry import State
 from collector.policies.files import Document
 from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
+from collector.policies.planner import KernelPlans, Planner
+from collector.policies.ready import ReadyPolicies
 from collector.processes.procfs import host_namespaces
 from collector.sensors.registry import PolicyParts
 from eventjson.encoder import JsonEncoder
@@ -44,6 +46,14 @@ def host() -> Host:
     return Host.of(Features(Btf.vmlinux()))
 
 
+def _plans() -> KernelPlans:
+    return KernelPlans(
+        partial(plan_policy, host=host()),
+        partial(plan_policy, host=host().without_trampolines()),
+        kernel(),
+    )
+
+
 class Node:
     """A manager and the stages from record to event."""
 
@@ -51,13 +61,12 @@ class Node:
         self.parts = PolicyParts(stacks=StackResolver(), machine=os.uname().machine)
         self.stages = Stages(Enricher(host_namespaces(Path("/proc"))), policies=self.parts)
         self._machine = machine
-        objects = Objects(BlobCache(folder / "objects"), "test", BPF)
+        cache = BlobCache(folder / "objects")
         backend = KernelBackend(
-            partial(plan_policy, host=host()),
-            partial(plan_policy, host=host().without_trampolines()),
-            kernel(),
+            Planner(_plans),
             machine.shared,
-            objects,
+            Objects(cache, "test", BPF),
+            ReadyPolicies(cache, "test", BPF),
         )
         self.manager = PolicyManager(backend, self.parts.table, parse)
         self._found: list[GetEventsResponse] = []

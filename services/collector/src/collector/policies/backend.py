@@ -13,7 +13,7 @@ import mmap
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +32,11 @@ from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, i
 from collector.policies.loaded import loaded_policy
 from collector.policies.maps import POLICIES_MAX, acting_specs, image_specs, shared_specs
 from collector.policies.plan import HookStatus, Plan
+from collector.policies.planner import Planner
+from collector.policies.ready import Ready, ReadyPolicies
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import LoadedPolicy
-from collector.policies.translate import Kernel, Translation, translate
+from collector.policies.translate import Translation
 from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
@@ -157,31 +159,28 @@ class KernelInstallation:
 class KernelBackend:
     """Installs policies; see `manager.Backend`."""
 
-    plan: Callable[[Policy], Plan]  # raises `PolicyErrors`
-    # The same by kprobes: not every function takes a trampoline (on x86-64 before v6.6 none of
-    # more than six arguments does), and only attaching shows it.
-    plan_by_kprobes: Callable[[Policy], Plan]
-    kernel: Kernel
+    planner: Planner
     shared: SharedMaps
     objects: Objects
+    ready: ReadyPolicies
     _slots: _Slots = field(default_factory=_Slots)
-    _prepared: dict[int, tuple[Plan, Translation, dict[str, bytes]]] = field(default_factory=dict)
-    _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _prepared: dict[int, Ready] = field(default_factory=dict)
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
-        """Compile what is not cached, as many at a time as there are CPUs."""
+        """Make policies ready, compiling as many at a time as there are CPUs."""
         limit = asyncio.Semaphore(os.cpu_count() or 1)
 
         async def one(policy: Policy) -> None:
             async with limit:
                 with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
-                    plan, translation = await self._translated(policy, self.plan)
-                    codes = await self._compiled(translation)
-                    self._prepared[id(policy)] = plan, translation, codes
+                    self._prepared[id(policy)] = await self._made_ready(policy)
 
         self._prepared.clear()
+        for policy, kept in await asyncio.to_thread(self._kept, policies):
+            self._prepared[id(policy)] = kept
+        missing = [policy for policy in policies if id(policy) not in self._prepared]
         if len(policies) > 1:
-            await asyncio.gather(*map(one, policies))
+            await asyncio.gather(*map(one, missing))
 
     async def settle(self) -> None:
         """Wait until no program runs that began before."""
@@ -189,50 +188,45 @@ class KernelBackend:
 
     async def install(self, policy: Policy, number: int, revision: int) -> KernelInstallation:
         """Load and attach, switched off; raise `PolicyErrors` or `ServiceError`."""
-        prepared = self._prepared.pop(id(policy), None)
+        kept = self._prepared.pop(id(policy), None)
+        if kept is None:
+            kept = await asyncio.to_thread(self.ready.read, policy)
+        if kept is not None:
+            try:
+                return await self._load(kept, number, revision)
+            except ServiceError as error:
+                # What the plan was made from has changed: a right, a setting of the kernel.
+                log.info("planning again", policy=policy.name, reason=str(error))
         try:
-            return await self._install_prepared(policy, self.plan, prepared, number, revision)
+            return await self._load(await self._made_ready(policy), number, revision)
         except (AttachError, VerifierError) as error:
             if error.kind not in _TRAMPOLINES:
                 raise
             log.info("planning again by kprobes", policy=policy.name, reason=error.reason)
             try:
-                return await self._install_prepared(
-                    policy, self.plan_by_kprobes, None, number, revision
-                )
+                ready = await self._made_ready(policy, by_kprobes=True)
+                return await self._load(ready, number, revision)
             except (PolicyErrors, ServiceError):
                 raise error from None
 
-    async def _install_prepared(
-        self,
-        policy: Policy,
-        planned: Callable[[Policy], Plan],
-        prepared: tuple[Plan, Translation, dict[str, bytes]] | None,
-        number: int,
-        revision: int,
-    ) -> KernelInstallation:
-        if prepared is None:
-            plan, translation = await self._translated(policy, planned)
-            prepared = plan, translation, await self._compiled(translation)
-        plan, translation, codes = prepared
+    async def _load(self, ready: Ready, number: int, revision: int) -> KernelInstallation:
         slot = self._slots.take()
         try:
-            return await asyncio.to_thread(
-                self._install, plan, translation, codes, slot, number, revision
-            )
+            return await asyncio.to_thread(self._install, ready, slot, number, revision)
         except BaseException:
             self._slots.give(slot)
             raise
 
-    async def _translated(
-        self, policy: Policy, planned: Callable[[Policy], Plan]
-    ) -> tuple[Plan, Translation]:
-        def both() -> tuple[Plan, Translation]:
-            plan = planned(policy)
-            return plan, translate(plan, self.kernel)
+    def _kept(self, policies: Sequence[Policy]) -> list[tuple[Policy, Ready]]:
+        found = ((policy, self.ready.read(policy)) for policy in policies)
+        return [(policy, kept) for policy, kept in found if kept is not None]
 
-        async with self._planning:  # the kernel's types are read lazily, by one at a time
-            return await asyncio.to_thread(both)
+    async def _made_ready(self, policy: Policy, *, by_kprobes: bool = False) -> Ready:
+        """Plan, translate and compile a policy, and keep it: what is made last is used first."""
+        plan, translation = await self.planner.translated(policy, by_kprobes=by_kprobes)
+        ready = Ready(plan, translation, await self._compiled(translation))
+        await asyncio.to_thread(self.ready.write, policy, ready)
+        return ready
 
     async def _compiled(self, translation: Translation) -> dict[str, bytes]:
         names = translation.functions
@@ -248,15 +242,8 @@ class KernelBackend:
         built = await self.objects.get(plan)
         return {code.plan.name: code.instructions for code in built.object.programs}
 
-    def _install(
-        self,
-        plan: Plan,
-        translation: Translation,
-        codes: dict[str, bytes],
-        slot: int,
-        number: int,
-        revision: int,
-    ) -> KernelInstallation:
+    def _install(self, ready: Ready, slot: int, number: int, revision: int) -> KernelInstallation:
+        plan, translation, codes = ready
         self.shared.set_mode(slot, ModeWord.OFF)
         installed = install(
             translation, codes, self.shared, slot=slot, policy=number, revision=revision

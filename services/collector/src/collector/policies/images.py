@@ -51,7 +51,8 @@ _NAMESPACES = (
     "uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup",
     "user",
 )  # fmt: skip
-_CAPABILITIES = ("CapEff", "CapInh", "CapPrm")
+_CAPABILITIES = (b"CapEff", b"CapInh", b"CapPrm")
+_STATUS = frozenset({b"NSpid", b"PPid", *_CAPABILITIES})
 _U64 = Struct("<Q")
 _TEST_RUN = Struct("<IIIIQQIIIIQQ")
 
@@ -136,17 +137,17 @@ class Images:
 
         ``codes`` and ``names`` are the policy's functions and maps, in case it is the first.
         """
-        if not self._users:
-            self._start(codes, names, shared)
         self._users += 1
         try:
             new = [one for one in dict.fromkeys(lists) if one not in self._bits]
             for one in new:
                 self._bits[one] = self._free_bit()
             self._uses.update(lists)
-            if new:
+            if self._users == 1:
+                self._start(codes, names, shared)
+            elif new:
                 self._write_lists()
-                self._mark(sum(1 << self._bits[one] for one in new))
+                self._enter_running(sum(1 << self._bits[one] for one in new), first=False)
         except BaseException:
             self.release(lists)
             raise
@@ -205,9 +206,10 @@ class Images:
                 values[Number.SLOT] = POLICIES_MAX - 1
                 bound = bind(relocate(code, numbered), values)
                 self._programs[name] = programs.load(ProgramSpec(name, plan.kind, bound))
+            self._write_lists()
             for tracepoint, name in PROGRAMS.items():
                 self._links.append(links.attach(self._programs[name], tracepoint))
-            self._add_running()
+            self._enter_running(sum(1 << bit for bit in self._bits.values()), first=True)
         except BaseException:
             self.close()
             raise
@@ -239,34 +241,35 @@ class Images:
 
     # --- processes that ran before
 
-    def _add_running(self) -> None:
-        for pid, one in self._running().items():
-            self.maps[IMAGES].insert(pid.to_bytes(4, "little"), one.image.packed())
-
-    def _mark(self, mask: int) -> None:
-        """Give new lists' bits to the processes that are running."""
+    def _enter_running(self, mask: int, *, first: bool) -> None:
+        """Give lists' bits to the processes that are running; ``first``: they have no image yet."""
         running = self._running()
         own = {pid: self._lists_of(one.path) & mask for pid, one in running.items()}
-        for pid in running:
-            value = self.maps[IMAGES].lookup(pid.to_bytes(4, "little"))
-            if value is None:
+        for pid, one in running.items():
+            lineage, above = (_lineage(n, own, running) for n in (pid, one.parent))
+            bits = own[pid], lineage, own.get(one.parent, 0), above
+            key = pid.to_bytes(4, "little")
+            entered = one.image._replace(
+                binaries=bits[0], lineage=lineage, parent_binaries=bits[2], parent_lineage=above
+            )
+            if first and self.maps[IMAGES].insert(key, entered.packed()):
                 continue
-            image = Image.unpacked(value)
-            parent = running[pid].parent
-            lineage, above = _lineage(pid, own, running), _lineage(parent, own, running)
-            arguments = (pid, image.execs, mask, own[pid], lineage, own.get(parent, 0), above)
-            _run(self._programs[MARK], arguments)
+            value = self.maps[IMAGES].lookup(key)
+            execs = Image.unpacked(value).execs if value is not None else 0
+            # Executed since the programs are attached: they knew the lists.
+            if value is not None and not (first and execs):
+                _run(self._programs[MARK], (pid, execs, mask, *bits))
 
     def _lists_of(self, path: bytes) -> int:
         return sum(1 << bit for one, bit in self._bits.items() if one.holds(path))
 
     def _running(self) -> dict[int, _Running]:
         found = {}
-        for entry in self.procfs.iterdir():
-            if entry.name.isdigit():
-                one = _read_process(entry)
+        for name in os.listdir(self.procfs):
+            if name.isdigit():
+                one = _read_process(f"{self.procfs}/{name}")
                 if one is not None:
-                    found[int(entry.name)] = one
+                    found[int(name)] = one
         return {
             pid: replace(one, image=one.image._replace(flags=_flags(one, one.parent in found)))
             for pid, one in found.items()
@@ -286,33 +289,31 @@ def _lineage(pid: int, own: Mapping[int, int], running: Mapping[int, _Running]) 
     return bits
 
 
-def _read_process(folder: Path) -> _Running | None:
+def _read_process(folder: str) -> _Running | None:
     """Return a process, or None if it has ended meanwhile."""
     try:
-        status = dict(
-            line.split(":\t", 1)
-            for line in (folder / "status").read_text().splitlines()
-            if ":\t" in line
-        )
+        with open(f"{folder}/status", "rb") as file:
+            lines = (line.split(b":\t", 1) for line in file.read().splitlines())
+            status = {line[0]: line[1] for line in lines if line[0] in _STATUS}
     except OSError:
         return None
-    nspids = status.get("NSpid", "0").split()
+    nspids = status.get(b"NSpid", b"0").split()
     image = Image(
-        capabilities=tuple(int(status.get(name, "0"), 16) for name in _CAPABILITIES),
-        namespaces=tuple(_namespace(folder, name) for name in _NAMESPACES),
-        parent_pid=int(status.get("PPid", "0")),
+        capabilities=tuple(int(status.get(name, b"0"), 16) for name in _CAPABILITIES),
+        namespaces=tuple(_namespace(f"{folder}/ns/{name}") for name in _NAMESPACES),
+        parent_pid=int(status.get(b"PPid", b"0")),
         nspid=int(nspids[-1]) if len(nspids) > 1 else 0,
     )
     try:
-        path = os.readlink(os.fsencode(folder / "exe"))
+        path = os.readlink(f"{folder}/exe".encode())
     except OSError:
         path = b""
     return _Running(path, image.parent_pid, image)
 
 
-def _namespace(folder: Path, name: str) -> int:
+def _namespace(link: str) -> int:
     try:
-        return int(os.readlink(folder / "ns" / name).split("[", 1)[1].rstrip("]"))
+        return int(os.readlink(link).split("[", 1)[1].rstrip("]"))
     except (OSError, IndexError, ValueError):
         return 0
 

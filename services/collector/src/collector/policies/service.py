@@ -38,6 +38,8 @@ from collector.policies.install import SharedMaps
 from collector.policies.kept_enforcement import KeptEnforcement, folder_of
 from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
+from collector.policies.planner import KernelPlans, Planner
+from collector.policies.ready import ReadyPolicies
 from collector.policies.scope import WatchedContainers
 from collector.policies.spared import Spared, nothing_spared
 from collector.policies.status import PolicyStatus
@@ -190,15 +192,23 @@ def kernel_backend(
     ``shared``: descriptors of the base programs' maps ``events`` and ``processes``.
     """
     raise_memlock_limit()
-    btf, folder = Btf.vmlinux(kernel.btf), bpf_folder()
-    host = Host.of(Features(btf))
-    host.request_hosts = request_hosts
+    folder = bpf_folder()
+
+    def read_types() -> KernelPlans:
+        btf = Btf.vmlinux(kernel.btf)
+        host = Host.of(Features(btf))
+        host.request_hosts = request_hosts
+        return KernelPlans(
+            partial(plan_policy, host=host),
+            partial(plan_policy, host=host.without_trampolines()),
+            Kernel(btf, possible_cpus(), folder),
+        )
+
     return KernelBackend(
-        partial(plan_policy, host=host),
-        partial(plan_policy, host=host.without_trampolines()),
-        Kernel(btf, possible_cpus(), folder),
+        Planner(read_types),
         SharedMaps.create(shared["events"], shared["processes"], procfs, containers, acting),
         Objects(kernel.cache, kernel.build, folder),
+        ReadyPolicies(kernel.cache, kernel.build, folder, tuple(sorted(request_hosts))),
     )
 
 
