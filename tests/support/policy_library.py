@@ -1612,20 +1612,13 @@ MORE = (
     args:
     - {index: 0, type: sock}
     returnArg: {index: 0, type: sock}
-  - call: "tcp_set_state"
-    syscall: false
-    args:
-    - {index: 0, type: sock}
-    - {index: 1, type: int}
     selectors:
     - matchArgs:
+      - {index: 0, operator: State, values: ["TCP_LISTEN"]}
       - {index: 0, operator: SPort, values: ["4713"]}
-      - {index: 0, operator: State, values: ["TCP_CLOSE"]}
-      - {index: 1, operator: Equal, values: ["10"]}
 """,
         accept_one,
         lambda _: [
-            kprobe("tcp_set_state", listening("TCP_CLOSE"), number(10)),
             kprobe(
                 "inet_csk_accept",
                 listening("TCP_LISTEN"),
@@ -1653,7 +1646,7 @@ MORE = (
         lambda _: [
             kprobe(
                 "tty_write",
-                {"file_arg": {"path": ANY_TEXT, "permission": "crw--w----"}},
+                {"file_arg": {"path": ANY_TEXT, "permission": ANY_TEXT}},
                 octets(b"to the terminal"),
             )
         ],
@@ -1808,7 +1801,7 @@ MORE = (
     syscall: false
     args:
     - {index: 0, type: file}
-    - {index: 0, type: uint64, resolve: "f_inode.i_size"}
+    - {index: 0, type: int64, resolve: "f_inode.i_size"}
     - {index: 0, type: string, resolve: "f_inode.i_sb.s_type.name"}
     selectors:
     - matchBinaries:
@@ -1820,7 +1813,12 @@ MORE = (
 """,
         run_twice,
         lambda folder: [
-            kprobe("security_file_open", file(folder / "file"), size(8), text(ANY_TEXT))
+            kprobe(
+                "security_file_open",
+                file(folder / "file"),
+                {"long_arg": "8"},
+                {"string_arg": ANY_TEXT},
+            )
         ],
     ),
     Case(
