@@ -114,7 +114,7 @@ class Runtime(RuntimeServiceServicer, ImageServiceServicer):
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
     """A runtime that listens."""
-    monkeypatch.setattr(engine_module, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(engine_module, "RECONNECT_MAX_S", 0.01)
     runtime = Runtime(tmp_path / "cri.sock")  # type: ignore[abstract]  # the rest is not called
     runtime.start()
     yield runtime
@@ -227,7 +227,7 @@ def test_socket_without_cri_is_not_asked_about_ids(runtime, monkeypatch):
 
 
 def test_runtime_that_starts_later_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(engine_module, "RECONNECT_MAX_S", 0.01)
     runtime = Runtime(tmp_path / "later.sock")  # type: ignore[abstract]
     reader = CriRuntime(str(runtime.path))
     reader.start()

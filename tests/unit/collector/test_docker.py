@@ -22,7 +22,7 @@ def clock(monkeypatch):
     now = SimpleNamespace(s=100.0)
     clocks = SimpleNamespace(monotonic=lambda: now.s, sleep=time.sleep)
     monkeypatch.setattr(module, "time", clocks)
-    monkeypatch.setattr(module, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(module, "RECONNECT_MAX_S", 0.01)
     return now
 
 
@@ -137,9 +137,10 @@ def test_engine_that_does_not_answer_in_time_is_a_miss(engine, docker, monkeypat
     ("status", "answer"),
     [(200, b""), (200, b"no JSON"), (200, b"null"), (200, b"[1]"), (200, b"{}"),
      (200, b'[{"Names": ["/web"]}]'), (200, b'[{"Id": ["a"]}]'),
-     (200, b'[{"Id": "c", "Names": 7}]'), (200, b"\xff"), (500, b"[]")],
+     (200, b'[{"Id": "c", "Names": 7}]'), (200, b"\xff"), (500, b"[]"), (200, b"[" * 100_000)],
+    ids=lambda one: one[:12].decode(errors="replace") if isinstance(one, bytes) else f"{one}",
 )  # fmt: skip
-def test_malformed_answer_leaves_the_reader_at_work(engine, clock, status, answer):
+def test_malformed_answer_does_not_end_the_reader(engine, clock, status, answer):
     engine.status, engine.answer = status, answer
     docker = Docker(str(engine.path))
     docker.start()
@@ -154,8 +155,11 @@ def test_malformed_answer_leaves_the_reader_at_work(engine, clock, status, answe
 
 
 @pytest.mark.parametrize(
-    "line", [b"no JSON\n", b"[]\n", b'{"Actor": null}\n', b'{"Actor": {"ID": ["a"]}}\n', b"\xff\n"]
-)
+    "line",
+    [b"no JSON\n", b"[]\n", b'{"Actor": null}\n', b'{"Actor": {"ID": ["a"]}}\n', b"\xff\n",
+     b"[" * 100_000 + b"\n"],
+    ids=lambda line: line[:12].decode(errors="replace").strip(),
+)  # fmt: skip
 def test_malformed_event_does_not_end_the_reader(engine, docker, line):
     engine.events.put(line)
     until(lambda: engine.followers == 2)

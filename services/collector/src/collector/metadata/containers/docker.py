@@ -32,7 +32,10 @@ class _Connection(http.client.HTTPConnection):
 class Docker(Engine):
     """Containers of a Docker or Podman socket."""
 
-    errors = (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException)
+    errors = (
+        OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException,
+        RecursionError,  # JSON that is nested too deeply
+    )  # fmt: skip
 
     def __init__(self, path: str, runtime: str = DOCKER) -> None:
         super().__init__(path)

@@ -17,9 +17,10 @@ from typing import ClassVar
 import structlog
 from cachetools import LRUCache
 
+from chassis.backoff import Backoff
 from collector.processes.table import ContainerInfo
 
-RECONNECT_S = 5.0
+RECONNECT_MIN_S, RECONNECT_MAX_S = 0.2, 5.0
 LOOKUPS_MAX = 3  # of one id that is not found: it belongs to another engine
 LOOKUP_EVERY_S = 1.0  # of one id
 _KNOWN_MAX = 10_000
@@ -125,12 +126,16 @@ class Engine(ABC):
                     lookup.asked_s = time.monotonic()
 
     def _follow(self) -> None:
+        waits = Backoff(RECONNECT_MIN_S, RECONNECT_MAX_S)
         while True:
+            start_s = time.monotonic()
             try:
                 self.follow()
             except self.errors:
                 self._present = Path(self.path).exists()
-            time.sleep(RECONNECT_S)
+            if time.monotonic() - start_s > RECONNECT_MAX_S:  # it was connected
+                waits.reset()
+            time.sleep(waits.next_s())
 
     def _connected(self) -> None:
         """List an engine that started after this collector; call it when `follow` is connected."""
