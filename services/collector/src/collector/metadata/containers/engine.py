@@ -140,8 +140,8 @@ class Engine(ABC):
     def _connected(self) -> None:
         """List an engine that started after this collector; call it when `follow` is connected."""
         if not self._present:
-            self._present = True
             self.read()
+            self._present = True  # from now on unknown containers are looked up
 
 
 def brief(error: Exception) -> str:
