@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from queue import SimpleQueue
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from collector.metadata.containers.engine import Engine
+
+
+@pytest.fixture(autouse=True)
+def engines_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the threads that follow engines with the test that started them."""
+    started: list[Engine] = []
+    start = Engine.start
+
+    def noted(self: Engine, *arguments: Any) -> None:
+        started.append(self)
+        start(self, *arguments)
+
+    monkeypatch.setattr(Engine, "start", noted)
+    yield
+    for engine in started:
+        engine.close()
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):

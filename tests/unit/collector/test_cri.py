@@ -20,6 +20,7 @@ from cri.runtime_pb2_grpc import (
     add_ImageServiceServicer_to_server,
     add_RuntimeServiceServicer_to_server,
 )
+from support.container_engine import engines_end  # noqa: F401
 from support.waiting import wait_until
 
 ID, SANDBOX, OTHER = "a" * 64, "b" * 64, "c" * 64

@@ -9,7 +9,7 @@ from collector.metadata.containers import docker as docker_module
 from collector.metadata.containers import engine as module
 from collector.metadata.containers.docker import Docker
 from collector.processes.table import ContainerInfo
-from support.container_engine import ContainerEngine
+from support.container_engine import ContainerEngine, engines_end  # noqa: F401
 from support.waiting import wait_until
 
 ID, OTHER = "a" * 64, "b" * 64

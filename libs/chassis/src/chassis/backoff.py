@@ -15,13 +15,14 @@ class Backoff:
     def __init__(self, least_s: float, most_s: float) -> None:
         self._least_s = least_s
         self._most_s = most_s
+        self._random = random.Random()  # not the one that others may have seeded
         self.attempts = 0  # since the last success
 
     def next_s(self) -> float:
         """Count a failed attempt; return how long to wait before the next."""
         longest = min(self._most_s, self._least_s * 2.0 ** min(self.attempts, 30))
         self.attempts += 1
-        return random.uniform(longest / 2, longest)
+        return self._random.uniform(longest / 2, longest)
 
     async def wait(self) -> None:
         """Count a failed attempt and wait."""

@@ -53,6 +53,7 @@ class Engine(ABC):
         self._queue: SimpleQueue[str] = SimpleQueue()
         self._present = bool(path) and Path(path).exists()
         self._changed: Callable[[str], None] = _ignore
+        self._closed = threading.Event()
 
     @abstractmethod
     def read(self, full_id: str = "") -> None:
@@ -74,6 +75,10 @@ class Engine(ABC):
                 log.warning("container engine not readable", socket=self.path, error=brief(error))
         for target in (self._follow, self._look_up):
             threading.Thread(target=target, name="container engine", daemon=True).start()
+
+    def close(self) -> None:
+        """Follow the engine no longer than until its connection ends."""
+        self._closed.set()
 
     def get(self, full_id: str) -> ContainerInfo | None:
         """Return the container with this full id, or None while it is unknown."""
@@ -127,7 +132,7 @@ class Engine(ABC):
 
     def _follow(self) -> None:
         waits = Backoff(RECONNECT_MIN_S, RECONNECT_MAX_S)
-        while True:
+        while not self._closed.is_set():
             start_s = time.monotonic()
             try:
                 self.follow()
@@ -135,7 +140,7 @@ class Engine(ABC):
                 self._present = Path(self.path).exists()
             if time.monotonic() - start_s > RECONNECT_MAX_S:  # it was connected
                 waits.reset()
-            time.sleep(waits.next_s())
+            self._closed.wait(waits.next_s())
 
     def _connected(self) -> None:
         """List an engine that started after this collector; call it when `follow` is connected."""
