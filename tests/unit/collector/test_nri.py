@@ -13,6 +13,7 @@ from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo
 from nri.nri_pb2 import ConfigureRequest, ConfigureResponse, StateChangeEvent
 from nri.ttrpc_pb2 import Request, Response
+from support.container_engine import engines_end  # noqa: F401
 from support.waiting import wait_until
 
 ID = "a" * 64
@@ -84,7 +85,7 @@ class Runtime:
 
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(engine_module, "RECONNECT_MAX_S", 0.01)
     runtime = Runtime(tmp_path / "nri.sock")
     yield runtime
     runtime.close()
