@@ -11,7 +11,14 @@ from typing import ClassVar
 
 import pytest
 
-from integration.collector.test_killed import READY_S, Collector, headers, running  # noqa: F401
+from integration.collector.test_killed import (  # noqa: F401
+    READY_S,
+    TRUE,
+    Collector,
+    headers,
+    run,
+    running,
+)
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
 from tetragon.tetragon_pb2 import KprobeAction
@@ -107,6 +114,7 @@ async def test_every_process_of_a_fork_bomb_dies_and_is_counted(
         wanted = 2**GENERATIONS - 1
 
         async def all_there():
+            await run(TRUE)  # its events carry the losses, if there were any
             found, lost = await events_of(gateway, "kill")
             return found if len(found) + lost >= wanted else None
 
