@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from collector.errors import CompileError
 
+_NEXT = "\0next text\n"  # in the log, ahead of what the compiler says of each text
 _CPU_LIMIT_S = 300  # of the child: the longest policy that is accepted takes 20
 _NOBODY = 65534
 _PR_SET_NO_NEW_PRIVS = 38
@@ -76,24 +77,42 @@ def identity() -> str:
 
 async def compile_source(source: Source, shim: Path) -> dict[str, bytes]:
     """Return the bytecode of each program; raise `CompileError` with the compiler's first words."""
+    (found,) = await compile_sources([source], shim)
+    if isinstance(found, CompileError):
+        raise found
+    return found
+
+
+async def compile_sources(
+    sources: Sequence[Source], shim: Path
+) -> list[dict[str, bytes] | CompileError]:
+    """Return the same for each of several texts that share their headers, from one child.
+
+    Most of a small text's cost is starting the child and LLVM.
+    """
     # The child may not be able to read the checkout: it gives up its rights first.
     with tempfile.TemporaryDirectory(prefix="tetra-compile-") as folder:
         readable = Path(folder) / "shim"
         shutil.copytree(shim, readable, copy_function=shutil.copyfile)
-        for name, text in source.headers:
+        for name, text in sources[0].headers:
             (readable / "include" / name).write_text(text)
         for path in (Path(folder), readable, *readable.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        order = {
-            "text": source.text,
-            "programs": source.programs,
-            "flags": [*source.flags, f"-I{readable / 'include'}"],
-            "shim": str(readable),
-        }
-        return await _run(order)
+        include = f"-I{readable / 'include'}"
+        orders = [
+            {"text": one.text, "programs": one.programs, "flags": [*one.flags, include]}
+            for one in sources
+        ]
+        try:
+            return await _run({"sources": orders, "shim": str(readable)})
+        except CompileError as error:
+            if len(sources) == 1:
+                return [error]
+    # The child ended early: which text ended it is not known, so each gets its own.
+    return [(await compile_sources([one], shim))[0] for one in sources]
 
 
-async def _run(order: dict[str, Any]) -> dict[str, bytes]:
+async def _run(order: dict[str, Any]) -> list[dict[str, bytes] | CompileError]:
     # The distribution's python3 has BCC; ours may be another that sees it.
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "collector.bpf.compiler",
@@ -108,14 +127,18 @@ async def _run(order: dict[str, Any]) -> dict[str, bytes]:
             child.kill()
         await child.wait()
         raise
-    log = errors.decode(errors="replace")
+    logs = errors.decode(errors="replace").split(_NEXT)
     try:
-        answer: dict[str, Any] = json.loads(output)
+        answers: list[dict[str, Any]] = json.loads(output)
     except ValueError:
         status = f"exit status {child.returncode}"
-        raise CompileError(f"compile: ended early: {status}: {_last(log)}", log) from None
+        raise CompileError(f"compile: ended early: {status}: {_last(logs[-1])}", logs[-1]) from None
+    return [_result(answer, log) for answer, log in zip(answers, logs[1:], strict=True)]
+
+
+def _result(answer: dict[str, Any], log: str) -> dict[str, bytes] | CompileError:
     if "error" in answer:
-        raise CompileError(f"compile: {answer['error']}{_first_complaint(log)}", log)
+        return CompileError(f"compile: {answer['error']}{_first_complaint(log)}", log)
     return {name: bytes.fromhex(code) for name, code in answer["programs"].items()}
 
 
@@ -181,13 +204,17 @@ def main() -> None:
     os.dup2(2, 1)  # what BCC prints is no answer
     os.environ["BCC_KERNEL_SOURCE"] = order["shim"]  # read when BCC compiles
     os.chdir(order["shim"])
-    try:
-        drop_rights()
-        codes = _compile(order["text"], order["programs"], order["flags"])
-        answer: dict[str, Any] = {"programs": {name: code.hex() for name, code in codes.items()}}
-    except Exception as error:
-        answer = {"error": str(error)}
-    data = memoryview(json.dumps(answer).encode())
+    answers: list[dict[str, Any]] = []
+    for number, source in enumerate(order["sources"]):
+        os.write(2, _NEXT.encode())
+        try:
+            if not number:
+                drop_rights()
+            codes = _compile(source["text"], source["programs"], source["flags"])
+            answers.append({"programs": {name: code.hex() for name, code in codes.items()}})
+        except Exception as error:
+            answers.append({"error": str(error)})
+    data = memoryview(json.dumps(answers).encode())
     while data:
         data = data[os.write(answer_to, data) :]
     os._exit(0)  # LLVM's end takes its time

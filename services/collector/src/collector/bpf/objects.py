@@ -55,6 +55,22 @@ class Objects:
         """Return the plan's object; raise `CompileError`."""
         return await self.get_by(plan_parts(plan), lambda: plan)
 
+    async def get_all(self, plans: Sequence[Plan]) -> list[Built | CompileError]:
+        """Return the object of each plan, those that are not in the cache from one compiler."""
+        made_by = compiler.identity().encode()
+        keys = [key_of([_FORM, self.build, *self._shared(), *plan_parts(plan)]) for plan in plans]
+        found: list[Built | CompileError | None] = []
+        for key in keys:
+            kept = self._read(key, made_by)
+            found.append(Built(kept, cached=True) if kept is not None else None)
+        missing = [n for n, one in enumerate(found) if one is None]
+        built = await compile_plans([plans[n] for n in missing], self.folder / "shim")
+        for n, one in zip(missing, built, strict=True):
+            found[n] = one if isinstance(one, CompileError) else Built(one, cached=False)
+            if not isinstance(one, CompileError):
+                self.cache.write(keys[n], made_by + b"\0" + bytecode.encode(one))
+        return [one for one in found if one is not None]
+
     async def get_by(
         self, parts: Sequence[bytes | str], plan: Callable[[], Plan], *, fresh: bool = False
     ) -> Built:
@@ -114,8 +130,24 @@ def maps_parts(maps: Sequence[MapSpec]) -> list[str]:
 
 async def compile_plan(plan: Plan, shim: Path) -> Object:
     """Return what the compiler gives for a plan, without a cache; raise `CompileError`."""
-    codes = await compiler.compile_source(plan.source, shim)
+    (built,) = await compile_plans([plan], shim)
+    if isinstance(built, CompileError):
+        raise built
+    return built
+
+
+async def compile_plans(plans: Sequence[Plan], shim: Path) -> list[Object | CompileError]:
+    """Return the same for each of several plans that share their headers."""
+    if not plans:
+        return []
+    results = await compiler.compile_sources([plan.source for plan in plans], shim)
+    return [_assembled(plan, codes) for plan, codes in zip(plans, results, strict=True)]
+
+
+def _assembled(plan: Plan, codes: dict[str, bytes] | CompileError) -> Object | CompileError:
+    if isinstance(codes, CompileError):
+        return codes
     try:
         return assemble(plan.maps, plan.programs, codes)
     except ValueError as error:
-        raise CompileError(f"compile: {error}") from None
+        return CompileError(f"compile: {error}")

@@ -23,10 +23,10 @@ from chassis.errors import ServiceError
 from collector.bpf.bytecode import ProgramPlan
 from collector.bpf.compiler import Source
 from collector.bpf.maps import MapSpec, MapType
-from collector.bpf.objects import Objects
+from collector.bpf.objects import Built, Objects
 from collector.bpf.objects import Plan as ObjectPlan
 from collector.bpf.programs import Kind
-from collector.errors import AttachError, ProbeError, VerifierError
+from collector.errors import AttachError, CompileError, ProbeError, VerifierError
 from collector.policies import counters
 from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
 from collector.policies.loaded import loaded_policy
@@ -52,6 +52,7 @@ _TRAMPOLINES = (Kind.FENTRY, Kind.FEXIT)
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _LIBC = ctypes.CDLL(None)
 _GRACE_S = 0.05
+_TOGETHER = 16  # texts that one child compiles: its start costs as much as two of them
 
 log = structlog.get_logger()
 
@@ -168,19 +169,34 @@ class KernelBackend:
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
         """Make policies ready, compiling as many at a time as there are CPUs."""
-        limit = asyncio.Semaphore(os.cpu_count() or 1)
-
-        async def one(policy: Policy) -> None:
-            async with limit:
-                with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
-                    self._prepared[id(policy)] = await self._made_ready(policy)
-
         self._prepared.clear()
         for policy, kept in await asyncio.to_thread(self._kept, policies):
             self._prepared[id(policy)] = kept
         missing = [policy for policy in policies if id(policy) not in self._prepared]
-        if len(policies) > 1:
-            await asyncio.gather(*map(one, missing))
+        if len(policies) == 1 or not missing:
+            return  # `install` makes a single one ready
+        translated: list[tuple[Policy, Plan, Translation]] = []
+        for policy in missing:
+            with contextlib.suppress(PolicyErrors, ServiceError):  # `install` reports it
+                translated.append((policy, *await self.planner.translated(policy)))
+        cpus = os.cpu_count() or 1
+        size = min(_TOGETHER, -(-len(translated) // cpus))
+        limit = asyncio.Semaphore(cpus)
+
+        async def compile_part(part: list[tuple[Policy, Plan, Translation]]) -> None:
+            async with limit:
+                await self._compile_together(part)
+
+        parts = (translated[n : n + size] for n in range(0, len(translated), size or 1))
+        await asyncio.gather(*map(compile_part, parts))
+
+    async def _compile_together(self, part: Sequence[tuple[Policy, Plan, Translation]]) -> None:
+        """Compile policies in one child; `install` reports what cannot be compiled."""
+        built = await self.objects.get_all([_object_plan(one) for _, _, one in part])
+        for (policy, plan, translation), one in zip(part, built, strict=True):
+            if not isinstance(one, CompileError):
+                ready = self._prepared[id(policy)] = Ready(plan, translation, _codes(one))
+                await asyncio.to_thread(self.ready.write, policy, ready)
 
     async def settle(self) -> None:
         """Wait until no program runs that began before."""
@@ -224,23 +240,10 @@ class KernelBackend:
     async def _made_ready(self, policy: Policy, *, by_kprobes: bool = False) -> Ready:
         """Plan, translate and compile a policy, and keep it: what is made last is used first."""
         plan, translation = await self.planner.translated(policy, by_kprobes=by_kprobes)
-        ready = Ready(plan, translation, await self._compiled(translation))
+        built = await self.objects.get(_object_plan(translation))
+        ready = Ready(plan, translation, _codes(built))
         await asyncio.to_thread(self.ready.write, policy, ready)
         return ready
-
-    async def _compiled(self, translation: Translation) -> dict[str, bytes]:
-        names = translation.functions
-        known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
-        kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
-        known |= {spec.name: spec for spec in (*image_specs(), *acting_specs())}
-        known |= {own.spec.name: own.spec for own in translation.own}
-        plan = ObjectPlan(
-            Source(translation.text, names),
-            tuple(known[name] for name in translation.maps),
-            tuple(ProgramPlan(name, kinds.get(name, Kind.RAW_TRACEPOINT)) for name in names),
-        )
-        built = await self.objects.get(plan)
-        return {code.plan.name: code.instructions for code in built.object.programs}
 
     def _install(self, ready: Ready, slot: int, number: int, revision: int) -> KernelInstallation:
         plan, translation, codes = ready
@@ -264,6 +267,23 @@ class KernelBackend:
             _lost_before=self.shared.lost(slot),
             _memory_bytes=sum(map(_charged, _descriptors(installed))),
         )
+
+
+def _object_plan(translation: Translation) -> ObjectPlan:
+    names = translation.functions
+    known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
+    kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
+    known |= {spec.name: spec for spec in (*image_specs(), *acting_specs())}
+    known |= {own.spec.name: own.spec for own in translation.own}
+    return ObjectPlan(
+        Source(translation.text, names),
+        tuple(known[name] for name in translation.maps),
+        tuple(ProgramPlan(name, kinds.get(name, Kind.RAW_TRACEPOINT)) for name in names),
+    )
+
+
+def _codes(built: Built) -> dict[str, bytes]:
+    return {code.plan.name: code.instructions for code in built.object.programs}
 
 
 def _wait_for_grace_period() -> None:
