@@ -73,7 +73,7 @@ def test_numbers(policies, kind):
     filters = []
     operands: tuple[Any, ...]
     for operator in operators_of(kind):
-        if operator is Operator.CEL:
+        if operator in (Operator.CEL, Operator.FIRST):
             continue
         if operator in (Operator.IN_RANGE, Operator.NOT_IN_RANGE):
             pairs = (sorted((value(), value())) for _ in range(2))

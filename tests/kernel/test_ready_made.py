@@ -5,6 +5,7 @@ everything is seen, with system calls what the head of the document names is not
 """
 
 import itertools
+import os
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from readymade import load, render
 from support.policies import plan_of
 from support.workloads import built
+from tracingpolicy import PolicyErrors
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
@@ -241,3 +243,71 @@ def test_refused_connection_has_its_error(network):
     quiet(network)
     (record,) = with_port(network, "connect", port)
     assert (record.args[2], record.args[3]) == (7, 111)
+
+
+# --- facts
+
+
+FACTS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+def call():
+    libc.personality(0xffffffff)
+    libc.getsid(0)
+for _ in range(3):
+    call()
+for _ in range(2):
+    if not os.fork():
+        call()
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_facts_are_reported_once_for_an_executable(policies, tmp_path):
+    """Also for its children, and again for another executable."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for one in (first, second):
+        shutil.copy(Path("/usr/bin/python3").resolve(), one)
+    with watching(policies, "syscalls") as watch:
+        found = {}
+        for one in (first, first, second):
+            with subprocess.Popen([one, "-c", FACTS]) as process:
+                process.wait(60)
+            found.setdefault(one, []).append(process.pid)
+        subprocess.run([second, "-c", "pass"], check=True)
+        ids = PERSONALITY, GETSID
+        wait_for(watch, lambda: sum(uses(watch, one) for one in ids) >= 4)
+        by_pid = [r.pid for one in ids for r in facts(watch, one)]
+    assert sorted(by_pid) == sorted(2 * [found[first][0], found[second][0]])
+
+
+# x86-64 and arm64
+PERSONALITY, GETSID = (135, 124) if os.uname().machine == "x86_64" else (92, 156)
+
+
+def facts(watch, number):
+    return [record for record in watch.loaded.pump() if record.args[1].id == number]
+
+
+def uses(watch, number):
+    return len(facts(watch, number))
+
+
+def test_capabilities_are_reported_once(policies, tmp_path):
+    program = tmp_path / "program"
+    shutil.copy(Path("/usr/bin/python3").resolve(), program)
+    code = "import os; [os.setuid(0) for _ in range(5)]"  # CAP_SETUID, number 7
+    try:
+        plan = plan_of(render(load("capabilities")))
+    except PolicyErrors:
+        pytest.skip("this kernel has neither the function in reach nor the tracepoint (6.14)")
+    with policies.loaded(plan) as loaded:
+        pids = []
+        for _ in range(2):
+            with subprocess.Popen([program, "-c", code]) as process:
+                process.wait(60)
+            pids.append(process.pid)
+        watch = Watch(plan, loaded)
+        wait_for(watch, lambda: any(r.pid == pids[0] and r.args[0] == 7 for r in loaded.pump()))
+        assert sum(r.pid in pids and r.args[0] == 7 for r in loaded.pump()) == 1

@@ -122,6 +122,12 @@ LINES = [
             result={"int_arg": 5}), "🐝 bpf", "prog_load"),
     (kprobe("host", "__x64_sys_openat", number(1, "flags"), message="setting",
             result=file("/proc/sys/kernel/x", "")), "🔧 setting", "/proc/sys/kernel/x"),
+    (event("tracepoint", "syscalls", message="syscall",
+           args=[{"size_arg": 257}, {"syscall_id": {"id": 257, "abi": "x64"}}]),
+     "📌 syscall", "openat"),
+    (kprobe("capabilities", "cap_capable", {"capability_arg": {"value": 12,
+            "name": "CAP_NET_ADMIN"}}, {"uint_arg": 0}, message="capability"),
+     "📌 capability", "CAP_NET_ADMIN"),
 ]  # fmt: skip
 
 
@@ -175,7 +181,7 @@ def test_hostile_texts_are_escaped():
 
 
 def test_no_event_of_a_ready_made_policy_raises():
-    for policy in ("files", "network", "credentials", "host"):
+    for policy in ("files", "network", "credentials", "host", "syscalls", "capabilities"):
         for message in ("", "open", "connect", "accept", "listen", "close", "send", "lookup",
                         "set-id", "mount", "bpf", "reboot", "setting"):  # fmt: skip
             for one in (

@@ -14,7 +14,7 @@ import yaml
 from readymade.parameters import Parameter, ReadyError, parameter
 
 # In the order in which they are listed.
-NAMES = ("files", "network", "credentials", "host")
+NAMES = ("files", "network", "credentials", "host", "capabilities", "syscalls")
 _TEXTS = ("title", "reports", "cost", "kernels")
 
 

@@ -49,6 +49,7 @@ class Operator(Enum):
     STATE = "State"
     CAPABILITIES_GAINED = "CapabilitiesGained"
     CEL = "CelExpr"
+    FIRST = "First"  # our own
     IN = "In"  # process filters only, like NotIn
     NOT_IN = "NotIn"
 
@@ -135,6 +136,9 @@ OPERATORS: Mapping[Operator, OperatorInfo] = MappingProxyType(
             30, _V.NONE, "the second set (args: [old, new]) has a bit that the first lacks"
         ),
         _O.CEL: OperatorInfo(35, _V.EXPRESSION, "the expression over arg0, arg1, ... is true"),
+        _O.FIRST: OperatorInfo(
+            102, _V.NONE, "below 512 and new for this executable in this container"
+        ),
         _O.IN: OperatorInfo(5, _V.LISTED, "one of the values"),
         _O.NOT_IN: OperatorInfo(6, _V.LISTED, "none of the values", _O.IN),
     }
@@ -147,7 +151,7 @@ OPERATORS_BY_NAME: Mapping[str, Operator] = MappingProxyType(
 _EQUALITY = (_O.EQUAL, _O.NOT_EQUAL)
 _ORDER = (*_EQUALITY, _O.GT, _O.LT, _O.MASK, _O.IN_RANGE, _O.NOT_IN_RANGE)
 _NUMBERS = (*_ORDER, _O.IN_MAP, _O.NOT_IN_MAP)
-OWN_OPERATORS = frozenset({_O.BELOW, _O.NOT_BELOW})
+OWN_OPERATORS = frozenset({_O.BELOW, _O.NOT_BELOW, _O.FIRST})
 _TEXTS = (
     *_EQUALITY, _O.PREFIX, _O.NOT_PREFIX, _O.POSTFIX, _O.NOT_POSTFIX, _O.BELOW, _O.NOT_BELOW,
 )  # fmt: skip
@@ -169,7 +173,7 @@ _DESTINATION = (
     _O.NOT_DPORT_PRIVILEGED,
 )
 _BY_FAMILY: dict[Family, tuple[Operator, ...]] = {
-    Family.NUMBER: (*_NUMBERS, _O.CEL),
+    Family.NUMBER: (*_NUMBERS, _O.CEL, _O.FIRST),
     Family.CAPABILITIES: (*_ORDER, _O.CAPABILITIES_GAINED),
     Family.TEXT: (*_TEXTS, *_SUBSTRINGS),
     Family.PATH: (*_TEXTS, *_SUBSTRINGS, _O.FILE_TYPE, _O.NOT_FILE_TYPE),

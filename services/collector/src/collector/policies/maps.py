@@ -23,6 +23,8 @@ PENDING_KEY = 16  # struct pending_key of bpf/tracing/returns.h
 PENDING_SHORT = (512, 1024)  # value size and entries
 PENDING_LONG = (20888, 64)
 OWNER_ENTRIES = 32000
+FACT_SLOT, FACT_SLOTS = 80, 8192  # bytes and number
+FACT_ENTRIES = 4096  # executables in containers
 
 EVENTS = "events"
 PROCESSES = "processes"
@@ -178,6 +180,12 @@ class MapNumbers:
     def owners(self) -> None:
         """Add the table of tracked sockets: struct sock_owner of bpf/tracing/owners.h."""
         self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 32, OWNER_ENTRIES))
+
+    def facts(self) -> None:
+        """Add what First remembers: struct fact_slot and fact_bits of bpf/tracing/facts.h."""
+        slots = MapSpec("fact_slots", MapType.ARRAY, 4, FACT_SLOT * FACT_SLOTS, 1)
+        self.add("MAP_FACT_SLOTS", slots)
+        self.add("MAP_FACTS", MapSpec("facts", MapType.LRU_HASH, 16, 64, FACT_ENTRIES))
 
     def array(self, macro: str, name: str, value: bytes) -> str:
         """Add an array of one value, which programs address directly."""

@@ -21,6 +21,8 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         "task_start_boottime": (("task_struct", "start_boottime"),),
+        "task_mm": (("task_struct", "mm"),),
+        "mm_exe_file": (("mm_struct", "exe_file"),),
         "task_fs": (("task_struct", "fs"),),
         "task_files": (("task_struct", "files"),),
         "task_cred": (("task_struct", "cred"),),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cli.renderers.ready import credentials, files, host, network
+from cli.renderers.ready import credentials, facts, files, host, network
 from cli.renderers.ready.act import Act
 
 _PREFIX = "ready/"
@@ -21,6 +21,8 @@ _ACTS: dict[str, Callable[[Any], Act]] = {
     "network": network.act,
     "credentials": credentials.act,
     "host": host.act,
+    "capabilities": facts.act,
+    "syscalls": facts.act,
 }
 
 

@@ -22,7 +22,9 @@ class NumberReader:
     headers: tuple[str, ...] = ("record.h",)
 
     def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
-        return Cost.NUMBER
+        # What First remembers is what passed all other filters.
+        first = any(one.operator is Operator.FIRST for one in filters)
+        return Cost.CHANGE if first else Cost.NUMBER
 
     def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
         fetch_address(arg, frame, out)
@@ -36,6 +38,10 @@ class NumberReader:
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CEL:
             return cel.condition(one)
+        if one.operator is Operator.FIRST:
+            unit.headers.add("facts.h")
+            unit.maps.facts()
+            return f"first_use(hook, {arg.name})"
         info = TYPES[arg.type]
         inner = numbers.condition(arg.name, one, signed=info.signed, bits=info.bits, unit=unit)
         return f"(!{arg.failed} && {inner})" if arg.can_fail else inner

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * First: whether a number (a system call, a capability) is new for an executable in its container.
+ *
+ * A process remembers its own numbers in a slot of one array, found by its id: a repeat costs no
+ * lookup. What is new for the process is looked up by its executable and mount namespace, which is
+ * what a container is on every version of cgroups.
+ */
+#pragma once
+
+#include "maps.h"
+
+#define FACT_WORDS 8 /* numbers below 512: those of system calls and capabilities */
+#define COMPAT_BIT 0x80000000u
+
+/*
+ * A slot belongs to the last process that needed it. Two processes with one slot that use it in the
+ * same nanoseconds can take each other's bits for their own; processes of one executable have the
+ * same ones.
+ */
+#define FACT_SLOTS 8192
+
+struct fact_slot {
+	u64 mm; /* another one after exec, and of another process with the same id */
+	u32 tgid, hook;
+	u64 bits[FACT_WORDS];
+};
+_Static_assert(sizeof(struct fact_slot) == 80, "FACT_SLOT of policies/maps.py");
+
+struct fact_key {
+	u64 inode; /* address of the executable's inode; 0: a kernel thread */
+	u32 mount_namespace;
+	u32 hook; /* with COMPAT_BIT for 32-bit calls */
+};
+
+struct fact_bits {
+	u64 bits[FACT_WORDS];
+};
+
+static __always_inline void fact_key_of_current(struct fact_key *key, u64 mm)
+{
+	u64 file = mm ? KERNEL(u64, mm + OFFSET_mm_exe_file) : 0;
+	u64 proxy = KERNEL(u64, current_task() + OFFSET_task_nsproxy);
+
+	key->inode = file ? KERNEL(u64, file + OFFSET_file_inode) : 0;
+	key->mount_namespace =
+		KERNEL(u32, KERNEL(u64, proxy + OFFSET_nsproxy_mnt) + OFFSET_mnt_namespace_inum);
+}
+
+/*
+ * Not atomic: two threads that use the same new number at once can both be the first, which is
+ * reported twice; the bits of either are kept, as each only sets its own word.
+ */
+static __always_inline bool first_use(u32 hook, u64 value)
+{
+	u64 mm = KERNEL(u64, current_task() + OFFSET_task_mm), bit = 1ull << (value & 63);
+	u32 word = value >> 6 & (FACT_WORDS - 1);
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, at = tgid;
+	struct fact_slot *slots = MAP_VALUE(MAP_FACT_SLOTS);
+
+	if ((value & ~(u64)COMPAT_BIT) >= FACT_WORDS * 64)
+		return false;
+	hook |= value & COMPAT_BIT;
+	FORGET(at);
+	struct fact_slot *slot = &slots[at & (FACT_SLOTS - 1)];
+
+	if (slot->mm != mm || slot->tgid != tgid || slot->hook != hook) {
+		__builtin_memset(slot->bits, 0, sizeof(slot->bits));
+		slot->mm = mm;
+		slot->tgid = tgid;
+		slot->hook = hook;
+	} else if (slot->bits[word] & bit) {
+		return false;
+	}
+	slot->bits[word] |= bit;
+	struct fact_key key = { .hook = hook };
+
+	fact_key_of_current(&key, mm);
+	struct fact_bits *known = bpf_map_lookup_elem(MAP(MAP_FACTS), &key);
+
+	if (known) {
+		if (known->bits[word] & bit)
+			return false;
+		known->bits[word] |= bit;
+		return true;
+	}
+	struct fact_bits first = {};
+
+	first.bits[word] = bit;
+	bpf_map_update_elem(MAP(MAP_FACTS), &key, &first, 0);
+	return true;
+}
