@@ -143,7 +143,9 @@ def test_a_second_name_is_reported_when_it_is_made(files):
     outside = files.folder.parent / "second-name"
     outside.hardlink_to(linked)
     outside.write_text("y")
-    assert seen(files, "linked")
+    # The function gets the first name without its mount: below another mount it is not known.
+    own_mount = os.stat(outside).st_dev != os.stat("/").st_dev
+    assert seen(files, "linked") is not (files.functions and own_mount)
     assert not any(t.endswith("second-name") for t in written(files))
 
 

@@ -20,6 +20,7 @@ _NAMES = (
     "nodes",
     "policies",
     "tracingpolicy",
+    "profile",
     "verify",
     "status",
     "info",

@@ -1,0 +1,36 @@
+"""``tetra profile show``."""
+
+from __future__ import annotations
+
+from cli.command import Args, Command
+from cli.profiles.flags import subject_argument, window_flags
+from cli.server_flags import server_options
+from cli.terminal import Output
+
+
+def run(args: Args) -> int:
+    """Print the profile."""
+    from cli.client import Client
+    from cli.profiles.collect import collect
+    from cli.profiles.text import text
+
+    with Client(server_options(args)) as client:
+        profile = collect(client, args.subject, args.since, nodes=args.node)
+    Output.stdout().write(text(profile))
+    return 0 if profile.instances else 1
+
+
+COMMAND = Command(
+    "show",
+    run,
+    summary="show what a program or container did",
+    text="""Show what a program (by the path of its executable) or a container (by name, id or
+namespace/pod) did: executables started, files by directory, peers, capabilities, system calls, with
+what the profile rests on: hours, instances, losses, policies that reported nothing.
+
+examples:
+  tetra profile show /usr/sbin/nginx --since 7d
+  tetra profile show web-1
+""",
+    params=[subject_argument(), *window_flags()],
+)

@@ -1,0 +1,1 @@
+"""What a program or container really does, from the stream's past, and profiles made of it."""

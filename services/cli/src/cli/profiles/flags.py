@@ -1,0 +1,24 @@
+"""Flags that the commands of ``tetra profile`` share."""
+
+from __future__ import annotations
+
+import click
+
+from cli.flags import Flag, repeated
+from cli.node_names import NODES
+from cli.values import TIME, Value
+
+SUBJECT = Value("EXECUTABLE|CONTAINER", example="/usr/sbin/nginx")
+
+
+def subject_argument() -> click.Argument:
+    """Return the argument that names whose profile it is."""
+    return click.Argument(["subject"], type=SUBJECT, metavar="EXECUTABLE|CONTAINER")
+
+
+def window_flags() -> list[Flag]:
+    """Return the flags for the part of the stream."""
+    return [
+        Flag("--since", type=TIME, help="begin at a time: 7d, 14:30 [default: the whole stream]"),
+        repeated("--node", type=NODES, help="only events of this node"),
+    ]

@@ -1,0 +1,76 @@
+"""A profile as text, with its certainty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from cli.profiles.model import Profile
+from cli.terminal import visible
+
+_MOST = 20
+# What each section needs, and the policy that reports it.
+_POLICIES = {
+    "files": "files", "peers": "network", "capabilities": "capabilities", "syscalls": "syscalls",
+}  # fmt: skip
+
+
+def text(profile: Profile) -> str:
+    """Return what was seen, section by section, then how certain that is."""
+    lines = [f"profile of {visible(profile.subject.name)}"]
+    lines += _counted("executables started", profile.started)
+    lines += _counted("files read, by directory", profile.read)
+    lines += _counted("files written, by directory", profile.written)
+    lines += _counted("peers", profile.connected)
+    lines += _listed("listens on", profile.listened)
+    lines += _listed("capabilities", profile.capabilities)
+    lines += _listed("system calls", profile.syscalls | profile.compat_syscalls)
+    return "\n".join([*lines, *certainty(profile)]) + "\n"
+
+
+def certainty(profile: Profile) -> list[str]:
+    """Return what the profile rests on: hours, instances, holes, policies that were silent."""
+    lines = ["", "certainty"]
+    if not profile.instances:
+        return [*lines, "  nothing of it is in the stream: is the name complete?"]
+    nodes = f"{len(profile.nodes)} node{'s' * (len(profile.nodes) != 1)}"
+    lines.append(
+        f"  {profile.hours:.1f} hours between its first and last event, "
+        f"{len(profile.instances)} instances on {nodes}"
+    )
+    if profile.lost or profile.gaps:
+        lines.append(
+            f"  {profile.lost} events were lost, {profile.gaps} gaps: it may lack something"
+        )
+    else:
+        lines.append("  no event was lost")
+    silent = [name for name in _POLICIES.values() if name not in profile.policies]
+    if silent:
+        lines.append(
+            f"  nothing from {', '.join(silent)}: tetra policies enable {' '.join(silent)}, then "
+            "restart it"
+        )
+    if "files" in profile.policies:
+        lines.append("  files: those below the parameters of policy files only")
+    return lines
+
+
+def _counted(title: str, counts: Counter[str]) -> list[str]:
+    if not counts:
+        return []
+    rows = [f"  {count:>7}  {visible(name)}" for name, count in counts.most_common(_MOST)]
+    more = len(counts) - _MOST
+    return ["", title, *rows, *([f"           and {more} more"] if more > 0 else [])]
+
+
+def _listed(title: str, names: Iterable[str]) -> list[str]:
+    found = sorted(map(visible, names))
+    if not found:
+        return []
+    lines, line = [], " "
+    for name in found:
+        if len(line) + 1 + len(name) > 80:
+            lines.append(line)
+            line = " "
+        line += f" {name}"
+    return ["", f"{title} ({len(found)})", *lines, line]
