@@ -10,13 +10,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from readymade import load, render
 from support.policies import plan_of
+from support.ready_made import Watch, watching
 from support.workloads import built
 from tracingpolicy import PolicyErrors
 
@@ -45,37 +45,9 @@ NO_SUCH_WAY = 77
 MARKS = itertools.count()
 
 
-class Watch:
-    """One ready-made policy in the kernel, and what it has seen."""
-
-    def __init__(self, plan, loaded):
-        self.loaded = loaded
-        self.hooks = [hook for hook in plan.hooks for _ in hook.targets]
-        names = {target.name for hook in plan.hooks for target in hook.targets}
-        self.functions = bool(names & {"security_file_open", "inet_csk_accept"})
-
-    def message_of(self, record):
-        return self.hooks[record.hook].hook.message.decode()
-
-    def texts(self):
-        """Return every text and path of all records, as one list."""
-        found = []
-        for record in self.loaded.pump():
-            for value in (*record.args, *record.data, *record.returned):
-                text = getattr(value, "text", value)
-                if isinstance(text, bytes):
-                    found.append(text.decode(errors="replace"))
-        return found
-
-    def escapes(self):
-        return ESCAPE if self.functions else ESCAPE_CALLS
-
-
-@contextmanager
-def watching(policies, name, **parameters):
-    plan = plan_of(render(load(name), parameters))
-    with policies.loaded(plan) as loaded:
-        yield Watch(plan, loaded)
+def escapes(watch):
+    """Return what the variant that this kernel can serve does not see."""
+    return ESCAPE if watch.functions else ESCAPE_CALLS
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +82,8 @@ def seen(watch, name):
     """Return whether a record names the file; what was recorded before the mark has arrived."""
     mark = watch.folder / f"mark-{next(MARKS)}"
     mark.touch()
-    wait_for(watch, lambda: any(mark.name in text for text in watch.texts()))
+    watch.wait_for(lambda: any(mark.name in text for text in watch.texts()))
     return any(text.endswith(name) for text in watch.texts())
-
-
-def wait_for(watch, condition, timeout_s=20.0):
-    from support.waiting import wait_until
-
-    return wait_until(condition, timeout_s, lambda: str(watch.loaded.records[-20:]))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +97,7 @@ def test_ways_to_change_a_file(files, evasions, act, way):
     seen(files, name)
     files.loaded.records.clear()
     done(evasions, act, way, files.folder, name)
-    assert seen(files, name) is ((act, way) not in files.escapes())
+    assert seen(files, name) is ((act, way) not in escapes(files))
 
 
 def test_a_second_name_is_reported_when_it_is_made(files):
@@ -205,7 +171,7 @@ def quiet(watch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         mark = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", mark)):
-            wait_for(watch, lambda: with_port(watch, "connect", mark))
+            watch.wait_for(lambda: with_port(watch, "connect", mark))
 
 
 @pytest.mark.parametrize("way", CONNECTS)
@@ -224,7 +190,7 @@ def test_ways_to_accept(network, evasions, way):
     done(evasions, "accept", way, port)
     quiet(network)
     found = with_port(network, "accept", port, local=True)
-    assert len(found) == (("accept", way) not in network.escapes())
+    assert len(found) == (("accept", way) not in escapes(network))
 
 
 @pytest.mark.parametrize("way", SENDS)
@@ -234,7 +200,7 @@ def test_ways_to_send_a_datagram(network, evasions, way):
         port = receiver.getsockname()[1]
         done(evasions, "send", way, port)
         quiet(network)
-        assert bool(with_port(network, "send", port)) is (("send", way) not in network.escapes())
+        assert bool(with_port(network, "send", port)) is (("send", way) not in escapes(network))
 
 
 def test_refused_connection_has_its_error(network):
@@ -279,7 +245,7 @@ def test_facts_are_reported_once_for_an_executable(policies, tmp_path):
             found.setdefault(one, []).append(process.pid)
         subprocess.run([second, "-c", "pass"], check=True)
         ids = PERSONALITY, GETSID
-        wait_for(watch, lambda: sum(uses(watch, one) for one in ids) >= 4)
+        watch.wait_for(lambda: sum(uses(watch, one) for one in ids) >= 4)
         by_pid = [r.pid for one in ids for r in facts(watch, one)]
     assert sorted(by_pid) == sorted(2 * [found[first][0], found[second][0]])
 
@@ -311,5 +277,5 @@ def test_capabilities_are_reported_once(policies, tmp_path):
                 process.wait(60)
             pids.append(process.pid)
         watch = Watch(plan, loaded)
-        wait_for(watch, lambda: any(r.pid == pids[0] and r.args[0] == 7 for r in loaded.pump()))
+        watch.wait_for(lambda: any(r.pid == pids[0] and r.args[0] == 7 for r in loaded.pump()))
         assert sum(r.pid in pids and r.args[0] == 7 for r in loaded.pump()) == 1
