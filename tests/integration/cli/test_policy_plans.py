@@ -70,8 +70,8 @@ def test_nodes_with_one_plan_stand_together(tetra, serve, file):
         "",
         "mute: not planned: no answer within 20 s",
         "",
-        "A call that is reported takes 100 ns more, and its arguments: 75 ns for a path, 10 to 80 "
-        "ns for a string, 700 ns for a stack trace.",
+        "A call that is reported takes 100 ns more, and its arguments:",
+        "75 ns for a path, 10 to 80 ns for a string, 700 ns for a stack trace.",
     ]
     (request,) = server.requests
     assert (request.yaml, dict(request.nodes.labels)) == (DOCUMENT, {"zone": "a"})

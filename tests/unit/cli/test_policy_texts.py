@@ -7,8 +7,10 @@ import pytest
 from cli.errors import RefusedError
 from cli.policies import documents, flags, progress, results, revisions, table
 from cli.policies.costs import cost_text
-from tetra.v1.policies_pb2 import NodePolicy, NodeSelector, PolicyChange
+from cli.policies.mistakes import MistakeText
+from tetra.v1.policies_pb2 import FleetPolicy, NodePolicy, NodeSelector, PolicyChange
 from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOAD_ERROR
+from tracingpolicy import Mistake
 
 
 @pytest.mark.parametrize(
@@ -153,3 +155,25 @@ def test_a_document_that_is_too_large_is_not_sent(tmp_path):
     file.write_bytes(b"#" * (documents.LARGEST_BYTES + 1))
     with pytest.raises(Exception, match="larger than 1048576 bytes"):
         documents.read_document(str(file))
+
+
+def test_fleets_without_a_selected_node_have_no_bar():
+    assert progress.progress_text(FleetPolicy()) == "no known node is selected"
+    assert progress.progress_text(FleetPolicy(away=2)) == "2 away"
+    assert progress.progress_text(FleetPolicy(selected=2, done=1), unicode=False) == (
+        "############............ 1 of 2 nodes"
+    )
+
+
+def test_a_terminal_shows_the_place_of_a_mistake():
+    text = b"kind: TracingPolicy\nspec: {kprobes: x}\n"
+    mistake = Mistake("p.yaml", 2, 17, "spec.kprobes: no list\x1b", "a, " * 99 + "b")
+    first, line, mark = MistakeText(excerpts=True)([mistake], text).splitlines()
+    assert first.startswith("p.yaml:2:17: spec.kprobes: no list\\x1b (allowed: a, a, ")
+    assert first.endswith(", ...)")
+    assert line == "     2 | spec: {kprobes: x}"
+    assert mark == "       |                 ^"
+    (only,) = MistakeText()([mistake], text).splitlines()
+    assert only.endswith(", b)")
+    outside = Mistake("p.yaml", 9, 1, "beyond the end")
+    assert MistakeText(excerpts=True)([outside], text) == "p.yaml:9:1: beyond the end\n"

@@ -28,8 +28,8 @@ _NS = {
 _EVERY_SYSCALL_NS = 20
 _DISPATCHERS = ("raw_tracepoint sys_enter", "raw_tracepoint sys_exit")
 REPORTED = (
-    "A call that is reported takes 100 ns more, and its arguments: 75 ns for a path, 10 to 80 ns "
-    "for a string, 700 ns for a stack trace."
+    "A call that is reported takes 100 ns more, and its arguments:",
+    "75 ns for a path, 10 to 80 ns for a string, 700 ns for a stack trace.",
 )
 
 

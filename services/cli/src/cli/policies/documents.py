@@ -74,13 +74,14 @@ def text_of(document: Document) -> str:
 
 def with_mistakes(error: RefusedError, document: Document, step: str) -> RefusedError:
     """Return a refusal with the mistakes of the document, if it was refused for those."""
+    from cli.policies.mistakes import mistake_line
     from tracingpolicy import read
 
     if error.status == "INVALID_ARGUMENT":
         _, mistakes = read(document.text, document.name)
         if mistakes:
             count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
-            details = [str(mistake) for mistake in mistakes]
+            details = [mistake_line(mistake) for mistake in mistakes]
             return RefusedError(f"{step}: {document.name}: {count}", error.status, details)
     return error.under(step).map(lambda line: with_file_name(line, document))
 

@@ -70,7 +70,7 @@ def state(policy: FleetPolicy) -> str:
     if policy.HasField("candidate"):
         return "canary" if policy.candidate.HasField("canary") else "loading"
     if not policy.selected:
-        return "away" if policy.away else "no nodes"
+        return "away" if policy.away else "waiting"
     return state_text(policy.state)
 
 
@@ -90,10 +90,8 @@ def node_table(
     """
     nodes = sorted(policy.nodes, key=_order)
     errors = [visible(line) for line in reasons(node for node in nodes if node.error)]
-    title = (
-        f"{full_name(policy)}: revision {revision(policy)}, {state(policy)}, "
-        f"{progress_text(policy, unicode=unicode)}"
-    )
+    progress = progress_text(policy, unicode=unicode)
+    title = f"{full_name(policy)}: revision {revision(policy)}, {state(policy)}, {progress}"
     left_out: list[NodePolicy] = []
     if most_lines is not None:
         room = max(1, most_lines - _FRAME_LINES)

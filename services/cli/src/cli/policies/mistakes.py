@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli.terminal import visible
@@ -10,7 +11,16 @@ from cli.terminal import visible
 if TYPE_CHECKING:
     from tracingpolicy import Mistake
 
+_ALLOWED_CHARS = 120
 _MARK_COLUMNS = 100  # longer lines of a document are not shown
+
+
+def mistake_line(mistake: Mistake) -> str:
+    """Return the line of a mistake for a person: a long list of what is allowed is cut."""
+    allowed = mistake.allowed
+    if len(allowed) > _ALLOWED_CHARS:
+        allowed = allowed[:_ALLOWED_CHARS].rpartition(", ")[0] + ", ..."
+    return str(replace(mistake, allowed=allowed))
 
 
 class MistakeText:
@@ -26,7 +36,8 @@ class MistakeText:
         return "".join(self._lines(mistake, source) for mistake in mistakes)
 
     def _lines(self, mistake: Mistake, source: list[str]) -> str:
-        line = f"{visible(str(mistake))}\n"
+        text = mistake_line(mistake) if self._excerpts else str(mistake)
+        line = f"{visible(text)}\n"
         if self._colour:
             where, rest = line.split(": ", 1)
             line = f"\x1b[1m{where}:\x1b[0m \x1b[31m{rest.rstrip()}\x1b[0m\n"

@@ -37,7 +37,7 @@ def explanation(plans: Sequence[NodePlan], name: str, file: str) -> list[str]:
             lines += [f"  {line}" for line in _hooks(first.hooks)]
         lines.append("")
     if any(plan.hooks for plan in plans):
-        lines.append(REPORTED)
+        lines += REPORTED
     return [visible(line) for line in lines]
 
 

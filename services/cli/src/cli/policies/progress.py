@@ -31,6 +31,8 @@ def bar(
 
 def progress_text(policy: FleetPolicy, *, unicode: bool = True) -> str:
     """Return the bar with its numbers."""
+    if not policy.selected:
+        return f"{policy.away} away" if policy.away else "no known node is selected"
     shown = bar(policy.done, policy.failed, policy.selected, unicode=unicode)
     text = f"{shown} {policy.done} of {policy.selected} nodes"
     if policy.failed:
