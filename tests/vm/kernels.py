@@ -32,6 +32,7 @@ _COMPILING = (
     "test_incomplete_pins_are_not_used",
     "test_everything_enabled_is_kept_too",
     "test_policies_agree",
+    "test_policies_own_types",
     "test_policies_arguments",
     "test_policies_functions",
     "test_policies_processes",
@@ -43,6 +44,7 @@ _COMPILING = (
     "test_policy_library",
     "test_program_probes",
     "test_rate_limit",
+    "test_ready_made",
     "test_policy_manager",
 )
 
