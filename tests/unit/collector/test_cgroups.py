@@ -153,3 +153,12 @@ def test_host_without_systemd_has_no_units(tmp_path):
     procfs(tmp_path, 7, "0::/system.slice/nginx.service\n")
     assert cgroups.of_record(70, "nginx.service", 7) == HOST
     assert cgroups.of_record(70, "", 7) == HOST
+
+
+def test_one_image_is_looked_up_once(host):
+    """Its record is asked about twice, and where nothing is cached each would read /proc."""
+    cgroups, folder = host
+    assert cgroups.of_record(70, "worker", 7, ktime_ns=5) == HOST  # it has ended
+    procfs(folder, 7, f"0::/docker/{ID}/worker\n")
+    assert cgroups.of_record(70, "worker", 7, ktime_ns=5) == HOST
+    assert cgroups.of_record(70, "worker", 7, ktime_ns=6) == Place(ID)

@@ -49,11 +49,19 @@ class Cgroups:
         self._procfs = procfs
         self._users = users
         self._places: LRUCache[tuple[int, str], Place] = LRUCache(_CACHED_MAX)
+        self._last: tuple[tuple[int, str, int, int], Place] = (
+            (0, "", 0, -1),
+            HOST,
+        )  # and what was asked
         # Pid 1's root is the host's, also from a container. os.path: False where it is not allowed.
         self._has_systemd = os.path.isdir(procfs / "1/root" / _SYSTEMD)
 
-    def of_record(self, cgroup_id: int, leaf: str, pid: int) -> Place:
-        """Return the place of a new image; ``leaf`` is the last component of its cgroup's path."""
+    def of_record(self, cgroup_id: int, leaf: str, pid: int, ktime_ns: int = 0) -> Place:
+        """Return the place of the image that began at ``ktime_ns``.
+
+        ``leaf`` is the last component of its cgroup's path. Asked again for the same image, it
+        does not read /proc again.
+        """
         full_id = text.full_container_id(leaf)
         if full_id:
             return Place(full_id, is_monitor=bool(_MONITOR.match(leaf)))
@@ -62,8 +70,16 @@ class Cgroups:
         found = self._places.get((cgroup_id, leaf))
         if found is not None:
             return found
-        try:
-            lines = (self._procfs / str(pid) / "cgroup").read_text(errors="replace").splitlines()
+        asked, place = self._last
+        if asked != (cgroup_id, leaf, pid, ktime_ns):
+            place = self._read(cgroup_id, leaf, pid)
+            self._last = (cgroup_id, leaf, pid, ktime_ns), place
+        return place
+
+    def _read(self, cgroup_id: int, leaf: str, pid: int) -> Place:
+        try:  # without pathlib, which takes longer than the file
+            with open(f"{self._procfs}/{pid}/cgroup", errors="replace") as file:
+                lines = file.read().splitlines()
         except OSError:  # it has ended
             return Place(unit=self._unit([leaf]))
         paths = [line.split(":", 2)[-1] for line in lines]

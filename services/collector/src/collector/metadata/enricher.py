@@ -101,7 +101,9 @@ class Enricher:
         return image, flags
 
     def _place(self, record: ExecRecord) -> Place:
-        return self._cgroups.of_record(record.cgroup_id, text.utf8(record.cgroup), record.pid)
+        return self._cgroups.of_record(
+            record.cgroup_id, text.utf8(record.cgroup), record.pid, record.ktime_ns
+        )
 
     def _add_place(self, image: Image, place: Place) -> None:
         image.unit = place.unit
