@@ -315,7 +315,7 @@ def test_enforcer_sends_the_signal_of_a_notification(policies, secret):
 
 def test_notification_that_is_cleaned_up_does_nothing(policies, secret):
     clean = (
-        "\n  - call: sys_dup\n    selectors: [{matchActions: "
+        "\n  - call: sys_umask\n    selectors: [{matchActions: "
         "[{action: CleanupEnforcerNotification}, {action: NoPost}]}]\n"
     )
     text = notifying(secret, "argSig: 9", calls="sys_getppid") + clean
@@ -328,5 +328,5 @@ def test_notification_that_is_cleaned_up_does_nothing(policies, secret):
 
     with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
         assert result_of(lambda: action(lambda: None))[1] == -9
-        assert result_of(lambda: action(lambda: os.close(os.dup(0))))[1] == 0
+        assert result_of(lambda: action(lambda: os.umask(0o22)))[1] == 0
         assert loaded.counts().missed == 1
