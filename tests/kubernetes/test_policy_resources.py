@@ -59,32 +59,34 @@ async def status_of(api, path, **wanted):
 async def test_namespaced_policy_sees_its_pod_and_no_other(
     containerd_17, api, namespace, paths, collector, gateway
 ):
-    mark, name = uuid4().hex, f"opens-{uuid4().hex[:8]}"
-    cluster, namespaced = paths
+    mark, (cluster, namespaced) = uuid4().hex, paths
+    name, scoped = (f"{what}-{uuid4().hex[:8]}" for what in ("all", "scoped"))
     api.make(cluster, policy(name, mark))
-    api.make(namespaced, policy(name, mark, namespace=namespace))
+    api.make(namespaced, policy(scoped, mark, namespace=namespace))
     await status_of(
         api, f"{cluster}/{name}", state="enabled", message="loaded", observedGeneration=1
     )
-    await status_of(api, f"{namespaced}/{name}", state="enabled")
-    await collector.logged("policy loaded", policy=f"k8s:{namespace}/{name}")
+    await status_of(api, f"{namespaced}/{scoped}", state="enabled")
+    await collector.logged("policy loaded", policy=f"k8s:{namespace}/{scoped}")
 
     def run_pods():
         for where in (namespace, "elsewhere"):
             pod = containerd_17.run_pod("web-1", where)
-            containerd_17.run(pod, "nginx", "/bin/cat", f"/{mark}")
+            script = f"while true; do cat /{mark}; usleep 100000; done"
+            containerd_17.run(pod, "nginx", "/bin/sh", "-c", script)
 
     await asyncio.to_thread(run_pods)
 
     async def reported():
         found = [e.process_kprobe for e in await events_of(gateway, "process_kprobe")]
-        seen = sorted(one.process.pod.namespace for one in found)
-        return seen if len(seen) >= 3 else None
+        both = {(one.policy_name, one.process.pod.namespace) for one in found}
+        return both if len(both) >= 3 else None
 
-    assert await eventually(reported, 60, 0.2) == sorted(["elsewhere", namespace, namespace])
+    expected = {(name, "elsewhere"), (name, namespace), (scoped, namespace)}
+    assert await eventually(reported, 60, 0.2) == expected
     api.call("DELETE", f"{cluster}/{name}")
-    api.call("DELETE", f"{namespaced}/{name}")
-    await collector.logged("policy removed", policy=f"k8s:{namespace}/{name}")
+    api.call("DELETE", f"{namespaced}/{scoped}")
+    await collector.logged("policy removed", policy=f"k8s:{namespace}/{scoped}")
     await collector.logged("policy removed", policy=f"k8s:{name}")
 
 

@@ -214,6 +214,18 @@ def test_server_that_refuses_is_asked_again(server, monkeypatch, status):
     until(lambda: named(pods, "a"))
 
 
+def test_server_that_is_slow_delays_nothing(server):
+    server.may_answer.clear()
+    server.items = [pod("a", status=running(ID))]
+    pods = KubernetesPods(ApiClient(server.access), "n1")
+    catalog = Catalog([], pods)
+    catalog.start()  # returns
+    assert (catalog.get(ID), catalog.settled(ID)) == (None, True)
+    server.may_answer.set()
+    assert until(lambda: catalog.get(ID)).pod.name == "a"
+    assert [one.id for one in until(catalog.take_late)] == [ID]
+
+
 def test_server_that_is_away_leaves_what_is_known(server, pods):
     server.emit("ADDED", pod("a"))
     until(lambda: named(pods, "a"))
