@@ -93,8 +93,10 @@ struct fork_record {
 	u32 parent_pid;
 	u64 parent_ktime_ns;
 	u64 start_boottime;
+	u32 nspid; /* pid in the process's own pid namespace */
+	u32 pad;
 };
-_Static_assert(sizeof(struct fork_record) == 40, "fork_record has a hole");
+_Static_assert(sizeof(struct fork_record) == 48, "fork_record has a hole");
 
 struct exit_record {
 	u32 kind;

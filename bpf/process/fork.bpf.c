@@ -31,7 +31,8 @@ int on_fork(u64 *ctx)
 		record.parent_ktime_ns = parent->ktime_ns;
 		value.flags |= parent->flags & FLAG_IN_INIT_TREE;
 	}
-	if (task_nspid(child) == 1)
+	record.nspid = task_nspid(child);
+	if (record.nspid == 1)
 		value.flags |= FLAG_IN_INIT_TREE;
 	value.parent_pid = record.parent_pid;
 	value.parent_ktime_ns = record.parent_ktime_ns;

@@ -55,9 +55,10 @@ def exec_record(
     )
 
 
-def fork_record(pid, ktime_ns, *, parent=(1, 1000), flags=0x4000, start_boottime_ns=0):
+def fork_record(pid, ktime_ns, *, parent=(1, 1000), flags=0x4000, start_boottime_ns=0, nspid=None):
     head = pack("<IIQII", 2, flags, ktime_ns, pid, parent[0])
-    return head + pack("<QQ", parent[1], start_boottime_ns)
+    tail = pack("<QQ", parent[1], start_boottime_ns)
+    return head + tail + pack("<II", pid if nspid is None else nspid, 0)
 
 
 def exit_record(pid, image_ktime_ns, ktime_ns, code=0, tid=None):

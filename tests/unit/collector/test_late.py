@@ -20,8 +20,8 @@ def stages():
     stages = Stages(Enricher(HOST_NS))
     stages.handle(
         [
-            exec_record(5, 10, cgroup=CONTAINER.encode()),
-            fork_record(6, 11, parent=(5, 10)),
+            exec_record(5, 10, cgroup=CONTAINER.encode(), nspid=1),
+            fork_record(6, 11, parent=(5, 10), nspid=2),
             exec_record(7, 12),
         ]
     )
@@ -49,6 +49,7 @@ def test_later_events_have_the_pod(stages):
     exits = [exit_record(6, 11, 20), exit_record(5, 10, 21), exit_record(7, 12, 22)]
     found = [GetEventsResponse.FromString(e).process_exit.process for e in stages.handle(exits)]
     assert [(p.pod.namespace, p.pod.workload) for p in found] == [("shop", "web")] * 2 + [("", "")]
+    assert [p.pod.container.pid.value for p in found] == [2, 1, 0]  # each its own
 
 
 @pytest.mark.parametrize(

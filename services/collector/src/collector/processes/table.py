@@ -283,6 +283,7 @@ def forked_from(
     flags: int,
     start_time_ns: int,
     start_boottime_ns: int,
+    nspid: int = 0,
 ) -> Process:
     """Return a child that runs ``parent``'s image and has not exec'd yet.
 
@@ -298,5 +299,6 @@ def forked_from(
         in_init_tree=in_init_tree,
         image=parent.image,
         start_boottime_ns=start_boottime_ns,
+        nspid=nspid if parent.image.docker else 0,
         is_clone=True,
     )

@@ -35,6 +35,8 @@ class ForkRecord(NamedTuple):
     parent_pid: U32
     parent_ktime_ns: U64  # 0: unknown to the kernel's process map
     start_boottime_ns: Annotated[int, C("Q", "start_boottime")]
+    nspid: U32
+    pad: U32
 
 
 class ExitRecord(NamedTuple):

@@ -82,6 +82,7 @@ class ProcessSensor:
             flags=record.flags,
             start_time_ns=record.ktime_ns + moment.offset_ns,
             start_boottime_ns=record.start_boottime_ns,
+            nspid=record.nspid,
         )
         self.table.fork(child, moment.now_s)
 
