@@ -191,3 +191,10 @@ def test_without_a_socket_no_container_is_found():
     docker = Docker("")
     docker.start()
     assert (docker.get(ID), docker.settled(ID)) == (None, True)
+
+
+def test_container_made_while_the_events_were_cut_is_known(engine, docker):
+    engine.events.put(None)
+    engine.add(ID, "web", "nginx:1")
+    assert until(lambda: docker.get(ID)) == WEB
+    assert engine.lookups == []

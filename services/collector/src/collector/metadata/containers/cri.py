@@ -41,7 +41,6 @@ class CriRuntime(Engine):
         self._images: dict[str, str] = {}  # names by id
         self._runtime = ""
         self._has_events = True
-        self._disabled = False
         channel = grpc.insecure_channel(f"unix://{path}", options=_OPTIONS)
         self._service, self._image_service = RuntimeServiceStub(channel), ImageServiceStub(channel)
 

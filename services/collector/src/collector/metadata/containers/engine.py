@@ -52,6 +52,8 @@ class Engine(ABC):
         self._late: list[ContainerInfo] = []
         self._queue: SimpleQueue[str] = SimpleQueue()
         self._present = bool(path) and Path(path).exists()
+        self._disabled = False  # a socket that serves something else
+        self._listed = False  # since the connection was lost
         self._changed: Callable[[str], None] = _ignore
         self._closed = threading.Event()
 
@@ -71,6 +73,7 @@ class Engine(ABC):
         if self._present:
             try:
                 self.read()
+                self._listed = True
             except self.errors as error:
                 log.warning("container engine not readable", socket=self.path, error=brief(error))
         for target in (self._follow, self._look_up):
@@ -138,15 +141,17 @@ class Engine(ABC):
                 self.follow()
             except self.errors:
                 self._present = Path(self.path).exists()
+            self._listed = False
             if time.monotonic() - start_s > RECONNECT_MAX_S:  # it was connected
                 waits.reset()
             self._closed.wait(waits.next_s())
 
     def _connected(self) -> None:
-        """List an engine that started after this collector; call it when `follow` is connected."""
-        if not self._present:
+        """List what was made without a connection; call it when `follow` has one."""
+        if not self._listed:
             self.read()
-            self._present = True  # from now on unknown containers are looked up
+            self._listed = True
+        self._present = not self._disabled  # from now on unknown containers are looked up
 
 
 def brief(error: Exception) -> str:
