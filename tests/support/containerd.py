@@ -173,6 +173,8 @@ class Containerd:
         for sandbox in list(self._pods):
             with suppress(grpc.RpcError):
                 self.remove_pod(sandbox)
+        for path in (CGROUP_PARENT, str(Path(CGROUP_PARENT).parent)):
+            self._remove_cgroups(path)
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -207,12 +209,12 @@ class Containerd:
         roots = Path("/sys/fs/cgroup")
         for root in (roots, *roots.iterdir()):
             folder = root / path.lstrip("/")
-            if folder.is_dir():
-                for attempt in range(50):
-                    with suppress(OSError):
+            for attempt in range(20):
+                with suppress(OSError):
+                    if folder.is_dir():
                         folder.rmdir()
-                        break
-                    time.sleep(0.01 * attempt)  # until the kernel has let the last process go
+                    break
+                time.sleep(0.01 * attempt)  # until the kernel has removed the last process
 
 
 def _image(busybox: bytes) -> bytes:
