@@ -171,6 +171,7 @@ def test_top_counts_files_and_peers():
     by_peer = {row.name: row.total for row in model.rows("peer", 101.0)}
     assert by_peer["1.1.1.1"] == 4
     assert by_peer["9.9.9.9"] == 2
+    assert "0.0.0.0" not in by_peer  # a socket that listens has none
 
 
 def test_hostile_texts_are_escaped():

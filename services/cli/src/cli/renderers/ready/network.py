@@ -33,7 +33,7 @@ def act(body: Any) -> Act:
     elif word == "accept":
         what = _accepted(getattr(body, "return", first))
     elif word == "listen":
-        what = f"tcp {_address(first.sock_arg.saddr, first.sock_arg.sport)}"
+        what, peer = f"tcp {_address(first.sock_arg.saddr, first.sock_arg.sport)}", ""
     elif word == "close":
         what = _closed(body, first)
         peer = peer if first.sock_arg.dport else ""
