@@ -201,7 +201,7 @@ def test_token_is_sent_with_every_call(guarded_address, tetra, tmp_path):
     for command, expected in (
         (("status",), "Health Status: running\n"),
         (("getevents", "--last", "1", "--no-follow"), "🚀 process 1: root: /usr/bin/true 1\n"),
-        (("nodes",), "NODE  STATE  SEEN  PROCS  EVENTS  RATE  LOST  VERSION  KERNEL\n"),
+        (("nodes",), "NODE  STATE  SEEN  PROCS  EVENTS  RATE  LOST  POLICIES  VERSION  KERNEL\n"),
     ):
         done = tetra(*command, *flags, "--token-file", tmp_path / "token")
         assert (done.stdout, done.stderr) == (expected, "")

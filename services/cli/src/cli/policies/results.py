@@ -22,8 +22,9 @@ def require_done(change: PolicyChange | None, step: str, advice: str = "") -> No
         return
     first, *more = change.error.splitlines()
     bad = failed(change.nodes)
-    details = reasons(bad) or more
-    if bad:  # the text names the first of them, too
+    known = [node for node in bad if node.error]
+    details = reasons(known) or more
+    if known:  # the text names the first of them, too
         first = first.partition(": node ")[0]
     if advice and len(bad) < sum(node.selected and node.alive for node in change.nodes):
         details = [*details, advice]
