@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
 from bus import direct, policies
+from bus.connection import until_cancelled
 from bus.direct import StoredMessage
 from chassis.backoff import Backoff
 
@@ -24,12 +26,27 @@ _LOOKS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _RETRY_MIN_S, _RETRY_MAX_S = 0.1, 5.0
 
 
+class Content(NamedTuple):
+    """The newest message of every key, up to and with ``newest``.
+
+    ``replaced``: it is another bucket, and what was known of the one before counts no more.
+    """
+
+    messages: Sequence[StoredMessage]
+    newest: int
+    replaced: bool
+
+    def is_gone(self, sequence: int) -> bool:
+        """Return whether a known message, which is not among these, is no longer there."""
+        return self.replaced or sequence <= self.newest
+
+
 class BucketWatch:
     """Hands on what the bucket has: every key at first and where in doubt, then each change."""
 
     def __init__(
         self,
-        on_all: Callable[[Sequence[StoredMessage]], None],
+        on_all: Callable[[Content], None],
         on_change: Callable[[StoredMessage], None],
         change_of: Callable[[bytes], str],
     ) -> None:
@@ -50,7 +67,7 @@ class BucketWatch:
 
     async def run(self, nc: Client) -> None:
         """Follow the bucket until cancelled; it need not exist yet."""
-        await nc.subscribe(policies.KEYS_ALL, cb=self._on_message)
+        await until_cancelled(nc.subscribe(policies.KEYS_ALL, cb=self._on_message))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_messages(nc))
             tasks.create_task(self._sync_forever(nc))
@@ -65,8 +82,8 @@ class BucketWatch:
             self._resync.clear()
             wait_s = LOOK_EVERY_S
             try:
-                if not complete or await self._is_behind(nc):
-                    await self.sync(nc)
+                if not complete or await until_cancelled(self._is_behind(nc)):
+                    await until_cancelled(self.sync(nc))
                 complete = True
                 waits.reset()
             except (Error, TimeoutError, OSError):
@@ -86,18 +103,21 @@ class BucketWatch:
         """Read every key; raise `nats.errors.Error`.
 
         A copy of the bucket can be behind another; if all are for some time, it is a new bucket.
+        Messages that are newer than what is read can come meanwhile.
         """
         request = {"multi_last": [policies.KEYS_ALL]}
+        known = self.sequence
         found: list[StoredMessage] = []
-        newest = 0
+        newest = -1
         for wait_s in _LOOKS_S:
             await asyncio.sleep(wait_s)
             found = await direct.get_messages(nc, policies.BUCKET_STREAM, request)
             newest = max((message.sequence for message in found), default=0)
-            if newest >= self.sequence:
+            if newest >= known:
                 break
-        self.sequence = newest
-        self._on_all(found)
+        replaced = newest < known
+        self.sequence = newest if replaced else max(self.sequence, newest)
+        self._on_all(Content(found, newest, replaced))
         self.complete.set()
 
     async def _follow_messages(self, nc: Client) -> None:
@@ -112,7 +132,7 @@ class BucketWatch:
             await asyncio.sleep(_LOOKS_S[looks])
             looks += 1
             try:
-                await self._look(nc)
+                await until_cancelled(self._look(nc))
             except (Error, TimeoutError, OSError):
                 self._announced.clear()
                 self._resync.set()

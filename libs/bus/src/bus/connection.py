@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -29,6 +29,8 @@ WARN_MAX_S = 600.0
 CONNECT_TIMEOUT_S = 2
 _CANCEL_AGAIN_S = 0.1
 PING_INTERVAL_S = 10  # a host that vanished is noticed after two of these
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -176,14 +178,19 @@ async def connect(
         password=(lambda: settings.read_nats_password() or "") if settings.nats_user else None,
         user_credentials=str(settings.nats_creds_file) if settings.nats_creds_file else None,
     )
-    await _until_cancelled(connecting)
+    await until_cancelled(connecting)
     await watch.on_connect()
     return nc
 
 
-async def _until_cancelled(connecting: Coroutine[Any, Any, None]) -> None:
-    """Await it. A cancellation holds, although nats-py can lose one between two attempts."""
-    task = asyncio.create_task(connecting)
+async def until_cancelled(calling: Coroutine[Any, Any, T]) -> T:
+    """Await calls of nats-py. A cancellation holds, although nats-py can lose one.
+
+    It does so in `publish` and `subscribe` (Client._flush_pending), and in `request`, where
+    asyncio.wait_for of Python 3.11 loses one that comes with the answer. A loop around such a call
+    would not end.
+    """
+    task = asyncio.create_task(calling)
     try:
         await asyncio.wait((task,))
     except asyncio.CancelledError:
@@ -191,7 +198,7 @@ async def _until_cancelled(connecting: Coroutine[Any, Any, None]) -> None:
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCEL_AGAIN_S)
         raise
-    task.result()
+    return task.result()
 
 
 # Each user has a prefix of its own, so that a server can forbid it to read another's inboxes.

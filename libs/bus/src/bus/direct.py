@@ -34,6 +34,18 @@ class DirectGetError(Error):
 
 async def get_messages(nc: Client, stream: str, request: dict[str, Any]) -> list[StoredMessage]:
     """Return what a batched or multi-subject direct get finds; raise `nats.errors.Error`."""
+    return await _get(nc, stream, request, single=False)
+
+
+async def get_last(nc: Client, stream: str, subject: str) -> StoredMessage | None:
+    """Return the newest message on ``subject``, which may have wildcards, or None."""
+    found = await _get(nc, stream, {"last_by_subj": subject}, single=True)
+    return found[0] if found else None
+
+
+async def _get(
+    nc: Client, stream: str, request: dict[str, Any], *, single: bool
+) -> list[StoredMessage]:
     inbox = nc.new_inbox()
     found: list[StoredMessage] = []
     done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -42,8 +54,8 @@ async def get_messages(nc: Client, stream: str, request: dict[str, Any]) -> list
         status = message.headers.get("Status") if message.headers else None
         if status is None:
             found.append(_stored(message))
-        elif not done.done():
-            done.set_result(status)
+        if (status or single) and not done.done():
+            done.set_result(status or _END_OF_BATCH)
 
     subscription = await nc.subscribe(inbox, cb=receive)
     try:
@@ -58,21 +70,6 @@ async def get_messages(nc: Client, stream: str, request: dict[str, Any]) -> list
     if status not in (_END_OF_BATCH, _NOT_FOUND):
         raise DirectGetError(f"stream {stream}: status {status}")
     return found
-
-
-async def get_last(nc: Client, stream: str, subject: str) -> StoredMessage | None:
-    """Return the newest message on ``subject``, which may have wildcards, or None."""
-    request = json.dumps({"last_by_subj": subject}).encode()
-    try:
-        message = await nc.request(DIRECT_GET + stream, request, timeout=TIMEOUT_S)
-    except TimeoutError:
-        raise DirectGetError(f"stream {stream}: no answer") from None
-    status = message.headers.get("Status") if message.headers else None
-    if status == _NOT_FOUND:
-        return None
-    if status is not None:
-        raise DirectGetError(f"stream {stream}: status {status}")
-    return _stored(message)
 
 
 def _stored(message: Msg) -> StoredMessage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 
 from bus import policies
-from bus.bucket import BucketWatch
+from bus.bucket import BucketWatch, Content
 from bus.direct import StoredMessage
 from bus.policies import Key
 from collector.policies import desired, kept
@@ -81,10 +81,22 @@ class FleetPolicies:
                 self._stored = saved
                 self._mark(*saved)
 
-    def _take_all(self, found: Sequence[StoredMessage]) -> None:
+    def _take_all(self, content: Content) -> None:
         """Note what the bucket has; what is no longer there is not wanted."""
-        keys = {self._take(message) for message in found}
-        gone = self._stored.keys() - keys
+        if content.replaced:
+            log.warning("bucket of policies was replaced", sequence=content.newest)
+        keys = set()
+        for message in content.messages:
+            key = policies.key_of(message.subject)
+            known = self._stored.get(key) if key else None
+            if known is None or message.sequence > known[0] or content.replaced:
+                key = self._take(message)
+            keys.add(key)
+        gone = [
+            key
+            for key, (sequence, _) in self._stored.items()
+            if key not in keys and content.is_gone(sequence)
+        ]
         for key in gone:
             del self._stored[key]
         self._mark(*gone)

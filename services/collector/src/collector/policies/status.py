@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from bus.connection import until_cancelled
 from bus.policies import status_subject
 from collector.policies.entry import Entry, State
 from collector.policies.manager import PolicyManager
@@ -97,7 +98,7 @@ class PolicyStatus:
             if status.version != published and nc.is_connected:
                 try:
                     subject = status_subject(self._node_name)
-                    await nc.publish(subject, status.SerializeToString())
+                    await until_cancelled(nc.publish(subject, status.SerializeToString()))
                     published = status.version
                 except (NatsError, OSError):
                     pass  # gateways see an old version, and ask

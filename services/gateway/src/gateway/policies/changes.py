@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 import grpc
@@ -38,7 +38,9 @@ from tetra.v1.policies_pb2 import (
 )
 
 TIMEOUT_S = 60.0
-_LEASE_EXTRA_S = 15.0  # a gateway that is alive has ended its change long before
+LEASE_S = 10  # of a candidate, which its gateway renews
+_RENEW_S = 4.0
+_CLOSE_S = 1.0
 _LOOK_EVERY_S = 0.5  # at which nodes are alive
 
 _log = structlog.get_logger()
@@ -53,6 +55,7 @@ class Changer:
     view: View
     audit: Audit
     _locks: dict[Key, asyncio.Lock] = field(default_factory=dict)
+    _ending: set[asyncio.Future[object]] = field(default_factory=set)
 
     async def change(
         self,
@@ -174,15 +177,15 @@ class Changer:
         self, key: Key, before: Stored, spec: PolicySpec, change: str, timeout_s: float
     ) -> PolicyChange:
         after = await self.write(key, before, change, current=spec, candidate=None)
-        if spec.deleted:
-            had = {i.node_name for i in self.nodes.infos() if self.nodes.status(i.node_name, key)}
-            failed = await self._wait(
-                key, lambda info: info.node_name in had, _done_with(spec), 0, timeout_s
-            )
-        else:
-            failed = await self._wait(
-                key, lambda info: wants(spec, info), _done_with(spec), spec.revision, timeout_s
-            )
+        had = {i.node_name for i in self.nodes.infos() if self.nodes.status(i.node_name, key)}
+        failed, waiting = await self._wait(
+            key,
+            lambda info: info.node_name in had if spec.deleted else wants(spec, info),
+            _done_with(spec),
+            0 if spec.deleted else spec.revision,
+            timeout_s,
+        )
+        failed += _silent(waiting, timeout_s)
         if failed and spec.rollout != ROLLOUT_WHEREVER:
             error = f"policy {key}: stored, but not confirmed: {in_one_line(failed)}"
             return self._answer(key, after, spec.revision, error)
@@ -199,24 +202,43 @@ class Changer:
     ) -> PolicyChange:
         """Load on all nodes that the candidate names, then switch on, or undo."""
         spec = candidate.spec
-        candidate.lease_s = int(timeout_s + _LEASE_EXTRA_S)
-        prepared = await self.write(key, before, change, current=None, candidate=candidate)
-
-        def ready(_info: NodeInfo, status: NodePolicy | None) -> bool:
-            return status is not None and spec.revision in (status.prepared, status.revision)
-
+        candidate.lease_s = LEASE_S
+        held = await self.write(key, before, change, current=None, candidate=candidate)
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
-            failed = await self._wait(
-                key, lambda info: candidate_wants(candidate, info), ready, spec.revision, timeout_s,
-                change,
-            )  # fmt: skip
+            while True:
+                left_s = deadline - asyncio.get_running_loop().time()
+                failed, waiting = await self._wait(
+                    key, lambda info: candidate_wants(candidate, info), _ready(spec), spec.revision,
+                    min(left_s, _RENEW_S), held.policy.change,
+                )  # fmt: skip
+                if failed or not waiting:
+                    break
+                if left_s <= _RENEW_S:
+                    failed = _silent(waiting, timeout_s)
+                    break
+                renewed = f"{change}.{held.sequence}"
+                held = await self.write(key, held, renewed, current=None, candidate=candidate)
         except BaseException:
-            await asyncio.shield(self._undo(key, prepared, change, fallback))
+            await self._finish(self._undo(key, held, change, fallback))
             raise
         if failed:
-            after = await self._undo(key, prepared, change, fallback)
-            return self._answer(key, after, spec.revision, _not_done(key, failed), prepared)
-        return await self._switch_on(key, prepared, candidate, change, timeout_s)
+            after = await self._undo(key, held, change, fallback)
+            return self._answer(key, after, spec.revision, _not_done(key, failed), held)
+        return await self._switch_on(key, held, candidate, change, timeout_s)
+
+    async def _finish(self, ending: Coroutine[None, None, object]) -> None:
+        """Carry it out although this task is cancelled."""
+        task = asyncio.ensure_future(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        with contextlib.suppress(RequestError, BusError):
+            await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait until the changes that were cancelled are undone."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSE_S)
 
     async def _switch_on(
         self,
@@ -254,10 +276,11 @@ class Changer:
         revision: int,
         timeout_s: float,
         change: str = "",
-    ) -> list[tuple[str, str]]:
-        """Return when each selected node that is alive is done, or one has failed: the failed.
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return when each selected node that is alive is done, or one has failed, or after a time.
 
-        With ``change`` the wait ends with `Conflict` when the bucket has another one.
+        Returns the nodes that failed, each with its reason, and those that have not answered. With
+        ``change`` it ends with `Conflict` when the bucket has another one.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -276,11 +299,9 @@ class Changer:
                     waiting.append(info.node_name)
             if change and self.store.get(key).policy.change != change:
                 raise Conflict(key)
-            if not waiting or (failed and change):
-                return failed
             left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                return failed + [(name, f"no answer in {timeout_s:.0f} s") for name in waiting]
+            if not waiting or (failed and change) or left_s <= 0:
+                return failed, waiting
             await any_of(events, min(left_s, _LOOK_EVERY_S))
 
     def _alive(self, spec: PolicySpec) -> list[str]:
@@ -300,7 +321,7 @@ class Changer:
         """Carry out a change between two entries of the audit."""
         change = secrets.token_hex(8)
         await self.audit.write(change, key, spec, AuditEntry.OUTCOME_STARTED)
-        outcome, error, applied = AuditEntry.OUTCOME_FAILED, "the client ended the call", 0
+        outcome, error, applied = AuditEntry.OUTCOME_FAILED, "the call was ended", 0
         try:
             answer = await carry_out(change)
             error = answer.error
@@ -312,9 +333,9 @@ class Changer:
             error = str(refusal)
             raise
         finally:
-            entry = self.audit.write(change, key, spec, outcome, error, applied)
-            with contextlib.suppress(BusError):
-                await asyncio.shield(entry)
+            if self.store.get(key).policy.current == spec:  # whether or not the client has waited
+                outcome = AuditEntry.OUTCOME_APPLIED
+            await self._finish(self.audit.write(change, key, spec, outcome, error, applied))
             _log.info(
                 "policy changed" if outcome == AuditEntry.OUTCOME_APPLIED else "policy not changed",
                 policy=str(key),
@@ -347,6 +368,17 @@ def check_quiet(key: Key, stored: StoredPolicy) -> None:
 
 def _done_with(spec: PolicySpec) -> Callable[[NodeInfo, NodePolicy | None], bool]:
     return lambda _info, status: is_done(status, spec)
+
+
+def _ready(spec: PolicySpec) -> Callable[[NodeInfo, NodePolicy | None], bool]:
+    def ready(_info: NodeInfo, status: NodePolicy | None) -> bool:
+        return status is not None and spec.revision in (status.prepared, status.revision)
+
+    return ready
+
+
+def _silent(nodes: Iterable[str], timeout_s: float) -> list[tuple[str, str]]:
+    return [(name, f"no answer in {timeout_s:.0f} s") for name in nodes]
 
 
 def _not_done(key: Key, failed: Iterable[tuple[str, str]]) -> str:

@@ -31,6 +31,10 @@ class FleetPolicies:
     requests: Requests
     janitor: Janitor
 
+    async def close(self) -> None:
+        """Finish what cancelled changes left; NATS is still connected."""
+        await self.requests.changer.close()
+
     async def run(self) -> None:
         """Follow bucket and nodes until cancelled; NATS is connected."""
         async with asyncio.TaskGroup() as tasks:

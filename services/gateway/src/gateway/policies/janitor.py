@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from bus.connection import until_cancelled
 from bus.policies import Key
 from eventstream.errors import BusError
 from gateway.errors import RequestError
@@ -47,13 +48,13 @@ class Janitor:
             await asyncio.sleep(_LOOK_EVERY_S)
             for key in self.changer.store.damaged():
                 with suppress(RequestError, BusError):
-                    await self.changer.store.repair(key)
+                    await until_cancelled(self.changer.store.repair(key))
             for key, policy in self.changer.store.all().items():
                 if not policy.HasField("candidate"):
                     self._seen.pop(key, None)
                     continue
                 with suppress(RequestError, BusError):
-                    await self._look(key)
+                    await until_cancelled(self._look(key))
 
     async def _look(self, key: Key) -> None:
         stored = self.changer.store.get(key)

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import policies, subjects
+from bus.connection import until_cancelled
 from bus.policies import Key
 from eventstream.errors import BusError
 from gateway.fleet import Fleet
@@ -37,10 +38,10 @@ class PolicyNodes:
 
     async def run(self) -> None:
         """Take what is published; ask where something was missed. Until cancelled."""
-        await self.nc.subscribe(policies.STATUS_ALL, cb=self._on_message)
+        await until_cancelled(self.nc.subscribe(policies.STATUS_ALL, cb=self._on_message))
         while True:
             with suppress(BusError):  # the subscriber logs it
-                await self._ask_missing()
+                await until_cancelled(self._ask_missing())
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def refresh(self) -> None:

@@ -17,7 +17,8 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from bus import direct, policies
-from bus.bucket import BucketWatch
+from bus.bucket import BucketWatch, Content
+from bus.connection import until_cancelled
 from bus.direct import StoredMessage
 from bus.policies import Key
 from bus.subjects import EVENTS_STREAM
@@ -30,6 +31,7 @@ from tetra.v1.policies_pb2 import StoredPolicy
 
 HISTORY = 64  # values of a key that are kept, which is the most that NATS allows
 _SIZES = (256 << 20, 64 << 20, 16 << 20)  # of the bucket: the largest that NATS has room for
+_AUDIT_SIZES = (64 << 20, 8 << 20)
 _NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
 _WRONG_SEQUENCE = 10071  # JSStreamWrongLastSequenceErrF
 _TIMEOUT_S = 5.0
@@ -193,11 +195,7 @@ class PolicyStore:
         waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             try:
-                # The event stream is made first: of a small disk, it gets what it is set to.
-                js = self.nc.jetstream(timeout=_TIMEOUT_S)
-                await js.stream_info(EVENTS_STREAM)
-                await self._ensure(bucket_config(self.settings.stream_replicas), _SIZES)
-                await self._ensure(audit_config(self.settings.stream_replicas), (64 << 20, 8 << 20))
+                await until_cancelled(self._ensure_all())
                 waits.reset()
                 await asyncio.sleep(_TIMEOUT_S)
             except NotFoundError:
@@ -206,6 +204,13 @@ class PolicyStore:
                 if waits.attempts == 0:
                     _log.warning("bucket of policies unavailable", error=_text(error))
                 await asyncio.sleep(waits.next_s())
+
+    async def _ensure_all(self) -> None:
+        # The event stream is made first: of a small disk, it gets what it is set to.
+        await self.nc.jetstream(timeout=_TIMEOUT_S).stream_info(EVENTS_STREAM)
+        replicas = self.settings.stream_replicas
+        await self._ensure(bucket_config(replicas), _SIZES)
+        await self._ensure(audit_config(replicas), _AUDIT_SIZES)
 
     async def _ensure(self, wanted: api.StreamConfig, sizes: Sequence[int]) -> None:
         js = self.nc.jetstream(timeout=_TIMEOUT_S)
@@ -233,13 +238,14 @@ class PolicyStore:
                 self._watch.restart()
                 return
 
-    def _take_all(self, found: Sequence[StoredMessage]) -> None:
-        newest = max((message.sequence for message in found), default=0)
-        if newest < max((one.sequence for one in self._stored.values()), default=0):
-            self._stored.clear()  # the bucket was replaced
-        keys = {self._take(message) for message in found}
+    def _take_all(self, content: Content) -> None:
+        if content.replaced:
+            _log.warning("bucket of policies was replaced", sequence=content.newest)
+            self._stored.clear()
+        keys = {self._take(message) for message in content.messages}
         for key in self._stored.keys() - keys:
-            del self._stored[key]
+            if content.is_gone(self._stored[key].sequence):
+                del self._stored[key]
         self.changed.set()
 
     def _take_one(self, message: StoredMessage) -> None:
