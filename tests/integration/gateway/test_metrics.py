@@ -25,6 +25,7 @@ from support.net import free_port
 from support.stages import NothingLost, Stages
 from support.waiting import eventually
 from tetra.v1 import node_pb2
+from tetragon import sensors_pb2
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/tetra.json").read_text())
@@ -88,6 +89,7 @@ async def gateway_port(start_gateway, nc):
     await read_numbers(call, 42)
     await eventually(lambda: gateway.gateway.streams.malformed["message"])
     one.sequence += 5
+    await gateway.sensors.AddTracingPolicy(sensors_pb2.AddTracingPolicyRequest(yaml=document()))
     await gateway.gateway.fleet.describe()
     yield port
     call.cancel()

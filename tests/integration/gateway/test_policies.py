@@ -4,6 +4,7 @@ import time
 
 import grpc
 import pytest
+from prometheus_client import generate_latest
 
 from support.fleet import by_node, document, fleet, known
 from support.waiting import eventually
@@ -395,3 +396,25 @@ async def test_audit_has_who_what_and_the_outcome(nodes, policies):
     assert "node n1" in last.error
     newest = [entry async for entry in policies.StreamAudit(pb.StreamAuditRequest(last=1))]
     assert newest == [last]
+
+
+async def test_metrics_show_policies_by_state_and_node(nodes, gateway, policies):
+    nodes.nodes["n2"].refused.add("vfs_read")
+    await policies.AddPolicy(pb.AddPolicyRequest(yaml=document()))
+    request = pb.AddPolicyRequest(yaml=document("two", "vfs_read"), rollout=pb.ROLLOUT_WHEREVER)
+    await policies.AddPolicy(request)
+
+    def shown():
+        return generate_latest(gateway.gateway.metrics).decode().splitlines()
+
+    two = 'domain="grpc",namespace="",policy="two"'
+    for line in (
+        'tetra_gateway_policies{state="enabled"} 1.0',
+        'tetra_gateway_policies{state="load_error"} 1.0',
+        f'tetra_gateway_policy_nodes{{{two},state="done"}} 2.0',
+        f'tetra_gateway_policy_nodes{{{two},state="failed"}} 1.0',
+    ):
+        assert line in shown()
+    await gateway.gateway.fleet.describe()
+    assert 'tetra_gateway_node_policies{node="n2",state="failed"} 1.0' in shown()
+    assert 'tetra_gateway_node_policies{node="n2",state="loaded"} 1.0' in shown()

@@ -44,8 +44,8 @@ class Gateway:
         self.subscriber = Subscriber(self._nc, settings, broadcaster, self._on_batch)
         history = History(self._nc, settings.max_catch_up)
         self.streams = Streams(broadcaster, history, self.subscriber, settings.max_clients)
-        self.metrics = Metrics(self.streams, self.fleet)
         self.policies = fleet_policies(self._nc, settings, self.fleet)
+        self.metrics = Metrics(self.streams, self.fleet, self.policies)
         self.server = Server(settings, self.streams, self.fleet, self.policies)
 
     async def _serve_metrics(self) -> asyncio.Server:
@@ -60,6 +60,7 @@ class Gateway:
             stack.push_async_callback(connection.drain, self._nc, _DRAIN_S)
             if self._settings.metrics_address:
                 stack.callback((await self._serve_metrics()).close)
+            stack.push_async_callback(self.policies.close)
             await self.server.start()
             stack.push_async_callback(self.server.stop)
             async with asyncio.TaskGroup() as tasks:

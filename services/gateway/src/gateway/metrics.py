@@ -15,6 +15,8 @@ from eventstream import encoded
 from eventstream.batch import Batch
 from gateway import health
 from gateway.fleet import Fleet
+from gateway.policies import metrics as policy_metrics
+from gateway.policies.fleet_policies import FleetPolicies
 from gateway.streams import Streams
 from gateway.version import VERSION
 from tetragon import events_pb2
@@ -25,9 +27,12 @@ _TYPES = events_pb2.EventType.DESCRIPTOR.values_by_number
 class Metrics(Collector):
     """Reads the gateway's state at each scrape."""
 
-    def __init__(self, streams: Streams, fleet: Fleet) -> None:
+    def __init__(
+        self, streams: Streams, fleet: Fleet, policies: FleetPolicies | None = None
+    ) -> None:
         self._streams = streams
         self._fleet = fleet
+        self._policies = policies
         self._events: Counter[int] = Counter()  # by first byte of the event: its type's tag
         self._rare: Counter[int] = Counter()  # by type, where the tag has more than a byte
 
@@ -55,6 +60,9 @@ class Metrics(Collector):
         yield events
         yield from self._own()
         yield from self._nodes()
+        if self._policies is not None:
+            store, view = self._policies.store, self._policies.view
+            yield from policy_metrics.collect(store, view, self._fleet)
 
     def _own(self) -> Iterator[Metric]:
         feeds = self._streams.feeds()
