@@ -206,7 +206,11 @@ def _bpftrace(program: str) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:  # it waits for an event; its end detaches all the same
+            process.kill()
+            process.wait()
 
 
 def _attached(pid: int) -> bool:

@@ -93,7 +93,11 @@ def _memory_mb(pid: int) -> tuple[float, float]:
     """Return the resident size of a process, and what the kernel charges to its BPF objects."""
     charged: dict[str, int] = {}
     for one in Path(f"/proc/{pid}/fdinfo").iterdir():
-        rows = dict(line.split(":\t", 1) for line in one.read_text().splitlines() if ":\t" in line)
+        try:
+            lines = one.read_text().splitlines()
+        except OSError:  # closed meanwhile
+            continue
+        rows = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         for key in ("map_id", "prog_id"):
             if key in rows and "memlock" in rows:
                 charged[key + rows[key]] = int(rows["memlock"])
