@@ -69,7 +69,8 @@ def test_a_refusal_names_the_policy_and_the_node(policies, fleet):
     )
     done = policies(fleet, "enable", "files")
     assert done.returncode == 1
-    assert "failed to enable policy files: policy grpc:files: node a: no" in done.stderr
+    assert "failed to enable policy files: policy grpc:files" in done.stderr
+    assert "node a: it failed" in done.stderr
 
 
 def test_disable_deletes(policies, fleet):
