@@ -48,6 +48,7 @@ class FleetPolicies:
         self._leases: dict[Key, tuple[str, float]] = {}  # change and end, of preparations
         self._changed: set[Key] = set()
         self._work = asyncio.Event()
+        self._unsaved = asyncio.Event()
 
     @property
     def sequence(self) -> int:
@@ -64,6 +65,7 @@ class FleetPolicies:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._apply_forever())
             tasks.create_task(self._begin_with_saved())
+            tasks.create_task(self._save_forever())
             await asyncio.wait({connected})
             await self._bucket.run(connected.result())
 
@@ -135,8 +137,15 @@ class FleetPolicies:
         self._work.set()
 
     def _save(self) -> None:
-        if self._folder is not None:
-            kept.save(self._folder, self._stored)
+        self._unsaved.set()
+
+    async def _save_forever(self) -> None:
+        """Write what was read to the disk, whose syncs the event loop does not wait for."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            if self._folder is not None:
+                await asyncio.to_thread(kept.save, self._folder, dict(self._stored))
 
     async def _apply_forever(self) -> None:
         """Hand changes to the manager; a policy that is slow to load delays no reading."""
