@@ -7,7 +7,7 @@ SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchma
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-kernel test-kernels test-containers test-kubernetes chaos \
-  fuzz check lint types proto requirements chart bench screenshots audit clean
+  fuzz check lint types proto requirements chart packages bench screenshots audit clean
 
 help:
 	@echo 'usage: make TARGET'
@@ -62,6 +62,9 @@ proto: $(STAMP) ## regenerate the Python code of proto/
 requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
 
+packages: ## build Debian packages of this distribution's release into build/packages
+	@scripts/packages
+
 chart: $(STAMP) ## make the chart's README and its copies of shared files again
 	@$(BIN)/python scripts/chart
 
@@ -75,5 +78,5 @@ audit: $(STAMP) ## look the pinned packages up in the database of known vulnerab
 	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.txt
 
 clean: ## remove what was made here, .venv/ included; a running stack's state stays
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis bpf/shim/include/generated
+	rm -rf .venv .cache build .mypy_cache .pytest_cache .ruff_cache .hypothesis bpf/shim/include/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -212,7 +212,8 @@ async def drain(nc: Client, timeout_s: float = 1.0) -> None:
         async with asyncio.timeout(timeout_s):
             await nc.drain()
     if not nc.is_closed:
-        with contextlib.suppress(Error, OSError, TimeoutError):
+        # RuntimeError: of uvloop, where the connection was lost with something still to write.
+        with contextlib.suppress(Error, OSError, TimeoutError, RuntimeError):
             async with asyncio.timeout(timeout_s):
                 await nc.close()
 
