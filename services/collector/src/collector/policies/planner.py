@@ -1,6 +1,6 @@
 """Plans and translates policies, with the kernel's types in memory only meanwhile.
 
-The types take 20 MB and 0.1 s to read. A collector whose policies are all kept from an earlier
+Types take some 15 MB, and 0.1 s to read. A collector whose policies are all kept from an earlier
 start never reads them; another one forgets them when no policy has asked for some seconds.
 """
 
