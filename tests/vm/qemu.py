@@ -13,7 +13,7 @@ from pathlib import Path
 from vm.images import ImageError, Kernel, run
 from vm.kernels import Machine
 
-TIMEOUT_S = int(os.environ.get("KERNEL_TIMEOUT_S", "1500"))
+TIMEOUT_S = int(os.environ.get("KERNEL_TIMEOUT_S", "2400"))
 ONLY = os.environ.get("KERNEL_TESTS", "").split()  # files of tests; empty: everything
 _RESULTS_BYTES = 64 << 20
 # By architecture: emulator, console. Emulated, whatever the host's own: /dev/kvm need not work.
