@@ -25,6 +25,11 @@ def document(case, folder):
     return spec
 
 
+def is_new(event, earlier):
+    """Whether no earlier event has as many arguments."""
+    return all(len(event["args"]) != len(one["args"]) for one in earlier)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 async def test_policy(node, tmp_path, case):
     if case.functions and all(host().why_not(one, False) for one in _FUNCTIONS):
@@ -34,6 +39,8 @@ async def test_policy(node, tmp_path, case):
     wanted = case.events(tmp_path)
     pid = in_child(lambda: case.workload(tmp_path))
     found = [facts(event) for event in node.events(pid, len(wanted))]
+    if case.repeated:
+        found = [one for n, one in enumerate(found) if is_new(one, found[:n])]
     if not case.ordered:
         found, wanted = (
             sorted(one, key=lambda event: len(event["args"])) for one in (found, wanted)

@@ -78,6 +78,8 @@ class Case:
     events: Callable[[Path], list[Json]]
     functions: bool = True  # hooks functions of the kernel, which needs fentry or kprobes
     ordered: bool = True  # events come in the order of the hooks' calls
+    # Whether the process may do more of the same: gRPC makes threads in a forked child.
+    repeated: bool = False
     state: State = State.ENABLED
 
 
@@ -1742,6 +1744,7 @@ MORE = (
         ],
         functions=False,
         ordered=False,
+        repeated=True,
     ),
     Case(
         "uses of BPF",

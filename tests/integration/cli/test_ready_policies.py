@@ -69,8 +69,10 @@ def test_a_refusal_names_the_policy_and_the_node(policies, fleet):
     )
     done = policies(fleet, "enable", "files")
     assert done.returncode == 1
-    assert "failed to enable policy files: policy grpc:files" in done.stderr
-    assert "node a: it failed" in done.stderr
+    assert (
+        done.stderr
+        == "tetra: error: failed to enable policy files: policy grpc:files: node a: no\n"
+    )
 
 
 def test_disable_deletes(policies, fleet):

@@ -124,9 +124,7 @@ async def _is_serving(stub):
 @pytest.mark.parametrize(
     "method",
     [
-        "AddTracingPolicy", "DeleteTracingPolicy", "ConfigureTracingPolicy", "RuntimeHook",
-        "EnableTracingPolicy", "DisableTracingPolicy", "ListSensors", "EnableSensor",
-        "DisableSensor", "RemoveSensor",
+        "RuntimeHook", "ListSensors", "EnableSensor", "DisableSensor", "RemoveSensor",
     ],
 )  # fmt: skip
 async def test_unsupported_feature_has_a_reason(gateway, method):

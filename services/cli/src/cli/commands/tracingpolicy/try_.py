@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,10 +97,31 @@ def _shown(args: Args) -> Iterator[Draw]:
         def draw(trial: Trial, left_s: float | None) -> None:
             lines = trial.lines(left_s, console.height - 2)[: console.height - 2]
             lines += ["", "Ctrl-C ends it"]
-            text = "\n".join(fit(line, console.width) for line in lines)
-            screen.update(Text(text, no_wrap=True), refresh=True)
+            text = Text("\n".join(fit(line, console.width) for line in lines), no_wrap=True)
+            with _uninterrupted():
+                screen.update(text, refresh=True)
 
         yield draw
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` behind the block, not in it.
+
+    Rich, interrupted between writing and emptying its buffer, would write it once more.
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _print(trial: Trial, args: Args) -> None:
