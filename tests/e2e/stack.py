@@ -102,7 +102,9 @@ class Stack:
         self.compose("up", "--detach", "--no-build", *arguments)
 
     def down(self):
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
+        self.compose(
+            "--profile", "export", "down", "--volumes", "--remove-orphans", "--timeout", "10"
+        )  # fmt: skip
 
 
 class Client:
