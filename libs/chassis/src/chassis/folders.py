@@ -60,6 +60,29 @@ def write_own(path: Path, text: str) -> None:
         file.write(text)
 
 
+def replace_durably(path: Path, data: bytes) -> None:
+    """Replace ``path`` by a file with ``data``, synced: it is there whole, old or new.
+
+    Raises as `open_own`, which opens the new file.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with os.fdopen(open_own(new), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable; raise `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _check(path: Path, state: os.stat_result) -> None:
     if stat.S_ISLNK(state.st_mode):
         raise ServiceError(f"state: {path}: is a link: remove it, or use another folder")

@@ -63,6 +63,15 @@ class Continuity:
         self.notices.add_gap(notice)
         self._damage = [*self._damage[-_MAX_GAPS:], (first, last)]
 
+    def note_aged_out(self, count: int, first: Batch | None = None) -> None:
+        """Note that the stream dropped ``count`` messages for their age; ``first``: its oldest."""
+        notice = stream_pb2.GapNotice(
+            cause=stream_pb2.GapNotice.CAUSE_AGED_OUT, count=max(0, count)
+        )
+        if first is not None:
+            notice.to.FromNanoseconds(first.stored_ns)
+        self.notices.add_gap(notice)
+
     def check(self, batch: Batch) -> int:
         """Note what is missing before ``batch``; return how many of its events are duplicates.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chassis.folders import make_own, open_own
+from chassis.folders import make_own, open_own, replace_durably
 from exporter.errors import SinkError
 
 _VERSION = 1
@@ -20,7 +20,7 @@ class Place:
     """Behind one message of the stream."""
 
     sequence: int  # of the last message that the sink has
-    stored_ns: int  # when NATS stored it, calendar clock; tells a replaced stream
+    stored_ns: int  # when NATS stored it, calendar clock; another in a replaced stream
     mark: dict[str, Any] = field(default_factory=dict)  # the sink's own
     withheld: dict[str, Any] = field(default_factory=dict)  # the rate limit's
 
@@ -30,7 +30,6 @@ class PlaceFile:
 
     def __init__(self, folder: Path, sink: str) -> None:
         self._path = folder / f"{sink}.place"
-        self._new = folder / f"{sink}.place.new"
 
     def read(self) -> Place | None:
         """Return the place, None where there is none yet; raise `SinkError` where unreadable."""
@@ -63,16 +62,7 @@ class PlaceFile:
                 "withheld": place.withheld,
             }
         )
-        with os.fdopen(open_own(self._new), "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fdatasync(file.fileno())
-        os.rename(self._new, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_durably(self._path, f"{text}\n".encode())
 
 
 def lock(folder: Path) -> int:

@@ -70,10 +70,7 @@ class Reader:
             return
         self._position, self._stored_ns = place.sequence + 1, place.stored_ns
         if place.sequence and await self._is_replaced(place, bounds):
-            self._log.warning("stream replaced, reading the new one from its first message")
-            self._position, self._stored_ns = 1, 0
-            gap = stream_pb2.GapNotice(cause=stream_pb2.GapNotice.CAUSE_AGED_OUT)
-            self._continuity.notices.add_gap(gap)
+            self._start_over()
         elif place.sequence:
             await self._remember(place.sequence)
 
@@ -123,24 +120,23 @@ class Reader:
 
     def _check_end(self, found: list[Batch], bounds: Bounds) -> None:
         if bounds.first > self._position:
-            gap = stream_pb2.GapNotice(
-                cause=stream_pb2.GapNotice.CAUSE_AGED_OUT, count=bounds.first - self._position
+            self._continuity.note_aged_out(
+                bounds.first - self._position, found[0] if found else None
             )
-            if found:
-                gap.to.FromNanoseconds(found[0].stored_ns)
-            self._continuity.notices.add_gap(gap)
             self._position = bounds.first
         elif bounds.last + 1 < self._position:
-            self._log.warning("stream replaced, reading the new one from its first message")
-            gap = stream_pb2.GapNotice(cause=stream_pb2.GapNotice.CAUSE_AGED_OUT)
-            self._continuity.notices.add_gap(gap)
-            self._position = 1
+            self._start_over()
         elif not found and bounds.last >= self._position:
             most = _END_ATTEMPTS_COPIES if self._history.replicas > 1 else _END_ATTEMPTS
             self._attempts += 1
             if self._attempts == most:
                 self._continuity.note_damage(self._position, bounds.last, self._stored_ns, 0)
                 self._position, self._attempts = bounds.last + 1, 0
+
+    def _start_over(self) -> None:
+        self._log.warning("stream replaced, reading the new one from its first message")
+        self._continuity.note_aged_out(0)
+        self._position, self._stored_ns = 1, 0
 
     async def measure(self) -> None:
         """Find out how many messages are not read yet; raises `BusError`."""

@@ -154,12 +154,7 @@ class Feed:
 
     def note_aged_out(self, count: int, first: Batch | None = None) -> None:
         """Note that ``count`` messages of the stream are no longer there."""
-        notice = stream_pb2.GapNotice(
-            cause=stream_pb2.GapNotice.CAUSE_AGED_OUT, count=max(0, count)
-        )
-        if first is not None:
-            notice.to.FromNanoseconds(first.stored_ns)
-        self._continuity.notices.add_gap(notice)
+        self._continuity.note_aged_out(count, first)
 
     def _start_over(self) -> None:
         self._generation = self._broadcaster.generation

@@ -25,6 +25,8 @@ from typing import BinaryIO, NamedTuple
 
 import structlog
 
+from chassis.folders import replace_durably
+
 SEGMENT_BYTES = 4 << 20
 
 _MAGIC = 0x54535031  # "TSP1"
@@ -211,7 +213,7 @@ class Spool:
         folder = self.folder / str(run.start_time_ns)
         if folder.is_dir():
             try:
-                _write_durably(folder / "base", str(base).encode())
+                replace_durably(folder / "base", str(base).encode())
             except OSError as error:
                 self._complain(error)
 
@@ -239,8 +241,8 @@ class Spool:
                 "probes_start_ns": run.probes_start_ns,
             }
             if run.base is not None:
-                _write_durably(folder / "base", str(run.base).encode())
-            _write_durably(folder / "run.json", json.dumps(about).encode())
+                replace_durably(folder / "base", str(run.base).encode())
+            replace_durably(folder / "run.json", json.dumps(about).encode())
         # A killed collector may have left one without a complete record.
         names = [path.stem for path in folder.glob("*.seg")]
         taken = max((int(name) for name in names if name.isdecimal()), default=0)
@@ -364,17 +366,3 @@ def _read_run(folder: Path) -> Run | None:
     if 0 <= base <= _MAX_INT64:
         run.base = base
     return run
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".new")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from bus.policies import Key
+from chassis.folders import replace_durably
 from tetra.v1.policies_pb2 import StoredPolicy
 from tetra.v1.state_pb2 import SavedFleetPolicies
 
@@ -43,11 +43,6 @@ def save(folder: Path, policies: Mapping[Key, tuple[int, StoredPolicy]]) -> None
         saved.policies.add(sequence=sequence, policy=policy)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{_FILE}.new"
-        with partial.open("wb") as file:
-            file.write(saved.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / _FILE)
+        replace_durably(folder / _FILE, saved.SerializeToString())
     except OSError as error:
         log.warning("policies of the fleet not saved", error=error.strerror or str(error))

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from chassis.folders import sync_folder
 from exporter.config import FileSink
 from exporter.errors import DeliveryError, SinkError
 from exporter.sinks.base import PART_BYTES, Line
@@ -160,7 +161,7 @@ class File:
         self._fd = -1
         self._fd = self._open_file()
         self._size, self._opened_s = 0, self._now()
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
     def _rotated_name(self) -> Path:
         time_s = self._now()
@@ -222,11 +223,3 @@ def _is_time(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
