@@ -96,7 +96,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host() -> Generator[Host, None, None]:
-    """A host with all containers, one that nobody knows, and no policy."""
+    """A host with all containers, one that no engine knows, and no policy."""
     try:
         root = unified_root(Path("/proc")) / f"tetra-test-{os.getpid()}"
         root.mkdir()

@@ -263,7 +263,7 @@ def test_static_pod_is_known_by_its_runtimes_uid(server, pods):
 
 
 class Runtime(Engine):
-    """A container engine that is told what it knows."""
+    """A container engine that knows what the test gives it."""
 
     def read(self, full_id=""):
         """Know nothing more."""

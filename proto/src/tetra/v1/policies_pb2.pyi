@@ -551,7 +551,7 @@ Global___NodeHook: _TypeAlias = NodeHook  # noqa: Y015
 
 @_typing.final
 class PolicySpec(_message.Message):
-    """One revision of a policy as it is wanted."""
+    """One revision of a policy: what the fleet is to load."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1094,7 +1094,7 @@ class StoredPolicy(_message.Message):
     CHANGE_FIELD_NUMBER: _builtins.int
     LAST_REVISION_FIELD_NUMBER: _builtins.int
     change: _builtins.str
-    """Of the write: tells one's own write from another's."""
+    """Of the write: by it a gateway recognizes its own."""
     last_revision: _builtins.int
     """Highest revision that was used: also by changes that were undone."""
     @_builtins.property

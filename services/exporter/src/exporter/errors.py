@@ -2,7 +2,7 @@
 
 ServiceError (chassis: one line on stderr, exit code)
 ├── ConfigError    the file of sinks is wrong; every mistake is in the text
-└── SinkError      a sink can never work as it is configured
+└── SinkError      a sink cannot work with these settings
 DeliveryError      the receiver did not take the events; the same ones are sent again
 """
 
@@ -16,7 +16,7 @@ class ConfigError(ServiceError):
 
 
 class SinkError(ServiceError):
-    """A sink can never work as it is configured."""
+    """A sink cannot work with these settings."""
 
 
 class DeliveryError(Exception):

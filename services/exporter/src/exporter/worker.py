@@ -46,7 +46,7 @@ class Totals:
     delivered_bytes: int = 0
     refused: int = 0
     failures: int = 0
-    missing: int = 0  # events that the stream lacks, as far as it is known how many
+    missing: int = 0  # events that the stream lacks, where their number is known
     gaps: int = 0
     lost: dict[str, int] = field(default_factory=dict)  # by cause
 

@@ -17,7 +17,7 @@ Resource = dict[str, Any]
 
 GONE = 410  # the version of a list or watch is no longer known
 TIMEOUT_S = 15.0
-_WATCH_S = 300  # the server ends a watch then, and the client goes on where it ended
+_WATCH_S = 300  # the server ends a watch then, and the client continues where it ended
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 

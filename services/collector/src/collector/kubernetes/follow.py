@@ -1,4 +1,4 @@
-"""List, then watch: a copy of some of the API server's resources, for as long as it is wanted."""
+"""List, then watch: a copy of some of the API server's resources, kept until it is stopped."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _SYSTEMD = "run/systemd/system"  # exists where systemd is the init system: sd_b
 class Place(NamedTuple):
     """Where a process runs."""
 
-    container_id: str = ""  # as long as it is known: the kernel may have cut it
+    container_id: str = ""  # its first characters where the kernel cut the path
     is_monitor: bool = False  # of the container, not in it
     unit: HostUnit | None = None
 

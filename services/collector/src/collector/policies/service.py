@@ -167,7 +167,7 @@ def _wants_kernel_stacks(policy: Policy) -> bool:
 
 
 def enforcement(settings: Settings) -> Enforcement:
-    """Return what policies that act share, as it is set."""
+    """Return what policies that act share, by the settings."""
     spared: Callable[[], Mapping[int, int]] = nothing_spared
     if settings.policy_spare:
         uids = {os.geteuid(), *map(int, filter(None, settings.policy_spare_uids.split(",")))}

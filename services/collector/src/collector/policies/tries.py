@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Tries:
-    """Loads and removes; `handle` is called for each request, `run` ends what nobody renews."""
+    """Loads and removes; `handle` is called for each request, `run` ends those not renewed."""
 
     manager: PolicyManager
     parse: Callable[[str, str], Policy]

@@ -26,7 +26,7 @@ class PolicyParts:
     machine: str = "x86_64"
     ancestors: frozenset[EventKind] = frozenset()  # kinds of events that have them
     statistics: TracingStatistics = field(default_factory=TracingStatistics)
-    requests: Requests = field(default_factory=lambda: Requests(frozenset()))  # asks nobody
+    requests: Requests = field(default_factory=lambda: Requests(frozenset()))  # sends none
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Stdout:
         """Nothing to open."""
 
     async def deliver(self, lines: Sequence[Line]) -> int:
-        """Write the lines; raise `SinkError` where nobody reads any more."""
+        """Write the lines; raise `SinkError` where the reader is gone."""
         data = "".join([f"{line.text}\n" for line in lines]).encode()
         try:
             await asyncio.to_thread(_write_all, sys.stdout.fileno(), data)

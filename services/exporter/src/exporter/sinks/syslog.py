@@ -72,7 +72,7 @@ class Syslog:
             writer.write(data)
             async with asyncio.timeout(_ACKNOWLEDGED_S):
                 await writer.drain()
-                while _unacknowledged(writer):  # noqa: ASYNC110  # the kernel tells nobody
+                while _unacknowledged(writer):  # noqa: ASYNC110  # the kernel sends no event
                     await asyncio.sleep(_POLL_S)
         except (OSError, TimeoutError) as error:
             await self.close()

@@ -1,4 +1,4 @@
-"""Ends what nobody ends: preparations of a gateway that is gone, canaries over their limits.
+"""Ends abandoned work: preparations of a gateway that is gone, canaries over their limits.
 
 Repairs what JetStream was made to copy over a policy (see `bus.connection.is_reflected`).
 

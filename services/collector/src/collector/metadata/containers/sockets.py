@@ -29,7 +29,7 @@ def engines(docker: str, podman: str, cri: str, nri: str) -> list[Engine]:
     if cri != AUTO:
         paths = [path.removeprefix("unix://") for path in cri.split(",") if path]
     if paths:
-        # The collector forks for its compiler only, which calls nobody.
+        # The collector forks for its compiler only, which makes no calls.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         # gRPC takes 20 MB of memory: only where there is a runtime to ask.
         from collector.metadata.containers.cri import CriRuntime
