@@ -86,12 +86,17 @@ class Changer:
     async def promote(
         self, key: Key, make: Callable[[PolicySpec], PolicySpec], timeout_s: float
     ) -> PolicyChange:
-        """Load the canary on every selected node; on failure it stays a canary."""
+        """Load the canary on every selected node; on failure it stays a canary.
+
+        Each attempt has a revision of its own: what a node still reports of an attempt that failed
+        is then not taken for its answer to the next.
+        """
         async with self._lock(key):
             await self.nodes.refresh()
             before = await self.store.read(key)
             held = canary.running(key, before.policy)
             spec = make(held.spec)
+            spec.revision = before.policy.last_revision + 1
 
             async def carry_out(change: str) -> PolicyChange:
                 candidate = PolicyCandidate(
