@@ -25,6 +25,7 @@ from benchmarks import (
     latency,
     path,
     policies,
+    ready,
     storm,
     tools,
 )
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "export": export.run,
     "footprint": footprint.run,
     "policies": policies.run,  # beside bpftrace with the same filters
+    "ready": ready.run,  # ready-made policies
 }
 
 

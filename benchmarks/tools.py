@@ -18,6 +18,7 @@ _NEEDED = {
     "busy": {**_PEERS, "gcc": "gcc", "stress-ng": "stress-ng"},
     "path": {"gcc": "gcc"},
     "policies": {"bpftrace": "bpftrace", "gcc": "gcc"},
+    "ready": {"gcc": "gcc"},
 }
 
 

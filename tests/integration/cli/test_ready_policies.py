@@ -114,6 +114,7 @@ def test_the_list_has_every_policy_and_its_state(policies):
         assert "250 ns x 1000" in rows[0]
         assert rows[1].split()[1] == "load_error"
         assert " not enabled " in rows[2]
+        assert load("credentials").cost_brief in rows[2]
         assert rows[3].endswith(load("host").title)
         assert done.stderr == "tetra: policy network: no ring\n"
 

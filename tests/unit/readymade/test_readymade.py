@@ -13,7 +13,14 @@ def test_document_is_complete_and_its_policy_valid(name):
     ready = load(name)
     assert ready.name == name
     assert ready.path.name == f"{name}.yaml"
-    for text in (ready.title, ready.reports, ready.cost, ready.kernels, *ready.misses):
+    for text in (
+        ready.title,
+        ready.reports,
+        ready.cost,
+        ready.kernels,
+        ready.cost_brief,
+        *ready.misses,
+    ):
         assert len(text) > 10
     assert all(one.help for one in ready.parameters.values())
     policy = parse(render(ready), name)

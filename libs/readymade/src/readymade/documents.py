@@ -15,7 +15,7 @@ from readymade.parameters import Parameter, ReadyError, parameter
 
 # In the order in which they are listed.
 NAMES = ("files", "network", "credentials", "host", "capabilities", "syscalls")
-_TEXTS = ("title", "reports", "cost", "kernels")
+_TEXTS = ("title", "reports", "cost", "cost_brief", "kernels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Ready:
     reports: str
     misses: tuple[str, ...]  # each with the reason
     cost: str
+    cost_brief: str  # the same for one line of a table, where functions cannot be hooked
     kernels: str
     parameters: Mapping[str, Parameter]
     spec: Mapping[str, Any]  # with the places of parameters

@@ -10,6 +10,7 @@ from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
 
 if TYPE_CHECKING:
+    from readymade import Ready
     from tetragon.sensors_pb2 import TracingPolicyStatus
 
 _HEADS = ("NAME", "STATE", "DOMAIN", "EVENTS", "MEMORY", "COST", "REPORTS")
@@ -40,13 +41,14 @@ def table(found: dict[str, list[TracingPolicyStatus]]) -> str:
 
     rows: list[Sequence[str]] = [_HEADS]
     for name, statuses in found.items():
-        rows += [_row(one, load(name).title) for one in statuses] or [
-            (name, "not enabled", _NONE, _NONE, _NONE, _NONE, load(name).title)
+        ready = load(name)
+        rows += [_row(one, ready) for one in statuses] or [
+            (name, "not enabled", _NONE, _NONE, _NONE, ready.cost_brief, ready.title)
         ]
     return "".join(f"{line}\n" for line in columns(rows))
 
 
-def _row(one: TracingPolicyStatus, title: str) -> tuple[str, ...]:
+def _row(one: TracingPolicyStatus, ready: Ready) -> tuple[str, ...]:
     from cli.policies.table import bytes_text, state_text
 
     return (
@@ -55,15 +57,15 @@ def _row(one: TracingPolicyStatus, title: str) -> tuple[str, ...]:
         visible(one.domain),
         str(one.stats.action_counters.post),
         bytes_text(one.kernel_memory_bytes),
-        _cost(one),
-        title,
+        _measured(one) or ready.cost_brief,
+        ready.title,
     )
 
 
-def _cost(one: TracingPolicyStatus) -> str:
+def _measured(one: TracingPolicyStatus) -> str:
     """Return the time of a run; it is measured while kernel.bpf_stats_enabled is on."""
     runs, spent_ns = one.details.runs, one.details.run_time_ns
-    return f"{spent_ns / runs:.0f} ns x {runs}" if runs and spent_ns else _NONE
+    return f"{spent_ns / runs:.0f} ns x {runs}" if runs and spent_ns else ""
 
 
 COMMAND = Command(
@@ -71,8 +73,10 @@ COMMAND = Command(
     run,
     summary="list the ready-made policies with state and cost",
     text="""List the ready-made policies: whether each is enabled, in which domain (grpc: by tetra
-policies enable; static: by TETRA_POLICIES of the nodes), how many events it has reported, and the
-kernel memory of its programs. The cost of a run is measured while kernel.bpf_stats_enabled is on.
+policies enable; static: by TETRA_POLICIES of the nodes), how many events it has reported, the
+kernel memory of its programs, and its cost: CPU time as measured on a development machine where
+functions cannot be hooked (tetra policies explain NAME has more), or, while
+kernel.bpf_stats_enabled is on, the average run time of its programs on these nodes.
 
 examples:
   tetra policies
