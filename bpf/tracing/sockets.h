@@ -62,9 +62,11 @@ static __always_inline bool view_sock(struct sock_view *view, u64 sock)
 	view->priority = KERNEL(u32, sock + OFFSET_sock_priority);
 	view->sport = KERNEL(u16, common + OFFSET_common_num);
 	view->dport = swapped(KERNEL(u16, common + OFFSET_common_dport));
+#ifdef OWN_API /* the original reports port 0 then */
 	/* tcp_set_state() of net/ipv4/tcp.c frees the port before it reports TCP_CLOSE. */
 	if (!view->sport && (view->family == AF_INET || view->family == AF_INET6))
 		view->sport = swapped(KERNEL(u16, sock + OFFSET_inet_sport));
+#endif
 	if (view->family == AF_INET) {
 		bpf_probe_read_kernel(view->saddr, 4, (void *)(common + OFFSET_common_rcv_saddr));
 		bpf_probe_read_kernel(view->daddr, 4, (void *)(common + OFFSET_common_daddr));
@@ -91,6 +93,40 @@ static __always_inline void view_ports(struct skb_view *view, u64 transport)
 	bpf_probe_read_kernel(ports, sizeof(ports), (void *)transport);
 	view->sport = swapped(ports[0]);
 	view->dport = swapped(ports[1]);
+}
+
+/*
+ * Behind the IPv6 header at `ip` (struct ipv6hdr): the address of the first header that is no
+ * extension, whose protocol *protocol becomes; 0 behind more extensions than a packet may have
+ * (RFC 8200, 4.1), or where one cannot be read.
+ */
+#define IP6_EXTENSIONS_MAX 7
+#define IP6_HOP_BY_HOP 0
+#define IP6_ROUTING 43
+#define IP6_FRAGMENT 44
+#define IP6_AUTHENTICATION 51
+#define IP6_DESTINATION 60
+
+static __always_inline u64 skip_ip6_extensions(u64 ip, u16 *protocol)
+{
+	u8 next = KERNEL(u8, ip + 6), head[2]; /* of an extension: next header, length */
+	u64 at = ip + 40;
+
+#pragma unroll
+	for (int i = 0; i < IP6_EXTENSIONS_MAX; i++) {
+		bool eights = next == IP6_HOP_BY_HOP || next == IP6_ROUTING || next == IP6_DESTINATION;
+
+		if (!eights && next != IP6_FRAGMENT && next != IP6_AUTHENTICATION) {
+			*protocol = next;
+			return at;
+		}
+		if (bpf_probe_read_kernel(head, sizeof(head), (void *)at))
+			break;
+		at += eights ? 8 * head[1] + 8 : next == IP6_FRAGMENT ? 8 : 4 * head[1] + 8;
+		next = head[0];
+	}
+	*protocol = 0;
+	return at;
 }
 
 /*
@@ -123,10 +159,11 @@ static __always_inline bool view_skb(struct skb_view *view, u64 skb)
 		view_ports(view, transport == 0xffff ? ip + header : head + transport);
 	} else if (version == 6) {
 		view->family = AF_INET6;
-		view->protocol = KERNEL(u8, ip + 6); /* struct ipv6hdr */
+		u64 behind = skip_ip6_extensions(ip, &view->protocol);
+
 		bpf_probe_read_kernel(view->saddr, 16, (void *)(ip + 8));
 		bpf_probe_read_kernel(view->daddr, 16, (void *)(ip + 24));
-		view_ports(view, transport == 0xffff ? ip + 40 : head + transport);
+		view_ports(view, behind);
 	}
 #ifdef HAVE_sec_path_len
 	/* Extension 1 of 0 is SKB_EXT_SEC_PATH where both are configured: see skb_ext_find(). */

@@ -400,6 +400,60 @@ tracepoints:
     assert skb.len in (33, 47)  # IP, UDP and 5 bytes, with or without Ethernet
 
 
+def test_skb_with_extension_headers_of_ipv6(policies):
+    text = document("""
+tracepoints:
+- subsystem: net
+  event: net_dev_queue
+  raw: true
+  args:
+  - {index: 0, type: skb}
+  selectors:
+  - matchArgs:
+    - {index: 0, operator: DAddr, values: ["::1"]}
+    - {index: 0, operator: Protocol, values: ["IPPROTO_UDP"]}
+    - {index: 0, operator: DPort, values: ["4715"]}
+""")
+    hop_by_hop, destination = 54, 59  # IPV6_HOPOPTS, IPV6_DSTOPTS of linux/in6.h
+    padding = bytes((0, 1, 1, 12, *bytes(12)))  # of 16 bytes: an option PadN
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.bind(("::1", 923))
+            one.sendto(b"plain", ("::1", 4715))
+            one.setsockopt(socket.IPPROTO_IPV6, hop_by_hop, padding)
+            one.setsockopt(socket.IPPROTO_IPV6, destination, padding)
+            one.sendto(b"behind extensions", ("::1", 4715))
+
+    plain, extended = (one.args[0] for one in records(policies, text, send, 2))
+    assert extended == plain._replace(hash=extended.hash, len=plain.len + 12 + 32)
+    assert (plain.sport, plain.dport, plain.protocol, plain.family) == (923, 4715, 17, 10)
+
+
+@pytest.mark.parametrize("version", ["cilium.io/v1alpha1", "tetra.io/v1"])
+def test_port_of_a_socket_that_has_given_it_back(policies, version):
+    text = document("""
+tracepoints:
+- subsystem: sock
+  event: inet_sock_set_state
+  raw: true
+  args:
+  - {index: 0, type: sock}
+  - {index: 2, type: int}
+  selectors:
+  - matchArgs:
+    - {index: 0, operator: DPort, values: ["4713"]}
+    - {index: 2, operator: Equal, values: ["7"]}
+""").replace("cilium.io/v1alpha1", version)
+
+    def refused() -> None:
+        with suppress(OSError), socket.socket() as one:
+            one.connect(("127.9.8.7", 4713))
+
+    (record,) = records(policies, text, refused)
+    assert (record.args[0].sport > 0) is (version == "tetra.io/v1")
+
+
 def test_net_device_of_a_tracepoint(policies):
     text = document("""
 tracepoints:

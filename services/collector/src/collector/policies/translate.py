@@ -25,6 +25,7 @@ from collector.policies.plan import Mechanism, OverrideBy, Plan, PlannedHook, Ta
 from collector.policies.program import HookText
 from collector.policies.program_enforcers import enforcer_text
 from collector.policies.sources import Frame
+from tracingpolicy.model import OWN_API
 from tracingpolicy.values import Namespace
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
@@ -121,6 +122,8 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     unit.maps.add("MAP_COUNTERS", counters.spec())
     headers = _expanded(sorted(unit.headers), kernel.folder)
     constants = f"{counters.definitions()}\n{unit.maps.definitions()}\n"
+    if plan.policy.api_version == OWN_API:
+        constants += "#define OWN_API\n"
     constants += definitions(headers + body, kernel.btf) + "\n"
     shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
     return Translation(
