@@ -1,5 +1,6 @@
 """Probes in programs: USDT, and uprobes by symbol, offset and address, as whole messages."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from collector.policies.elf import Elf
 from collector.policies.elf_usdt import locations
 from collector.policies.entry import State
 from collector.policies.files import Document
+from support.nats_server import NATS_SERVER
 from support.policy_node import HEAD, facts
 from support.workloads import built
 
@@ -253,3 +255,77 @@ async def test_a_line_that_bash_reads(node):
     pid = type_into_bash("true\necho a line\nexit\n")
     found = [facts(event) for event in node.events(pid)]
     assert found == [uprobe(str(BASH), {"string_arg": "echo a line"}, symbol="readline")]
+
+
+@pytest.fixture
+def stripped(tmp_path):
+    """A Go program without symbols."""
+    program = tmp_path / "stripped"
+    subprocess.run(["strip", "-o", program, NATS_SERVER], check=True)
+    return program
+
+
+async def test_function_of_a_go_program_without_symbols(node, stripped):
+    """By the table of the Go runtime."""
+    await node.load(f"""\
+  uprobes:
+  - path: {stripped}
+    symbols: ["main.main"]
+""")
+    pid, output = run(stripped, "--version")
+    assert output.startswith("nats-server: v")
+    found = [facts(event) for event in node.events(pid)]
+    assert found == [uprobe(str(stripped), symbol="main.main")]
+
+
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory):
+    """A 32-bit program, built."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("arm64 kernels have no uprobes in 32-bit programs")
+    options = ["-m32", "-nostdlib", "-static", "-fno-pic", "-fno-stack-protector"]
+    return built("narrow", tmp_path_factory.mktemp("workloads"), *options)
+
+
+@EITHER
+async def test_functions_of_a_32_bit_program(node, narrow, single):
+    await node.load(
+        (OPTIONS % single)
+        + f"""\
+  uprobes:
+  - path: {narrow}
+    symbols: ["take_sum"]
+    return: true
+    args: [{{index: 0, type: int}}, {{index: 1, type: int32}}]
+    returnArg: {{index: 0, type: int}}
+  - path: {narrow}
+    symbols: ["take_text"]
+    return: true
+    args: [{{index: 0, type: string}}, {{index: 1, type: uint32}}]
+    returnArg: {{index: 0, type: int}}
+    selectors:
+    - matchArgs:
+      - {{index: 0, operator: Prefix, values: ["narrow"]}}
+"""
+    )
+    pid, _ = run(narrow)
+    found = [facts(event) for event in node.events(pid, 2)]
+    numbers = {"int_arg": 4711}, {"int_arg": -11}, {"int_arg": 4700}
+    texts = {"string_arg": "narrow text"}, {"uint_arg": 11}, {"int_arg": -7}
+    assert found == [
+        uprobe(narrow, *numbers, symbol="take_sum"),
+        uprobe(narrow, *texts, symbol="take_text"),
+    ]
+
+
+async def test_usdt_probe_of_a_32_bit_program(node, narrow):
+    await node.load(f"""\
+  usdts:
+  - path: {narrow}
+    provider: "tetra"
+    name: "narrow"
+    args: [{{index: 0, type: int32}}, {{index: 1, type: uint32}}]
+""")
+    pid, _ = run(narrow)
+    found = [facts(event) for event in node.events(pid)]
+    assert found == [usdt(narrow, "narrow", {"int_arg": -33}, {"uint_arg": 9})]

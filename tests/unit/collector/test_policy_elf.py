@@ -11,7 +11,9 @@ from collector.policies.elf import Elf, ElfError
 from collector.policies.elf_usdt import locations, probe_names, source_of, split_arguments
 from collector.policies.plan import Constant, Mechanism, ProgramMemory, ProgramRegister
 from collector.policies.plan_policy import plan_policy
+from collector.policies.plan_registers import saved_register
 from support.policy_kernel import host
+from support.workloads import built
 from tracingpolicy import PolicyErrors, parse
 from tracingpolicy.types import ArgumentType as T
 
@@ -232,3 +234,24 @@ def test_stripped_program_has_no_symbols(program, tmp_path):
     subprocess.run(["strip", "-o", stripped, program], check=True)
     assert Elf.open(stripped).symbol("work") is None
     assert Elf.open(stripped).build_id() == Elf.open(program).build_id()
+
+
+def test_arguments_of_a_32_bit_program_are_on_its_stack(tmp_path):
+    program = built("narrow", tmp_path, "-m32", "-nostdlib", "-static", "-fno-pic")
+    symbols, elf = nm(program), Elf.open(program)
+    assert elf.symbol("take_text") == symbols["take_text"]
+    assert elf.nearest_symbols("take_txt")[0] == "take_text"
+    assert [one.arguments for one in locations(elf, "tetra", "narrow")] == [("-4@%ecx", "4@$9")]
+    (hook,) = plan(
+        f"""
+  uprobes:
+  - path: {program}
+    symbols: [take_text]
+    args: [{{index: 0, type: string}}, {{index: 1, type: uint32}}]
+"""
+    ).hooks
+    stack = saved_register("x86_64", "rsp").offset
+    assert [one.source for one in hook.args] == [
+        ProgramMemory(stack, 4, 4, False),
+        ProgramMemory(stack, 8, 4, False),
+    ]

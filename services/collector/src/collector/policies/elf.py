@@ -1,7 +1,7 @@
 """ELF files as uprobes need them: symbols, addresses and offsets, build id, sections.
 
-64-bit little-endian programs and libraries. The layouts are those of elf.h; a file that lies about
-itself raises `ElfError`, never anything else.
+Little-endian programs and libraries of 64 and 32 bits. The layouts are those of elf.h; a file that
+lies about itself raises `ElfError`, never anything else.
 """
 
 from __future__ import annotations
@@ -10,20 +10,38 @@ import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
+from typing import NamedTuple
 
+from collector.policies.elf_go import SECTIONS, GoFunctions
 from tracingpolicy.reading.report import nearest
 
-_HEADER = Struct("<16sHHIQQQIHHHHHH")
-_SEGMENT = Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
-_SECTION = Struct(
-    "<IIQQQQIIQQ"
-)  # name, type, flags, addr, offset, size, link, info, align, entsize
-_SYMBOL = Struct("<IBBHQQ")  # name, info, other, shndx, value, size
+
+class _Layout(NamedTuple):
+    """How a class of ELF files writes what the two write differently."""
+
+    header: Struct
+    segment: Struct
+    load: tuple[int, int, int]  # places of vaddr, offset and filesz in a segment's row
+    section: Struct  # name, type, flags, addr, offset, size, link, info, align, entsize
+    symbol: Struct
+    entry: tuple[int, int, int, int]  # places of name, info, shndx and value in a symbol's row
+
+
+_LAYOUTS = {
+    b"\x7fELF\x01\x01": _Layout(
+        Struct("<16sHHIIIIIHHHHHH"), Struct("<IIIIIIII"), (2, 1, 4), Struct("<IIIIIIIIII"),
+        Struct("<IIIBBH"), (0, 3, 5, 1),
+    ),
+    b"\x7fELF\x02\x01": _Layout(
+        Struct("<16sHHIQQQIHHHHHH"), Struct("<IIQQQQQQ"), (3, 2, 5), Struct("<IIQQQQIIQQ"),
+        Struct("<IBBHQQ"), (0, 1, 3, 4),
+    ),
+}  # fmt: skip
 _NOTE = Struct("<III")  # namesz, descsz, type
-_MAGIC = b"\x7fELF\x02\x01"
 _PT_LOAD = 1
 _SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 7, 8, 11
 _STT_FUNC, _STT_NOTYPE, _STT_IFUNC = 2, 0, 10
@@ -63,8 +81,10 @@ class Elf:
 
     path: str
     data: mmap.mmap | bytes
+    _layout: _Layout
     _segments: list[tuple[int, int, int]] = field(default_factory=list)  # vaddr, offset, filesz
     _sections: list[Section] = field(default_factory=list)
+    _go: list[GoFunctions] | None = None  # read when it is asked for
 
     @classmethod
     def open(cls, path: str | Path) -> Elf:
@@ -81,9 +101,10 @@ class Elf:
     @classmethod
     def read(cls, data: mmap.mmap | bytes, path: str) -> Elf:
         """Index the bytes of a file; raise `ElfError`."""
-        made = cls(path, data)
-        if bytes(data[:6]) != _MAGIC:
-            raise ElfError(f"{path}: not a 64-bit little-endian ELF file")
+        layout = _LAYOUTS.get(bytes(data[:6]))
+        if layout is None:
+            raise ElfError(f"{path}: not a little-endian ELF file")
+        made = cls(path, data, layout)
         try:
             made._index()
         except (StructError, IndexError, ValueError, OverflowError):
@@ -95,16 +116,22 @@ class Elf:
         if isinstance(self.data, mmap.mmap):
             self.data.close()
 
+    @property
+    def pointer_size(self) -> int:
+        """Return the bytes of an address in the program: 4 or 8."""
+        return 8 if self._layout is _LAYOUTS[b"\x7fELF\x02\x01"] else 4
+
     def _index(self) -> None:
-        header = _HEADER.unpack_from(self.data)
+        header = self._layout.header.unpack_from(self.data)
         segments_at, sections_at = header[5], header[6]
         segment_size, segment_count, section_size, section_count, names_at = header[9:14]
         for number in range(segment_count):
-            row = _SEGMENT.unpack_from(self.data, segments_at + number * segment_size)
+            row = self._layout.segment.unpack_from(self.data, segments_at + number * segment_size)
             if row[0] == _PT_LOAD:
-                self._segments.append((row[3], row[2], row[5]))
+                address, offset, size = (row[place] for place in self._layout.load)
+                self._segments.append((address, offset, size))
         rows = [
-            _SECTION.unpack_from(self.data, sections_at + number * section_size)
+            self._layout.section.unpack_from(self.data, sections_at + number * section_size)
             for number in range(min(section_count, _MAX_SECTIONS) if sections_at else 0)
         ]
         if not rows:
@@ -145,38 +172,54 @@ class Elf:
     # --- symbols ------------------------------------------------------------------------------
 
     def symbol(self, name: str) -> int | None:
-        """Return the virtual address of a symbol; None if there is none with a value."""
+        """Return the virtual address of a symbol; None if there is none with a value.
+
+        Of a Go program that is stripped: of a function.
+        """
         for table, texts in self._tables():
             wanted = self._name_offsets(texts, name)
             if not wanted:
                 continue
-            for entry, info, _, index, value, _ in self._entries(table):
+            for entry, info, index, value in self._entries(table):
                 if entry in wanted and index and info & 15 in (_STT_FUNC, _STT_NOTYPE, _STT_IFUNC):
                     return value
-        return None
+        found = (one.address(name) for one in self._go_functions())
+        return next((address for address in found if address is not None), None)
 
     def nearest_symbols(self, name: str) -> list[str]:
         """Return symbols of functions that look like a name."""
         names: dict[str, None] = {}
         for table, texts in self._tables():
-            for entry, info, _, index, _, _ in self._entries(table):
+            for entry, info, index, _ in self._entries(table):
                 if index and info & 15 == _STT_FUNC and len(names) < _MAX_NAMES:
                     try:
                         names[self._text(texts.offset + entry)] = None
                     except ValueError:
                         continue
+        for one in self._go_functions():
+            names |= dict.fromkeys(islice(one.all_names(), _MAX_NAMES))
         similar = [one for one in names if abs(len(one) - len(name)) <= 8]
         return nearest(name, similar)
+
+    def _go_functions(self) -> list[GoFunctions]:
+        if self._go is None:
+            text = self.section_address(".text") or 0
+            sections = (self.section(name) for name in SECTIONS)
+            tables = (GoFunctions.read(one, text) for one in sections if one)
+            self._go = [table for table in tables if table is not None]
+        return self._go
 
     def _tables(self) -> Iterator[tuple[Section, Section]]:
         for one in self._sections:
             if one.type in (_SHT_SYMTAB, _SHT_DYNSYM) and one.link < len(self._sections):
                 yield one, self._sections[one.link]
 
-    def _entries(self, table: Section) -> Iterator[tuple[int, int, int, int, int, int]]:
-        size = table.size - table.size % _SYMBOL.size
-        data = self.data[table.offset : table.offset + size]
-        return _SYMBOL.iter_unpack(data[: len(data) - len(data) % _SYMBOL.size])
+    def _entries(self, table: Section) -> Iterator[tuple[int, int, int, int]]:
+        """Yield name, info, section and value of each symbol."""
+        row, (name, info, section, value) = self._layout.symbol, self._layout.entry
+        data = self.data[table.offset : table.offset + table.size]
+        for one in row.iter_unpack(data[: len(data) - len(data) % row.size]):
+            yield one[name], one[info], one[section], one[value]
 
     def _name_offsets(self, texts: Section, name: str) -> set[int]:
         """Return where a name begins in a string table; linkers share the tails of longer ones."""

@@ -16,7 +16,7 @@ from collector.policies.plan import Constant, ProgramMemory, ProgramRegister, So
 from collector.policies.plan_registers import saved_register
 
 _NOTE_TYPE = 3
-_ADDRESSES = Struct("<QQQ")  # place, base, semaphore
+_ADDRESSES = {4: Struct("<III"), 8: Struct("<QQQ")}  # place, base, semaphore
 _ARGUMENT = re.compile(r"(?:(?P<size>-?[1248])f?@)?(?P<place>.+)\Z")
 _X86_MEMORY = re.compile(
     r"(?P<offset>[-+]?(?:0x[0-9a-fA-F]+|\d+)?)\(%(?P<base>\w+)"
@@ -47,11 +47,12 @@ def probe_names(elf: Elf) -> list[str]:
 
 def _probes(elf: Elf) -> Iterator[tuple[str, str, Location]]:
     base_address = elf.section_address(".stapsdt.base")
+    addresses = _ADDRESSES[elf.pointer_size]
     for note in elf.notes(".note.stapsdt"):
-        if note.owner != b"stapsdt" or note.type != _NOTE_TYPE or len(note.data) < _ADDRESSES.size:
+        if note.owner != b"stapsdt" or note.type != _NOTE_TYPE or len(note.data) < addresses.size:
             continue
-        place, base, semaphore = _ADDRESSES.unpack_from(note.data)
-        texts = note.data[_ADDRESSES.size :].split(b"\0")
+        place, base, semaphore = addresses.unpack_from(note.data)
+        texts = note.data[addresses.size :].split(b"\0")
         if len(texts) < 3:
             continue
         provider, probe, arguments = (text.decode(errors="replace") for text in texts[:3])

@@ -34,6 +34,7 @@ from collector.policies.plan_arguments import (
 from collector.policies.plan_filters import retyped
 from collector.policies.plan_functions import REGISTERS
 from collector.policies.plan_override import places, plan_register_override
+from collector.policies.plan_registers import saved_register
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import Hook, Uprobe, Usdt
 from tracingpolicy.reading.report import nearest, quoted
@@ -72,12 +73,15 @@ def plan_uprobe(checker: Checker, hook: Uprobe) -> Planned:
             message = f"{elf.path} has none of the digests"
             checker.fail(hook.place, path_of(hook), message, "", "binaryDigests")
             return nothing
+        narrow = elf.pointer_size == 4
         targets = _targets(checker, hook, elf)
         jumps = _jumps(checker, hook, elf, targets or ())
     override, moves = plan_register_override(checker, hook, jumps)
     signature = _signature(checker, hook, hook.btf_path)
     if signature is None or targets is None:
         return nothing
+    if narrow and checker.host.machine == "x86_64":
+        signature = _on_the_stack(signature)
     args = plan_arguments(checker, hook, signature)
     data = plan_data(checker, hook)
     returned = plan_returned(checker, hook, hook.return_arg if hook.returns else None, signature)
@@ -234,6 +238,20 @@ def _signature(checker: Checker, hook: Uprobe | Usdt, btf_path: str) -> Signatur
         registers=True,
         result=word,
     )
+
+
+def _on_the_stack(signature: Signature) -> Signature:
+    """Return the same for a 32-bit program of x86: arguments are above the return address."""
+    stack = saved_register("x86_64", "rsp")
+    assert stack is not None
+
+    def argument(number: int) -> ProgramMemory:
+        return ProgramMemory(stack.offset, 4 * (number + 1), 4, signed=False)
+
+    word = shape_of_text("void *")
+    parameters = tuple(Parameter("", word, argument(number)) for number in range(REGISTERS))
+    shown = f"arguments 0 to {REGISTERS - 1} are on the stack of a 32-bit program, 4 bytes each"
+    return replace(signature, shown=shown, parameters=parameters, source=argument)
 
 
 def _program_btf(path: str) -> Btf:
