@@ -17,7 +17,8 @@ from collector.policies.plan import (
     SyscallNumber,
 )
 from collector.policies.plan_policy import plan_policy
-from support.policy_kernel import host, write_tracefs
+from support.btf_builder import BtfBuilder
+from support.policy_kernel import BTF, host, write_tracefs
 from tracingpolicy import PolicyErrors, parse
 from tracingpolicy.types import ArgumentType as T
 from tracingpolicy.values import Range
@@ -368,3 +369,43 @@ def test_a_function_that_serves_no_system_call_is_refused():
     assert mistake.allowed == "sys_newstat, which serves stat"
     plan("  kprobes: [{call: sys_newstat}]\n")
     plan("  lists: [{name: l, type: generated_syscalls}]\n  kprobes: [{call: 'list:l'}]\n")
+
+
+@pytest.fixture
+def modules(tmp_path):
+    """A kernel with files for its modules, none of which is loaded yet."""
+    kernel = host()
+    kernel.kallsyms, kernel.modules = tmp_path / "kallsyms", tmp_path / "modules"
+    kernel.module_btf = tmp_path / "btf"
+    kernel.module_btf.mkdir()
+    kernel.kallsyms.write_text("ffffffff81000000 T tcp_connect\n")
+    kernel.modules.write_text("ext4 1064960 1 - Live 0x0\n")
+    return kernel
+
+
+CALL_OF_A_MODULE = "  kprobes:\n  - {call: dummy_xmit, syscall: false}"
+
+
+def test_function_of_a_module_without_types_is_refused_by_its_module(modules):
+    with pytest.raises(PolicyErrors, match='there is no function "dummy_xmit"'):
+        plan(CALL_OF_A_MODULE, modules)
+    modules.kallsyms.write_text("ffffffffc0000000 t dummy_xmit\t[dummy]\n")
+    modules.modules.write_text("dummy 16384 0 - Live 0x0\next4 1064960 1 - Live 0x0\n")
+    with pytest.raises(PolicyErrors) as raised:
+        plan(CALL_OF_A_MODULE, modules)
+    assert str(raised.value).endswith(
+        "dummy_xmit is a function of the module dummy, which has no types here (allowed: "
+        f"{modules.module_btf}/dummy: Linux 5.11, CONFIG_DEBUG_INFO_BTF_MODULES)"
+    )
+
+
+def test_module_that_is_loaded_later_has_its_functions(modules):
+    with pytest.raises(PolicyErrors, match="there is no function"):
+        plan(CALL_OF_A_MODULE, modules)
+    modules.kallsyms.write_text("ffffffffc0000000 t dummy_xmit\t[dummy]\n")
+    modules.modules.write_text("dummy 16384 0 - Live 0x0\n")
+    types = BtfBuilder(first=BTF.count, text_base=len(BTF._text))
+    types.function("dummy_xmit", 0, [])
+    (modules.module_btf / "dummy").write_bytes(types.bytes())
+    (hook,) = plan(CALL_OF_A_MODULE, modules).hooks
+    assert (hook.targets[0].module, hook.targets[0].attach) == ("dummy", "dummy_xmit")

@@ -62,6 +62,7 @@ class Host:
     tracefs_places: tuple[Path, ...] = TRACEFS
     kallsyms: Path = KALLSYMS
     module_btf: Path = Path("/sys/kernel/btf")
+    modules: Path = Path("/proc/modules")
     acting: ActingFeatures = field(default_factory=Anything)
     request_hosts: frozenset[str] | None = None  # of GetUrl and DnsLookup; None: not checked
     syscalls: SyscallTable = field(init=False)
@@ -69,6 +70,7 @@ class Host:
     _modules: dict[str, Btf] = field(default_factory=dict)
     _names: frozenset[str] | None = None
     _symbols: bytes | None = None
+    _modules_read: frozenset[bytes] = frozenset()
 
     def __post_init__(self) -> None:
         self.syscalls = SyscallTable.of(self.machine)
@@ -109,7 +111,7 @@ class Host:
         number = self.btf.find_func(name)
         if number is not None:
             return Function(name, self.btf.func_proto(number), self.btf)
-        module = self._module_of(name)
+        module = self.module_of(name)
         if not module:
             return None
         try:
@@ -128,18 +130,29 @@ class Host:
         """Return functions with names like this one."""
         return self.btf.nearest_names(name, BtfKind.FUNC)
 
-    def _module_of(self, name: str) -> str:
+    def module_of(self, name: str) -> str:
         """Return the module that has a function, from a line "ADDRESS t NAME\\t[MODULE]"."""
-        if self._symbols is None:
-            try:
-                self._symbols = self.kallsyms.read_bytes()
-            except OSError:
-                self._symbols = b""
-        at = self._symbols.find(f" {name}\t[".encode())
+        symbols = self._kernel_symbols()
+        at = symbols.find(f" {name}\t[".encode())
         if at < 0:
             return ""
-        start = self._symbols.index(b"[", at) + 1
-        return self._symbols[start : self._symbols.index(b"]", start)].decode(errors="replace")
+        start = symbols.index(b"[", at) + 1
+        return symbols[start : symbols.index(b"]", start)].decode(errors="replace")
+
+    def _kernel_symbols(self) -> bytes:
+        """Return kallsyms, read again when a module has come or gone, as its types are."""
+        modules = frozenset(line.split()[0] for line in _read(self.modules).splitlines())
+        if self._symbols is None or modules != self._modules_read:
+            self._symbols, self._modules_read = _read(self.kallsyms), modules
+            self._modules.clear()
+        return self._symbols
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 @dataclass(slots=True)

@@ -118,6 +118,12 @@ def _not_found(checker: Checker, hook: Kprobe, name: Name) -> None:
     if name.abi is None:
         near: list[str] = list(host.nearest_functions(name.text))
         message = f"there is no function {quoted(name.text)}"
+        if module := host.module_of(name.text):
+            # Of v5.11 on: Linux 5f9ae91f7c0d ("kbuild: Build kernel module BTFs ...").
+            message = f"{name.text} is a function of the module {module}, which has no types here"
+            allowed = f"{host.module_btf}/{module}: Linux 5.11, CONFIG_DEBUG_INFO_BTF_MODULES"
+            checker.fail(hook.place, path_of(hook), message, allowed, "call")
+            return
     else:
         served = function_for(name.abi, name.text)
         known = host.syscalls.functions(name.abi)
