@@ -12,11 +12,26 @@ struct buffer_item {
 	u64 original_size;
 }; /* the bytes follow */
 
+#define NO_LIMIT (~0ull)
+
 struct iovec_entry {
 	u64 base, len;
 };
 
-/* At most BUFFER_MAX bytes at an address become an item; the length that was read, or -1. */
+/*
+ * At most BUFFER_MAX bytes at an address become an item; the length that was read, or -1.
+ *
+ * A size that is negative in 32 bits, as that of a returnCopy where the call has failed, is an error
+ * code for the original: its events, byte for byte, have the error's name in place of the bytes.
+ */
+enum buffer_fault {
+	FAULT_UNKNOWN,
+	FAULT_NO_MEMORY, /* -1 */
+	FAULT_PAGE,	 /* -2 */
+	FAULT_TOO_LARGE, /* -3 */
+};
+#define NOTHING_TO_READ (-4)
+
 static __always_inline s32 write_buffer(struct scratch *s, u32 type, u32 position, u64 address,
 					u64 size, bool user, char **text)
 {
@@ -38,16 +53,32 @@ static __always_inline s32 write_buffer(struct scratch *s, u32 type, u32 positio
 	else
 		failed = bpf_probe_read_kernel(*text, len, (void *)address);
 	if (failed && len) {
-		write_error(s, type, position, ERROR_BUFFER, 2);
+		write_error(s, type, position, ERROR_BUFFER, FAULT_PAGE);
+		return -1;
+	}
+	s32 code = size;
+
+	if (code == NOTHING_TO_READ) {
+		head->original_size = 0;
+		item_finish(s, item, type, position, 0, sizeof(*head));
+		return 0;
+	}
+	if (code < 0) {
+		u32 fault = code >= -3 ? -code : FAULT_UNKNOWN;
+
+		write_error(s, type, position, ERROR_BUFFER, fault);
 		return -1;
 	}
 	item_finish(s, item, type, position, size > len ? ITEM_TRUNCATED : 0, sizeof(*head) + len);
 	return len;
 }
 
-/* The entries of an array of struct iovec, joined: at most IOVEC_MAX, BUFFER_MAX bytes in all. */
+/*
+ * The entries of an array of struct iovec, joined: at most IOVEC_MAX, `limit` bytes of them, and
+ * BUFFER_MAX bytes in the item.
+ */
 static __always_inline s32 write_iovec(struct scratch *s, u32 type, u32 position, u64 entries,
-				       u64 count, bool user, char **text)
+				       u64 count, bool user, u64 limit, char **text)
 {
 	struct item *item = item_at_end(s);
 	u64 total = 0;
@@ -65,16 +96,18 @@ static __always_inline s32 write_iovec(struct scratch *s, u32 type, u32 position
 		u64 address = entries + i * sizeof(entry);
 		long failed;
 
-		if (i >= count)
+		if (i >= count || total >= limit)
 			break;
 		failed = user ? bpf_probe_read_user(&entry, sizeof(entry), (void *)address)
 			      : bpf_probe_read_kernel(&entry, sizeof(entry), (void *)address);
 		if (failed) {
-			write_error(s, type, position, ERROR_BUFFER, 2);
+			write_error(s, type, position, ERROR_BUFFER, FAULT_PAGE);
 			return -1;
 		}
+		if (entry.len > limit - total)
+			entry.len = limit - total;
 		if (entry.len > ENTRY_MAX) {
-			write_error(s, type, position, ERROR_BUFFER, 3);
+			write_error(s, type, position, ERROR_BUFFER, FAULT_TOO_LARGE);
 			return -1;
 		}
 		total += entry.len;
@@ -90,7 +123,7 @@ static __always_inline s32 write_iovec(struct scratch *s, u32 type, u32 position
 			break;
 		/* Entries point into the program, not into the copied array. */
 		if (len && bpf_probe_read_user(*text + at, len, (void *)entry.base)) {
-			write_error(s, type, position, ERROR_BUFFER, 2);
+			write_error(s, type, position, ERROR_BUFFER, FAULT_PAGE);
 			return -1;
 		}
 		used = at + len;

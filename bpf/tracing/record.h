@@ -138,8 +138,9 @@ struct scratch {
 	u64 users;
 	u32 used; /* bytes of `items` in use */
 	u32 text_start;	/* path of the last walk: text[text_start..TEXT_MAX) */
-	u64 return_copy; /* address of a buffer that is read when the function returns */
-	u32 steps, pad;	/* of the last walk */
+	u64 return_copy; /* address of a buffer that is read when the function returns, */
+	u32 return_copy_entries; /* and how many struct iovec it has, if it is an array of them */
+	u32 steps;		 /* of the last walk */
 	struct tracing_record record;
 	char items[ITEMS_MAX + ITEM_MAX];
 	/* Paths grow from the end to the front; a name of 255 bytes may follow any position. */

@@ -16,8 +16,11 @@ struct pending_key {
 };
 
 /* The piece of struct scratch that is kept: from return_copy on, up to the end of the items. */
-#define PENDING_HEAD (sizeof(u64) + sizeof(struct tracing_record))
+#define PENDING_HEAD                                                                           \
+	(__builtin_offsetof(struct scratch, items) - __builtin_offsetof(struct scratch, return_copy))
 #define PENDING_LONG (PENDING_HEAD + ITEMS_MAX + ITEM_MAX)
+
+_Static_assert(PENDING_LONG == 20896, "PENDING_LONG of policies/maps.py");
 
 static __always_inline struct pending_key pending_key(u32 hook)
 {

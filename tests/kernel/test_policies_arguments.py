@@ -523,11 +523,38 @@ def test_buffer_is_read_at_return(policies, tmp_path):
         fd = os.open(path, os.O_RDONLY)
         os.read(fd, 77)
         os.read(fd, 77)
+        buffer = ctypes.create_string_buffer(8192)
+        libc = ctypes.CDLL(None)
+        libc.read(-1, buffer, 77)  # EBADF
+        libc.read(os.open("/", os.O_RDONLY), buffer, 77)  # EISDIR
 
-    first, second = records(policies, text, call, 2)
+    first, second, third, fourth = records(policies, text, call, 4)
     assert first.args[1:] == (b"content", 77)
     assert first.returned == (7,)
     assert second.args[1:] == (b"", 77)
+    # An error is a fault without a name to the original.
+    assert third.args[1:] == fourth.args[1:] == (values.BufferFault(values.FAULT_UNKNOWN), 77)
+
+
+def test_entries_are_read_at_return(policies, tmp_path):
+    path = tmp_path / "read"
+    path.write_bytes(b"abcdefgh")
+    text = syscall(
+        "sys_readv",
+        "[{index: 0, type: int}, {index: 1, type: char_iovec, returnCopy: true, sizeArgIndex: 3},"
+        " {index: 2, type: int}]",
+    )
+
+    def call() -> None:
+        fd = os.open(path, os.O_RDONLY)
+        os.readv(fd, [bytearray(2), bytearray(3)])
+        os.readv(fd, [bytearray(2), bytearray(3000)])  # fills one, and one byte of the other
+        os.readv(fd, [bytearray(2)])
+
+    all_, some, none = records(policies, text, call, 3)
+    assert all_.args[1:] == (b"abcde", 2)
+    assert some.args[1:] == (b"fgh", 2)
+    assert none.args[1:] == (b"", 1)
 
 
 # --- programs

@@ -103,6 +103,11 @@ def test_empty_spec_and_foreign_version_are_accepted():
     assert list(policy.hooks()) == []
 
 
+def test_a_marker_at_the_end_begins_no_document():
+    text = "---\nkind: TracingPolicy\nmetadata: {name: a}\nspec: {}\n---\n# nothing\n"
+    assert parse(text, "a.yaml") == parse(text.replace("---\n", ""), "a.yaml")
+
+
 def test_json_is_accepted():
     text = '{"kind": "TracingPolicy", "metadata": {"name": "p"}, "spec": {"loader": true}}'
     assert parse(text).loader is True

@@ -100,6 +100,10 @@ def _position_of(before: str) -> Position:
     return Position(len(lines), len(lines[-1]) + 1)
 
 
+def _is_nothing(event: yaml.Event | None) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and not event.value and event.implicit[0]
+
+
 class _Composer:
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -107,14 +111,16 @@ class _Composer:
         self._stack: list[Node] = []
         self._keys: list[tuple[Position, Node] | None] = []  # of each open mapping: awaits a value
         self._root: Node | None = None
-        self._documents = 0
+        self._started = False
 
     def compose(self, data: bytes) -> Node | None:
-        for event in _events(data):
+        events = _events(data)
+        for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
-                self._documents += 1
-                if self._documents > 1:
+                # Nothing but "---" at the end of a file, as templates leave it, is no document.
+                if self._started and not _is_nothing(next(events, None)):
                     self._stop(event, "a second document begins here", "one document in a file")
+                self._started = True
             elif isinstance(event, yaml.ScalarEvent):
                 self._anchor(event, node := self._scalar(event))
                 self._place(node)

@@ -13,6 +13,7 @@ from collector.policies.actions import REPORTING, SelectorActions, sock_call
 from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_RETURN, Arg, Unit
+from collector.policies.arguments.buffers import copy_at_return, keep_for_return
 from collector.policies.ctext import Lines, comment, negated
 from collector.policies.plan import (
     Mechanism,
@@ -174,7 +175,7 @@ class HookText:
         for arg in values.reported():
             if self.hook.exit is not None and arg.planned.argument.return_copy:
                 values.fetch(arg)
-                out.add(f"s->return_copy = {arg.name}; /* read at return */")
+                keep_for_return(arg, out)
             else:
                 values.write(arg)
         self._finish(actions, values)
@@ -442,13 +443,8 @@ class HookText:
             if not arg.planned.argument.return_copy:
                 continue
             self.unit.headers.update(READERS[arg.type].headers)
-            values.out.comment(f"{arg.what}: returnCopy, as many bytes as the call returned")
-            values.out.add(
-                "char *copied;",
-                f"s64 copied_size = {expression(ReturnedValue(), values.frame)};",
-                f"write_buffer(s, {arg.number}, {arg.position}, s->return_copy,"
-                f" copied_size < 0 ? 0 : copied_size, {arg.user_at('s->return_copy')}, &copied);",
-            )
+            returned = expression(ReturnedValue(), values.frame)
+            copy_at_return(arg, returned, values.out)
 
     # --- the end
 

@@ -48,11 +48,32 @@ class BufferReader:
 
     def write(self, arg: Arg, out: Lines) -> None:
         name = arg.name
-        function = "write_iovec" if arg.type is ArgumentType.CHAR_IOVEC else "write_buffer"
-        call = f"{function}(s, {arg.number}, {arg.position}, {name}, {name}_size, {arg.user}"
+        call = f"write_buffer(s, {arg.number}, {arg.position}, {name}, {name}_size, {arg.user}"
+        if arg.type is ArgumentType.CHAR_IOVEC:
+            call = call.replace("write_buffer", "write_iovec") + ", NO_LIMIT"
         if arg.type is ArgumentType.IOV_ITER:
             call = f"write_iov_iter(s, {arg.position}, {name}"
         write_guarded(arg, f"{name}_len = {call}, &{name}_text);", out)
+
+
+def keep_for_return(arg: Arg, out: Lines) -> None:
+    """Keep what `copy_at_return` needs of a buffer that the call fills."""
+    out.add(f"s->return_copy = {arg.name}; /* read at return */")
+    if arg.type is ArgumentType.CHAR_IOVEC:
+        out.add(f"s->return_copy_entries = {arg.name}_size;")
+
+
+def copy_at_return(arg: Arg, returned: str, out: Lines) -> None:
+    """Write the item of such a buffer: as many bytes as the call returned."""
+    where, user = "s->return_copy", arg.user_at("s->return_copy")
+    call = f"write_buffer(s, {arg.number}, {arg.position}, {where}, copied_size, {user}"
+    if arg.type is ArgumentType.CHAR_IOVEC:
+        call = (
+            f"write_iovec(s, {arg.number}, {arg.position}, {where}, s->return_copy_entries, {user},"
+            " copied_size < 0 ? 0 : copied_size"
+        )
+    out.comment(f"{arg.what}: returnCopy, as many bytes as the call returned")
+    out.add("char *copied;", f"s64 copied_size = {returned};", f"{call}, &copied);")
 
 
 class ArrayReader:
