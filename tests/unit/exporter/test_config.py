@@ -24,7 +24,7 @@ FILE = {"name": "a", "type": "file", "path": "/tmp/a.log"}
     [
         ({}, ["sinks: field required"]),
         ({"sinks": []}, ["sinks: "]),
-        ({"sinks": [{"name": "a", "type": "fil"}]}, ["sinks.0", "'file', 'stdout', 'http'"]),
+        ({"sinks": [{"name": "a", "type": "fil"}]}, ["sinks.0", "'file', 'columns', 'stdout'"]),
         ({"sinks": [FILE | {"pathh": 1}]}, ["sinks.0.file.pathh: extra inputs"]),
         ({"sinks": [FILE | {"permissions": "888"}]}, ["three octal digits, such as 600"]),
         ({"sinks": [FILE | {"max_size": "10 parsecs"}]}, ["is no size: write it as 10MB"]),
@@ -76,3 +76,12 @@ def test_flags_of_tetragon_make_a_file_sink():
 def test_secrets_are_not_shown(tmp_path):
     sink = {"name": "x", "type": "http", "url": "http://x", "headers": {"Authorization": "top"}}
     assert "top" not in repr(load(tmp_path, {"sinks": [sink]}))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"rate_limit": 5}, {"nodes": ["n1"]}, {"deny_list": [{"pid": [1]}]}]
+)
+def test_columns_with_a_part_of_the_events_are_refused(tmp_path, setting):
+    sink = {"name": "past", "type": "columns", "folder": str(tmp_path)} | setting
+    with pytest.raises(ConfigError, match="columns have every event"):
+        load(tmp_path, {"sinks": [sink]})

@@ -321,6 +321,208 @@ class GapNotice(_message.Message):
 Global___GapNotice: _TypeAlias = GapNotice  # noqa: Y015
 
 @_typing.final
+class CountEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOW_LIST_FIELD_NUMBER: _builtins.int
+    DENY_LIST_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    STREAM_ONLY_FIELD_NUMBER: _builtins.int
+    first_seen: _builtins.bool
+    """Only the values of which no event is kept from before `since`."""
+    limit: _builtins.int
+    """Most rows in the answer; 0 means all."""
+    stream_only: _builtins.bool
+    """Read the stream only, and not the columns beside it."""
+    @_builtins.property
+    def allow_list(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Filter]:
+        """As in tetragon.GetEventsRequest."""
+
+    @_builtins.property
+    def deny_list(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Filter]: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Node names; empty means every node."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Events of this time; all that is kept, where neither is set."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields; events with the same values of all of them are counted together."""
+
+    def __init__(
+        self,
+        *,
+        allow_list: _abc.Iterable[_events_pb2.Filter] | None = ...,
+        deny_list: _abc.Iterable[_events_pb2.Filter] | None = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
+        first_seen: _builtins.bool = ...,
+        limit: _builtins.int = ...,
+        stream_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_list", b"allow_list", "by", b"by", "deny_list", b"deny_list", "first_seen", b"first_seen", "limit", b"limit", "nodes", b"nodes", "since", b"since", "stream_only", b"stream_only", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountEventsRequest: _TypeAlias = CountEventsRequest  # noqa: Y015
+
+@_typing.final
+class CountEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___CountRow]:
+        """The largest count first; with `first_seen` the earliest time first."""
+
+    @_builtins.property
+    def basis(self) -> Global___CountBasis: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        rows: _abc.Iterable[Global___CountRow] | None = ...,
+        basis: Global___CountBasis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "progress", b"progress", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountEventsResponse: _TypeAlias = CountEventsResponse  # noqa: Y015
+
+@_typing.final
+class CountRow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    FIRST_NODE_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    first_node: _builtins.str
+    """The node of the first event."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One for each field in `by`; empty where the events have none."""
+
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        count: _builtins.int = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        first_node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "first_node", b"first_node", "last", b"last", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRow: _TypeAlias = CountRow  # noqa: Y015
+
+@_typing.final
+class CountBasis(_message.Message):
+    """What an answer about the past rests on. It is complete where `losses` and `gaps` are empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    FROM_COLUMNS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the answer before `limit`."""
+    matched: _builtins.int
+    """Events that passed the filters, and how many of all events were read from columns."""
+    from_columns: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvents]:
+        """Events of the requested time and nodes, whether they passed the filters or not."""
+
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp:
+        """Of those events."""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossNotice]: ...
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapNotice]: ...
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___NodeEvents] | None = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        losses: _abc.Iterable[Global___LossNotice] | None = ...,
+        gaps: _abc.Iterable[Global___GapNotice] | None = ...,
+        rows: _builtins.int = ...,
+        matched: _builtins.int = ...,
+        from_columns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "from_columns", b"from_columns", "gaps", b"gaps", "last", b"last", "losses", b"losses", "matched", b"matched", "nodes", b"nodes", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountBasis: _TypeAlias = CountBasis  # noqa: Y015
+
+@_typing.final
+class NodeEvents(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    node_name: _builtins.str
+    events: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_name: _builtins.str = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "node_name", b"node_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeEvents: _TypeAlias = NodeEvents  # noqa: Y015
+
+@_typing.final
 class ListNodesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -39,6 +39,11 @@ class EventStreamStub:
                 request_serializer=tetra_dot_v1_dot_stream__pb2.StreamEventsRequest.SerializeToString,
                 response_deserializer=tetra_dot_v1_dot_stream__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
+        self.CountEvents = channel.unary_stream(
+                '/tetra.v1.EventStream/CountEvents',
+                request_serializer=tetra_dot_v1_dot_stream__pb2.CountEventsRequest.SerializeToString,
+                response_deserializer=tetra_dot_v1_dot_stream__pb2.CountEventsResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/tetra.v1.EventStream/ListNodes',
                 request_serializer=tetra_dot_v1_dot_stream__pb2.ListNodesRequest.SerializeToString,
@@ -52,6 +57,14 @@ class EventStreamServicer:
     def StreamEvents(self, request, context):
         """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
         without a cursor only reports progress. The first cursor is the position at which a client is connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountEvents(self, request, context):
+        """How many events of the past have each value of some fields, or when each value was first seen.
+        Progress until the answer is there; its last response has the basis.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +84,11 @@ def add_EventStreamServicer_to_server(servicer, server):
                     servicer.StreamEvents,
                     request_deserializer=tetra_dot_v1_dot_stream__pb2.StreamEventsRequest.FromString,
                     response_serializer=tetra_dot_v1_dot_stream__pb2.StreamEventsResponse.SerializeToString,
+            ),
+            'CountEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.CountEvents,
+                    request_deserializer=tetra_dot_v1_dot_stream__pb2.CountEventsRequest.FromString,
+                    response_serializer=tetra_dot_v1_dot_stream__pb2.CountEventsResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -105,6 +123,33 @@ class EventStream:
             '/tetra.v1.EventStream/StreamEvents',
             tetra_dot_v1_dot_stream__pb2.StreamEventsRequest.SerializeToString,
             tetra_dot_v1_dot_stream__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tetra.v1.EventStream/CountEvents',
+            tetra_dot_v1_dot_stream__pb2.CountEventsRequest.SerializeToString,
+            tetra_dot_v1_dot_stream__pb2.CountEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

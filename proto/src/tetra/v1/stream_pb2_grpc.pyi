@@ -37,6 +37,10 @@ class EventStreamStub:
     """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
     without a cursor only reports progress. The first cursor is the position at which a client is connected.
     """
+    CountEvents: _grpc.UnaryStreamMultiCallable[_stream_pb2.CountEventsRequest, _stream_pb2.CountEventsResponse]
+    """How many events of the past have each value of some fields, or when each value was first seen.
+    Progress until the answer is there; its last response has the basis.
+    """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]
     """Every node that the gateway heard from."""
 
@@ -46,6 +50,10 @@ class EventStreamAsyncStub(EventStreamStub):
     StreamEvents: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
     without a cursor only reports progress. The first cursor is the position at which a client is connected.
+    """
+    CountEvents: _aio.UnaryStreamMultiCallable[_stream_pb2.CountEventsRequest, _stream_pb2.CountEventsResponse]  # type: ignore[assignment]
+    """How many events of the past have each value of some fields, or when each value was first seen.
+    Progress until the answer is there; its last response has the basis.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_stream_pb2.ListNodesRequest, _stream_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Every node that the gateway heard from."""
@@ -59,6 +67,16 @@ class EventStreamServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamEventsResponse], _abc.AsyncIterator[_stream_pb2.StreamEventsResponse]]:
         """Events of all nodes, or of chosen ones, in batches. The first response comes at once; a response
         without a cursor only reports progress. The first cursor is the position at which a client is connected.
+        """
+
+    @_abc_1.abstractmethod
+    def CountEvents(
+        self,
+        request: _stream_pb2.CountEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_stream_pb2.CountEventsResponse], _abc.AsyncIterator[_stream_pb2.CountEventsResponse]]:
+        """How many events of the past have each value of some fields, or when each value was first seen.
+        Progress until the answer is there; its last response has the basis.
         """
 
     @_abc_1.abstractmethod

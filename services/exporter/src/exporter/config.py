@@ -113,6 +113,28 @@ class FileSink(Common):
     compress: bool = False
 
 
+class ColumnsSink(Common):
+    """Parquet files with every event, for questions about the past."""
+
+    type: Literal["columns"]
+    folder: Path
+    permissions: Permissions = "600"
+    flush: Seconds = Field(60, ge=1)  # events are in a file after so long
+    max_age: Seconds = 30 * 86400  # 0: no limit
+    max_size: Bytes = 10 << 30  # of all files; 0: no limit
+    format: Literal["none"] = "none"  # type: ignore[assignment]  # it has no lines
+    start: Literal["now", "oldest"] = "oldest"
+
+    @model_validator(mode="after")
+    def _has_every_event(self) -> ColumnsSink:
+        for name in ("nodes", "allow_list", "deny_list", "field_filters"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: columns have every event, or answers would be wrong")
+        if self.rate_limit >= 0:
+            raise ValueError("rate_limit: columns have every event, or answers would be wrong")
+        return self
+
+
 class StdoutSink(Common):
     """JSON lines on standard output."""
 
@@ -167,7 +189,8 @@ class SyslogSink(Common):
 
 
 Sink = Annotated[
-    FileSink | StdoutSink | HttpSink | OtlpSink | SyslogSink, Field(discriminator="type")
+    FileSink | ColumnsSink | StdoutSink | HttpSink | OtlpSink | SyslogSink,
+    Field(discriminator="type"),
 ]
 
 

@@ -21,6 +21,9 @@ class Selected(NamedTuple):
     id: str  # the same whenever the event is exported: node, boot and number of the event
     time_ns: int  # the event's; when NATS stored it, where it has none
     message: GetEventsResponse
+    # Where it is in the stream; None: the exporter's own report.
+    batch: Batch | None = None
+    at: int = 0
 
 
 class RateLimit:
@@ -116,4 +119,5 @@ def _selected(batch: Batch, index: int, event: Event, message: GetEventsResponse
     number = batch.first_sequence + index
     time = message.time
     time_ns = time.seconds * 1_000_000_000 + time.nanos or batch.stored_ns
-    return Selected(message_id(batch.node_name, batch.boot_id, number), time_ns, message)
+    id_ = message_id(batch.node_name, batch.boot_id, number)
+    return Selected(id_, time_ns, message, batch, index)

@@ -25,12 +25,13 @@ from exporter.place import Place, PlaceFile
 from exporter.reader import Chunk, Reader
 from exporter.selection import RateLimit, Selected, Selection
 from exporter.sinks import make
-from exporter.sinks.base import Line
+from exporter.sinks.base import Archive, Line
 
 _SLICE = 500  # events encoded before other tasks run
 _RETRY_MIN_S, _RETRY_MAX_S = 0.2, 10.0
 _MEASURE_S = 5.0
 _REPORT_S = 70.0  # a rate limit's report waits so long for an event of a later minute
+_ARCHIVE_S = 1.0  # an archive is asked so often whether it is durable, while no events come
 
 R = TypeVar("R")
 Numbered = list[tuple[Batch, int]]  # with how many of its first events are duplicates
@@ -65,10 +66,14 @@ class Worker:
         self._own_node = own_node
         self._encode = formats.encoder(sink.format)
         self._sink = make(sink)
+        self._rewinds = self._sink.settle_s > 0 or isinstance(self._sink, Archive)
         self._log = _log.bind(sink=sink.name)
         self._retry = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         self._unsettled: deque[tuple[float, Place]] = deque()
-        self._begin(places.read())
+        place = places.read()
+        if isinstance(self._sink, Archive):
+            place = self._sink.resume(place)
+        self._begin(place)
 
     def _begin(self, place: Place | None) -> None:
         self._kept = place
@@ -102,16 +107,19 @@ class Worker:
         mark = self._kept.mark if self._kept else {}
         await self._until_taken(lambda: self._sink.open(mark))
         await self.reader.open(self._kept, self.config.start)
-        if self._kept is None:
+        if self._kept is None or isinstance(self._sink, Archive):
             await self._keep(self.reader.place)
         self._log.info("exporting", after=self.reader.place.sequence)
 
     async def _follow(self) -> None:
         following = asyncio.create_task(self.reader.next())
+        is_archive = isinstance(self._sink, Archive)
         try:
             while True:
-                await asyncio.wait((following,), timeout=_REPORT_S)
+                await asyncio.wait((following,), timeout=_ARCHIVE_S if is_archive else _REPORT_S)
                 if not following.done():
+                    if is_archive:
+                        await self._keep(self.reader.place)
                     await self._report_withheld()
                     continue
                 chunk = following.result()
@@ -151,7 +159,11 @@ class Worker:
             self.totals.delivered_bytes += sum(len(line.text) + 1 for line in part)
 
     async def _keep(self, place: Place) -> None:
+        if isinstance(self._sink, Archive):
+            await self._until_taken(partial(self._sink.reach, place))
         mark = await self._until_taken(self._sink.mark)
+        if mark is None:
+            return
         withheld = self.limit.state()
         place = Place(place.sequence, place.stored_ns, mark, withheld)
         if self._sink.settle_s:
@@ -175,7 +187,7 @@ class Worker:
                     self._log.warning("sink does not take events, trying again", error=str(error))
                 self.fault = str(error)
                 await self._retry.wait()
-                if self._sink.settle_s and self._kept is not None:
+                if self._rewinds and self._kept is not None:
                     raise _Rewind from None
                 continue
             if self._retry.attempts:
@@ -191,6 +203,8 @@ class Worker:
             await self._keep(self.reader.place)
 
     def _note(self, chunk: Chunk) -> None:
+        if isinstance(self._sink, Archive):
+            self._sink.note(chunk.losses, chunk.gaps)
         for loss in chunk.losses:
             for cause, count in loss.lost.by_cause.items():
                 self.totals.lost[cause] = self.totals.lost.get(cause, 0) + count

@@ -1,4 +1,7 @@
-"""The forms of an event: Tetragon's JSON, OCSF, ECS. Each is a function from an event to a line."""
+"""The forms of an event: Tetragon's JSON, OCSF, ECS. Each is a function from an event to a line.
+
+A sink that takes the events themselves has none.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ Encode = Callable[[Selected], str]
 
 def encoder(name: str) -> Encode:
     """Return the function that makes a line, without its end, of an event."""
+    if name == "none":
+        return lambda selected: ""
     if name == "ocsf":
         from exporter.formats.ocsf import encode
 

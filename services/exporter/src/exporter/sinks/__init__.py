@@ -1,4 +1,4 @@
-"""The sinks, one module each: a file, standard output, HTTP, OpenTelemetry, syslog."""
+"""The sinks, one module each: files, columns, standard output, HTTP, OpenTelemetry, syslog."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from exporter.sinks.base import Sink
 def make(sink: config.Common) -> Sink:
     """Return the sink that ``sink`` describes; raise `SinkError` where it can never work."""
     # Imported when used: OpenTelemetry takes a third of a second and 30 MB.
+    if isinstance(sink, config.ColumnsSink):
+        from exporter.sinks.columns import Columns
+
+        return Columns(sink)
     if isinstance(sink, config.FileSink):
         from exporter.sinks.file import File
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from exporter.place import Place
 from exporter.selection import Selected
+from tetra.v1.stream_pb2 import GapNotice, LossNotice
 
 PART_BYTES = 1 << 20
 
@@ -34,8 +36,28 @@ class Sink(Protocol):
     async def deliver(self, lines: Sequence[Line]) -> int:
         """Deliver ``lines``; return how many the receiver refused for good."""
 
-    async def mark(self) -> dict[str, Any]:
-        """Make durable what was delivered; return what `open` needs, as JSON."""
+    async def mark(self) -> dict[str, Any] | None:
+        """Make durable what was delivered; return what `open` needs, as JSON.
+
+        None: it is not durable yet, and is delivered again after a restart.
+        """
 
     async def close(self) -> None:
         """End; nothing that `mark` has returned is lost."""
+
+
+@runtime_checkable
+class Archive(Sink, Protocol):
+    """A sink that knows from what it has where to continue, and keeps what is missing too.
+
+    When a delivery fails, the exporter reads again from the last place that was durable.
+    """
+
+    def resume(self, kept: Place | None) -> Place | None:
+        """Return the place behind all that is there; ``kept``: the one that was saved."""
+
+    def note(self, losses: Sequence[LossNotice], gaps: Sequence[GapNotice]) -> None:
+        """Note what was found missing before the next delivery."""
+
+    async def reach(self, place: Place) -> None:
+        """Note that all events up to ``place`` were delivered, before `mark`."""
