@@ -25,7 +25,12 @@ from cli.grpc_errors import code_of, explained, never_sent, refusal
 from cli.reconnect import DEFAULT_POLICY, Attempts, ResumePolicy
 from cli.resume import Batch, Progress
 from tetra.v1.node_pb2 import NodeInfo
-from tetra.v1.stream_pb2 import ListNodesRequest, StreamEventsRequest
+from tetra.v1.stream_pb2 import (
+    CountEventsRequest,
+    CountEventsResponse,
+    ListNodesRequest,
+    StreamEventsRequest,
+)
 from tetra.v1.stream_pb2_grpc import EventStreamStub
 from tetragon.events_pb2 import GetEventsRequest
 from tetragon.sensors_pb2 import (
@@ -184,7 +189,22 @@ class Client:
         finally:
             answers.cancel()  # type: ignore[attr-defined]  # a stream's iterator is its call
 
-    # The stream
+    # The past and the stream
+
+    def count(self, request: CountEventsRequest) -> list[CountEventsResponse]:
+        """Return the answer; raise `UnsupportedError` for a server without such answers."""
+
+        def ask() -> list[CountEventsResponse]:
+            found = []
+            stub = EventStreamStub(self._open())
+            for answer in stub.CountEvents(request, metadata=self._metadata):
+                if answer.HasField("progress"):
+                    self.progress(answer.progress.done, answer.progress.total)
+                else:
+                    found.append(answer)
+            return found
+
+        return self._attempt(ask)
 
     def stream(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from chassis.backoff import Backoff
 from eventstream.batch import Batch
@@ -87,6 +88,12 @@ class Feed:
         self.position = batch.stream_sequence + 1
         self._stored_ns = batch.stored_ns
         return batch, self._continuity.check(batch)
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Compare the next numbers with those of ``batches``, which were read elsewhere."""
+        for batch in batches:
+            self._continuity.check(batch)
+        self._continuity.notices.take()
 
     @property
     def has_notices(self) -> bool:

@@ -45,6 +45,7 @@ NEEDED = {
     _EVENT_LOG + "GetEventLogParams": READ,
     _EVENT_LOG + "SetEventLogParams": CONTROL,
     _EVENTS + "StreamEvents": READ,
+    _EVENTS + "CountEvents": READ,
     _EVENTS + "ListNodes": READ,
     _FLEET + "AddPolicy": POLICIES,
     _FLEET + "DeletePolicy": POLICIES,

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
 from gateway import auth, event_stream, listen, service, tls
+from gateway.columns import Columns
 from gateway.errors import ListenError, SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
@@ -68,7 +69,7 @@ class Server:
             ],
         )
         sensors = Sensors(streams, fleet, settings, TracingPolicies(policies))
-        own = EventStream(streams, fleet)
+        own = EventStream(streams, fleet, Columns(settings))
         self._server.add_generic_rpc_handlers(
             [
                 *sensors.handlers(),

@@ -46,6 +46,16 @@ class Settings(ServiceSettings, BusSettings):
     )
     stream_replicas: int = Field(1, ge=1, le=5, description="copies of the stream; 3 on a cluster")
 
+    columns_dir: Path | None = Field(
+        None,
+        description="folder of the exporter's columns: questions about the past are answered from "
+        "there, and from the stream what is not in it yet",
+    )
+    columns_memory_bytes: int = Field(
+        512 * _MIB, ge=64 * _MIB, description="memory of one query of the columns"
+    )
+    columns_threads: int = Field(2, ge=1, description="threads of one query of the columns")
+
     max_clients: int = Field(200, ge=1, description="event streams open at once")
     read_without_clients: bool = Field(
         False,

@@ -29,6 +29,10 @@ def run(args: Args) -> int:
         raise UsageError(
             "--format and --output: each chooses the form of the output", "--format pid,binary"
         )
+    if args.count_by or args.first_seen:
+        from cli.commands.getevents_count import print_count
+
+        return print_count(args, FLAGS)
     if args.audit:
         from cli.policies.audit import print_audit
 
@@ -162,6 +166,9 @@ examples:
   tetra getevents -o json > events.json            record events ...
   tetra getevents -o compact < events.json         ... and print them later
   tetra getevents --audit --since 1d --no-follow   who changed which policy
+  tetra getevents --since 7d --count-by binary,user
+                                                   what ran how often, and as whom
+  tetra getevents --since 1d --first-seen binary   what never ran before
 """,
     params=FLAGS,
 )

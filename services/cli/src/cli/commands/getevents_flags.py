@@ -146,4 +146,29 @@ _STREAM = in_section(
     ),
 )
 
-FLAGS = (*_OUTPUT, *_FILTERS, *_STREAM)
+# Fields that events can be counted by, as the gateway knows them.
+COUNT_FIELDS = (
+    "type", "binary", "arguments", "user", "uid", "parent", "container", "container-id", "image",
+    "pod", "namespace", "unit", "node", "policy", "function", "file", "peer", "port", "status",
+    "signal",
+)  # fmt: skip
+_FIELDS = Value("FIELD[,...]", comma_list, example="binary,user", known=lambda ctx: COUNT_FIELDS)
+
+_PAST = in_section(
+    "questions about the past (all that is kept, or --since and --until)",
+    repeated(
+        "--count-by",
+        type=_FIELDS,
+        help="instead of events: how many have each value of these fields, and whether any are "
+        f"missing; fields: {', '.join(COUNT_FIELDS)}",
+    ),
+    repeated(
+        "--first-seen",
+        type=_FIELDS,
+        help="instead of events: values that no kept event from before --since has, with the time "
+        "and node of the first event",
+    ),
+    Flag("--top", type=INTEGER, default=50, help="print so many rows, 0: all [default: 50]"),
+)
+
+FLAGS = (*_OUTPUT, *_FILTERS, *_STREAM, *_PAST)
