@@ -35,7 +35,7 @@ from gateway.fleet import Fleet as GatewayFleet
 from support.stages import NothingLost
 from support.waiting import eventually
 from tetra.v1.plans_pb2 import NodePlan, PlanOnNode
-from tetra.v1.policies_pb2 import NodePolicy
+from tetra.v1.policies_pb2 import NodePolicies, NodePolicy
 from tracingpolicy import parse
 from tracingpolicy.model import Policy
 from tracingpolicy.values import Mode
@@ -93,6 +93,38 @@ class FakeInstallation:
         self.node.installed.remove(self)
 
 
+class DelayedStatus(PolicyStatus):
+    """A node's status as a slow network delivers it: at some point nothing newer arrives."""
+
+    stop_when: Callable[[NodePolicies], bool] = staticmethod(lambda _: False)
+    _delivered: NodePolicies | None = None
+
+    def stop(self) -> None:
+        """Deliver nothing newer than what is so now."""
+        self._delivered = super().current()
+
+    def resume(self) -> None:
+        """Deliver what is so."""
+        self._delivered = None
+        self.stop_when = lambda _: False
+        self._changed.set()
+
+    def current(self) -> NodePolicies:
+        """Return what is delivered."""
+        if self._delivered is None:
+            fresh = super().current()
+            if not self.stop_when(fresh):
+                return fresh
+            self._delivered = fresh
+        return self._delivered
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class SimulatedNode:
     """One node, and the backend of its manager."""
@@ -103,12 +135,14 @@ class SimulatedNode:
     labels: dict[str, str] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)  # functions that do not exist here
     delay_s: float = 0.0  # of loading
+    gate: asyncio.Event = field(default_factory=_open_gate)  # loading waits until it is set
     installed: list[FakeInstallation] = field(default_factory=list)
     log: list[tuple[str, str]] = field(default_factory=list)
     boot_id: str = "boot"
     user: dict[str, Any] = field(default_factory=dict)
     explain: Callable[[PlanOnNode], Awaitable[NodePlan]] | None = None
     manager: PolicyManager = field(init=False)
+    status: DelayedStatus = field(init=False)
 
     def __post_init__(self) -> None:
         self.manager = PolicyManager(self, PolicyTable(), parse)
@@ -123,6 +157,7 @@ class SimulatedNode:
     async def install(self, policy: Policy, number: int, revision: int) -> FakeInstallation:
         """See `Backend`."""
         await asyncio.sleep(self.delay_s)
+        await self.gate.wait()
         (hook,) = policy.kprobes
         if hook.call in self.refused:
             raise ProbeError(f"there is no function {hook.call!r}")
@@ -151,7 +186,9 @@ class SimulatedNode:
         settings = BusSettings(nats_url=self.url, **self.user)
         self.manager = PolicyManager(self, PolicyTable(), parse)
         fleet = FleetPolicies(Node(self.name, self.labels), self.manager, parse, self.folder)
-        status = PolicyStatus(self.name, self.boot_id, self.manager, lambda: fleet.sequence)
+        status = self.status = DelayedStatus(
+            self.name, self.boot_id, self.manager, lambda: fleet.sequence, lambda: fleet.applied
+        )
         tries = Tries(self.manager, parse)
         control = self._control(status, tries)
         connected = asyncio.get_running_loop().create_future()

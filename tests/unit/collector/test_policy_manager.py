@@ -265,7 +265,7 @@ def test_counters_add_up():
 
 async def test_seconds_without_a_collector_are_counted_once(monkeypatch):
     """Only of a policy that an earlier collector had, and from its end on."""
-    monkeypatch.setattr("collector.policies.manager.time.time", lambda: 1030.0)
+    monkeypatch.setattr("collector.policies.lifecycle.time.time", lambda: 1030.0)
     table = PolicyTable()
     table.restore([LoadedPolicy(2, 1, "a"), LoadedPolicy(3, 1, "gone")])
     table.all_off_since(1000.0)

@@ -189,6 +189,7 @@ class PolicySummary(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     MISSED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     loaded: _builtins.int
     failed: _builtins.int
     disabled: _builtins.int
@@ -199,7 +200,9 @@ class PolicySummary(_message.Message):
     lost: _builtins.int
     missed: _builtins.int
     version: _builtins.int
-    """NodePolicies.version of the newest status."""
+    """NodePolicies.version and NodePolicies.collector_start of the newest status."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -212,10 +215,11 @@ class PolicySummary(_message.Message):
         lost: _builtins.int = ...,
         missed: _builtins.int = ...,
         version: _builtins.int = ...,
+        start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "failed", b"failed", "hits", b"hits", "kernel_memory_bytes", b"kernel_memory_bytes", "loaded", b"loaded", "loading", b"loading", "lost", b"lost", "missed", b"missed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "failed", b"failed", "hits", b"hits", "kernel_memory_bytes", b"kernel_memory_bytes", "loaded", b"loaded", "loading", b"loading", "lost", b"lost", "missed", b"missed", "start", b"start", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -461,6 +461,7 @@ class NodePolicy(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     RUN_TIME_NS_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     alive: _builtins.bool
     selected: _builtins.bool
@@ -485,6 +486,10 @@ class NodePolicy(_message.Message):
     run_time_ns: _builtins.int
     seen: _builtins.int
     """Newest revision that the node has carried out, or failed to: see `state` and `error`."""
+    change: _builtins.str
+    """StoredPolicy.change of the write that all of this is the outcome of. A status that names an
+    earlier write says nothing of a later one, whatever its revisions are.
+    """
     @_builtins.property
     def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeHook]: ...
     @_builtins.property
@@ -511,10 +516,11 @@ class NodePolicy(_message.Message):
         runs: _builtins.int = ...,
         run_time_ns: _builtins.int = ...,
         seen: _builtins.int = ...,
+        change: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "error", b"error", "filtered", b"filtered", "hits", b"hits", "hooks", b"hooks", "kernel_memory_bytes", b"kernel_memory_bytes", "lost", b"lost", "missed", b"missed", "mode", b"mode", "node_name", b"node_name", "not_posted", b"not_posted", "prepared", b"prepared", "rate_limited", b"rate_limited", "revision", b"revision", "run_time_ns", b"run_time_ns", "runs", b"runs", "seen", b"seen", "selected", b"selected", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "change", b"change", "error", b"error", "filtered", b"filtered", "hits", b"hits", "hooks", b"hooks", "kernel_memory_bytes", b"kernel_memory_bytes", "lost", b"lost", "missed", b"missed", "mode", b"mode", "node_name", b"node_name", "not_posted", b"not_posted", "prepared", b"prepared", "rate_limited", b"rate_limited", "revision", b"revision", "run_time_ns", b"run_time_ns", "runs", b"runs", "seen", b"seen", "selected", b"selected", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1154,12 +1160,17 @@ class NodePolicies(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     version: _builtins.int
     """Grows with each publication of this collector."""
     sequence: _builtins.int
     """Newest message of the bucket that the collector has read."""
+    applied: _builtins.int
+    """What the messages of the bucket up to this one want is carried out, or has failed; of a policy
+    that is not among `policies` the node has nothing. Absent: an older collector.
+    """
     @_builtins.property
     def collector_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1173,11 +1184,14 @@ class NodePolicies(_message.Message):
         version: _builtins.int = ...,
         sequence: _builtins.int = ...,
         policies: _abc.Iterable[Global___NodePolicies.One] | None = ...,
+        applied: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["collector_start", b"collector_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_applied", b"_applied", "applied", b"applied", "collector_start", b"collector_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "collector_start", b"collector_start", "node_name", b"node_name", "policies", b"policies", "sequence", b"sequence", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied", b"_applied", "applied", b"applied", "boot_id", b"boot_id", "collector_start", b"collector_start", "node_name", b"node_name", "policies", b"policies", "sequence", b"sequence", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__applied: _TypeAlias = _typing.Literal["applied"]  # noqa: Y015
+    _WhichOneofArgType__applied: _TypeAlias = _typing.Literal["_applied", b"_applied"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__applied) -> _WhichOneofReturnType__applied | None: ...
 
 Global___NodePolicies: _TypeAlias = NodePolicies  # noqa: Y015

@@ -57,9 +57,12 @@ def _wants(spec: PolicySpec, node: Node) -> bool:
 
 
 def wanted(
-    key: Key, found: Specs, parse: Callable[[str, str], Policy], known: Parsed
+    key: Key, change: str, found: Specs, parse: Callable[[str, str], Policy], known: Parsed
 ) -> tuple[Wanted, Parsed]:
-    """Return ``found`` with its documents parsed, which is also what to give as ``known`` next."""
+    """Return ``found`` with its documents parsed, which is also what to give as ``known`` next.
+
+    ``change`` names the write of the bucket.
+    """
     parsed: Parsed = []
 
     def revision(spec: PolicySpec | None) -> Revision | None:
@@ -70,7 +73,8 @@ def wanted(
         parsed.append((spec, made))
         return made
 
-    return Wanted(Identity(*key), revision(found.active), revision(found.prepared)), parsed
+    active, prepared = revision(found.active), revision(found.prepared)
+    return Wanted(Identity(*key), active, prepared, change), parsed
 
 
 def _parsed(key: Key, spec: PolicySpec, parse: Callable[[str, str], Policy]) -> Revision:

@@ -93,6 +93,7 @@ class Wanted(NamedTuple):
     identity: Identity
     active: Revision | None = None
     prepared: Revision | None = None
+    change: str = ""  # the write of the bucket that wants it
 
 
 class Prepared(NamedTuple):
@@ -126,6 +127,7 @@ class Entry:
     active: int = 0
     wanted: Revision | None = None
     prepared: Prepared | None = None
+    change: str = ""  # the last `Wanted.change` that was carried out, or has failed
 
     def hooks(self) -> list[Hook]:
         """Return the hooks that counters number: of the variant that is loaded, if it has some."""

@@ -48,6 +48,7 @@ class FleetPolicies:
         self._leases: dict[Key, tuple[str, float]] = {}  # change and end, of preparations
         self._changed: set[Key] = set()
         self._work = asyncio.Event()
+        self.applied = 0  # what the messages up to this one want is carried out, or has failed
         self._unsaved = asyncio.Event()
 
     @property
@@ -109,6 +110,7 @@ class FleetPolicies:
         known = self._stored.get(key) if key else None
         if known is None or message.sequence > known[0]:
             self._take(message)
+            self._work.set()
             self._save()
 
     def _take(self, message: StoredMessage) -> Key | None:
@@ -156,12 +158,16 @@ class FleetPolicies:
             except TimeoutError:
                 pass
             self._work.clear()
+            read = self._bucket.sequence
             changed, self._changed = self._changed, set()
             changed |= self._expired()
             try:
                 await self._manager.apply([self._wanted(key) for key in sorted(changed)])
             except Exception:  # a fault here must not end the base events
                 log.exception("policies of the fleet not applied")
+            else:
+                self.applied = read
+                self._manager.on_change()
 
     def _wanted(self, key: Key) -> Wanted:
         stored = self._stored.get(key)
@@ -169,9 +175,10 @@ class FleetPolicies:
             self._parsed.pop(key, None)
             self._leases.pop(key, None)
             return Wanted(Identity(*key))
-        found = desired.specs(stored[1], self.node, expired=self._lease_is_over(key, stored[1]))
+        policy = stored[1]
+        found = desired.specs(policy, self.node, expired=self._lease_is_over(key, policy))
         known = self._parsed.get(key, [])
-        wanted, self._parsed[key] = desired.wanted(key, found, self._parse, known)
+        wanted, self._parsed[key] = desired.wanted(key, policy.change, found, self._parse, known)
         return wanted
 
     def _lease_is_over(self, key: Key, stored: StoredPolicy) -> bool:

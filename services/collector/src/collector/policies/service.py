@@ -240,7 +240,9 @@ def policy_service(
     ]
     node = Node(settings.node_name, settings.node_labels)
     fleet = FleetPolicies(node, manager, parse, settings.state_dir)
-    status = PolicyStatus(settings.node_name, boot_id, manager, lambda: fleet.sequence)
+    status = PolicyStatus(
+        settings.node_name, boot_id, manager, lambda: fleet.sequence, lambda: fleet.applied
+    )
     resources = None
     if api is not None and settings.enable_tracing_policy_crd:
         name = settings.k8s_node_name

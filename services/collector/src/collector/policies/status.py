@@ -34,11 +34,12 @@ class PolicyStatus:
         boot_id: str,
         manager: PolicyManager,
         sequence: Callable[[], int] = lambda: 0,
+        applied: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``sequence``: of the newest message of the bucket that was read."""
+        """``sequence`` and ``applied``: of the bucket; read, and carried out."""
         self._node_name = node_name
         self._manager = manager
-        self._sequence = sequence
+        self._sequence, self._applied = sequence, applied
         self._changed = asyncio.Event()
         self._last = NodePolicies(node_name=node_name, boot_id=boot_id)
         self._last.collector_start.FromNanoseconds(time.time_ns())
@@ -52,6 +53,7 @@ class PolicyStatus:
             collector_start=self._last.collector_start,
             version=self._last.version,
             sequence=self._sequence(),
+            applied=self._applied(),
         )
         for entry in self._manager.entries:
             one = fresh.policies.add(status=node_policy(entry, self._node_name))
@@ -75,7 +77,11 @@ class PolicyStatus:
 
     def summary(self) -> PolicySummary:
         """Return the totals over all policies, as they were published last."""
-        found = PolicySummary(version=self._last.version, failed=len(self._manager.refused))
+        found = PolicySummary(
+            version=self._last.version,
+            start=self._last.collector_start,
+            failed=len(self._manager.refused),
+        )
         for one in self._last.policies:
             status = one.status
             state = State(status.state)
@@ -119,8 +125,8 @@ def node_policy(entry: Entry, node_name: str) -> NodePolicy:
     state, error = entry.state, entry.error
     if error and state in _ACTIVE:
         state = State.LOAD_ERROR  # an older revision is active
-    if not error and prepared is not None and prepared.error:
-        error = prepared.error
+    if prepared is not None:
+        error = prepared.error  # of the revision that `seen` names
     status = NodePolicy(
         node_name=node_name,
         alive=True,
@@ -128,6 +134,7 @@ def node_policy(entry: Entry, node_name: str) -> NodePolicy:
         revision=entry.active,
         prepared=prepared.number if prepared and not prepared.error else 0,
         seen=_seen(entry),
+        change=entry.change,
         state=TracingPolicyState.ValueType(state.value),
         error=error,
         hits=total.posted,

@@ -11,9 +11,12 @@ from nats.aio.client import Client
 from gateway.fleet import Fleet
 from gateway.policies.audit import Audit
 from gateway.policies.changes import Changer
+from gateway.policies.confirm import Confirmations
+from gateway.policies.finishing import Finishing
 from gateway.policies.janitor import Janitor
 from gateway.policies.nodes import PolicyNodes
 from gateway.policies.requests import Requests
+from gateway.policies.rollout import Rollout
 from gateway.policies.store import PolicyStore
 from gateway.policies.view import View
 from gateway.settings import Settings
@@ -33,7 +36,7 @@ class FleetPolicies:
 
     async def close(self) -> None:
         """Finish what cancelled changes left; NATS is still connected."""
-        await self.requests.changer.close()
+        await self.requests.changer.finishing.close()
 
     async def run(self) -> None:
         """Follow bucket and nodes until cancelled; NATS is connected."""
@@ -46,7 +49,8 @@ class FleetPolicies:
 def fleet_policies(nc: Client, settings: Settings, fleet: Fleet) -> FleetPolicies:
     """Return the parts, put together."""
     store, nodes, audit = PolicyStore(nc, settings), PolicyNodes(nc, fleet), Audit(nc)
-    view = View(store, nodes)
-    changer = Changer(store, nodes, view, audit)
+    view, finishing = View(store, nodes), Finishing()
+    rollout = Rollout(store, Confirmations(store, nodes), view, finishing)
+    changer = Changer(store, nodes, rollout, audit, finishing)
     name = os.uname().nodename
     return FleetPolicies(name, store, nodes, view, audit, Requests(changer), Janitor(changer, name))

@@ -21,7 +21,7 @@ from eventstream.errors import BusError
 from gateway.errors import RequestError
 from gateway.policies import canary
 from gateway.policies.changes import Changer
-from gateway.policies.store import Stored
+from gateway.policies.stored import Stored
 from tetra.v1.policies_pb2 import (
     AuditEntry,
     PolicyCandidate,
@@ -82,7 +82,7 @@ class Janitor:
                 spec=candidate.spec, running=candidate.running, canary=candidate.canary
             )
         change = secrets.token_hex(8)
-        await self.changer.write(key, stored, change, current=None, candidate=remains)
+        await self.changer.rollout.write(key, stored, change, candidate=remains)
         spec = PolicySpec()
         spec.CopyFrom(candidate.spec)
         spec.origin.action = PolicyOrigin.ACTION_AUTO_ABORT

@@ -57,6 +57,14 @@ class PolicyNodes:
         """Return a policy as the node reported it last."""
         return self._by_key.get(node, {}).get(key)
 
+    def applied(self, node: str) -> int | None:
+        """Return up to which message of the bucket the node has carried out what is wanted.
+
+        None: its collector is of a version that does not report it.
+        """
+        known = self._statuses.get(node)
+        return known.applied if known is not None and known.HasField("applied") else None
+
     def keys(self, node: str) -> set[Key]:
         """Return the policies that the node reported."""
         return set(self._by_key.get(node, {}))
@@ -71,16 +79,18 @@ class PolicyNodes:
             request, frozenset() if everyone else frozenset(missing)
         ):
             if answer.HasField("policy_status"):
-                self._take(answer.node.node_name, answer.policy_status)
+                self._take(answer.node.node_name, answer.policy_status, asked=True)
 
     def _is_old(self, info: NodeInfo) -> bool:
         known = self._statuses.get(info.node_name)
         if not info.HasField("policies"):
             return False  # a collector that knows no policies of the fleet
-        if known is None:
+        if known is None or known.boot_id != info.boot_id:
             return True
-        same = known.boot_id == info.boot_id
-        return not same or known.version < info.policies.version
+        summary = info.policies
+        if summary.HasField("start") and summary.start != known.collector_start:
+            return True
+        return known.version < summary.version
 
     async def _on_message(self, message: Msg) -> None:
         if message.headers:  # a message of a stream, which JetStream was asked to send here
@@ -93,17 +103,22 @@ class PolicyNodes:
             return
         self._take(node, status)
 
-    def _take(self, node: str, status: NodePolicies) -> None:
+    def _take(self, node: str, status: NodePolicies, *, asked: bool = False) -> None:
+        """Note a status. One of a collector that has ended can come late, unless it was asked for.
+
+        Clocks can be set back, so the start alone does not decide which collector is the newer.
+        """
         if status.node_name != node:
             _log.warning("policy status names another node", node=node, named=status.node_name)
             return
         known = self._statuses.get(node)
-        if (
-            known is not None
-            and known.collector_start == status.collector_start
-            and known.version >= status.version
-        ):
-            return
+        if known is not None:
+            start = status.collector_start.ToNanoseconds()
+            known_start = known.collector_start.ToNanoseconds()
+            if start == known_start and known.version >= status.version:
+                return
+            if start < known_start and known.boot_id == status.boot_id and not asked:
+                return
         self._statuses[node] = status
         self._by_key[node] = {
             Key(one.policy.name, one.policy.namespace, one.policy.domain): one.status

@@ -11,8 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from bus.policies import Key
 from gateway.errors import RequestError
 from gateway.policies import canary, documents
-from gateway.policies.changes import TIMEOUT_S, Changer
-from gateway.policies.store import Stored
+from gateway.policies.changes import Changer
+from gateway.policies.rollout import TIMEOUT_S
+from gateway.policies.stored import Stored
 from gateway.policies.view import exists
 from tetra.v1.policies_pb2 import (
     AddPolicyRequest,

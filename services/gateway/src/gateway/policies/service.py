@@ -15,9 +15,9 @@ from eventstream import encoded
 from gateway import rights
 from gateway.policies import documents
 from gateway.policies.audit import origin_of
-from gateway.policies.changes import any_of
 from gateway.policies.fleet_policies import FleetPolicies
 from gateway.policies.requests import Origin, revisions
+from gateway.policies.signal import any_of
 from gateway.policies.tryout import Tryout
 from gateway.streams import Context, Handler, refusing
 from tetra.v1 import policies_pb2 as pb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 
 class Signal:
@@ -20,3 +21,13 @@ class Signal:
     def event(self) -> asyncio.Event:
         """The event of the next `set`: taken before the state is looked at, nothing is missed."""
         return self._event
+
+
+async def any_of(events: Iterable[asyncio.Event], timeout_s: float) -> None:
+    """Return when one of the events is set, or after ``timeout_s``."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()

@@ -1,67 +1,30 @@
-"""The bucket of the fleet's policies: made, followed, and written with compare-and-set."""
+"""The bucket of the fleet's policies: followed, and written with compare-and-set."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import grpc
 import structlog
-from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.errors import Error
-from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from bus import direct, policies
 from bus.bucket import BucketWatch, Content
-from bus.connection import until_cancelled
 from bus.direct import StoredMessage
 from bus.policies import Key
-from bus.subjects import EVENTS_STREAM
-from chassis.backoff import Backoff
 from eventstream.errors import BusError
-from gateway.errors import RequestError
 from gateway.policies.signal import Signal
+from gateway.policies.stored import NOTHING, Conflict, Stored, change_of, decode
+from gateway.policies.streams import HISTORY, TIMEOUT_S, PolicyStreams
 from gateway.settings import Settings
 from tetra.v1.policies_pb2 import StoredPolicy
 
-HISTORY = 64  # values of a key that are kept, which is the most that NATS allows
-_SIZES = (256 << 20, 64 << 20, 16 << 20)  # of the bucket: the largest that NATS has room for
-_AUDIT_SIZES = (64 << 20, 8 << 20)
-_NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
-_WRONG_SEQUENCE = 10071  # JSStreamWrongLastSequenceErrF
-_TIMEOUT_S = 5.0
-_RETRY_MIN_S, _RETRY_MAX_S = 0.2, 5.0
+_WRONG_SEQUENCE = 10071  # nats-server: JSStreamWrongLastSequenceErrF
 
 _log = structlog.get_logger()
-
-
-class Stored(NamedTuple):
-    """What a key has; ``sequence`` is that of its newest message, of whatever content.
-
-    ``damaged``: that message is not a gateway's, and ``policy`` is of one before it.
-    """
-
-    sequence: int
-    policy: StoredPolicy
-    damaged: bool = False
-
-
-NOTHING = Stored(0, StoredPolicy())
-
-
-class Conflict(RequestError):
-    """Another change of the same policy came first."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__(
-            f"policy {key}: another change came first: look at it, and try again",
-            grpc.StatusCode.ABORTED,
-        )
 
 
 @dataclass(slots=True)
@@ -73,9 +36,12 @@ class PolicyStore:
     changed: Signal = field(default_factory=Signal)
     _stored: dict[Key, Stored] = field(default_factory=dict)
     _watch: BucketWatch = field(init=False)
+    _streams: PolicyStreams = field(init=False)
 
     def __post_init__(self) -> None:
         self._watch = BucketWatch(self._take_all, self._take_one, change_of)
+        replicas = self.settings.stream_replicas
+        self._streams = PolicyStreams(self.nc, replicas, self._watch.restart)
 
     def all(self) -> dict[Key, StoredPolicy]:
         """Return every policy that was ever given, by key; deleted ones say so."""
@@ -116,12 +82,12 @@ class PolicyStore:
         """Make the bucket where it is missing, and follow it, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch.run(self.nc))
-            tasks.create_task(self._keep_bucket())
+            tasks.create_task(self._streams.run())
 
     async def wait_complete(self) -> None:
         """Return when the whole bucket has been read; raise `BusError` if that fails."""
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await self._watch.complete.wait()
         except TimeoutError:
             raise BusError("policies: the bucket cannot be read now") from None
@@ -129,7 +95,7 @@ class PolicyStore:
     async def read(self, key: Key) -> Stored:
         """Return what the bucket's leader has of a key; raise `BusError`."""
         await self.wait_complete()
-        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        js = self.nc.jetstream(timeout=TIMEOUT_S)
         try:
             found = await js.get_last_msg(policies.BUCKET_STREAM, key.subject)
         except NotFoundError:
@@ -147,7 +113,7 @@ class PolicyStore:
 
     async def write(self, key: Key, policy: StoredPolicy, before: Stored) -> Stored:
         """Replace ``before``; raise `Conflict` if the key has something else, or `BusError`."""
-        js = self.nc.jetstream(timeout=_TIMEOUT_S)
+        js = self.nc.jetstream(timeout=TIMEOUT_S)
         expected = {"Nats-Expected-Last-Subject-Sequence": str(before.sequence)}
         data = policy.SerializeToString()
         try:
@@ -191,53 +157,6 @@ class PolicyStore:
                 return found
         return None
 
-    async def _keep_bucket(self) -> None:
-        waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
-        while True:
-            try:
-                await until_cancelled(self._ensure_all())
-                waits.reset()
-                await asyncio.sleep(_TIMEOUT_S)
-            except NotFoundError:
-                await asyncio.sleep(_RETRY_MIN_S)
-            except (Error, TimeoutError, OSError) as error:
-                if waits.attempts == 0:
-                    _log.warning("bucket of policies unavailable", error=_text(error))
-                await asyncio.sleep(waits.next_s())
-
-    async def _ensure_all(self) -> None:
-        # The event stream is made first: of a small disk, it gets what it is set to.
-        await self.nc.jetstream(timeout=_TIMEOUT_S).stream_info(EVENTS_STREAM)
-        replicas = self.settings.stream_replicas
-        await self._ensure(bucket_config(replicas), _SIZES)
-        await self._ensure(audit_config(replicas), _AUDIT_SIZES)
-
-    async def _ensure(self, wanted: api.StreamConfig, sizes: Sequence[int]) -> None:
-        js = self.nc.jetstream(timeout=_TIMEOUT_S)
-        try:
-            found = (await js.stream_info(str(wanted.name))).config
-        except NotFoundError:
-            await self._make(wanted, sizes)
-            return
-        if found.num_replicas != wanted.num_replicas:
-            wanted.max_bytes = found.max_bytes
-            await js.update_stream(wanted)
-            _log.info("stream updated", stream=wanted.name)
-
-    async def _make(self, wanted: api.StreamConfig, sizes: Sequence[int]) -> None:
-        js = self.nc.jetstream(timeout=_TIMEOUT_S)
-        for size in sizes:
-            wanted.max_bytes = size
-            try:
-                await js.add_stream(wanted)
-            except APIError as error:
-                if error.err_code != _NO_STORAGE or size == sizes[-1]:
-                    raise
-            else:
-                _log.info("stream made", stream=wanted.name, max_bytes=size)
-                self._watch.restart()
-                return
-
     def _take_all(self, content: Content) -> None:
         if content.replaced:
             _log.warning("bucket of policies was replaced", sequence=content.newest)
@@ -275,66 +194,6 @@ class PolicyStore:
             self.changed.set()
 
 
-def bucket_config(replicas: int) -> api.StreamConfig:
-    """Return the bucket as NATS's clients make a key-value bucket, but one that is never purged."""
-    return api.StreamConfig(
-        name=policies.BUCKET_STREAM,
-        description="Tracing policies of the fleet",
-        subjects=[policies.KEYS_ALL],
-        storage=api.StorageType.FILE,
-        discard=api.DiscardPolicy.NEW,
-        max_msgs_per_subject=HISTORY,
-        num_replicas=replicas,
-        duplicate_window=120,
-        allow_direct=True,
-        deny_delete=True,
-        compression=api.StoreCompression.S2,
-    )
-
-
-def audit_config(replicas: int) -> api.StreamConfig:
-    """Return the stream of audit entries: they are kept for longer than events."""
-    return api.StreamConfig(
-        name=policies.AUDIT_STREAM,
-        description="Who changed which tracing policy",
-        subjects=[policies.AUDIT_SUBJECT],
-        storage=api.StorageType.FILE,
-        discard=api.DiscardPolicy.OLD,
-        max_age=400 * 24 * 3600,
-        num_replicas=replicas,
-        duplicate_window=120,
-        allow_direct=True,
-        deny_delete=True,
-        deny_purge=True,
-        compression=api.StoreCompression.S2,
-    )
-
-
-def change_of(data: bytes) -> str:
-    """Return what names the write of a stored policy."""
-    try:
-        return StoredPolicy.FromString(data).change
-    except DecodeError:
-        return ""
-
-
-def decode(message: StoredMessage) -> StoredPolicy | None:
-    """Return the policy in a message, None where it must not be used."""
-    if message.reflected:
-        return None
-    try:
-        policy = StoredPolicy.FromString(message.data)
-    except DecodeError:
-        return None
-    ref = policy.policy
-    key = policies.key_of(message.subject)
-    return policy if Key(ref.name, ref.namespace, ref.domain) == key else None
-
-
 def bus_error(error: Exception) -> BusError:
     """Return the error of NATS as a client's answer."""
-    return BusError(f"policies: nats: {_text(error)}")
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return BusError(f"policies: nats: {str(error) or type(error).__name__}")

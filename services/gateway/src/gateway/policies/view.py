@@ -37,16 +37,9 @@ def wants(spec: PolicySpec, info: NodeInfo) -> bool:
     return not spec.deleted and selects(spec.nodes, info.node_name, info.labels)
 
 
-def is_done(status: NodePolicy | None, spec: PolicySpec) -> bool:
-    """Return whether a node carried out a revision."""
-    if spec.deleted:
-        return status is None or not (status.revision or status.prepared)
-    return status is not None and status.revision == spec.revision
-
-
-def failure(status: NodePolicy | None, revision: int) -> str:
+def failure(status: NodePolicy, revision: int) -> str:
     """Return why a node could not carry out a revision, or nothing."""
-    if status is None or status.seen != revision or status.revision == revision:
+    if status.seen != revision or revision in (status.revision, status.prepared):
         return ""
     return status.error
 
@@ -178,7 +171,10 @@ def _summarize(policy: FleetPolicy, stored: StoredPolicy) -> None:
         reason = failure(node, number)
         if reason:
             failed.append((node.node_name, reason))
-        states.append(node.state if node.seen else State.TP_STATE_LOADING)
+        # A node that has not seen the revision yet reports the state of an earlier one.
+        states.append(
+            node.state if number in (node.seen, node.revision) else State.TP_STATE_LOADING
+        )
     policy.failed = len(failed)
     policy.error = in_one_line(failed)
     policy.state = _common(states)
