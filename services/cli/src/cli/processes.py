@@ -38,7 +38,8 @@ def is_kernel_thread(process: Process, parent_pid: int) -> bool:
 
 def end_of(ended: ProcessExit) -> str:
     """Return the signal's name or the exit status; nothing for a plain 0."""
-    return ended.signal or (str(ended.status) if ended.status else "")
+    status = ended.status
+    return ended.signal or (str(status) if status else "")
 
 
 def process_of(event: GetEventsResponse, member: str = "process") -> Process | None:

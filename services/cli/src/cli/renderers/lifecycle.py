@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cli.processes import place_of, user_of
 from cli.renderers.kinds import kind_of
-from cli.renderers.kinds.base import Line
+from cli.renderers.kinds.base import LineMembers
 from cli.terminal import Fit, cell_count, visible
 from eventjson.times import rfc3339_nanos
 from tetragon.events_pb2 import GetEventsResponse
@@ -35,17 +35,15 @@ class Palette:
             return f"\x1b[{number}m" if colour else ""
 
         self.labels = {"": "", "start": code(32), "end": code(33), "bad": code(31)}
-        self.user, self.binary = code(36), code(1)
         self.bad, self.place, self.dim = code(31), code(34), code(2)
         self.reset = code(0)
+        self.before_user, self.before_binary = f": {code(36)}", f"{code(0)}: {code(1)}"
 
 
 class _Texts(NamedTuple):
     """The printable texts of one line, each without what stands around it."""
 
     time: str
-    emoji: str
-    colour: str  # of emoji and word: a key of `Palette.labels`
     word: str
     pid: str
     user: str
@@ -72,6 +70,7 @@ class LifecycleRenderer:
         """``width`` returns how many columns a line may have; None is any number."""
         self._palette = Palette(colour=colour)
         self._plain = Palette(colour=False)
+        self._colour = colour
         self._timestamps = timestamps
         self._show_node = show_node
         self._emoji = emoji
@@ -85,49 +84,45 @@ class LifecycleRenderer:
         lines = []
         for event in events:
             line = kind_of(event.WhichOneof("event")).lifecycle(event)
-            texts = self._texts(event, line)
-            if width is not None:
-                texts = self._cut(_Texts(*texts), width)
-            lines.append(_text(self._palette, *texts))
+            lines.append(self._line(event, line, width))
         return "".join(lines)
 
     def finish(self) -> str:
         """Return nothing: each line is complete."""
         return ""
 
-    def _texts(self, event: GetEventsResponse, line: Line) -> tuple[str, ...]:
-        """Return the members of `_Texts`; a plain tuple, because this runs for every event."""
+    def _line(self, event: GetEventsResponse, line: LineMembers, width: int | None) -> str:
         emoji, word, process, detail, outcome, colour = line
+        emoji = emoji + " " if self._emoji else ""
+        time = rfc3339_nanos(event.time) if self._timestamps else ""
+        node = event.node_name
+        node = self._node(node) if self._show_node or node != self._first_node else ""
         pid = user = binary = arguments = place = ""
         if process is not None:
-            pid, user = str(process.pid.value), visible(user_of(process))
-            binary, place = visible(process.binary) or "?", place_of(process)
-            place = place and visible(place)
+            pid, user = f"{process.pid.value}", user_of(process)
+            binary, place = process.binary or "?", place_of(process)
             # Quoting puts a space before a first argument that has one in it.
-            arguments = visible(process.arguments).removeprefix(" ")
-        return (
-            rfc3339_nanos(event.time) if self._timestamps else "",
-            emoji if self._emoji else "",
-            colour,
-            word,
-            pid,
-            user,
-            binary,
-            arguments,
-            detail and visible(detail),
-            outcome and visible(outcome),
-            place,
-            self._node(event.node_name),
-        )
+            arguments = process.arguments.removeprefix(" ")
+        if width is None and not self._colour:
+            # Nearly all texts are printable as they are, and this runs for every event.
+            tail = _tail(self._plain, pid, user, binary, arguments, detail, outcome, place, node)
+            if tail.isprintable():
+                return f"{time} {emoji}{word}{tail}\n" if time else f"{emoji}{word}{tail}\n"
+        shown: Iterable[str] = (pid, user, binary, arguments, detail, outcome, place, node)
+        if not "".join(shown).isprintable():
+            shown = map(visible, shown)
+        if width is not None:
+            texts = _Texts(time, word, *shown)
+            time, word, *shown = self._cut(texts, width - (_EMOJI_COLUMNS if emoji else 0))
+        return f"{_head(self._palette, colour, emoji, time, word)}{_tail(self._palette, *shown)}\n"
 
     def _node(self, node: str) -> str:
         if not self._show_node:
             if self._first_node is None:
                 self._first_node = node
-            if node == self._first_node:
                 return ""
             self._show_node = True  # from the second node on, every line names its node
-        return visible(node)
+        return node
 
     def _cut(self, texts: _Texts, width: int) -> _Texts:
         """Return ``texts`` shortened to fit into ``width`` columns."""
@@ -143,18 +138,23 @@ class LifecycleRenderer:
         return texts
 
     def _columns(self, texts: _Texts) -> int:
-        if not texts.emoji:
-            return cell_count(_text(self._plain, *texts)[:-1])
-        # Terminals draw the signs of labels in two columns; tables of widths have one for some.
-        return _EMOJI_COLUMNS + cell_count(_text(self._plain, *texts._replace(emoji=""))[:-1])
+        # Without the sign: terminals draw it in two columns, tables of widths have one for some.
+        time, word, *shown = texts
+        return cell_count(_head(self._plain, "", "", time, word) + _tail(self._plain, *shown))
 
 
-def _text(
+def _head(palette: Palette, colour: str, emoji: str, time: str, word: str) -> str:
+    """Return the time, the sign with the blank behind it, and the name of the kind.
+
+    ``colour``: of sign and name, a key of `Palette.labels`.
+    """
+    reset = palette.reset
+    head = f"{palette.labels[colour]}{emoji}{word}{reset}" if colour else f"{emoji}{word}"
+    return f"{palette.dim}{time}{reset} {head}" if time else head
+
+
+def _tail(
     palette: Palette,
-    time: str,
-    emoji: str,
-    colour: str,
-    word: str,
     pid: str,
     user: str,
     binary: str,
@@ -164,23 +164,17 @@ def _text(
     place: str,
     node: str,
 ) -> str:
-    """Return the line that the members of `_Texts` make, with its end."""
+    """Return what follows the name of the kind. Signs are not in it: a text with one is wide."""
     reset = palette.reset
-    line = f"{emoji} {word}" if emoji else word
-    if colour:
-        line = f"{palette.labels[colour]}{line}{reset}"
-    if time:
-        line = f"{palette.dim}{time}{reset} {line}"
-    if pid:
-        line += f" {pid}: {palette.user}{user}{reset}: {palette.binary}{binary}{reset}"
+    tail = f" {pid}{palette.before_user}{user}{palette.before_binary}{binary}{reset}" if pid else ""
     if arguments:
-        line += f" {arguments}"
+        tail += f" {arguments}"
     if detail:
-        line += f" {detail}"
+        tail += f" {detail}"
     if outcome:
-        line += f" {palette.bad}{outcome}{reset}"
+        tail += f" {palette.bad}{outcome}{reset}"
     if place:
-        line += f" {palette.place}[{place}]{reset}"
+        tail += f" {palette.place}[{place}]{reset}"
     if node:
-        line += f" {palette.dim}@{node}{reset}"
-    return line + "\n"
+        tail += f" {palette.dim}@{node}{reset}"
+    return tail

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.processes import parent_of
-from cli.renderers.kinds.base import Kind, Line, TopView, TreeView
+from cli.renderers.kinds.base import Kind, LineMembers, TopView, TreeView
 from tetragon.events_pb2 import GetEventsResponse
 
 if TYPE_CHECKING:
     from cli.renderers.pen import Pen
 
 
-def lifecycle(event: GetEventsResponse) -> Line:
+def lifecycle(event: GetEventsResponse) -> LineMembers:
     """Return ``🚀 process PID: USER: BINARY ARGUMENTS``."""
-    return Line("🚀", "process", event.process_exec.process, "", "", "start")
+    return "🚀", "process", event.process_exec.process, "", "", "start"
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:

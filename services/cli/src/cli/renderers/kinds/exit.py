@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.processes import end_of, parent_of
-from cli.renderers.kinds.base import Kind, Line, TopView, TreeView
+from cli.renderers.kinds.base import Kind, LineMembers, TopView, TreeView
 from tetragon.events_pb2 import GetEventsResponse
 
 if TYPE_CHECKING:
     from cli.renderers.pen import Pen
 
 
-def lifecycle(event: GetEventsResponse) -> Line:
+def lifecycle(event: GetEventsResponse) -> LineMembers:
     """Return ``💥 exit PID: USER: BINARY ARGUMENTS``, and a status that is not 0 or the signal."""
     ended = event.process_exit
-    return Line("💥", "exit", ended.process, "", end_of(ended), "end")
+    return "💥", "exit", ended.process, "", end_of(ended), "end"
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:
