@@ -155,10 +155,18 @@ def test_host_without_systemd_has_no_units(tmp_path):
     assert cgroups.of_record(70, "", 7) == HOST
 
 
-def test_one_image_is_looked_up_once(host):
-    """Its record is asked about twice, and where nothing is cached each would read /proc."""
+def test_process_that_has_ended_has_the_place_of_its_parent(host):
+    """A storm of short lives in a container that runs its processes below its own cgroup."""
     cgroups, folder = host
-    assert cgroups.of_record(70, "worker", 7, ktime_ns=5) == HOST  # it has ended
-    procfs(folder, 7, f"0::/docker/{ID}/worker\n")
-    assert cgroups.of_record(70, "worker", 7, ktime_ns=5) == HOST
-    assert cgroups.of_record(70, "worker", 7, ktime_ns=6) == Place(ID)
+    procfs(folder, 5, f"0::/docker/{ID}/worker\n")
+    assert cgroups.of_record(70, "worker", 7, parent_pid=5) == Place(ID)
+    procfs(folder, 5, "0::/elsewhere\n")  # kept: no process of the cgroup is read again
+    assert cgroups.of_record(70, "worker", 8, parent_pid=5) == Place(ID)
+
+
+def test_parent_in_another_cgroup_does_not_name_the_place(host):
+    cgroups, folder = host
+    procfs(folder, 1, f"0::/docker/{ID}/init\n")
+    assert cgroups.of_record(70, "worker", 7, parent_pid=1) == HOST
+    procfs(folder, 8, f"0::/docker/{OTHER}/worker\n")
+    assert cgroups.of_record(70, "worker", 8, parent_pid=1) == Place(OTHER)

@@ -67,3 +67,15 @@ def test_user_without_a_name_is_not_shown():
     record = ExecDecoder().decode(exec_record(5, 10, ids=(7, 2, 3, 4, 5, 6, 8, 9)))
     image = enricher().from_record(record)[0]
     assert (image.uid, image.user, image.show_user) == (3, "", False)
+
+
+def test_record_is_placed_once(tmp_path):
+    """Its place is asked for twice, and where nothing is cached each would read /proc."""
+    made = Enricher(HOST_NS, procfs=tmp_path)
+    record = ExecDecoder().decode(exec_record(5, 10, cgroup=b"worker"))
+    assert made.ready(record)  # it has ended: its place is that of a host process
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5/cgroup").write_text(f"0::/docker/{CONTAINER}/worker\n")
+    assert made.from_record(record)[0].docker == ""
+    again = ExecDecoder().decode(exec_record(5, 11, cgroup=b"worker"))
+    assert made.from_record(again)[0].docker == CONTAINER[:31]

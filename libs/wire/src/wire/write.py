@@ -22,16 +22,16 @@ def varint(value: int) -> bytes:
         return bytes((value & 0x7F | 0x80, value >> 7))
     if value < 1 << 21:
         return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    # Larger numbers are written from the low end, four groups at a time.
-    low = bytes(
-        (
-            value & 0x7F | 0x80,
-            value >> 7 & 0x7F | 0x80,
-            value >> 14 & 0x7F | 0x80,
-            value >> 21 & 0x7F | (0x80 if value >> 28 else 0),
-        )
-    )
-    return low + varint(value >> 28) if value >> 28 else low
+    # Larger numbers are written from the low end, four groups at a time. The fifth byte of most
+    # nanoseconds is written at once.
+    groups = (
+        value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80,
+        value >> 21 & 0x7F | (0x80 if value >> 28 else 0),
+    )  # fmt: skip
+    rest = value >> 28
+    if not rest:
+        return bytes(groups)
+    return bytes((*groups, rest)) if rest < 0x80 else bytes(groups) + varint(rest)
 
 
 def tag(number: int, wire_type: int = DELIMITED) -> bytes:

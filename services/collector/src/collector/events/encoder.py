@@ -8,8 +8,9 @@ protobuf's own parser.
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,15 +23,17 @@ from collector.records.text import flags as flags_text
 from tetragon import events_pb2, tetragon_pb2
 from wire.write import SMALL_VARINTS, message, tag, text, timestamp, uint32_value, varint
 
-_BOOL_WRAPPERS = (b"", b"\x08\x01")
 _CACHED_MAX = 1 << 18  # processes; above it the cache is emptied and fills again
+_PARENTS_MAX = 4096  # whose exec_id is kept: most processes have one of few parents
 
 _P = tags(
     tetragon_pb2.Process,
     "exec_id", "pid", "flags", "start_time", "parent_exec_id", "tid", "in_init_tree",
 )  # fmt: skip
 _EXEC_ID, _PID, _FLAGS, _START, _PARENT_ID, _TID, _IN_TREE = _P.values()
+_IN_TREE_FIELDS = (message(_IN_TREE, b""), message(_IN_TREE, b"\x08\x01"))  # a BoolValue
 _REFCNT = varint_tag(tetragon_pb2.Process, "refcnt")
+_ONE_REFERENCE = _REFCNT + b"\x01"
 _E = tags(events_pb2.GetEventsResponse, "node_name", "time", "cluster_name", "node_labels")
 _TIME = _E["time"]
 _NO_TAG = b""
@@ -70,6 +73,8 @@ class Encoder:
         self._host_namespaces = host_namespaces
         self._processes: dict[Key, _Encoded] = {}
         self._images: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
+        self._parent_id = lru_cache(_PARENTS_MAX)(self._parent_id_field)
+        self._time_ns, self._time = 0, b"\0"
 
     def set_node_labels(self, labels: Mapping[str, str]) -> None:
         """Report these labels of the node from now on; may be called in any thread."""
@@ -78,7 +83,17 @@ class Encoder:
 
     def exec_id(self, key: Key) -> bytes:
         """Return base64 of ``<node>:<ktime_ns>:<pid>``."""
-        return base64.b64encode(b"%s:%d:%d" % (self._node, key[1], key[0]))
+        return b2a_base64(b"%s:%d:%d" % (self._node, key[1], key[0]), newline=False)
+
+    def time(self, time_ns: int) -> bytes:
+        """Return a google.protobuf.Timestamp behind its length.
+
+        The last one is kept: an event has its time twice, as its own and as that of a process.
+        """
+        if time_ns != self._time_ns:
+            body = timestamp(time_ns)
+            self._time_ns, self._time = time_ns, SMALL_VARINTS[len(body)] + body
+        return self._time
 
     def process(self, process: Process) -> bytes:
         """Return the serialized tetragon.Process, the same bytes until `forget`."""
@@ -155,11 +170,10 @@ class Encoder:
 
     def response(self, event_tag: bytes, body: bytes, time_ns: int) -> bytes:
         """Return a GetEventsResponse with ``body`` as the event of field ``event_tag``."""
-        time = timestamp(time_ns)
         return b"".join(
             (
                 event_tag, varint(len(body)), body,
-                self._node_field, _TIME, SMALL_VARINTS[len(time)], time, self._about_node,
+                self._node_field, _TIME, self.time(time_ns), self._about_node,
             )
         )  # fmt: skip
 
@@ -174,29 +188,29 @@ class Encoder:
 
     def _encode(self, process: Process) -> _Encoded:
         exec_id = self.exec_id(process.key)
-        parent_id = self.exec_id(process.parent)
-        flags = flags_text(process.flags).encode()
-        start = timestamp(process.start_time_ns)
         pid = uint32_value(_NO_TAG, process.pid)
-        tree = _BOOL_WRAPPERS[process.in_init_tree]
         head = b"".join(
             (
-                _EXEC_ID, varint(len(exec_id)), exec_id,
-                _PID, pid,
-                _FLAGS, varint(len(flags)), flags,
-                _START, SMALL_VARINTS[len(start)], start,
-                _PARENT_ID, varint(len(parent_id)), parent_id,
+                _EXEC_ID, varint(len(exec_id)), exec_id, _PID, pid, _flags_field(process.flags),
+                _START, self.time(process.start_time_ns), self._parent_id(process.parent),
             )
         )  # fmt: skip
         # The stored count, as Tetragon reports it: 1 for a fork, else 0.
-        thread = (_REFCNT + b"\x01" if process.is_clone else b"") + _TID + pid
+        thread = (_ONE_REFERENCE if process.is_clone else b"") + _TID + pid
         # An image that only one process runs is encoded once anyway.
         image = self.image(process.image) if process.is_clone else self._image(process.image)
         pid_in_pod = container_pid(process.image, process.nspid) if process.nspid else b""
-        whole = b"".join(
-            (head, thread, _IN_TREE, SMALL_VARINTS[len(tree)], tree, image, pid_in_pod)
-        )
+        in_tree = _IN_TREE_FIELDS[process.in_init_tree]
+        whole = b"".join((head, thread, in_tree, image, pid_in_pod))
         return whole, len(head), len(head) + len(thread)
+
+    def _parent_id_field(self, parent: Key) -> bytes:
+        return message(_PARENT_ID, self.exec_id(parent))
+
+
+@lru_cache(4096)
+def _flags_field(bits: int) -> bytes:
+    return message(_FLAGS, flags_text(bits).encode())
 
 
 def event_tag(name: str) -> bytes:

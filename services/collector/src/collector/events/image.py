@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from collector.events.fields import tags
 from collector.events.pod import host_unit, pod_field
 from collector.processes.table import ContainerInfo, Image
@@ -10,6 +12,8 @@ from tetra.v1 import extensions_pb2
 from tetragon import tetragon_pb2
 from tetragon.capabilities_pb2 import CapabilitiesType, SecureBitsType
 from wire.write import message, text, uint32_value, varint
+
+_CACHED_MAX = 1024  # parts that many images share; at most 8 KiB each
 
 _P = tags(
     tetragon_pb2.Process,
@@ -35,13 +39,9 @@ _SECUREBITS = tags(tetragon_pb2.ProcessCredentials, "securebits")["securebits"]
 def encode_image(image: Image, host_namespaces: Namespaces | None) -> bytes:
     """Return the serialized fields; ``host_namespaces`` marks those that are the host's."""
     out = [
-        uint32_value(_UID, image.uid),
-        text(_CWD, image.cwd),
-        text(_BINARY, image.binary),
+        _program(image.uid, image.cwd, image.binary),
         text(_ARGUMENTS, image.arguments),
-        uint32_value(_AUID, image.auid),
-        text(_DOCKER, image.docker),
-        text(_USER_NAME, image.user),
+        _owner(image.auid, image.docker, image.user),
     ]
     if image.show_user:
         out.append(message(_P["user"], text(_USER["name"], image.user)))
@@ -60,6 +60,16 @@ def encode_image(image: Image, host_namespaces: Namespaces | None) -> bytes:
     if image.unit is not None:
         out.append(message(_P["host_unit"], host_unit(image.unit)))
     return b"".join(out)
+
+
+@lru_cache(_CACHED_MAX)
+def _program(uid: int, cwd: str, binary: str) -> bytes:
+    return uint32_value(_UID, uid) + text(_CWD, cwd) + text(_BINARY, binary)
+
+
+@lru_cache(_CACHED_MAX)
+def _owner(auid: int, docker: str, user: str) -> bytes:
+    return uint32_value(_AUID, auid) + text(_DOCKER, docker) + text(_USER_NAME, user)
 
 
 def capability_list(mask: int) -> bytes:

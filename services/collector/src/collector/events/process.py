@@ -11,12 +11,12 @@ from collector.records.layouts import ExecRecord, ExitRecord
 from collector.records.text import signal_name
 from tetragon import tetragon_pb2
 from tetragon.capabilities_pb2 import ProcessPrivilegesChanged
-from wire.write import VARINT, message, tag, text, timestamp, uint32_value, varint
+from wire.write import VARINT, message, tag, text, uint32_value, varint
 
 _EXEC, _EXIT = event_tag("process_exec"), event_tag("process_exit")
 _EXEC_FAMILY = FamilyTags.of(tetragon_pb2.ProcessExec)
 _EXIT_FAMILY = FamilyTags.of(tetragon_pb2.ProcessExit)
-_EXIT_TAGS = tags(tetragon_pb2.ProcessExit, "signal", "time")
+_EXIT_SIGNAL, _EXIT_TIME = tags(tetragon_pb2.ProcessExit, "signal", "time").values()
 _EXIT_STATUS = varint_tag(tetragon_pb2.ProcessExit, "status")
 _P = tags(tetragon_pb2.Process, "binary_properties")
 _REFCNT = varint_tag(tetragon_pb2.Process, "refcnt")
@@ -81,10 +81,10 @@ def exit_event(
     time_ns = record.ktime_ns + offset_ns
     inner = encoder.family(_EXIT_FAMILY, body, parent, ancestors)
     if record.exit_code:
-        inner += text(_EXIT_TAGS["signal"], signal_name(record.exit_code))
+        inner += text(_EXIT_SIGNAL, signal_name(record.exit_code))
         if status := record.exit_code >> 8:
             inner += _EXIT_STATUS + varint(status)
-    inner += message(_EXIT_TAGS["time"], timestamp(time_ns))
+    inner += _EXIT_TIME + encoder.time(time_ns)
     return encoder.response(_EXIT, inner, time_ns)
 
 

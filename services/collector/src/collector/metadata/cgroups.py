@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
 from collector.metadata.users import Users
 from collector.processes.pods import HostUnit
 from collector.records import text
@@ -48,19 +46,14 @@ class Cgroups:
     def __init__(self, procfs: Path, users: Users) -> None:
         self._procfs = procfs
         self._users = users
-        self._places: LRUCache[tuple[int, str], Place] = LRUCache(_CACHED_MAX)
-        self._last: tuple[tuple[int, str, int, int], Place] = (
-            (0, "", 0, -1),
-            HOST,
-        )  # and what was asked
+        self._places: dict[tuple[int, str], Place] = {}
         # Pid 1's root is the host's, also from a container. os.path: False where it is not allowed.
         self._has_systemd = os.path.isdir(procfs / "1/root" / _SYSTEMD)
 
-    def of_record(self, cgroup_id: int, leaf: str, pid: int, ktime_ns: int = 0) -> Place:
-        """Return the place of the image that began at ``ktime_ns``.
+    def of_record(self, cgroup_id: int, leaf: str, pid: int, parent_pid: int = 0) -> Place:
+        """Return the place of an image that ``pid`` began; ``leaf`` ends its cgroup's path.
 
-        ``leaf`` is the last component of its cgroup's path. Asked again for the same image, it
-        does not read /proc again.
+        Where the process has ended, the path is that of its parent, if the parent's ends alike.
         """
         full_id = text.full_container_id(leaf)
         if full_id:
@@ -70,22 +63,32 @@ class Cgroups:
         found = self._places.get((cgroup_id, leaf))
         if found is not None:
             return found
-        asked, place = self._last
-        if asked != (cgroup_id, leaf, pid, ktime_ns):
-            place = self._read(cgroup_id, leaf, pid)
-            self._last = (cgroup_id, leaf, pid, ktime_ns), place
-        return place
+        place = self._read(cgroup_id, leaf, pid)
+        if place is None and parent_pid and leaf not in ("", "/"):
+            place = self._read(cgroup_id, leaf, parent_pid, same_leaf=True)
+        return place or Place(unit=self._unit([leaf]))
 
-    def _read(self, cgroup_id: int, leaf: str, pid: int) -> Place:
+    def _read(
+        self, cgroup_id: int, leaf: str, pid: int, *, same_leaf: bool = False
+    ) -> Place | None:
+        """Return the place of ``pid``; None if it has ended.
+
+        ``same_leaf``: None also where no path of it ends in ``leaf``.
+        """
         try:  # without pathlib, which takes longer than the file
             with open(f"{self._procfs}/{pid}/cgroup", errors="replace") as file:
                 lines = file.read().splitlines()
-        except OSError:  # it has ended
-            return Place(unit=self._unit([leaf]))
+        except OSError:
+            return None
         paths = [line.split(":", 2)[-1] for line in lines]
-        place = self._place(paths)
         # The process may have moved since, and the root's processes differ in other hierarchies.
-        if leaf not in ("", "/") and any(path.rpartition("/")[2] == leaf for path in paths):
+        ends_so = any(path.rpartition("/")[2] == leaf for path in paths)
+        if same_leaf and not ends_so:
+            return None
+        place = self._place(paths)
+        if ends_so and leaf not in ("", "/"):
+            if len(self._places) >= _CACHED_MAX:
+                self._places.clear()
             self._places[cgroup_id, leaf] = place
         return place
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collector.metadata.cgroups import Cgroups, Place
+from collector.metadata.cgroups import HOST, Cgroups, Place
 from collector.metadata.containers import Containers, NoContainers
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
@@ -40,6 +40,7 @@ class Enricher:
     show_user: bool = False
     argv: bool = False
     _cgroups: Cgroups = field(init=False)
+    _placed: tuple[ExecRecord | None, Place] = (None, HOST)  # the last record, and its place
 
     def __post_init__(self) -> None:
         self._cgroups = Cgroups(self.procfs, self.users)
@@ -101,9 +102,14 @@ class Enricher:
         return image, flags
 
     def _place(self, record: ExecRecord) -> Place:
-        return self._cgroups.of_record(
-            record.cgroup_id, text.utf8(record.cgroup), record.pid, record.ktime_ns
-        )
+        """Return the place of a record, the same for each question about it."""
+        placed, place = self._placed
+        if placed is not record:
+            place = self._cgroups.of_record(
+                record.cgroup_id, text.utf8(record.cgroup), record.pid, record.parent_pid
+            )
+            self._placed = record, place
+        return place
 
     def _add_place(self, image: Image, place: Place) -> None:
         image.unit = place.unit

@@ -150,17 +150,17 @@ class ProcessTable:
 
     def adopt(self, process: Process) -> None:
         """Take the references that ``process`` holds on its parent and ancestors."""
-        self._count_family(process, +1)
+        self._hold_family(process)
 
     def fork(self, child: Process, now_s: float) -> None:
         """Enter a forked child; it holds its parent until the child's image ends."""
         self._insert(child, now_s)
-        self._count_family(child, +1, ancestors=False)
+        self._hold_parent(child)
 
     def exec(self, process: Process, replaced_ktime_ns: int, now_s: float) -> None:
         """Enter a new image and release the one that it replaces."""
         self._insert(process, now_s)
-        self._count_family(process, +1)
+        self._hold_family(process)
         if replaced_ktime_ns and replaced_ktime_ns != process.ktime_ns:
             replaced = self._table.get((process.pid, replaced_ktime_ns))
             if replaced is None:
@@ -169,7 +169,7 @@ class ProcessTable:
                 # Nothing else refers to it and no exit will name it.
                 replaced.ended = True
                 replaced.references = 0
-                self._count_family(replaced, -1, now_s=now_s)
+                self._release_family(replaced, now_s)
                 self._remove(replaced.key)
             else:
                 self._end(replaced, now_s)
@@ -236,7 +236,7 @@ class ProcessTable:
         self._remove(process.key)
         self.statistics.evictions += 1
         if not process.ended:
-            self._count_family(process, -1, now_s=now_s)
+            self._release_family(process, now_s)
         process.ended = True
 
     def _drop_released(self) -> None:
@@ -252,23 +252,32 @@ class ProcessTable:
         if process.ended:
             return
         process.ended = True
-        self._count_family(process, -1, now_s=now_s)
-        self._count(process, -1, now_s)
+        self._release_family(process, now_s)
+        self._release(process, now_s)
 
-    def _count_family(
-        self, process: Process, by: int, *, ancestors: bool = True, now_s: float = 0.0
-    ) -> None:
+    def _hold_family(self, process: Process) -> None:
         # A fork holds its parent only, yet its end gives back ancestors too, in the original: so
         # ancestors are counted for images that took them.
-        if self.with_ancestors and ancestors and not process.is_clone:
+        if self.with_ancestors and not process.is_clone:
             for ancestor in self.ancestors_of(process):
-                self._count(ancestor, by, now_s)
+                ancestor.references += 1
+        self._hold_parent(process)
+
+    def _hold_parent(self, process: Process) -> None:
         parent = self._table.get(process.parent)
         if parent is not None and parent is not process:
-            self._count(parent, by, now_s)
+            parent.references += 1
 
-    def _count(self, process: Process, by: int, now_s: float) -> None:
-        process.references += by
+    def _release_family(self, process: Process, now_s: float) -> None:
+        if self.with_ancestors and not process.is_clone:
+            for ancestor in self.ancestors_of(process):
+                self._release(ancestor, now_s)
+        parent = self._table.get(process.parent)
+        if parent is not None and parent is not process:
+            self._release(parent, now_s)
+
+    def _release(self, process: Process, now_s: float) -> None:
+        process.references -= 1
         if process.references == 0:
             self._released.append((now_s, process))
             if len(self._released) > self.released_max:
@@ -290,15 +299,16 @@ def forked_from(
     Its flags print as ``execve``: the kernel map's mark of a clone is that bit, in the original.
     """
     in_init_tree = bool(flags & FLAG_IN_INIT_TREE)
-    return Process(
-        pid=pid,
-        ktime_ns=ktime_ns,
-        parent=parent.key,
-        flags=FLAG_EXECVE | (FLAG_IN_INIT_TREE if in_init_tree else 0),
-        start_time_ns=start_time_ns,
-        in_init_tree=in_init_tree,
-        image=parent.image,
-        start_boottime_ns=start_boottime_ns,
-        nspid=nspid if parent.image.docker else 0,
-        is_clone=True,
+    image = parent.image
+    return Process(  # by position: a call with this many names costs twice as much
+        pid,
+        ktime_ns,
+        parent.key,
+        FLAG_EXECVE | (FLAG_IN_INIT_TREE if in_init_tree else 0),
+        start_time_ns,
+        in_init_tree,
+        image,
+        start_boottime_ns,
+        nspid if image.docker else 0,
+        True,  # is_clone
     )

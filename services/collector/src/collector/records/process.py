@@ -39,6 +39,8 @@ _unpack_exec = layouts.EXEC.format.unpack_from
 _unpack_fork = layouts.FORK.format.unpack_from
 _unpack_exit = layouts.EXIT.format.unpack_from
 _unpack_data = layouts.DATA.format.unpack_from
+# As NamedTuple._make, which also counts the values: a format gives as many as its mirror has.
+_new = tuple.__new__
 
 
 def _at(name: str) -> int:
@@ -53,7 +55,7 @@ _LENGTHS = slice(_at("filename_len"), _at("cwd_len") + 1)
 def decode_fork(data: bytes) -> ForkRecord:
     """Return the fork record in ``data``; raise `DecodeError` if it is cut short."""
     try:
-        return ForkRecord._make(_unpack_fork(data))
+        return _new(ForkRecord, _unpack_fork(data))
     except struct.error as error:
         raise DecodeError("fork record", len(data)) from error
 
@@ -61,7 +63,7 @@ def decode_fork(data: bytes) -> ForkRecord:
 def decode_exit(data: bytes) -> ExitRecord:
     """Return the exit record in ``data``; raise `DecodeError` if it is cut short."""
     try:
-        return ExitRecord._make(_unpack_exit(data))
+        return _new(ExitRecord, _unpack_exit(data))
     except struct.error as error:
         raise DecodeError("exit record", len(data)) from error
 
@@ -98,7 +100,7 @@ class ExecDecoder:
         cwd = data[at : at + cwd_len]
         if len(cwd) != cwd_len:
             raise DecodeError("exec record", len(data))
-        return ExecRecord._make((*values, filename, cgroup, args, envs, cwd))
+        return _new(ExecRecord, values + (filename, cgroup, args, envs, cwd))  # noqa: RUF005
 
     def add_piece(self, data: bytes) -> None:
         """Keep the piece in ``data``; raise `DecodeError` if it is cut short."""

@@ -52,16 +52,16 @@ class ProcessSensor:
     def _exec(self, record: ExecRecord, moment: Moment) -> bytes:
         image, flags = self.enricher.from_record(record)
         parent = self._parent(record.parent_pid, record.parent_ktime_ns)
-        process = Process(
-            pid=record.pid,
-            ktime_ns=record.ktime_ns,
-            parent=parent.key if parent else (record.parent_pid, record.parent_ktime_ns),
-            flags=flags,
-            start_time_ns=record.ktime_ns + moment.offset_ns,
-            in_init_tree=bool(flags & FLAG_IN_INIT_TREE),
-            image=image,
-            start_boottime_ns=record.start_boottime_ns,
-            nspid=record.nspid if image.docker else 0,
+        process = Process(  # by position: a call with this many names costs twice as much
+            record.pid,
+            record.ktime_ns,
+            parent.key if parent else (record.parent_pid, record.parent_ktime_ns),
+            flags,
+            record.ktime_ns + moment.offset_ns,
+            bool(flags & FLAG_IN_INIT_TREE),
+            image,
+            record.start_boottime_ns,
+            record.nspid if image.docker else 0,
         )
         properties = b""
         if self.enricher.credentials and (record.secureexec or record.nlink == 0):
