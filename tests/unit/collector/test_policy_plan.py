@@ -163,13 +163,37 @@ def test_resolve():
     found = [(one.type, one.resolved.offsets, one.resolved.size) for one in hook.args]
     assert found == [
         (T.STRING, (0, 0, 32, 0), 0),
-        (T.UINT32, (16, 8), 4),
+        (T.INT, (16, 8), 4),  # an unsigned int: the document's type counts
         (T.PATH, (8, 8), 0),
         (T.FILE, (8,), 8),
         (T.KERNEL_CAP_T, (16, 16), 0),
-        (T.INT8, (0, 0, 3), 1),
-        (T.UINT64, (64 + 8,), 8),
+        (T.INT, (0, 0, 3), 1),
+        (T.FILE, (64 + 8,), 8),  # a struct file: its own type counts
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "path", "found"),
+    [
+        ("uint32", "f_mode", T.UINT32),  # unsigned int
+        ("int", "f_mode", T.INT),
+        ("uint64", "f_mode", T.UINT64),
+        ("auto", "f_mode", T.UINT32),
+        ("uint16", "f_lock", T.UINT16),  # long int, which the original does not know by name
+        ("uint64", "f_lock", T.UINT64),
+        ("uint32", "low", T.INT32),  # int, which it knows
+        ("uint64", "low", T.INT32),
+    ],
+)
+def test_type_of_a_number_at_the_end_of_a_path(declared, path, found):
+    (hook,) = plan(
+        f"""
+  lsmhooks:
+  - hook: file_open
+    args: [{{index: 0, type: {declared}, resolve: {path}}}]
+"""
+    ).hooks
+    assert hook.args[0].type is found
 
 
 def test_pointer_to_a_pointer_and_embedded_structs():

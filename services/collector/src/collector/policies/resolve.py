@@ -9,12 +9,15 @@ from collector.errors import BtfError
 from collector.policies.check_types import number_type, type_by_struct
 from collector.policies.plan import Resolved
 from tracingpolicy.model import ResolveStep
-from tracingpolicy.types import TYPES, ArgumentType, Family
+from tracingpolicy.types import OWN_TYPES, TYPES, ArgumentType, Family
 
 MAX_DEPTH = 10  # steps, those through pointers included
 _T = ArgumentType
 # Numbers with a meaning of their own: what BTF calls int stays what the document says.
 _MEANINGS = {_T.FD, _T.CAPABILITY, _T.BPF_CMD, _T.SYSCALL64}
+# Numbers that the original types by their name in BTF, whatever the document says. The names of
+# the wider ones are clang's: gcc writes "long int" and "long unsigned int", which it does not know.
+_BY_NAME = {"int": _T.INT32, "long": _T.INT64, "unsigned long": _T.UINT64}
 
 
 class ResolveError(Exception):
@@ -89,12 +92,14 @@ def _final(btf: Btf, member: Member, declared: ArgumentType) -> tuple[ArgumentTy
     shown = btf.type_name(member.type)
     if found.kind in (BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64):
         kind = number_type(member.size, btf.is_signed(member.type))
-        if declared in _MEANINGS and member.size <= 8:
-            kind = declared
         if kind is None or not _number(declared):
             raise ResolveError(
                 f"the path ends at {shown}, which is no {declared.value}", "a number"
             )
+        if declared in _MEANINGS:
+            return declared, member.size
+        if found.kind is BtfKind.INT and declared is not _T.AUTO:
+            kind = _BY_NAME.get(found.name, declared)
         return kind, member.size
     if found.kind is BtfKind.PTR:
         return _pointer(btf, found.value, declared, shown), 8
@@ -108,15 +113,15 @@ def _final(btf: Btf, member: Member, declared: ArgumentType) -> tuple[ArgumentTy
 
 
 def _number(kind: ArgumentType) -> bool:
-    return kind in (_T.AUTO, _T.FD) or TYPES[kind].family is Family.NUMBER
+    """Whether a type can be that of a number; the age of a socket is asked for by its address."""
+    numbers = TYPES[kind].family is Family.NUMBER and kind is not _T.SOCK_AGE
+    return kind in (_T.AUTO, _T.FD) or numbers
 
 
 def _pointer(btf: Btf, target: int, declared: ArgumentType, shown: str) -> ArgumentType:
     name = btf.type(btf.strip(target)).name
     derived = type_by_struct(name)
-    if _number(declared) and declared is not _T.AUTO:
-        return _T.UINT64 if TYPES[declared].bits < 64 else declared
-    if derived is not None:
+    if derived is not None and declared not in OWN_TYPES:
         return derived
     if declared is _T.AUTO:
         return _T.STRING if name == "char" else _T.UINT64
