@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,30 @@ def host() -> Generator[Host, None, None]:
     for path in sorted(root.rglob("*/"), key=lambda one: -len(one.parts)):
         path.rmdir()
     root.rmdir()
+
+
+def test_unified_hierarchy_is_found_from_a_cgroup_namespace():
+    # A pod has one: what mountinfo shows of the host's hierarchy then begins with "/..".
+    try:
+        root = unified_root(Path("/proc"))
+        inside = root / f"tetra-test-namespace-{os.getpid()}"
+        inside.mkdir()
+    except (OSError, ProbeError) as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    code = (
+        "from collector.policies.cgroup_tree import unified_root; from pathlib import Path; "
+        "print(unified_root(Path('/proc'))); print(open('/proc/self/mountinfo').read())"
+    )
+    script = f'echo $$ > {inside}/cgroup.procs; exec unshare --cgroup {sys.executable} -c "$0"'
+    try:
+        done = subprocess.run(
+            ["sh", "-c", script, code], capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        inside.rmdir()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(root)
+    assert " /.. " in done.stdout
 
 
 @pytest.fixture

@@ -6,27 +6,12 @@ from uuid import uuid4
 import pytest
 
 from kubernetes.conftest import NODE, events_of
+from kubernetes.resources import policy
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
 
 GROUP = "/apis/cilium.io/v1alpha1"
-
-
-def policy(name, mark, *, namespace="", **spec):
-    """Return a policy that reports who opens a file."""
-    about = {"name": name} | ({"namespace": namespace} if namespace else {})
-    opened = {"index": 1, "operator": "Equal", "values": [f"/{mark}"]}
-    hook = {
-        "call": "sys_openat", "syscall": True, "args": [{"index": 1, "type": "string"}],
-        "selectors": [{"matchArgs": [opened]}],
-    }  # fmt: skip
-    return {
-        "apiVersion": "cilium.io/v1alpha1",
-        "kind": "TracingPolicyNamespaced" if namespace else "TracingPolicy",
-        "metadata": about,
-        "spec": {"kprobes": [hook]} | spec,
-    }
 
 
 @pytest.fixture

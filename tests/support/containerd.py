@@ -40,7 +40,7 @@ state = "{state}/run"
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
@@ -54,13 +54,34 @@ _NRI = """
   plugin_config_path = "{state}/nri/conf"
   socket_path = "{state}/nri.sock"
 """
+_CNI = """
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{plugins}"
+  conf_dir = "{folder}"
+"""
 
 
 class Containerd:
     """One containerd, from `start` to `stop`."""
 
-    def __init__(self, parts: Path, name: str, state: Path) -> None:
-        """``parts``: the folder of `.ci/kubernetes-parts`; ``name``: a package in it."""
+    def __init__(
+        self,
+        parts: Path,
+        name: str,
+        state: Path,
+        *,
+        prefix: tuple[str, ...] = (),
+        network: Path | None = None,
+    ) -> None:
+        """``parts``: the folder of `.ci/kubernetes-parts`; ``name``: a package in it.
+
+        ``prefix``: the command that enters other namespaces; ``network``: a folder with the
+        configuration of pods' networks. With one, images are not copied for each container.
+        """
+        self._prefix = prefix
+        self._network = network
+        self._plugins = parts / "cni/usr/lib/cni"
+        self._snapshotter = "overlayfs" if network else "native"
         self.name = name
         self.has_events = name != "containerd"  # CRI of 1.6 has none
         self._bin = parts / name / "usr/bin"
@@ -81,21 +102,29 @@ class Containerd:
         self._state.mkdir(parents=True, exist_ok=True)
         config = self._state / "config.toml"
         config.write_text(
-            (_CONFIG + (_NRI if self.has_events else "")).format(
-                state=self._state, socket=self.socket, image=IMAGE, runc=self._runc
+            (
+                _CONFIG + (_NRI if self.has_events else "") + (_CNI if self._network else "")
+            ).format(
+                state=self._state, socket=self.socket, image=IMAGE, runc=self._runc,
+                snapshotter=self._snapshotter,
+                folder=self._network, plugins=self._plugins,
             )
-        )
+        )  # fmt: skip
         path = f"{self._bin}:{os.environ['PATH']}"
         with (self._state / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "containerd", "--config", config], stdout=log, stderr=log,
-                env=os.environ | {"PATH": path}, start_new_session=True,
+                [*self._prefix, self._bin / "containerd", "--config", config],
+                stdout=log, stderr=log, env=os.environ | {"PATH": path}, start_new_session=True,
             )  # fmt: skip
         wait_until(self._answers, 60, self._log)
         archive = self._state / "image.tar"
         archive.write_bytes(_image(self._busybox.read_bytes()))
-        self._ctr("images", "import", str(archive))
+        self.import_images(archive)
         wait_until(lambda: self.images.ListImages(cri.ListImagesRequest()).images, 30, self._log)
+
+    def import_images(self, archive: Path) -> None:
+        """Import the images of a docker-archive."""
+        self._ctr("images", "import", "--snapshotter", self._snapshotter, str(archive))
 
     def run_pod(
         self, name: str, namespace: str = "default", *, uid: str = "", **labels: str
@@ -162,6 +191,17 @@ class Containerd:
         self.runtime.RemovePodSandbox(request, timeout=60)
         self._remove_cgroups(self._pods.pop(sandbox).linux.cgroup_parent)
 
+    def remove_every_pod(self) -> None:
+        """Stop and remove the pods, also those that a kubelet has made."""
+        for pod in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=60).items:
+            with suppress(grpc.RpcError):
+                self.runtime.StopPodSandbox(
+                    cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=60
+                )
+                self.runtime.RemovePodSandbox(
+                    cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=60
+                )
+
     def kill(self) -> None:
         """Kill the daemon; its containers continue."""
         assert self._process
@@ -197,8 +237,10 @@ class Containerd:
         return True
 
     def _ctr(self, *arguments: str) -> None:
-        command = [self._bin / "ctr", "-a", self.socket, "-n", "k8s.io", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        command = [
+            *self._prefix, self._bin / "ctr", "-a", self.socket, "-n", "k8s.io", *arguments
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
 
     def _log(self) -> str:

@@ -22,12 +22,27 @@ _MERGE = "application/merge-patch+json"
 
 
 class KubernetesApi:
-    """etcd and kube-apiserver on loopback, from `start` to `stop`."""
+    """etcd and kube-apiserver, from `start` to `stop`."""
 
-    def __init__(self, parts: Path, folder: Path) -> None:
-        """``parts``: the folder of `.ci/kubernetes-api`."""
+    def __init__(
+        self,
+        parts: Path,
+        folder: Path,
+        *,
+        address: str = "127.0.0.1",
+        services: str = "10.9.0.0/24",
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        """``parts``: the folder of `.ci/kubernetes-api`; ``services``: range of their addresses.
+
+        ``prefix``: the command that enters the namespaces of a cluster, which also has a
+        controller manager: the server then asks for service accounts.
+        """
         self._parts = parts
         self._folder = folder
+        self._address = address
+        self._services = services
+        self._prefix = prefix
         self._ports = {name: free_port() for name in ("etcd", "peer", "api")}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._tls = ssl.create_default_context()
@@ -38,9 +53,24 @@ class KubernetesApi:
         """Where etcd answers."""
         return f"http://127.0.0.1:{self._ports['etcd']}"
 
+    @property
+    def url(self) -> str:
+        """Where the server answers."""
+        return f"https://{self._address}:{self._ports['api']}"
+
+    @property
+    def key(self) -> Path:
+        """The key that signs tokens of service accounts."""
+        return self._folder / "account.key"
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate, with its authority."""
+        return self._folder / "tls/apiserver.crt"
+
     def start(self) -> None:
         """Start both and wait until the server is ready."""
-        key, tokens = self._folder / "account.key", self._folder / "tokens.csv"
+        key, tokens = self.key, self._folder / "tokens.csv"
         if not key.exists():
             subprocess.run(
                 ["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True
@@ -60,13 +90,13 @@ class KubernetesApi:
         folder = self._folder
         self._run(
             "kube-apiserver", "--etcd-servers", self.etcd_url, "--cert-dir", str(folder / "tls"),
-            "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
-            "--secure-port", str(self._ports["api"]), "--service-cluster-ip-range", "10.9.0.0/24",
+            "--bind-address", self._address, "--advertise-address", self._address,
+            "--secure-port", str(self._ports["api"]), "--service-cluster-ip-range", self._services,
             "--token-auth-file", str(folder / "tokens.csv"), "--authorization-mode", "Node,RBAC",
             "--service-account-issuer", "tests", "--allow-privileged=true",
-            "--service-account-signing-key-file", str(folder / "account.key"),
-            "--service-account-key-file", str(folder / "account.key"),
-            "--disable-admission-plugins", "ServiceAccount",
+            "--service-account-signing-key-file", str(self.key),
+            "--service-account-key-file", str(self.key),
+            *(() if self._prefix else ("--disable-admission-plugins", "ServiceAccount")),
         )  # fmt: skip
         wait_until(self._ready, _READY_S, lambda: self._log("kube-apiserver"), 0.2)
 
@@ -86,7 +116,7 @@ class KubernetesApi:
     def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """Call the server as its administrator; return the answer."""
         request = urllib.request.Request(
-            f"https://127.0.0.1:{self._ports['api']}{path}",
+            f"{self.url}{path}",
             None if body is None else json.dumps(body).encode(),
             {"Authorization": f"Bearer {_ADMIN}", "Content-Type": kind},
             method=method,
@@ -125,15 +155,13 @@ class KubernetesApi:
             path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
             body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
             token = self.call("POST", path, body)["status"]["token"]
-        server = f"https://127.0.0.1:{self._ports['api']}"
-        authority = self._folder / "tls/apiserver.crt"
         document = {
             "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
             "clusters": [
                 {
                     "name": "k",
-                    "cluster": {"server": server, "certificate-authority": str(authority)},
+                    "cluster": {"server": self.url, "certificate-authority": str(self.certificate)},
                 }
             ],
             "users": [{"name": "u", "user": {"token": token}}],
@@ -145,14 +173,17 @@ class KubernetesApi:
     def _run(self, name: str, *arguments: str) -> None:
         with (self._folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [self._parts / name, *arguments], stdout=log, stderr=log, start_new_session=True
+                [*self._prefix, self._parts / name, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _ready(self) -> bool:
         for name, process in self._processes.items():
             assert process.poll() is None, self._log(name)
         request = urllib.request.Request(
-            f"https://127.0.0.1:{self._ports['api']}/readyz",
+            f"{self.url}/readyz",
             headers={"Authorization": f"Bearer {_ADMIN}"},
         )
         try:

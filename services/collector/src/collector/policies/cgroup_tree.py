@@ -19,6 +19,7 @@ from asyncinotify import Event, Inotify, Mask
 from collector.errors import ProbeError
 from collector.metadata.cgroups import container_in
 
+_ROOT_INODE = 1  # kernfs_create_root, in fs/kernfs/dir.c: ids begin there
 _WATCHED = Mask.CREATE | Mask.DELETE | Mask.MOVED_TO | Mask.ONLYDIR
 
 log = structlog.get_logger()
@@ -117,7 +118,8 @@ class CgroupTree:
 def unified_root(procfs: Path) -> Path:
     """Return the host's unified hierarchy; raise `ProbeError` where none is mounted.
 
-    Found in pid 1's mounts, since a container has mounts of its own.
+    Found in pid 1's mounts, since a container has mounts of its own; or in a mount of the host's
+    that was given to the container.
     """
     seen = ""
     for process, prefix in (("1", procfs / "1/root"), ("self", Path("/"))):
@@ -129,9 +131,9 @@ def unified_root(procfs: Path) -> Path:
             fields, _, kind = line.partition(" - ")
             if not kind.startswith("cgroup2 "):
                 continue
-            top, mounted = fields.split()[3:5]
+            mounted = fields.split()[4]
             path = prefix / mounted.lstrip("/")
-            if top == "/" and os.path.exists(path / "cgroup.procs"):
+            if _is_root(path):
                 return path
             seen = mounted
     reason = f"{seen} shows a part of it" if seen else "none is mounted"
@@ -139,3 +141,14 @@ def unified_root(procfs: Path) -> Path:
         f"policies: find the host's unified cgroup hierarchy: {reason}; filters on containers need "
         "it (cgroup v2), and the host's pid namespace"
     )
+
+
+def _is_root(path: Path) -> bool:
+    """Return whether the top of a hierarchy is mounted there, as the host sees it.
+
+    What mountinfo shows depends on the reader's cgroup namespace: "/../.." in a pod.
+    """
+    try:
+        return os.stat(path).st_ino == _ROOT_INODE
+    except OSError:
+        return False
