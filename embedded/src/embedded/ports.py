@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from embedded.errors import EmbeddedError
@@ -51,8 +53,15 @@ def holder(port: int) -> str | None:
         return None
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
+            if not inodes.isdisjoint(_opened(process)):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
         except OSError:
             continue  # it has ended, or may not be read
     return None
+
+
+def _opened(process: Path) -> Iterator[str]:
+    """Yield what each file descriptor refers to; one that is closed meanwhile is left out."""
+    for descriptor in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield os.readlink(descriptor)

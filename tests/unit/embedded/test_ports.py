@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import threading
 
 import pytest
 
@@ -25,6 +26,25 @@ def test_port_in_use_names_port_holder_and_setting(bound_to):
     assert re.search(rf"port {port} is in use by \S+ \(pid {os.getpid()}\)", str(caught.value))
     assert "TETRA_NATS_PORT" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_holder_is_found_although_it_closes_other_files():
+    end = threading.Event()
+
+    def open_and_close():
+        while not end.is_set():
+            with open(os.devnull):
+                pass
+
+    busy = threading.Thread(target=open_and_close)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        busy.start()
+        try:
+            found = {ports.holder(server.getsockname()[1]) for _ in range(20)}
+        finally:
+            end.set()
+            busy.join()
+    assert all(found)
 
 
 def test_unknown_host_is_one_line():
