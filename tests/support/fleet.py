@@ -17,8 +17,9 @@ from bus import connection
 from bus.settings import BusSettings
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
-from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
+from collector.delivery.statistics import PublisherStatistics
 from collector.errors import ProbeError
 from collector.losses import Losses
 from collector.policies.desired import Node

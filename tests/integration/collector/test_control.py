@@ -11,8 +11,9 @@ from chassis import logging
 from collector import running
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
-from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
+from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.losses import Losses
 from collector.processes.table import Image, Process, ProcessTable

@@ -126,7 +126,7 @@ async def test_events_of_an_outage_are_spooled_on_disk_and_published_in_order(
     async with outage(nats_server):
         one.publish(range(101, 2001))
         await eventually(lambda: on_disk(one) >= 1900)
-        await eventually(lambda: not one.publisher._bytes)
+        await eventually(lambda: not one.publisher.backlog.used_bytes)
         one.publish(range(2001, 3001))  # newer than what is on disk
         await eventually(lambda: on_disk(one) >= 2900)
     one.publish(range(3001, 3101))
@@ -235,7 +235,7 @@ async def test_full_spool_drops_the_oldest_and_reports_how_many(collector, gatew
         for start in range(11, 20_011, 500):
             one.publish(range(start, start + 500), size=1000)
             await eventually(lambda: one.publisher.waiting_in_memory < 1500)
-        await eventually(lambda: not one.publisher._events)
+        await eventually(lambda: not one.publisher.backlog.events)
         assert one.publisher.spool.size_bytes <= 8 << 20
     await one.done()
     dropped = one.publisher.spool.statistics.dropped
@@ -256,7 +256,7 @@ async def test_without_a_disk_the_spool_keeps_its_memory_limit(collector, gatewa
     one = await collector(disk=0, memory=1 << 20)
     async with outage(nats_server):
         one.publish(range(1, 3001), size=1000)
-        assert one.publisher._bytes <= 1 << 20
+        assert one.publisher.backlog.used_bytes <= 1 << 20
     await one.done()
     dropped = one.publisher.statistics.dropped
     assert await stored(gateway) == list(range(1 + dropped, 3001))

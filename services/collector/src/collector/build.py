@@ -18,8 +18,9 @@ from collector.bpf.reader import RingReader
 from collector.clock import wall_offset_ns
 from collector.collector import Collector, is_connected
 from collector.control import Control
-from collector.delivery.publisher import Publisher, PublisherStatistics
+from collector.delivery.publisher import Publisher
 from collector.delivery.spool import Run, Spool
+from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.intake import Intake

@@ -13,7 +13,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from collector.delivery.publisher import LATENCY_BOUNDS_S, Publisher
+from collector.delivery.publisher import Publisher
+from collector.delivery.statistics import LATENCY_BOUNDS_S
 from collector.losses import Losses
 from collector.pipeline import Pipeline
 from collector.policies.manager import PolicyManager
