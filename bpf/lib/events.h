@@ -10,6 +10,8 @@ enum record_kind {
 	RECORD_FORK = 2,
 	RECORD_EXIT = 3,
 	RECORD_DATA = 4, /* a piece of arguments or environment, ahead of its exec record */
+	RECORD_THROTTLE = 5,
+	RECORD_RETIRE = 6, /* struct exit_record: an image ended, and its exit was withheld */
 };
 
 /* Bits of `flags`, numbered as Tetragon prints them. */
@@ -27,6 +29,8 @@ enum process_flags {
 	FLAG_ERROR_CGROUPS = 0x0100000,
 	FLAG_ERROR_PATH_RESOLUTION_CWD = 0x0400000,
 	FLAG_IN_INIT_TREE = 0x2000000,
+	/* Only in the process map: the image was not reported; the map `withheld` may have it. */
+	FLAG_WITHHELD = 0x80000000,
 };
 
 /* Bits of `secureexec`: how an exec changed privileges. */
@@ -123,3 +127,28 @@ struct data_record {
 	u32 pad;
 };
 _Static_assert(sizeof(struct data_record) == 32, "data_record has a hole");
+
+enum throttle_type { /* as the API numbers them: enum ThrottleType */
+	THROTTLE_START = 1,
+	THROTTLE_STOP = 2, /* written by the collector, see collector/throttle.py */
+};
+
+#define THROTTLE_NAME_MAX 128 /* leaf name of a cgroup with NUL */
+
+struct throttle_record {
+	u32 kind;
+	u32 type;
+	u64 ktime_ns;
+	u64 cgroup_id;
+	u32 policy; /* number of the loaded policy whose events are withheld; 0: process life */
+	u32 name_len;
+	u64 exec, exit, tracing; /* with THROTTLE_STOP: events that were withheld since the last one */
+	/* name_len bytes of the cgroup's name, without NUL */
+};
+_Static_assert(sizeof(struct throttle_record) == 56, "throttle_record has a hole");
+
+/* The form of it that the kernel side writes: its size is known before. */
+struct throttle_start_record {
+	struct throttle_record record;
+	char name[THROTTLE_NAME_MAX];
+};

@@ -59,6 +59,8 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
 	return NULL;
 }
 
+#include "withhold.h" /* uses both */
+
 #ifdef ENABLE_CRED
 /*
  * How an exec changes privileges is visible only before the new credentials are committed: the
@@ -245,6 +247,10 @@ int on_exec(u64 *ctx)
 
 	if (!s)
 		return 0;
+#ifdef ENABLE_THROTTLE
+	if (withhold_exec(task))
+		return 0;
+#endif
 
 	struct exec_record *record = &s->record;
 
@@ -331,13 +337,25 @@ int on_exec(u64 *ctx)
 		record->parent_ktime_ns = parent->ktime_ns;
 	known = map_lookup(PROCESSES, &pid);
 	if (known) {
-		record->replaced_ktime_ns = known->ktime_ns;
+		u64 replaced_ktime_ns = known->ktime_ns;
+		bool first = known->flags & FLAG_CLONE;
+
+#ifdef ENABLE_THROTTLE
+		if (known->flags & FLAG_WITHHELD) {
+			struct withheld_value mark = {};
+
+			take_mark(pid, known, &mark);
+			replaced_ktime_ns = mark.known_ktime_ns;
+			first = !replaced_ktime_ns || mark.is_clone;
+		}
+#endif
+		record->replaced_ktime_ns = replaced_ktime_ns;
 		value.flags = known->flags & FLAG_IN_INIT_TREE;
-		if (known->flags & FLAG_CLONE) {
+		if (first) {
 			record->flags |= FLAG_CLONE;
 		} else { /* exec after exec: the parent is this pid's previous image */
 			record->parent_pid = pid;
-			record->parent_ktime_ns = known->ktime_ns;
+			record->parent_ktime_ns = replaced_ktime_ns;
 		}
 		if (record->nspid == 1)
 			value.flags |= FLAG_IN_INIT_TREE;

@@ -45,6 +45,9 @@ int on_exit(u64 *ctx)
 	if (!value)
 		return 0;
 	record.image_ktime_ns = value->ktime_ns;
+#ifdef ENABLE_THROTTLE
+	struct process_value ended = *value;
+#endif
 	if (map_delete(PROCESSES, &pid))
 		return 0;
 	record.kind = RECORD_EXIT;
@@ -52,7 +55,11 @@ int on_exit(u64 *ctx)
 	record.ktime_ns = bpf_ktime_get_boot_ns();
 	record.pid = pid;
 	record.tid = KREAD(u32, task->pid);
-	if (ring_output(&record, sizeof(record)))
-		count_lost(LOST_EXIT);
+#ifdef ENABLE_THROTTLE
+	if (!settle_exit(&ended, &record))
+		return 0;
+#endif
+	if (ring_output(&record, sizeof(record))) /* no event is lost with RECORD_RETIRE */
+		count_lost(record.kind == RECORD_EXIT ? LOST_EXIT : LOST_FORK);
 	return 0;
 }

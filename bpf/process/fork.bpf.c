@@ -36,6 +36,10 @@ int on_fork(u64 *ctx)
 		value.flags |= FLAG_IN_INIT_TREE;
 	value.parent_pid = record.parent_pid;
 	value.parent_ktime_ns = record.parent_ktime_ns;
+#ifdef ENABLE_THROTTLE
+	if (withhold_fork(child, pid, &value, record.parent_pid, parent))
+		return 0;
+#endif
 	if (map_update(PROCESSES, &pid, &value))
 		count_lost(LOST_PROCESS);
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from collector.bpf import kernel, probes
+from collector.bpf.rate import Rate
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
 from collector.processes.procfs import host_namespaces
@@ -29,8 +30,9 @@ NODE = "test-node"
 class Watch:
     """The collector from ring to event, driven by the test."""
 
-    def __init__(self, opened: probes.Probes, **options: Any) -> None:
+    def __init__(self, opened: probes.Probes, rate: Rate | None = None, **options: Any) -> None:
         self.opened = opened
+        self.rate = rate  # of execs and forks of one cgroup; None: no limit
         ancestors = bool(options.pop("ancestors", False))
         enricher = Enricher(host_namespaces(PROCFS), **options)
         self.stages = Stages(enricher, NODE, with_ancestors=ancestors)
@@ -99,15 +101,17 @@ def exits_of(events: list[GetEventsResponse], pid: int) -> list[Any]:
     return [e.process_exit for e in events if is_exit(e) and process_of(e).pid.value == pid]
 
 
-def _watch(cache: Path, enable: tuple[str, ...], **options: Any) -> Generator[Watch, None, None]:
+def _watch(
+    cache: Path, enable: tuple[str, ...], throttle: Rate | None = None, **options: Any
+) -> Generator[Watch, None, None]:
     info = kernel.detect(cache)
     folder = probes.bpf_folder()
     flags = probes.compiler_flags(
-        info, ring_size_bytes=16 << 20, process_map_entries=65536, enable=enable
+        info, ring_size_bytes=16 << 20, process_map_entries=65536, enable=enable, throttle=throttle
     )
     opened = asyncio.run(probes.open_probes(info, flags, folder))
     try:
-        yield Watch(opened, **options)
+        yield Watch(opened, throttle, **options)
     finally:
         opened.close()
         opened.free()
@@ -123,6 +127,12 @@ def headers(tmp_path_factory) -> Path:
 def plain(headers) -> Generator[Watch, None, None]:
     """The collector with default settings."""
     yield from _watch(headers, ())
+
+
+@pytest.fixture
+def limited(headers) -> Generator[Watch, None, None]:
+    """The collector with a rate for each cgroup, and a short time until it ends."""
+    yield from _watch(headers, ("CRED",), Rate(10, 1_000_000_000, hold_ns=1_500_000_000))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from collector.pipeline import Pipeline
 from collector.processes.procfs import read_all
 from collector.processes.table import ProcessTable
 from collector.sensors.registry import Parts, PolicyParts, sensors
+from collector.sensors.throttle import Throttled
 
 PROCFS = Path("/proc")
 
@@ -34,7 +35,8 @@ class Stages:
         self.encoder = Encoder(node_name, cluster_name, enricher.host_namespaces)
         self.table = ProcessTable(removed=self.encoder.forget, **table)
         self.policies = policies or PolicyParts()
-        parts = Parts(self.table, enricher, self.encoder, self.policies)
+        self.throttled = Throttled()
+        parts = Parts(self.table, enricher, self.encoder, self.policies, self.throttled)
         self.pipeline = Pipeline(sensors(parts))
 
     def handle(self, records: Iterable[bytes], offset_ns: int | None = None) -> list[bytes]:

@@ -26,11 +26,12 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
+from tetra.v1 import extensions_pb2 as tetra_dot_v1_dot_extensions__pb2
 from tetragon import capabilities_pb2 as tetragon_dot_capabilities__pb2
 from tetragon import tetragon_pb2 as tetragon_dot_tetragon__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tetragon/events.proto\x12\x08tetragon\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1btetragon/capabilities.proto\x1a\x17tetragon/tetragon.proto\"\xde\x04\n\x06\x46ilter\x12\x14\n\x0c\x62inary_regex\x18\x01 \x03(\t\x12\x11\n\tnamespace\x18\x02 \x03(\t\x12\x30\n\x0chealth_check\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x0b\n\x03pid\x18\x04 \x03(\r\x12\x0f\n\x07pid_set\x18\x05 \x03(\r\x12&\n\tevent_set\x18\x06 \x03(\x0e\x32\x13.tetragon.EventType\x12\x11\n\tpod_regex\x18\x07 \x03(\t\x12\x17\n\x0f\x61rguments_regex\x18\x08 \x03(\t\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cpolicy_names\x18\n \x03(\t\x12)\n\x0c\x63\x61pabilities\x18\x0b \x01(\x0b\x32\x13.tetragon.CapFilter\x12\x1b\n\x13parent_binary_regex\x18\x0c \x03(\t\x12\x16\n\x0e\x63\x65l_expression\x18\r \x03(\t\x12\x1e\n\x16parent_arguments_regex\x18\x0e \x03(\t\x12\x14\n\x0c\x63ontainer_id\x18\x0f \x03(\t\x12\x30\n\x0cin_init_tree\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x1d\n\x15\x61ncestor_binary_regex\x18\x11 \x03(\t\x12\x1c\n\x14\x63ontainer_name_regex\x18\x12 \x03(\t\x12\x17\n\x0fnamespace_regex\x18\x13 \x03(\t\x12\r\n\x04unit\x18\x90N \x03(\t\x12\x10\n\x07session\x18\x91N \x03(\t\x12\x13\n\nfile_below\x18\x9aN \x03(\t\x12\r\n\x04peer\x18\x9bN \x03(\t\"\x8e\x01\n\tCapFilter\x12)\n\tpermitted\x18\x01 \x01(\x0b\x32\x16.tetragon.CapFilterSet\x12)\n\teffective\x18\x02 \x01(\x0b\x32\x16.tetragon.CapFilterSet\x12+\n\x0binheritable\x18\x03 \x01(\x0b\x32\x16.tetragon.CapFilterSet\"\xb7\x01\n\x0c\x43\x61pFilterSet\x12\'\n\x03\x61ny\x18\x01 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12\'\n\x03\x61ll\x18\x02 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12+\n\x07\x65xactly\x18\x03 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12(\n\x04none\x18\x04 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\"\\\n\x0fRedactionFilter\x12#\n\x05match\x18\x01 \x03(\x0b\x32\x10.tetragon.FilterB\x02\x18\x01\x12\x0e\n\x06redact\x18\x02 \x03(\t\x12\x14\n\x0c\x62inary_regex\x18\x03 \x03(\t\"\xc4\x01\n\x0b\x46ieldFilter\x12&\n\tevent_set\x18\x01 \x03(\x0e\x32\x13.tetragon.EventType\x12*\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1b.tetragon.FieldFilterAction\x12\x34\n\x10invert_event_set\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\"\xc6\x01\n\x10GetEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12\x39\n\x13\x61ggregation_options\x18\x03 \x01(\x0b\x32\x1c.tetragon.AggregationOptions\x12,\n\rfield_filters\x18\x04 \x03(\x0b\x32\x15.tetragon.FieldFilter\"a\n\x12\x41ggregationOptions\x12.\n\x0bwindow_size\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x63hannel_buffer_size\x18\x02 \x01(\x04\" \n\x0f\x41ggregationInfo\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"9\n\rRateLimitInfo\x12(\n number_of_dropped_process_events\x18\x01 \x01(\x04\"G\n\x0fProcessThrottle\x12$\n\x04type\x18\x01 \x01(\x0e\x32\x16.tetragon.ThrottleType\x12\x0e\n\x06\x63group\x18\x02 \x01(\t\"\xcd\x06\n\x11GetEventsResponse\x12-\n\x0cprocess_exec\x18\x01 \x01(\x0b\x32\x15.tetragon.ProcessExecH\x00\x12-\n\x0cprocess_exit\x18\x05 \x01(\x0b\x32\x15.tetragon.ProcessExitH\x00\x12\x31\n\x0eprocess_kprobe\x18\t \x01(\x0b\x32\x17.tetragon.ProcessKprobeH\x00\x12\x39\n\x12process_tracepoint\x18\n \x01(\x0b\x32\x1b.tetragon.ProcessTracepointH\x00\x12\x31\n\x0eprocess_loader\x18\x0b \x01(\x0b\x32\x17.tetragon.ProcessLoaderH\x00\x12\x31\n\x0eprocess_uprobe\x18\x0c \x01(\x0b\x32\x17.tetragon.ProcessUprobeH\x00\x12\x35\n\x10process_throttle\x18\x1b \x01(\x0b\x32\x19.tetragon.ProcessThrottleH\x00\x12+\n\x0bprocess_lsm\x18\x1c \x01(\x0b\x32\x14.tetragon.ProcessLsmH\x00\x12-\n\x0cprocess_usdt\x18\x1d \x01(\x0b\x32\x15.tetragon.ProcessUsdtH\x00\x12 \n\x04test\x18\xc0\xb8\x02 \x01(\x0b\x32\x0e.tetragon.TestH\x00\x12\x34\n\x0frate_limit_info\x18\xc1\xb8\x02 \x01(\x0b\x32\x17.tetragon.RateLimitInfoH\x00\x12\x12\n\tnode_name\x18\xe8\x07 \x01(\t\x12)\n\x04time\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x61ggregation_info\x18\xea\x07 \x01(\x0b\x32\x19.tetragon.AggregationInfo\x12\x15\n\x0c\x63luster_name\x18\xeb\x07 \x01(\t\x12\x41\n\x0bnode_labels\x18\xec\x07 \x03(\x0b\x32+.tetragon.GetEventsResponse.NodeLabelsEntry\x1a\x31\n\x0fNodeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05\x65ventJ\x04\x08\x02\x10\x05J\x04\x08\x06\x10\tJ\x04\x08\r\x10\x1b*\xfc\x01\n\tEventType\x12\t\n\x05UNDEF\x10\x00\x12\x10\n\x0cPROCESS_EXEC\x10\x01\x12\x10\n\x0cPROCESS_EXIT\x10\x05\x12\x12\n\x0ePROCESS_KPROBE\x10\t\x12\x16\n\x12PROCESS_TRACEPOINT\x10\n\x12\x12\n\x0ePROCESS_LOADER\x10\x0b\x12\x12\n\x0ePROCESS_UPROBE\x10\x0c\x12\x14\n\x10PROCESS_THROTTLE\x10\x1b\x12\x0f\n\x0bPROCESS_LSM\x10\x1c\x12\x10\n\x0cPROCESS_USDT\x10\x1d\x12\n\n\x04TEST\x10\xc0\xb8\x02\x12\x15\n\x0fRATE_LIMIT_INFO\x10\xc1\xb8\x02\"\x04\x08\x02\x10\x04\"\x04\x08\x06\x10\x08\"\x04\x08\r\x10\x1a*-\n\x11\x46ieldFilterAction\x12\x0b\n\x07INCLUDE\x10\x00\x12\x0b\n\x07\x45XCLUDE\x10\x01*K\n\x0cThrottleType\x12\x14\n\x10THROTTLE_UNKNOWN\x10\x00\x12\x12\n\x0eTHROTTLE_START\x10\x01\x12\x11\n\rTHROTTLE_STOP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tetragon/events.proto\x12\x08tetragon\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x19tetra/v1/extensions.proto\x1a\x1btetragon/capabilities.proto\x1a\x17tetragon/tetragon.proto\"\xde\x04\n\x06\x46ilter\x12\x14\n\x0c\x62inary_regex\x18\x01 \x03(\t\x12\x11\n\tnamespace\x18\x02 \x03(\t\x12\x30\n\x0chealth_check\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x0b\n\x03pid\x18\x04 \x03(\r\x12\x0f\n\x07pid_set\x18\x05 \x03(\r\x12&\n\tevent_set\x18\x06 \x03(\x0e\x32\x13.tetragon.EventType\x12\x11\n\tpod_regex\x18\x07 \x03(\t\x12\x17\n\x0f\x61rguments_regex\x18\x08 \x03(\t\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cpolicy_names\x18\n \x03(\t\x12)\n\x0c\x63\x61pabilities\x18\x0b \x01(\x0b\x32\x13.tetragon.CapFilter\x12\x1b\n\x13parent_binary_regex\x18\x0c \x03(\t\x12\x16\n\x0e\x63\x65l_expression\x18\r \x03(\t\x12\x1e\n\x16parent_arguments_regex\x18\x0e \x03(\t\x12\x14\n\x0c\x63ontainer_id\x18\x0f \x03(\t\x12\x30\n\x0cin_init_tree\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x1d\n\x15\x61ncestor_binary_regex\x18\x11 \x03(\t\x12\x1c\n\x14\x63ontainer_name_regex\x18\x12 \x03(\t\x12\x17\n\x0fnamespace_regex\x18\x13 \x03(\t\x12\r\n\x04unit\x18\x90N \x03(\t\x12\x10\n\x07session\x18\x91N \x03(\t\x12\x13\n\nfile_below\x18\x9aN \x03(\t\x12\r\n\x04peer\x18\x9bN \x03(\t\"\x8e\x01\n\tCapFilter\x12)\n\tpermitted\x18\x01 \x01(\x0b\x32\x16.tetragon.CapFilterSet\x12)\n\teffective\x18\x02 \x01(\x0b\x32\x16.tetragon.CapFilterSet\x12+\n\x0binheritable\x18\x03 \x01(\x0b\x32\x16.tetragon.CapFilterSet\"\xb7\x01\n\x0c\x43\x61pFilterSet\x12\'\n\x03\x61ny\x18\x01 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12\'\n\x03\x61ll\x18\x02 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12+\n\x07\x65xactly\x18\x03 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\x12(\n\x04none\x18\x04 \x03(\x0e\x32\x1a.tetragon.CapabilitiesType\"\\\n\x0fRedactionFilter\x12#\n\x05match\x18\x01 \x03(\x0b\x32\x10.tetragon.FilterB\x02\x18\x01\x12\x0e\n\x06redact\x18\x02 \x03(\t\x12\x14\n\x0c\x62inary_regex\x18\x03 \x03(\t\"\xc4\x01\n\x0b\x46ieldFilter\x12&\n\tevent_set\x18\x01 \x03(\x0e\x32\x13.tetragon.EventType\x12*\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12+\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1b.tetragon.FieldFilterAction\x12\x34\n\x10invert_event_set\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\"\xc6\x01\n\x10GetEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12\x39\n\x13\x61ggregation_options\x18\x03 \x01(\x0b\x32\x1c.tetragon.AggregationOptions\x12,\n\rfield_filters\x18\x04 \x03(\x0b\x32\x15.tetragon.FieldFilter\"a\n\x12\x41ggregationOptions\x12.\n\x0bwindow_size\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x63hannel_buffer_size\x18\x02 \x01(\x04\" \n\x0f\x41ggregationInfo\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"9\n\rRateLimitInfo\x12(\n number_of_dropped_process_events\x18\x01 \x01(\x04\"\x8a\x01\n\x0fProcessThrottle\x12$\n\x04type\x18\x01 \x01(\x0e\x32\x16.tetragon.ThrottleType\x12\x0e\n\x06\x63group\x18\x02 \x01(\t\x12+\n\x08withheld\x18\x90N \x01(\x0b\x32\x18.tetra.v1.WithheldEvents\x12\x14\n\x0bpolicy_name\x18\x91N \x01(\t\"\xcd\x06\n\x11GetEventsResponse\x12-\n\x0cprocess_exec\x18\x01 \x01(\x0b\x32\x15.tetragon.ProcessExecH\x00\x12-\n\x0cprocess_exit\x18\x05 \x01(\x0b\x32\x15.tetragon.ProcessExitH\x00\x12\x31\n\x0eprocess_kprobe\x18\t \x01(\x0b\x32\x17.tetragon.ProcessKprobeH\x00\x12\x39\n\x12process_tracepoint\x18\n \x01(\x0b\x32\x1b.tetragon.ProcessTracepointH\x00\x12\x31\n\x0eprocess_loader\x18\x0b \x01(\x0b\x32\x17.tetragon.ProcessLoaderH\x00\x12\x31\n\x0eprocess_uprobe\x18\x0c \x01(\x0b\x32\x17.tetragon.ProcessUprobeH\x00\x12\x35\n\x10process_throttle\x18\x1b \x01(\x0b\x32\x19.tetragon.ProcessThrottleH\x00\x12+\n\x0bprocess_lsm\x18\x1c \x01(\x0b\x32\x14.tetragon.ProcessLsmH\x00\x12-\n\x0cprocess_usdt\x18\x1d \x01(\x0b\x32\x15.tetragon.ProcessUsdtH\x00\x12 \n\x04test\x18\xc0\xb8\x02 \x01(\x0b\x32\x0e.tetragon.TestH\x00\x12\x34\n\x0frate_limit_info\x18\xc1\xb8\x02 \x01(\x0b\x32\x17.tetragon.RateLimitInfoH\x00\x12\x12\n\tnode_name\x18\xe8\x07 \x01(\t\x12)\n\x04time\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x61ggregation_info\x18\xea\x07 \x01(\x0b\x32\x19.tetragon.AggregationInfo\x12\x15\n\x0c\x63luster_name\x18\xeb\x07 \x01(\t\x12\x41\n\x0bnode_labels\x18\xec\x07 \x03(\x0b\x32+.tetragon.GetEventsResponse.NodeLabelsEntry\x1a\x31\n\x0fNodeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05\x65ventJ\x04\x08\x02\x10\x05J\x04\x08\x06\x10\tJ\x04\x08\r\x10\x1b*\xfc\x01\n\tEventType\x12\t\n\x05UNDEF\x10\x00\x12\x10\n\x0cPROCESS_EXEC\x10\x01\x12\x10\n\x0cPROCESS_EXIT\x10\x05\x12\x12\n\x0ePROCESS_KPROBE\x10\t\x12\x16\n\x12PROCESS_TRACEPOINT\x10\n\x12\x12\n\x0ePROCESS_LOADER\x10\x0b\x12\x12\n\x0ePROCESS_UPROBE\x10\x0c\x12\x14\n\x10PROCESS_THROTTLE\x10\x1b\x12\x0f\n\x0bPROCESS_LSM\x10\x1c\x12\x10\n\x0cPROCESS_USDT\x10\x1d\x12\n\n\x04TEST\x10\xc0\xb8\x02\x12\x15\n\x0fRATE_LIMIT_INFO\x10\xc1\xb8\x02\"\x04\x08\x02\x10\x04\"\x04\x08\x06\x10\x08\"\x04\x08\r\x10\x1a*-\n\x11\x46ieldFilterAction\x12\x0b\n\x07INCLUDE\x10\x00\x12\x0b\n\x07\x45XCLUDE\x10\x01*K\n\x0cThrottleType\x12\x14\n\x10THROTTLE_UNKNOWN\x10\x00\x12\x12\n\x0eTHROTTLE_START\x10\x01\x12\x11\n\rTHROTTLE_STOP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,34 +42,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDACTIONFILTER'].fields_by_name['match']._serialized_options = b'\030\001'
   _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._loaded_options = None
   _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTTYPE']._serialized_start=2768
-  _globals['_EVENTTYPE']._serialized_end=3020
-  _globals['_FIELDFILTERACTION']._serialized_start=3022
-  _globals['_FIELDFILTERACTION']._serialized_end=3067
-  _globals['_THROTTLETYPE']._serialized_start=3069
-  _globals['_THROTTLETYPE']._serialized_end=3144
-  _globals['_FILTER']._serialized_start=221
-  _globals['_FILTER']._serialized_end=827
-  _globals['_CAPFILTER']._serialized_start=830
-  _globals['_CAPFILTER']._serialized_end=972
-  _globals['_CAPFILTERSET']._serialized_start=975
-  _globals['_CAPFILTERSET']._serialized_end=1158
-  _globals['_REDACTIONFILTER']._serialized_start=1160
-  _globals['_REDACTIONFILTER']._serialized_end=1252
-  _globals['_FIELDFILTER']._serialized_start=1255
-  _globals['_FIELDFILTER']._serialized_end=1451
-  _globals['_GETEVENTSREQUEST']._serialized_start=1454
-  _globals['_GETEVENTSREQUEST']._serialized_end=1652
-  _globals['_AGGREGATIONOPTIONS']._serialized_start=1654
-  _globals['_AGGREGATIONOPTIONS']._serialized_end=1751
-  _globals['_AGGREGATIONINFO']._serialized_start=1753
-  _globals['_AGGREGATIONINFO']._serialized_end=1785
-  _globals['_RATELIMITINFO']._serialized_start=1787
-  _globals['_RATELIMITINFO']._serialized_end=1844
-  _globals['_PROCESSTHROTTLE']._serialized_start=1846
-  _globals['_PROCESSTHROTTLE']._serialized_end=1917
-  _globals['_GETEVENTSRESPONSE']._serialized_start=1920
-  _globals['_GETEVENTSRESPONSE']._serialized_end=2765
-  _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._serialized_start=2689
-  _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._serialized_end=2738
+  _globals['_EVENTTYPE']._serialized_start=2863
+  _globals['_EVENTTYPE']._serialized_end=3115
+  _globals['_FIELDFILTERACTION']._serialized_start=3117
+  _globals['_FIELDFILTERACTION']._serialized_end=3162
+  _globals['_THROTTLETYPE']._serialized_start=3164
+  _globals['_THROTTLETYPE']._serialized_end=3239
+  _globals['_FILTER']._serialized_start=248
+  _globals['_FILTER']._serialized_end=854
+  _globals['_CAPFILTER']._serialized_start=857
+  _globals['_CAPFILTER']._serialized_end=999
+  _globals['_CAPFILTERSET']._serialized_start=1002
+  _globals['_CAPFILTERSET']._serialized_end=1185
+  _globals['_REDACTIONFILTER']._serialized_start=1187
+  _globals['_REDACTIONFILTER']._serialized_end=1279
+  _globals['_FIELDFILTER']._serialized_start=1282
+  _globals['_FIELDFILTER']._serialized_end=1478
+  _globals['_GETEVENTSREQUEST']._serialized_start=1481
+  _globals['_GETEVENTSREQUEST']._serialized_end=1679
+  _globals['_AGGREGATIONOPTIONS']._serialized_start=1681
+  _globals['_AGGREGATIONOPTIONS']._serialized_end=1778
+  _globals['_AGGREGATIONINFO']._serialized_start=1780
+  _globals['_AGGREGATIONINFO']._serialized_end=1812
+  _globals['_RATELIMITINFO']._serialized_start=1814
+  _globals['_RATELIMITINFO']._serialized_end=1871
+  _globals['_PROCESSTHROTTLE']._serialized_start=1874
+  _globals['_PROCESSTHROTTLE']._serialized_end=2012
+  _globals['_GETEVENTSRESPONSE']._serialized_start=2015
+  _globals['_GETEVENTSRESPONSE']._serialized_end=2860
+  _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._serialized_start=2784
+  _globals['_GETEVENTSRESPONSE_NODELABELSENTRY']._serialized_end=2833
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tetra.v1 import extensions_pb2 as _extensions_pb2
 from tetragon import capabilities_pb2 as _capabilities_pb2
 from tetragon import tetragon_pb2 as _tetragon_pb2
 import builtins as _builtins
@@ -436,17 +437,27 @@ class ProcessThrottle(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     CGROUP_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    POLICY_NAME_FIELD_NUMBER: _builtins.int
     type: Global___ThrottleType.ValueType
     cgroup: _builtins.str
+    policy_name: _builtins.str
+    """Name of the tracing policy whose events are withheld; empty: exec and exit events are."""
+    @_builtins.property
+    def withheld(self) -> _extensions_pb2.WithheldEvents:
+        """Not in Tetragon. With THROTTLE_STOP: what was withheld of this cgroup since the last one."""
+
     def __init__(
         self,
         *,
         type: Global___ThrottleType.ValueType = ...,
         cgroup: _builtins.str = ...,
+        withheld: _extensions_pb2.WithheldEvents | None = ...,
+        policy_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withheld", b"withheld"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup", b"cgroup", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup", b"cgroup", "policy_name", b"policy_name", "type", b"type", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,6 +118,11 @@ def test_colours_are_around_the_parts_and_nothing_else(exit_event):
         ("process_lsm", {"function_name": "file_open"}, "🔒 lsm P -> file_open()"),
         ("process_throttle", {"type": 1, "cgroup": "s.scope"}, "🧬 throttle start s.scope"),
         (
+            "process_throttle",
+            {"type": 2, "cgroup": "s", "policy_name": "p", "withheld": {"policy": 7}},
+            "🧬 throttle stop s, policy p: withheld 7 policy",
+        ),
+        (
             "rate_limit_info",
             {"number_of_dropped_process_events": 3},
             "🛑 rate limit: 3 events dropped",

@@ -99,3 +99,23 @@ def test_continued_totals_are_not_noted_again():
 
 def test_stand_in_of_other_tests_has_lost_nothing():
     assert totals(made(NothingLost())) == {}
+
+
+def test_withheld_events_are_totals_of_their_own():
+    withheld = {"exec": 2}
+    noted = []
+    losses = made(noted=noted, withheld=lambda: withheld)
+    assert losses.refresh()
+    assert not losses.refresh()
+    withheld["policy:p"] = 1
+    assert losses.refresh()
+    assert dict(losses.counters().withheld) == {"exec": 2, "policy:p": 1}
+    assert not losses.counters().by_cause
+    assert len(noted) == 2
+
+
+def test_policies_continue_to_count_what_they_withheld_before_a_restart():
+    before = LossCounters(withheld={"exec": 9, "policy:p": 4})
+    losses = made(continued=before, withheld=lambda: {"exec": 10, "policy:p": 1})
+    losses.refresh()
+    assert dict(losses.counters().withheld) == {"exec": 10, "policy:p": 5}

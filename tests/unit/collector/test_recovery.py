@@ -205,6 +205,32 @@ def test_unknown_entry_stops_the_replay_with_a_reason(tmp_path):
     assert known.stopped == ""
 
 
+def test_records_of_the_collectors_own_are_replayed_in_their_place(tmp_path):
+    records = [first_process(), *lives([("fork", 0), ("exec", 1), ("exit", 1)])]
+    straight = made()
+    expected = straight.handle(records, OFFSET_NS)
+    journal = Journal(tmp_path / "journal")
+    journal.begin()
+    position = 0
+    for n, record in enumerate(records):
+        if n % 2:
+            journal.made(OFFSET_NS, record)
+            continue
+        part = framed([record])
+        position += len(part)
+        journal.records(OFFSET_NS, memoryview(part), position)
+    journal.close()
+    saved = SavedTable(node_name="n", journal=1, records_version=VERSION)
+    spool = Spool(tmp_path / "spool", Run("n", "b", 5), 1 << 30, "never")
+    spool.open()
+    second = made()
+    recovered = recover(saved, journal.folder, VERSION, second.pipeline, second.table, spool)
+    spool.close()
+    assert recovered.complete
+    assert recovered.made == len(expected)
+    assert [p.key for p in second.table] == [p.key for p in straight.table]
+
+
 def test_journal_of_another_version_stops_the_replay_with_a_reason(tmp_path):
     journal_of(tmp_path, PARTS)
     (file,) = tmp_path.iterdir()

@@ -25,6 +25,7 @@ def batch(
     node: str = "n",
     boot: str = "boot",
     lost: dict[str, int] | None = None,
+    withheld: dict[str, int] | None = None,
     probes_start_ns: int = START_NS,
 ) -> Batch:
     """Return message ``stream_sequence`` with events ``first`` and on, stored a second later."""
@@ -32,7 +33,7 @@ def batch(
         node_name=node,
         boot_id=boot,
         first_sequence=first,
-        loss=node_pb2.LossCounters(by_cause=lost or {}),
+        loss=node_pb2.LossCounters(by_cause=lost or {}, withheld=withheld or {}),
         events=[event(n, node) for n in range(first, first + count)],
     )
     message.probes_start.FromNanoseconds(probes_start_ns)

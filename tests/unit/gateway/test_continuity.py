@@ -249,3 +249,16 @@ def test_window_cuts_notices(since, until, inside):
     assert bool(gaps) is inside
     # The loss is between second 10 and second 30, the last event of the batch.
     assert bool(losses) is (since <= 30 and (until is None or until >= 10))
+
+
+def test_withheld_events_are_noticed_by_their_increase_and_are_no_loss():
+    batches = [
+        batch(1, 1),
+        batch(2, 11, withheld={"exec": 3}),
+        batch(3, 21, withheld={"exec": 3}),
+        batch(4, 31, withheld={"exec": 5, "policy:p": 1}),
+    ]
+    _, losses, gaps = follow(*batches)
+    assert gaps == []
+    assert [dict(one.lost.withheld) for one in losses] == [{"exec": 3}, {"exec": 2, "policy:p": 1}]
+    assert not any(one.lost.by_cause for one in losses)

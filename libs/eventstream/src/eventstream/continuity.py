@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -160,18 +161,17 @@ class Continuity:
     def _compare_losses(self, batch: Batch, seen: _Series) -> None:
         if batch.loss == seen.loss:
             return
-        lost = {
-            cause: count - before
-            for cause, count in batch.loss.by_cause.items()
-            if count > (before := seen.loss.by_cause.get(cause, 0))
-        }
-        if not lost:
+        more = node_pb2.LossCounters(
+            by_cause=_increase(batch.loss.by_cause, seen.loss.by_cause),
+            withheld=_increase(batch.loss.withheld, seen.loss.withheld),
+        )
+        if not more.by_cause and not more.withheld:
             return
         last_ns = encoded.event_time_ns(batch.payloads[-1]) if batch.payloads else 0
         notice = stream_pb2.LossNotice(
             node_name=batch.node_name,
             boot_id=batch.boot_id,
-            lost=node_pb2.LossCounters(by_cause=lost),
+            lost=more,
         )
         notice.time.FromNanoseconds(last_ns or batch.stored_ns)
         self.notices.add_loss(notice, seen.last_event_ns, last_ns or batch.stored_ns)
@@ -188,6 +188,14 @@ class Continuity:
         notice = _gap(batch, cause, batch.stored_ns, batch.stored_ns)
         notice.count, notice.first, notice.last = len(numbers), numbers[0], numbers[-1]
         self.notices.add_gap(notice)
+
+
+def _increase(counts: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {
+        name: count - before.get(name, 0)
+        for name, count in counts.items()
+        if count > before.get(name, 0)
+    }
 
 
 def _gap(

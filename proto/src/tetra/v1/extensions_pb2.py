@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tetra/v1/extensions.proto\x12\x08tetra.v1\"I\n\rContainerInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\"a\n\x08HostUnit\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x11\n\tuser_unit\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x14\n\x0csession_user\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tetra/v1/extensions.proto\x12\x08tetra.v1\"I\n\rContainerInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\"<\n\x0eWithheldEvents\x12\x0c\n\x04\x65xec\x18\x01 \x01(\x04\x12\x0c\n\x04\x65xit\x18\x02 \x01(\x04\x12\x0e\n\x06policy\x18\x03 \x01(\x04\"a\n\x08HostUnit\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x11\n\tuser_unit\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x14\n\x0csession_user\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONTAINERINFO']._serialized_start=39
   _globals['_CONTAINERINFO']._serialized_end=112
-  _globals['_HOSTUNIT']._serialized_start=114
-  _globals['_HOSTUNIT']._serialized_end=211
+  _globals['_WITHHELDEVENTS']._serialized_start=114
+  _globals['_WITHHELDEVENTS']._serialized_end=174
+  _globals['_HOSTUNIT']._serialized_start=176
+  _globals['_HOSTUNIT']._serialized_end=273
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,34 @@ class ContainerInfo(_message.Message):
 Global___ContainerInfo: _TypeAlias = ContainerInfo  # noqa: Y015
 
 @_typing.final
+class WithheldEvents(_message.Message):
+    """Events of a cgroup that were not reported, because there were too many of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    exec: _builtins.int
+    exit: _builtins.int
+    policy: _builtins.int
+    """Of a tracing policy."""
+    def __init__(
+        self,
+        *,
+        exec: _builtins.int = ...,
+        exit: _builtins.int = ...,
+        policy: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "exit", b"exit", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithheldEvents: _TypeAlias = WithheldEvents  # noqa: Y015
+
+@_typing.final
 class HostUnit(_message.Message):
     """Where systemd runs a process: its unit and login session."""
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13tetra/v1/node.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"{\n\x0cLossCounters\x12\x35\n\x08\x62y_cause\x18\x07 \x03(\x0b\x32#.tetra.v1.LossCounters.ByCauseEntry\x1a.\n\x0c\x42yCauseEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01J\x04\x08\x01\x10\x07\"\xad\x04\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\x19\n\x11\x63ollector_version\x18\x05 \x01(\t\x12\x33\n\x0f\x63ollector_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x65vents_total\x18\x07 \x01(\x04\x12\x19\n\x11\x65vents_per_second\x18\x08 \x01(\x01\x12$\n\x04loss\x18\t \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x11\n\tlog_level\x18\n \x01(\t\x12\r\n\x05\x61live\x18\x0b \x01(\x08\x12-\n\tlast_seen\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\r \x01(\x04\x12\x11\n\tprocesses\x18\x0e \x01(\x04\x12\x1c\n\x0fstored_sequence\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12.\n\x06labels\x18\x10 \x03(\x0b\x32\x1e.tetra.v1.NodeInfo.LabelsEntry\x12)\n\x08policies\x18\x11 \x01(\x0b\x32\x17.tetra.v1.PolicySummary\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_stored_sequence\"\xd7\x01\n\rPolicySummary\x12\x0e\n\x06loaded\x18\x01 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\r\x12\x10\n\x08\x64isabled\x18\x03 \x01(\r\x12\x0f\n\x07loading\x18\x04 \x01(\r\x12\x1b\n\x13kernel_memory_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04hits\x18\x06 \x01(\x04\x12\x0c\n\x04lost\x18\x07 \x01(\x04\x12\x0e\n\x06missed\x18\x08 \x01(\x04\x12\x0f\n\x07version\x18\t \x01(\x04\x12)\n\x05start\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13tetra/v1/node.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x0cLossCounters\x12\x35\n\x08\x62y_cause\x18\x07 \x03(\x0b\x32#.tetra.v1.LossCounters.ByCauseEntry\x12\x36\n\x08withheld\x18\x08 \x03(\x0b\x32$.tetra.v1.LossCounters.WithheldEntry\x1a.\n\x0c\x42yCauseEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a/\n\rWithheldEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01J\x04\x08\x01\x10\x07\"\xad\x04\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\x19\n\x11\x63ollector_version\x18\x05 \x01(\t\x12\x33\n\x0f\x63ollector_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x65vents_total\x18\x07 \x01(\x04\x12\x19\n\x11\x65vents_per_second\x18\x08 \x01(\x01\x12$\n\x04loss\x18\t \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x11\n\tlog_level\x18\n \x01(\t\x12\r\n\x05\x61live\x18\x0b \x01(\x08\x12-\n\tlast_seen\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\r \x01(\x04\x12\x11\n\tprocesses\x18\x0e \x01(\x04\x12\x1c\n\x0fstored_sequence\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12.\n\x06labels\x18\x10 \x03(\x0b\x32\x1e.tetra.v1.NodeInfo.LabelsEntry\x12)\n\x08policies\x18\x11 \x01(\x0b\x32\x17.tetra.v1.PolicySummary\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_stored_sequence\"\xd7\x01\n\rPolicySummary\x12\x0e\n\x06loaded\x18\x01 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\r\x12\x10\n\x08\x64isabled\x18\x03 \x01(\r\x12\x0f\n\x07loading\x18\x04 \x01(\r\x12\x1b\n\x13kernel_memory_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04hits\x18\x06 \x01(\x04\x12\x0c\n\x04lost\x18\x07 \x01(\x04\x12\x0e\n\x06missed\x18\x08 \x01(\x04\x12\x0f\n\x07version\x18\t \x01(\x04\x12)\n\x05start\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._loaded_options = None
   _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._serialized_options = b'8\001'
+  _globals['_LOSSCOUNTERS_WITHHELDENTRY']._loaded_options = None
+  _globals['_LOSSCOUNTERS_WITHHELDENTRY']._serialized_options = b'8\001'
   _globals['_NODEINFO_LABELSENTRY']._loaded_options = None
   _globals['_NODEINFO_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_LOSSCOUNTERS']._serialized_start=66
-  _globals['_LOSSCOUNTERS']._serialized_end=189
-  _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._serialized_start=137
-  _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._serialized_end=183
-  _globals['_NODEINFO']._serialized_start=192
-  _globals['_NODEINFO']._serialized_end=749
-  _globals['_NODEINFO_LABELSENTRY']._serialized_start=684
-  _globals['_NODEINFO_LABELSENTRY']._serialized_end=729
-  _globals['_POLICYSUMMARY']._serialized_start=752
-  _globals['_POLICYSUMMARY']._serialized_end=967
+  _globals['_LOSSCOUNTERS']._serialized_start=67
+  _globals['_LOSSCOUNTERS']._serialized_end=295
+  _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._serialized_start=194
+  _globals['_LOSSCOUNTERS_BYCAUSEENTRY']._serialized_end=240
+  _globals['_LOSSCOUNTERS_WITHHELDENTRY']._serialized_start=242
+  _globals['_LOSSCOUNTERS_WITHHELDENTRY']._serialized_end=289
+  _globals['_NODEINFO']._serialized_start=298
+  _globals['_NODEINFO']._serialized_end=855
+  _globals['_NODEINFO_LABELSENTRY']._serialized_start=790
+  _globals['_NODEINFO_LABELSENTRY']._serialized_end=835
+  _globals['_POLICYSUMMARY']._serialized_start=858
+  _globals['_POLICYSUMMARY']._serialized_end=1073
 # @@protoc_insertion_point(module_scope)

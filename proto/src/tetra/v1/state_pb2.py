@@ -27,7 +27,7 @@ from tetra.v1 import policies_pb2 as tetra_dot_v1_dot_policies__pb2
 from tetra.v1 import policy_pb2 as tetra_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tetra/v1/state.proto\x12\x08tetra.v1\x1a\x13tetra/v1/node.proto\x1a\x17tetra/v1/policies.proto\x1a\x15tetra/v1/policy.proto\"\xd9\x02\n\nSavedTable\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12)\n\tprocesses\x18\x03 \x03(\x0b\x32\x16.tetra.v1.SavedProcess\x12\x1a\n\x12\x63ollector_start_ns\x18\x05 \x01(\x03\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\x04\x12\x0c\n\x04made\x18\x07 \x01(\x04\x12\x17\n\x0fprobes_start_ns\x18\x08 \x01(\x03\x12$\n\x04loss\x18\t \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x15\n\rring_position\x18\n \x01(\x04\x12\x0f\n\x07journal\x18\x0b \x01(\r\x12\x17\n\x0frecords_version\x18\x0c \x01(\t\x12\x12\n\nunreported\x18\r \x03(\x0c\x12*\n\x08policies\x18\x0e \x03(\x0b\x32\x18.tetra.v1.PolicyRevisionJ\x04\x08\x04\x10\x05\"\x84\x02\n\x0cSavedProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x10\n\x08ktime_ns\x18\x02 \x01(\x04\x12\x12\n\nparent_pid\x18\x03 \x01(\r\x12\x17\n\x0fparent_ktime_ns\x18\x04 \x01(\x04\x12\r\n\x05\x66lags\x18\x05 \x01(\r\x12\x15\n\rstart_time_ns\x18\x06 \x01(\x03\x12\x14\n\x0cin_init_tree\x18\x07 \x01(\x08\x12\x10\n\x08is_clone\x18\x08 \x01(\x08\x12\r\n\x05\x65nded\x18\t \x01(\x08\x12\x19\n\x11start_boottime_ns\x18\n \x01(\x04\x12\x11\n\targ_start\x18\x0b \x01(\x04\x12\x0e\n\x06\x62inary\x18\x0c \x01(\t\x12\r\n\x05image\x18\r \x01(\x0c\"B\n\x12SavedFleetPolicies\x12,\n\x08policies\x18\x01 \x03(\x0b\x32\x1a.tetra.v1.SavedFleetPolicy\"L\n\x10SavedFleetPolicy\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\x06policy\x18\x02 \x01(\x0b\x32\x16.tetra.v1.StoredPolicyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tetra/v1/state.proto\x12\x08tetra.v1\x1a\x13tetra/v1/node.proto\x1a\x17tetra/v1/policies.proto\x1a\x15tetra/v1/policy.proto\"\xec\x02\n\nSavedTable\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12)\n\tprocesses\x18\x03 \x03(\x0b\x32\x16.tetra.v1.SavedProcess\x12\x1a\n\x12\x63ollector_start_ns\x18\x05 \x01(\x03\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\x04\x12\x0c\n\x04made\x18\x07 \x01(\x04\x12\x17\n\x0fprobes_start_ns\x18\x08 \x01(\x03\x12$\n\x04loss\x18\t \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x15\n\rring_position\x18\n \x01(\x04\x12\x0f\n\x07journal\x18\x0b \x01(\r\x12\x17\n\x0frecords_version\x18\x0c \x01(\t\x12\x12\n\nunreported\x18\r \x03(\x0c\x12*\n\x08policies\x18\x0e \x03(\x0b\x32\x18.tetra.v1.PolicyRevision\x12\x11\n\tthrottled\x18\x0f \x03(\x0cJ\x04\x08\x04\x10\x05\"\x84\x02\n\x0cSavedProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x10\n\x08ktime_ns\x18\x02 \x01(\x04\x12\x12\n\nparent_pid\x18\x03 \x01(\r\x12\x17\n\x0fparent_ktime_ns\x18\x04 \x01(\x04\x12\r\n\x05\x66lags\x18\x05 \x01(\r\x12\x15\n\rstart_time_ns\x18\x06 \x01(\x03\x12\x14\n\x0cin_init_tree\x18\x07 \x01(\x08\x12\x10\n\x08is_clone\x18\x08 \x01(\x08\x12\r\n\x05\x65nded\x18\t \x01(\x08\x12\x19\n\x11start_boottime_ns\x18\n \x01(\x04\x12\x11\n\targ_start\x18\x0b \x01(\x04\x12\x0e\n\x06\x62inary\x18\x0c \x01(\t\x12\r\n\x05image\x18\r \x01(\x0c\"B\n\x12SavedFleetPolicies\x12,\n\x08policies\x18\x01 \x03(\x0b\x32\x1a.tetra.v1.SavedFleetPolicy\"L\n\x10SavedFleetPolicy\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\x06policy\x18\x02 \x01(\x0b\x32\x16.tetra.v1.StoredPolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tetra.v1.state_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAVEDTABLE']._serialized_start=104
-  _globals['_SAVEDTABLE']._serialized_end=449
-  _globals['_SAVEDPROCESS']._serialized_start=452
-  _globals['_SAVEDPROCESS']._serialized_end=712
-  _globals['_SAVEDFLEETPOLICIES']._serialized_start=714
-  _globals['_SAVEDFLEETPOLICIES']._serialized_end=780
-  _globals['_SAVEDFLEETPOLICY']._serialized_start=782
-  _globals['_SAVEDFLEETPOLICY']._serialized_end=858
+  _globals['_SAVEDTABLE']._serialized_end=468
+  _globals['_SAVEDPROCESS']._serialized_start=471
+  _globals['_SAVEDPROCESS']._serialized_end=731
+  _globals['_SAVEDFLEETPOLICIES']._serialized_start=733
+  _globals['_SAVEDFLEETPOLICIES']._serialized_end=799
+  _globals['_SAVEDFLEETPOLICY']._serialized_start=801
+  _globals['_SAVEDFLEETPOLICY']._serialized_end=877
 # @@protoc_insertion_point(module_scope)

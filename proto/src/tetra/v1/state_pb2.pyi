@@ -40,6 +40,7 @@ class SavedTable(_message.Message):
     RECORDS_VERSION_FIELD_NUMBER: _builtins.int
     UNREPORTED_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    THROTTLED_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     """The file is valid during this boot only."""
@@ -68,6 +69,10 @@ class SavedTable(_message.Message):
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.PolicyRevision]:
         """What the records of tracing policies stand for, of those too that are gone since."""
 
+    @_builtins.property
+    def throttled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Cgroups whose events are withheld now: the record that said so."""
+
     def __init__(
         self,
         *,
@@ -84,10 +89,11 @@ class SavedTable(_message.Message):
         records_version: _builtins.str = ...,
         unreported: _abc.Iterable[_builtins.bytes] | None = ...,
         policies: _abc.Iterable[_policy_pb2.PolicyRevision] | None = ...,
+        throttled: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "boot_id", b"boot_id", "collector_start_ns", b"collector_start_ns", "journal", b"journal", "loss", b"loss", "made", b"made", "node_name", b"node_name", "policies", b"policies", "probes_start_ns", b"probes_start_ns", "processes", b"processes", "records_version", b"records_version", "ring_position", b"ring_position", "unreported", b"unreported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "boot_id", b"boot_id", "collector_start_ns", b"collector_start_ns", "journal", b"journal", "loss", b"loss", "made", b"made", "node_name", b"node_name", "policies", b"policies", "probes_start_ns", b"probes_start_ns", "processes", b"processes", "records_version", b"records_version", "ring_position", b"ring_position", "throttled", b"throttled", "unreported", b"unreported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

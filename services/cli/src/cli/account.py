@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,13 @@ from tetra.v1.stream_pb2 import GapNotice
 from tetragon.events_pb2 import GetEventsResponse
 
 
+def withheld_text(counts: Mapping[str, int]) -> str:
+    """Return ``3 exec, 2 exit, 7 of policy files`` for counts by kind."""
+    return ", ".join(
+        f"{count} {kind.replace('policy:', 'of policy ')}" for kind, count in sorted(counts.items())
+    )
+
+
 @dataclass(slots=True)
 class Account:
     """The events of one node."""
@@ -21,6 +29,7 @@ class Account:
     duplicates: int = 0
     missing: int = 0
     lost: int = 0
+    withheld: dict[str, int] = field(default_factory=dict)  # by kind
     first: Timestamp | None = None
     last: Timestamp | None = None
     seen: set[int] = field(default_factory=set, repr=False)
@@ -41,8 +50,13 @@ class Book:
         for gap in batch.gaps:
             self._enter_gap(gap)
         for loss in batch.losses:
+            account = self._account(loss.node_name)
+            for kind, count in loss.lost.withheld.items():
+                account.withheld[kind] = account.withheld.get(kind, 0) + count
             counts = dict(loss.lost.by_cause)
-            self._account(loss.node_name).lost += sum(counts.values())
+            if not counts:
+                continue
+            account.lost += sum(counts.values())
             causes = ", ".join(f"{count} {name}" for name, count in counts.items())
             when = rfc3339(loss.time)
             self.gaps.append(f"loss: node {loss.node_name}: {causes}, reported at {when}")
@@ -51,12 +65,22 @@ class Book:
 
     def lines(self) -> list[str]:
         """Return one line for each finding."""
-        return [*self.gaps, *self.damage, *self.unread_copies]
+        withheld = [
+            f"withheld: node {node}: {withheld_text(account.withheld)}, by throttling"
+            for node, account in sorted(self.accounts.items())
+            if account.withheld
+        ]
+        return [*self.gaps, *self.damage, *self.unread_copies, *withheld]
 
     @property
     def is_complete(self) -> bool:
         """Whether no event is missing or duplicated."""
         return not self.gaps and not any(a.duplicates for a in self.accounts.values())
+
+    @property
+    def withheld(self) -> int:
+        """The number of events that throttling withheld: they are accounted for."""
+        return sum(sum(account.withheld.values()) for account in self.accounts.values())
 
     @property
     def events(self) -> int:

@@ -61,6 +61,7 @@ def _flags(settings: Settings, kernel: KernelInfo) -> list[str]:
         ring_size_bytes=1 << (settings.ring_size_bytes - 1).bit_length(),
         process_map_entries=settings.execve_map_entries,
         enable=tuple(name for name, enabled in parts.items() if enabled),
+        throttle=settings.cgroup_rate,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -48,8 +48,10 @@ from collector.recovery.saver import Saver
 from collector.recovery.versions import records_version
 from collector.requests import Requests
 from collector.sensors.registry import Parts, PolicyParts, sensors
+from collector.sensors.throttle import Throttled
 from collector.sensors.tracing import TracingStatistics
 from collector.settings import Settings
+from collector.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -65,6 +67,7 @@ class Base:
     encoder: Encoder
     policies: PolicyParts
     api: Kubernetes | None = None
+    throttled: Throttled = field(default_factory=Throttled)
 
     def new_table(self) -> ProcessTable:
         """Return an empty process table."""
@@ -77,7 +80,8 @@ class Base:
 
     def pipeline(self, table: ProcessTable) -> Pipeline:
         """Return a pipeline of all sensors that works on ``table``."""
-        return Pipeline(sensors(Parts(table, self.enricher, self.encoder, self.policies)))
+        parts = Parts(table, self.enricher, self.encoder, self.policies, self.throttled)
+        return Pipeline(sensors(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ async def build(settings: Settings) -> Collector:
         api=base.api,
     )
     published = PublisherStatistics()
-    losses = _losses(base, storage, attached, observed, policies, published)
+    throttle = _throttle(base, attached, policies)
+    losses = _losses(base, storage, attached, observed, policies, published, throttle)
     publisher = Publisher(
         storage.own, settings.spool_memory_bytes, losses.counters, storage.spool, published,
         storage.journal.base,
@@ -129,11 +134,13 @@ async def build(settings: Settings) -> Collector:
     saver = Saver(
         settings.state_dir, bool(settings.spool_disk_bytes), publisher, observed.pipeline,
         observed.table, base.encoder, losses, attached.probes.ring, storage.journal,
-        base.policies.table,
+        base.policies.table, base.throttled,
     )  # fmt: skip
     losses.refresh()
     saver.save()  # before any event is published under our name
-    return _collector(base, storage, attached, observed, policies, losses, publisher, saver)
+    return _collector(
+        base, storage, attached, observed, policies, losses, publisher, saver, throttle
+    )
 
 
 def _collector(
@@ -145,10 +152,12 @@ def _collector(
     losses: Losses,
     publisher: Publisher,
     saver: Saver,
+    throttle: Throttle,
 ) -> Collector:
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     table, pipeline = observed.table, observed.pipeline
     intake = Intake(pipeline, publisher)
+    throttle.feed = partial(intake.handle_made, storage.journal.made)
     control = Control(
         storage.own.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
@@ -157,7 +166,7 @@ def _collector(
     )  # fmt: skip
     metrics = Metrics(
         pipeline, table, publisher, losses, partial(is_connected, connected), len(observed.older),
-        policies.manager, base.policies.statistics,
+        policies.manager, base.policies.statistics, throttle,
     )  # fmt: skip
     return Collector(
         settings=base.settings,
@@ -181,6 +190,7 @@ def _collector(
         policies=policies,
         control=control,
         metrics=metrics,
+        throttle=throttle,
         connected=connected,
     )
 
@@ -269,6 +279,7 @@ def _recover(base: Base, storage: Storage) -> Recovered | None:
     policies = base.policies.table
     ended_s = state.written_s(base.settings.state_dir)
     policies.restore(map(saved_policies.from_message, saved.policies))
+    base.throttled.restore(saved.throttled)
     recovered = recover(
         saved, storage.journal.folder, records_version(), base.pipeline(table), table,
         storage.spool, policies,
@@ -308,6 +319,7 @@ def _losses(
     observed: Observed,
     policies: PolicyService,
     published: PublisherStatistics,
+    throttle: Throttle,
 ) -> Losses:
     spooled, passed = storage.spool.statistics, observed.pipeline.statistics
     tracing, table = base.policies.statistics, observed.table
@@ -324,4 +336,21 @@ def _losses(
         noted=storage.journal.loss,
         continued=observed.continued.loss if observed.continued else None,
         more=policies.losses,
+        withheld=throttle.withheld,
+    )
+
+
+def _throttle(base: Base, attached: Attached, policies: PolicyService) -> Throttle:
+    settings, maps = base.settings, attached.probes.throttle
+    life = None
+    if settings.cgroup_rate and maps is not None:
+        life = settings.cgroup_rate, maps, attached.probes.processes
+    return Throttle(
+        base.throttled,
+        life=life,
+        policy_rate=settings.policy_cgroup_rate,
+        policy_map=policies.rates,
+        policy_name=base.policies.table.name_of,
+        procfs=settings.procfs,
+        environment=settings.enable_process_environment_variables,
     )

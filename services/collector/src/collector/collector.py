@@ -32,6 +32,7 @@ from collector.processes.table import ProcessTable
 from collector.recovery.journal import Journal
 from collector.recovery.saver import Saver
 from collector.settings import Settings
+from collector.throttle import Throttle
 
 DRAIN_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 1.0  # at stop; unacknowledged events then go to disk
@@ -61,6 +62,7 @@ class Collector:
     policies: PolicyService
     control: Control
     metrics: Metrics
+    throttle: Throttle
     connected: asyncio.Future[Client]
 
     async def run(self) -> None:
@@ -73,6 +75,7 @@ class Collector:
                 tasks.create_task(self.intake.run())
                 tasks.create_task(self.publisher.run(self.connected))
                 tasks.create_task(self._tend())
+                tasks.create_task(self.throttle.run())
                 tasks.create_task(self.saver.run())
                 tasks.create_task(self.policies.run(self.connected))
                 self._log_ready()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from collector.clock import wall_offset_ns
 from collector.delivery.publisher import Publisher
 from collector.pipeline import Pipeline
 
@@ -18,6 +20,12 @@ class Intake:
     pipeline: Pipeline
     publisher: Publisher
     _holds: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def handle_made(self, keep: Callable[[int, bytes], None], record: bytes) -> None:
+        """Handle a record of the collector's own; ``keep`` gets it first, with the offset."""
+        offset_ns = wall_offset_ns()
+        keep(offset_ns, record)
+        self.handle([record], offset_ns)
 
     def handle(
         self, records: list[bytes], offset_ns: int | None = None, more: bool = False

@@ -5,6 +5,7 @@ If no event is due, totals that changed are sent in a batch without events.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Protocol
@@ -39,10 +40,12 @@ class Losses:
         noted: Callable[[LossCounters], None],
         continued: LossCounters | None = None,
         more: Callable[[], Mapping[str, int]] = dict,
+        withheld: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """``counts``: by cause, what this collector counts itself; the map counts for the sensors.
 
-        ``more`` returns totals whose causes come and go, such as those of policies.
+        ``more`` returns totals whose causes come and go, such as those of policies; ``withheld``
+        what throttling withheld, by kind: no loss, but reported on the same way.
 
         ``noted`` is called with new totals before a batch carries them. ``continued``: the totals
         of the collector that had these probes before.
@@ -54,6 +57,10 @@ class Losses:
         before = continued.by_cause if continued else {}
         self._more = more
         self._before = {cause: count for cause, count in before.items() if cause not in self._slots}
+        self._withheld = withheld
+        # The kernel's own totals continue with the probes, those of policies do not.
+        kept = continued.withheld if continued else {}
+        self._withheld_before = {kind: n for kind, n in kept.items() if kind.startswith("policy:")}
         self._counters = LossCounters()
         self._reported = LossCounters()
         if continued:
@@ -70,10 +77,17 @@ class Losses:
         for cause in {**self._before, **own}:
             before = self._before.get(cause, 0)
             totals[cause] = totals.get(cause, 0) + before + own.get(cause, 0)
-        self._counters = LossCounters(by_cause={k: n for k, n in totals.items() if n})
+        withheld = Counter(self._withheld_before)
+        withheld.update(self._withheld())
+        self._counters = LossCounters(
+            by_cause={k: n for k, n in totals.items() if n}, withheld=withheld
+        )
         if self._counters == self._reported:
             return False
-        log.warning("events lost", **self._counters.by_cause)
+        if self._counters.by_cause != self._reported.by_cause:
+            log.warning("events lost", **self._counters.by_cause)
+        if self._counters.withheld != self._reported.withheld:
+            log.info("events withheld by throttling", **self._counters.withheld)
         self._noted(self._counters)
         self._reported.CopyFrom(self._counters)
         return True

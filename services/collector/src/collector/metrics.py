@@ -19,8 +19,9 @@ from collector.losses import Losses
 from collector.pipeline import Pipeline
 from collector.policies.manager import PolicyManager
 from collector.processes.table import ProcessTable
-from collector.sensors import tracing_metrics
+from collector.sensors import throttle_metrics, tracing_metrics
 from collector.sensors.tracing import TracingStatistics
+from collector.throttle import Throttle
 
 
 class Metrics(Collector):
@@ -36,6 +37,7 @@ class Metrics(Collector):
         older: int = 0,
         policies: PolicyManager | None = None,
         tracing: TracingStatistics | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         """``older``: events made of processes that ran before the probes."""
         self._pipeline = pipeline
@@ -46,6 +48,7 @@ class Metrics(Collector):
         self._connected = connected
         self._policies = policies
         self._tracing = tracing
+        self._throttle = throttle
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with its current value."""
@@ -57,6 +60,8 @@ class Metrics(Collector):
         yield from self._bus()
         if self._policies is not None and self._tracing is not None:
             yield from tracing_metrics.collect(self._policies, self._tracing)
+        if self._throttle is not None and self._throttle.is_on:
+            yield from throttle_metrics.collect(self._throttle, self._losses)
 
     def _kernel(self) -> Iterator[Metric]:
         passed = self._pipeline.statistics

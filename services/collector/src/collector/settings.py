@@ -14,10 +14,11 @@ from pydantic_settings import NoDecode
 import readymade
 from bus.settings import BusSettings
 from chassis.settings import ENV_PREFIX, ServiceSettings
+from collector.bpf.rate import Rate
 
 # Settings that Tetragon's agent has too, under its names; its environment prefix works as well.
 _TETRAGON = (
-    "cluster_name", "deleted_pod_cache_size", "enable_ancestors", "enable_k8s_api",
+    "cgroup_rate", "cluster_name", "deleted_pod_cache_size", "enable_ancestors", "enable_k8s_api",
     "enable_pod_annotations", "enable_process_cred", "enable_process_environment_variables",
     "enable_process_ns", "enable_tracing_policy_crd", "execve_map_entries",
     "expose_stack_addresses", "filter_environment_variables", "k8s_kubeconfig_path",
@@ -35,6 +36,21 @@ def _seconds(value: object) -> object:
     if not parts or "".join(map("".join, parts)) != value:
         return value
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _rate(value: object) -> object:
+    """Return the rate in ``EVENTS,INTERVAL``, as Tetragon's --cgroup-rate has it."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
+    events, comma, interval = value.partition(",")
+    seconds = _seconds(interval.strip())
+    if not comma or not events.strip().isdecimal() or not isinstance(seconds, float):
+        raise ValueError(f"{value!r}: expected EVENTS,INTERVAL, as in 1000,1s")
+    if not int(events) or not 0.001 <= seconds <= 3600:
+        raise ValueError(f"{value!r}: expected at least one event in 1ms to 1h")
+    return Rate(int(events), round(seconds * 1e9))
 
 
 def _ready_made(value: str) -> str:
@@ -130,6 +146,15 @@ class Settings(ServiceSettings, BusSettings):
     )
     redaction_filters: str = Field(
         "", description='JSON objects {"redact": [regex], "binary_regex": [regex]}'
+    )
+    cgroup_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = Field(
+        None,
+        description="throttling, EVENTS,INTERVAL as in 1000,1s: a cgroup with more execs and forks "
+        "than that is not reported until it has fewer; empty: never",
+    )
+    policy_cgroup_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = Field(
+        None,
+        description="the same for the events of one tracing policy in one cgroup",
     )
     enable_argv: bool = Field(False, description="also report arguments as an exact list")
     tracing_policy: Path | None = Field(

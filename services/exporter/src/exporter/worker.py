@@ -208,9 +208,14 @@ class Worker:
         for loss in chunk.losses:
             for cause, count in loss.lost.by_cause.items():
                 self.totals.lost[cause] = self.totals.lost.get(cause, 0) + count
-            self._log.warning(
-                "events lost at their collector", node=loss.node_name, **loss.lost.by_cause
-            )
+            if loss.lost.by_cause:
+                self._log.warning(
+                    "events lost at their collector", node=loss.node_name, **loss.lost.by_cause
+                )
+            if loss.lost.withheld:
+                self._log.info(
+                    "events withheld by throttling", node=loss.node_name, **loss.lost.withheld
+                )
         for gap in chunk.gaps:
             self.totals.gaps += 1
             self.totals.missing += gap.count

@@ -122,6 +122,11 @@ class Metrics(Collector):
             "Events that the node's collector lost since its start",
             labels=["node", "cause"],
         )
+        withheld = CounterMetricFamily(
+            "tetra_gateway_node_withheld_events",
+            "Events that throttling of the node's collector withheld",
+            labels=["node", "kind"],
+        )
         gauges = [
             GaugeMetricFamily(f"tetra_gateway_node_{name}", text, labels=["node"])
             for name, text in (
@@ -141,6 +146,9 @@ class Metrics(Collector):
             alive.add_metric([node.node_name], node.alive)
             for cause, count in node.loss.by_cause.items():
                 lost.add_metric([node.node_name, cause], count)
+            for kind, count in node.loss.withheld.items():
+                withheld.add_metric([node.node_name, kind], count)
         yield alive
         yield lost
+        yield withheld
         yield from gauges

@@ -135,6 +135,12 @@ def _reads_stdin(args: Args) -> bool:
 
 def _report_losses(batch: Batch) -> None:
     for loss in batch.losses:
+        if loss.lost.withheld:
+            from cli.account import withheld_text
+
+            notice(f"withheld: node {loss.node_name}: {withheld_text(loss.lost.withheld)}")
+        if not loss.lost.by_cause:
+            continue
         causes = ", ".join(
             f"{cause.replace('_', ' ')} {count}"
             for cause, count in sorted(loss.lost.by_cause.items())

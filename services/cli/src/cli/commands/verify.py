@@ -84,7 +84,9 @@ def _text(book: Book) -> str:
         lines.append(f"the stream begins {book.aged_out} messages after its first: they aged out")
     count = sum(1 for node in book.accounts if node)
     nodes = f"{count} node" + ("" if count == 1 else "s")
-    lines.append(f"{_verdict(book)}: {book.events} events of {nodes}, {len(book.gaps)} gaps")
+    withheld = f", {book.withheld} withheld" if book.withheld else ""
+    verdict = f"{_verdict(book)}: {book.events} events of {nodes}, {len(book.gaps)} gaps{withheld}"
+    lines.append(verdict)
     return "".join(line + "\n" for line in lines)
 
 
@@ -106,6 +108,7 @@ def _json(book: Book) -> str:
             "missing": account.missing,
             "lost": account.lost,
             "twice": account.duplicates,
+            "withheld": account.withheld,
         }
         for node, account in sorted(book.accounts.items())
     ]
@@ -128,7 +131,8 @@ COMMAND = Command(
 
 Each collector numbers its events without a gap. Numbers that are missing, events that a collector
 reports as lost, times when no collector ran, and duplicates are listed with node, time and cause.
-Exit code 0: nothing is missing or duplicated. 3: something is.
+Exit code 0: nothing is missing or duplicated. 3: something is. Events that throttling withheld are
+listed by number: they are accounted for, and not missing.
 
 On a NATS cluster, a server with a damaged copy of the stream does not report it, and the other
 servers answer for it. So each copy is read on its own first; a damaged one is named, and the exit

@@ -19,6 +19,7 @@ from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import MapSpec, MapType
 from collector.bpf.objects import Plan, maps_parts
 from collector.bpf.programs import BOUND_BY_BTF, Kind, attach_name
+from collector.bpf.rate import Rate
 from collector.errors import ProbeError
 
 SOURCES = ("process/exec.bpf.c", "process/fork.bpf.c", "process/exit.bpf.c")
@@ -30,6 +31,10 @@ HOOKS = {
 STAGES = ("on_exec_pieces", "on_exec_walk")  # enum exec_stage of maps.h
 SHARED_MAPS = ("events", "processes", "lost")
 LOSSES = 5  # enum loss of values.h
+WITHHELD_KINDS = 4  # enum withheld_kind of values.h
+# Exist only where process life is throttled (withhold.h).
+THROTTLE_MAPS = ("throttles", "withheld", "withheld_totals")
+THROTTLE_ENTRIES = 8192  # cgroups whose rate is known
 # sizeof(struct exec_scratch) and of data_scratch; another number fails to compile.
 _EXEC_SCRATCH_BYTES = 25248
 _DATA_SCRATCH_BYTES = 32 + 16384
@@ -72,8 +77,12 @@ def compiler_flags(
     ring_size_bytes: int,
     process_map_entries: int,
     enable: tuple[str, ...] = (),
+    throttle: Rate | None = None,
 ) -> list[str]:
-    """Return the settings of the programs; ``enable`` names optional parts: CRED, NS, ENVS."""
+    """Return the settings of the programs; ``enable`` names optional parts: CRED, NS, ENVS.
+
+    ``throttle``: the highest rate of execs and forks of one cgroup.
+    """
     flags = [
         f"-DRING_PAGES={max(1, ring_size_bytes // os.sysconf('SC_PAGE_SIZE'))}",
         f"-DPROCESS_MAP_ENTRIES={process_map_entries}",
@@ -82,6 +91,8 @@ def compiler_flags(
     ]
     if kernel.cgroup_subsys is not None:
         flags.append(f"-DCGROUP_SUBSYS={kernel.cgroup_subsys}")
+    if throttle is not None:
+        flags += ["-DENABLE_THROTTLE", *throttle.flags()]
     return flags
 
 
@@ -109,6 +120,12 @@ def base_maps(flags: list[str]) -> tuple[MapSpec, ...]:
     ]
     if "-DENABLE_CRED" in flags:
         maps.append(MapSpec("privileges", MapType.HASH, 8, 4, 4096))
+    if "-DENABLE_THROTTLE" in flags:
+        maps += [
+            MapSpec("throttles", MapType.HASH, 16, 72, THROTTLE_ENTRIES),
+            MapSpec("withheld", MapType.HASH, 16, 24, entries),
+            MapSpec("withheld_totals", MapType.PERCPU_ARRAY, 4, 8, WITHHELD_KINDS),
+        ]
     return tuple(maps)
 
 

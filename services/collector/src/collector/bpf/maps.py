@@ -24,6 +24,7 @@ _NOEXIST = 1  # BPF_NOEXIST
 _ENOTSUPP = 524  # the kernel's own, include/linux/errno.h: this type has no batch operations
 _CREATE = Struct("<IIIIIII16s4x")  # union bpf_attr, BPF_MAP_CREATE: up to map_name
 _INFO = Struct("<IIIIII16s")  # struct bpf_map_info: type, id, sizes, entries, flags, name
+_BATCH = 256  # entries that one call of `items` asks for
 _NAME_MAX = 15  # BPF_OBJ_NAME_LEN without the NUL
 
 MMAPABLE = 1 << 10  # BPF_F_MMAPABLE: an array that user space can map
@@ -233,6 +234,42 @@ class BpfMap:
                 raise
             key = following.raw
             yield key
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Return the entries of a hash, each once even while others change it; raise `OSError`.
+
+        Walks by buckets: "bpf: Add generic support for lookup batch op", v5.6.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        room, at, last = _BATCH, None, ctypes.create_string_buffer(max(4, self.key_size))
+        while True:
+            keys = ctypes.create_string_buffer(room * self.key_size)
+            values = ctypes.create_string_buffer(room * self.value_size)
+            attr = bytearray(
+                Struct("<QQQQIIQQ").pack(  # union bpf_attr, batch
+                    address_of(at), address_of(last), address_of(keys), address_of(values), room,
+                    self.fd, 0, 0,
+                )
+            )  # fmt: skip
+            ended = False
+            try:
+                bpf(Command.MAP_LOOKUP_BATCH, attr)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:  # a bucket has more entries than that
+                    room *= 2
+                    continue
+                if error.errno != errno.ENOENT:
+                    raise
+                ended = True
+            (count,) = Struct("<I").unpack_from(attr, 32)
+            key, value = self.key_size, self.value_size
+            found += [
+                (keys.raw[n * key : (n + 1) * key], values.raw[n * value : (n + 1) * value])
+                for n in range(count)
+            ]
+            if ended:
+                return found
+            at = ctypes.create_string_buffer(last.raw, len(last))
 
     def mapped(self) -> mmap.mmap:
         """Return the values of an array made with MMAPABLE as shared memory; raise `OSError`."""

@@ -33,8 +33,38 @@ __all__ = ["Probes", "bpf_folder", "compiler_flags", "open_probes", "ring_size_b
 
 # Maps whose descriptors stay open: a program array that user space does not hold is emptied.
 MAPS = (*base.SHARED_MAPS, "exec_stages")
+OPTIONAL_MAPS = base.THROTTLE_MAPS
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleMaps:
+    """What throttling of process life keeps in the kernel: bpf/lib/withhold.h."""
+
+    rates: BpfMap  # by cgroup
+    withheld: BpfMap  # living images that were not reported
+    totals: BpfMap  # what was withheld, by kind
+
+    @classmethod
+    def of(cls, fds: dict[str, int]) -> ThrottleMaps:
+        """Return the maps with these file descriptors."""
+        rates, withheld, totals = base.THROTTLE_MAPS
+        return cls(
+            BpfMap(fds[rates], key_size=16, value_size=72),
+            BpfMap(fds[withheld], key_size=16, value_size=24),
+            BpfMap(fds[totals], key_size=4, value_size=8, per_cpu=True),
+        )
+
+    def fds(self) -> dict[str, int]:
+        """Return the file descriptors, as `of` takes them."""
+        of = (self.rates.fd, self.withheld.fd, self.totals.fd)
+        return dict(zip(base.THROTTLE_MAPS, of, strict=True))
+
+    def close(self) -> None:
+        """Close the maps."""
+        for one in (self.rates, self.withheld, self.totals):
+            one.close()
 
 
 @dataclass(slots=True)
@@ -45,23 +75,27 @@ class Probes:
     processes: BpfMap
     lost: BpfMap
     hooks: tuple[str, ...]
+    throttle: ThrottleMaps | None  # None: process life is not throttled
     _held: dict[str, int]  # file descriptors that only have to be open: the others' are in there
 
     @classmethod
     def of(cls, fds: dict[str, int], ring_size_bytes: int) -> Probes:
         """Return the probes with these file descriptors: of MAPS, and of links by their hooks."""
-        held = {name: fd for name, fd in fds.items() if name not in base.SHARED_MAPS}
+        own = (*base.SHARED_MAPS, *OPTIONAL_MAPS)
+        held = {name: fd for name, fd in fds.items() if name not in own}
         return cls(
             ring=Ring(fds["events"], ring_size_bytes),
             processes=BpfMap(fds["processes"], key_size=4, value_size=32),
             lost=BpfMap(fds["lost"], key_size=4, value_size=8, per_cpu=True),
             hooks=tuple(name for name in held if name not in MAPS),
+            throttle=ThrottleMaps.of(fds) if "throttles" in fds else None,
             _held=held,
         )
 
     def fds(self) -> dict[str, int]:
         """Return all file descriptors, as `of` takes them."""
-        return self.shared() | self._held
+        throttle = self.throttle.fds() if self.throttle else {}
+        return self.shared() | throttle | self._held
 
     def shared(self) -> dict[str, int]:
         """Return the descriptors of the maps that other programs may use, for `load_object`."""
@@ -78,6 +112,8 @@ class Probes:
         self.ring.close()
         self.processes.close()
         self.lost.close()
+        if self.throttle:
+            self.throttle.close()
 
 
 async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Probes:
@@ -139,7 +175,8 @@ def _is_about(error: AttachError | VerifierError, hook: CredentialsHook) -> bool
 
 def _own(loaded: Loaded, ring_size: int) -> Probes:
     """Return what must stay open as probes; close the rest, which programs and links hold."""
-    fds = {name: loaded.maps.pop(name).fd for name in MAPS}
+    names = [name for name in (*MAPS, *OPTIONAL_MAPS) if name in loaded.maps]
+    fds = {name: loaded.maps.pop(name).fd for name in names}
     fds |= {link.target: link.fd for link in loaded.links.values()}
     loaded.links = {}
     loaded.close()

@@ -30,7 +30,13 @@ from collector.errors import AttachError, CompileError, ProbeError, VerifierErro
 from collector.policies import counters
 from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
 from collector.policies.loaded import loaded_policy
-from collector.policies.maps import POLICIES_MAX, acting_specs, image_specs, shared_specs
+from collector.policies.maps import (
+    POLICIES_MAX,
+    acting_specs,
+    image_specs,
+    shared_specs,
+    throttle_specs,
+)
 from collector.policies.plan import HookStatus, Plan
 from collector.policies.planner import Planner
 from collector.policies.ready import Ready, ReadyPolicies
@@ -273,7 +279,7 @@ def _object_plan(translation: Translation) -> ObjectPlan:
     names = translation.functions
     known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
     kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
-    known |= {spec.name: spec for spec in (*image_specs(), *acting_specs())}
+    known |= {spec.name: spec for spec in (*image_specs(), *acting_specs(), *throttle_specs())}
     known |= {own.spec.name: own.spec for own in translation.own}
     return ObjectPlan(
         Source(translation.text, names),

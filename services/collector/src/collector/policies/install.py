@@ -33,8 +33,10 @@ from collector.policies.maps import (
     SYSCALL_LEVELS_MAP,
     SYSCALLS_ENTER,
     SYSCALLS_EXIT,
+    THROTTLES,
     loss_key,
     shared_specs,
+    throttle_specs,
 )
 from collector.policies.numbers import GROUP, LIST, Number, bind
 from collector.policies.plan import Mechanism, Target
@@ -100,9 +102,15 @@ class SharedMaps:
         procfs: Path = Path("/proc"),
         containers: WatchedContainers | None = None,
         enforcement: Enforcement | None = None,
+        *,
+        throttled: bool = False,
     ) -> SharedMaps:
-        """Create them; raise `ProbeError`. Without ``containers`` no filter selects one."""
-        own = {spec.name: maps.create(spec) for spec in shared_specs()}
+        """Create them; raise `ProbeError`. Without ``containers`` no filter selects one.
+
+        ``throttled``: events are withheld above a rate.
+        """
+        specs = (*shared_specs(), *(throttle_specs() if throttled else ()))
+        own = {spec.name: maps.create(spec) for spec in specs}
         fds = {"events": events, "processes": processes}
         fds |= {name: one.fd for name, one in own.items()}
         levels = own[SYSCALL_LEVELS_MAP]
@@ -151,6 +159,10 @@ class SharedMaps:
         if any(one.lists is not None for one in acting.values()):
             found |= self.images.kept()
         return found | self.enforcement.gates.links
+
+    def rates(self) -> BpfMap | None:
+        """Return the rates by cgroup and policy; None where no events are withheld."""
+        return self._own.get(THROTTLES)
 
     def lost(self, slot: int) -> dict[str, int]:
         """Return how many records a loaded revision lost, by reason."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from collector.bpf.base import THROTTLE_ENTRIES
 from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType
 
 POLICIES_MAX = 1024  # loaded revisions at a time: words of the mode array
@@ -36,6 +37,8 @@ SYSCALLS_ENTER = "sys_enter_jumps"
 SYSCALLS_EXIT = "sys_exit_jumps"
 SYSCALL_LEVELS_MAP = "syscall_levels"
 CGROUPS = "policy_cgroups"
+# Exists where the events of policies are throttled.
+THROTTLES = "policy_throttles"
 # Of images.py: exist while a policy needs them.
 IMAGES = "policy_images"
 BINARIES = "policy_binaries"
@@ -97,6 +100,11 @@ def shared_specs() -> tuple[MapSpec, ...]:
         MapSpec(SYSCALL_LEVELS_MAP, MapType.ARRAY, 4, SYSCALLS_MAX, 1, MMAPABLE),
         MapSpec(CGROUPS, MapType.HASH, 8, 8, CGROUP_ENTRIES),
     )
+
+
+def throttle_specs() -> tuple[MapSpec, ...]:
+    """Return how the map of rates is created: struct throttle_value of bpf/lib/values.h."""
+    return (MapSpec(THROTTLES, MapType.HASH, 16, 72, THROTTLE_ENTRIES),)
 
 
 def image_specs() -> tuple[MapSpec, ...]:
@@ -162,6 +170,10 @@ class MapNumbers:
         ):
             if wanted:
                 self.add(macro, MapSpec(name, MapType.LRU_HASH, PENDING_KEY, size, entries))
+
+    def throttles(self) -> None:
+        """Give a number to the map of rates."""
+        self._number({THROTTLES: "MAP_THROTTLES"})
 
     def images(self) -> None:
         """Give numbers to the maps of `images.Images`, which owns them."""

@@ -194,6 +194,7 @@ class HookText:
 
     def _record_numbers(self, actions: Sequence[SelectorActions], values: Values) -> None:
         out, args = values.out, values.reported()
+        self._throttle(out)
         out.add(
             "struct {",
             "\tstruct tracing_record record;",
@@ -265,6 +266,7 @@ class HookText:
                 f"{long.number}, {long.position}, {long.name}, {long.name}_size, {long.user})"
                 " : post(s)"
             )
+        self._throttle(values.out)
         values.out.add(f"if ({posted})", f"\tcount({self._counter('COUNTER_POSTED')});")
 
     def _is_long(self, values: Values) -> bool:
@@ -293,6 +295,10 @@ class HookText:
                 "\tgoto leave_matched;",
                 "}",
             )
+
+    def _throttle(self, out: Lines) -> None:
+        if self.unit.use_throttle():
+            out.add("if (policy_throttled())", "\tgoto leave_matched;")
 
     def _stacks(self, actions: Sequence[SelectorActions], values: Values) -> None:
         for number, one in enumerate(actions):
@@ -417,6 +423,7 @@ class HookText:
             if one.last:
                 self._if_selector(number, f"s->record.return_action = {one.last};", out)
         self._limit(actions, out)
+        self._throttle(out)
         out.add("if (post(s))", f"\tcount({self._counter('COUNTER_POSTED')});")
 
     def _returned(self, arg: Arg, values: Values) -> None:

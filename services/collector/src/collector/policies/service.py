@@ -22,8 +22,9 @@ from collector.bpf.base import bpf_folder
 from collector.bpf.btf import Btf
 from collector.bpf.features import Features
 from collector.bpf.kernel import KernelInfo
-from collector.bpf.maps import possible_cpus, raise_memlock_limit
+from collector.bpf.maps import BpfMap, possible_cpus, raise_memlock_limit
 from collector.bpf.objects import Objects
+from collector.bpf.rate import Rate
 from collector.errors import BtfError, ProbeError
 from collector.kubernetes.policies import KubernetesPolicies
 from collector.kubernetes.setup import Kubernetes
@@ -88,6 +89,10 @@ class LateBackend:
             self.made = await asyncio.to_thread(self.make)
         return self.made
 
+    def rates(self) -> BpfMap | None:
+        """Return the rates by cgroup and policy; None where there are none."""
+        return self.made.shared.rates() if self.made is not None else None
+
     def close(self) -> None:
         """Close the maps of all policies."""
         if self.made is not None:
@@ -131,6 +136,10 @@ class PolicyService:
             except Exception:  # a fault here must not end the base events
                 log.exception("policies not updated")
                 await asyncio.sleep(_RETRY_S)
+
+    def rates(self) -> BpfMap | None:
+        """Return the kernel's map of rates by cgroup and policy; None where nothing is loaded."""
+        return self._backend.rates()
 
     def losses(self) -> dict[str, int]:
         """Return lost records by cause, those of removed policies too: policy and reason."""
@@ -186,6 +195,7 @@ def kernel_backend(
     containers: WatchedContainers | None = None,
     acting: Enforcement | None = None,
     request_hosts: frozenset[str] = frozenset(),
+    throttle: Rate | None = None,
 ) -> KernelBackend:
     """Return a backend for this kernel; raise `BtfError` or `ProbeError`.
 
@@ -201,14 +211,28 @@ def kernel_backend(
         return KernelPlans(
             partial(plan_policy, host=host),
             partial(plan_policy, host=host.without_trampolines()),
-            Kernel(btf, possible_cpus(), folder),
+            Kernel(
+                btf, possible_cpus(), folder, throttle=throttle, cgroup_subsys=kernel.cgroup_subsys
+            ),
         )
 
     return KernelBackend(
         Planner(read_types),
-        SharedMaps.create(shared["events"], shared["processes"], procfs, containers, acting),
+        SharedMaps.create(
+            shared["events"],
+            shared["processes"],
+            procfs,
+            containers,
+            acting,
+            throttled=throttle is not None,
+        ),
         Objects(kernel.cache, kernel.build, folder),
-        ReadyPolicies(kernel.cache, kernel.build, folder, tuple(sorted(request_hosts))),
+        ReadyPolicies(
+            kernel.cache,
+            kernel.build,
+            folder,
+            (*sorted(request_hosts), f"throttle {throttle} {kernel.cgroup_subsys}"),
+        ),
     )
 
 
@@ -230,7 +254,7 @@ def policy_service(
     acting = enforcement(settings)
     make = partial(
         kernel_backend, kernel, shared, settings.procfs, containers, acting,
-        settings.request_hosts(),
+        settings.request_hosts(), settings.policy_cgroup_rate,
     )  # fmt: skip
     backend = LateBackend(make, prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)

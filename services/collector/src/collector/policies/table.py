@@ -128,6 +128,10 @@ class PolicyTable:
         """Return the revision, or None where it was never loaded or is long gone."""
         return self._policies.get((number, revision))
 
+    def name_of(self, number: int) -> str:
+        """Return the name of a policy by the number of any of its revisions; empty: unknown."""
+        return next((one.name for one in self._policies.values() if one.number == number), "")
+
     def add(self, policy: LoadedPolicy) -> None:
         """Enter a revision, before its programs are switched on."""
         self._policies[policy.key] = policy

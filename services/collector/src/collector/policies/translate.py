@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.bpf.btf import Btf
+from collector.bpf.rate import Rate
 from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
@@ -39,6 +40,8 @@ class Kernel:
     cpus: int  # possible ones
     folder: Path  # bpf/
     host_namespaces: Mapping[Namespace, int] = field(default_factory=lambda: host_namespaces())
+    throttle: Rate | None = None
+    cgroup_subsys: int | None = None  # of the hierarchy of cgroup v1 that has the containers
 
 
 def host_namespaces(procfs: Path = Path("/proc")) -> dict[Namespace, int]:
@@ -98,6 +101,7 @@ class Translation:
 def translate(plan: Plan, kernel: Kernel) -> Translation:
     """Return the programs of ``plan`` as C; raise `BtfError` if this kernel lacks a member."""
     unit = Unit(MapNumbers(), {"record.h", "context.h"}, [], kernel.host_namespaces)
+    unit.throttled = kernel.throttle is not None
     programs: list[Generated] = []
     functions: list[str] = []
     first_hook, first_counter, starts = 0, 0, []
@@ -125,6 +129,10 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     if plan.policy.api_version == OWN_API:
         constants += "#define OWN_API\n"
     constants += definitions(headers + body, kernel.btf) + "\n"
+    if kernel.throttle is not None:
+        constants += kernel.throttle.definitions()
+        if kernel.cgroup_subsys is not None:
+            constants += f"#define CGROUP_SUBSYS {kernel.cgroup_subsys}\n"
     shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),

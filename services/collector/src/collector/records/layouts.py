@@ -162,6 +162,59 @@ class ExecRecord(NamedTuple):
         )  # fmt: skip
 
 
+class ThrottleRecord(NamedTuple):
+    """The events of a cgroup are withheld from now on, or no longer. Its name follows."""
+
+    kind: U32
+    type: U32  # enum ThrottleType
+    ktime_ns: U64
+    cgroup_id: U64
+    policy: U32  # number of the loaded policy; 0: execs, forks and exits
+    name_len: U32
+    exec: U64  # with THROTTLE_STOP: events that were withheld since the last one
+    exit: U64
+    tracing: U64
+    name: bytes = b""  # of the cgroup, its path's last component
+
+
+class ThrottleKey(NamedTuple):
+    """Whose rate it is."""
+
+    cgroup_id: U64
+    policy: U32
+    pad: U32 = 0
+
+
+class ThrottleValue(NamedTuple):
+    """The rate of one cgroup's events, and what was withheld of them."""
+
+    window_even: Annotated[int, C("Q", "window[0]")]
+    window_odd: Annotated[int, C("Q", "window[1]")]
+    count_even: Annotated[int, C("Q", "count[0]")]
+    count_odd: Annotated[int, C("Q", "count[1]")]
+    over_ns: U64  # when the rate was last too high, boot clock; 0: never
+    exec: Annotated[int, C("Q", "withheld[WITHHELD_EXEC]")]
+    fork: Annotated[int, C("Q", "withheld[WITHHELD_FORK]")]
+    exit: Annotated[int, C("Q", "withheld[WITHHELD_EXIT]")]
+    tracing: Annotated[int, C("Q", "withheld[WITHHELD_POLICY]")]
+
+
+class WithheldKey(NamedTuple):
+    """A living image that was not reported."""
+
+    ktime_ns: U64
+    pid: U64
+
+
+class WithheldValue(NamedTuple):
+    """What else the kernel knows of it."""
+
+    known_ktime_ns: U64  # the pid's last image that the process table has; 0: none
+    cgroup_id: U64
+    is_clone: U32
+    pad: U32
+
+
 class ProcessValue(NamedTuple):
     """What the kernel's process map holds of a living process, by its pid."""
 
@@ -199,8 +252,16 @@ FORK = Layout(ForkRecord, "fork_record", EVENTS_H)
 EXIT = Layout(ExitRecord, "exit_record", EVENTS_H)
 DATA = Layout(DataRecord, "data_record", EVENTS_H)
 PROCESS_VALUE = Layout(ProcessValue, "process_value", VALUES_H)
+THROTTLE = Layout(ThrottleRecord, "throttle_record", EVENTS_H)
+THROTTLE_KEY = Layout(ThrottleKey, "throttle_key", VALUES_H)
+THROTTLE_VALUE = Layout(ThrottleValue, "throttle_value", VALUES_H)
+WITHHELD_KEY = Layout(WithheldKey, "withheld_key", VALUES_H)
+WITHHELD_VALUE = Layout(WithheldValue, "withheld_value", VALUES_H)
 
-LAYOUTS = (EXEC, FORK, EXIT, DATA, PROCESS_VALUE)
+LAYOUTS = (
+    EXEC, FORK, EXIT, DATA, PROCESS_VALUE, THROTTLE, THROTTLE_KEY, THROTTLE_VALUE, WITHHELD_KEY,
+    WITHHELD_VALUE,
+)  # fmt: skip
 
 
 def version() -> str:

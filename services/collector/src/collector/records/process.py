@@ -9,9 +9,15 @@ import struct
 
 from collector.errors import DecodeError
 from collector.records import layouts
-from collector.records.layouts import DataRecord, ExecRecord, ExitRecord, ForkRecord
+from collector.records.layouts import (
+    DataRecord,
+    ExecRecord,
+    ExitRecord,
+    ForkRecord,
+    ThrottleRecord,
+)
 
-EXEC, FORK, EXIT, DATA = 1, 2, 3, 4  # enum record_kind
+EXEC, FORK, EXIT, DATA, THROTTLE, RETIRE = 1, 2, 3, 4, 5, 6  # enum record_kind
 DATA_ARGS, DATA_ENVS = 1, 2  # enum data_field
 
 INLINE_MAX = 4096  # maps.h: longer arguments arrive ahead of their record, in pieces
@@ -41,6 +47,8 @@ _unpack_exit = layouts.EXIT.format.unpack_from
 _unpack_data = layouts.DATA.format.unpack_from
 # As NamedTuple._make, which also counts the values: a format gives as many as its mirror has.
 _new = tuple.__new__
+_unpack_throttle = layouts.THROTTLE.format.unpack_from
+_THROTTLE_SIZE = layouts.THROTTLE.format.size
 
 
 def _at(name: str) -> int:
@@ -66,6 +74,19 @@ def decode_exit(data: bytes) -> ExitRecord:
         return _new(ExitRecord, _unpack_exit(data))
     except struct.error as error:
         raise DecodeError("exit record", len(data)) from error
+
+
+def decode_throttle(data: bytes) -> ThrottleRecord:
+    """Return the throttle record in ``data``; raise `DecodeError` if it is cut short."""
+    try:
+        values = _unpack_throttle(data)
+    except struct.error as error:
+        raise DecodeError("throttle record", len(data)) from error
+    record = ThrottleRecord(*values)
+    end = _THROTTLE_SIZE + record.name_len
+    if len(data) < end:
+        raise DecodeError("throttle record", len(data))
+    return record._replace(name=data[_THROTTLE_SIZE:end])
 
 
 class ExecDecoder:

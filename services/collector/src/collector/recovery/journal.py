@@ -35,6 +35,7 @@ _ENTRY = Struct("<4sIqQ")  # kind, bytes of payload, two numbers
 RECORDS = b"RECS"  # numbers: offset of the calendar clock, position in the ring behind them
 BASE = b"BASE"  # number: of this collector's first event
 LOSS = b"LOSS"  # payload: LossCounters, which batches carry from now on
+MADE = b"MADE"  # number: offset of the calendar clock; payload: a record that no ring has had
 POLICY = b"PLCY"  # payload: PolicyRevision, whose records may follow
 
 log = structlog.get_logger()
@@ -89,6 +90,10 @@ class Journal:
     def records(self, offset_ns: int, data: memoryview, position: int) -> None:
         """Append a part of the ring, with the calendar's offset and the position behind it."""
         self.append(RECORDS, offset_ns, position, data)
+
+    def made(self, offset_ns: int, record: bytes) -> None:
+        """Append a record that the collector itself made, with the calendar's offset."""
+        self.append(MADE, offset_ns, payload=record)
 
     def base(self, number: int) -> None:
         """Append the number of this collector's first event."""
@@ -153,7 +158,7 @@ class Replay:
     folder: Path
     number: int  # the first file
     position: int  # in the ring, of the table; then behind the last entry
-    kinds: frozenset[bytes] = frozenset((RECORDS, BASE, LOSS, POLICY))
+    kinds: frozenset[bytes] = frozenset((RECORDS, BASE, LOSS, MADE, POLICY))
     stopped: str = ""
     entries: int = 0
 

@@ -111,6 +111,9 @@ def _replay(
             if entry.kind == journal.RECORDS:
                 done.events += pipeline.handle(records_in(entry.payload), entry.first)
                 done.events += pipeline.release(all_of_them=True)
+            elif entry.kind == journal.MADE:
+                done.events += pipeline.handle([entry.payload], entry.first)
+                done.events += pipeline.release(all_of_them=True)
             elif entry.kind == journal.POLICY:
                 policies.add(policy_from_bytes(entry.payload))
             elif entry.kind == journal.LOSS:

@@ -18,6 +18,7 @@ from collector.processes.table import ProcessTable
 from collector.recovery import state
 from collector.recovery.journal import Journal
 from collector.recovery.versions import records_version
+from collector.sensors.throttle import Throttled
 from tetra.v1.state_pb2 import SavedTable
 
 SAVE_EVERY_S = 5.0
@@ -41,6 +42,7 @@ class Saver:
     ring: Ring
     journal: Journal
     policies: PolicyTable = field(default_factory=PolicyTable)
+    throttled: Throttled = field(default_factory=Throttled)
 
     def save(self) -> None:
         """Save now. If the disk fails, that is logged and the journal continues."""
@@ -57,6 +59,7 @@ class Saver:
             journal=self.journal.next_number,
             records_version=records_version(),
             policies=map(to_message, self.policies),
+            throttled=self.throttled.saved(),
             unreported=self.publisher.held() if self.keep_events else (),
         )
         if state.save(self.folder, about, self.table, self.encoder):

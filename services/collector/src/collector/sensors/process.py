@@ -39,6 +39,7 @@ class ProcessSensor:
                     event="PROCESS_EXIT", operation="7",
                 ),
                 RecordKind(records.DATA, "data", self._decoder.add_piece, _no_event),
+                RecordKind(records.RETIRE, "retire", records.decode_exit, self._retire),
             ),
             losses={
                 "kernel_exec": (LOST_EXEC, LOST_DATA),
@@ -96,6 +97,10 @@ class ProcessSensor:
         )
         self.table.exit(key, moment.now_s)
         return event
+
+    def _retire(self, record: ExitRecord, moment: Moment) -> None:
+        """End an image whose exit was withheld."""
+        self.table.exit((record.pid, record.image_ktime_ns), moment.now_s)
 
     def _parent(self, pid: int, ktime_ns: int) -> Process | None:
         """Return the image with this key; if the kernel did not know it, the current one."""

@@ -14,6 +14,7 @@ from collector.processes.table import ProcessTable
 from collector.requests import Requests
 from collector.sensors.base import Sensor
 from collector.sensors.process import ProcessSensor
+from collector.sensors.throttle import Throttled, ThrottleSensor
 from collector.sensors.tracing import TracingSensor, TracingStatistics
 
 
@@ -37,6 +38,7 @@ class Parts:
     enricher: Enricher
     encoder: Encoder
     policies: PolicyParts = field(default_factory=PolicyParts)
+    throttled: Throttled = field(default_factory=Throttled)
 
 
 def _process(parts: Parts) -> Sensor:
@@ -56,7 +58,11 @@ def _tracing(parts: Parts) -> Sensor:
     ).sensor()
 
 
-SENSORS: tuple[Callable[[Parts], Sensor], ...] = (_process, _tracing)
+def _throttle(parts: Parts) -> Sensor:
+    return ThrottleSensor(parts.encoder, parts.policies.table, parts.throttled).sensor()
+
+
+SENSORS: tuple[Callable[[Parts], Sensor], ...] = (_process, _tracing, _throttle)
 
 
 def sensors(parts: Parts) -> list[Sensor]:

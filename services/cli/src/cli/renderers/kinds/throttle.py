@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def lifecycle(event: GetEventsResponse) -> Line:
-    """Return ``🧬 throttle start CGROUP``."""
+    """Return ``🧬 throttle start CGROUP``; at the stop with what was withheld."""
     body = event.process_throttle
     action = "start" if body.type == THROTTLE_START else "stop"
-    return Line("🧬", "throttle", detail=f"{action} {body.cgroup}")
+    policy = f", policy {body.policy_name}" if body.policy_name else ""
+    counts = ", ".join(f"{count} {kind.name}" for kind, count in body.withheld.ListFields())
+    withheld = f": withheld {counts}" if counts else ""
+    return Line("🧬", "throttle", detail=f"{action} {body.cgroup}{policy}{withheld}")
 
 
 def compact(event: GetEventsResponse, pen: Pen) -> str:

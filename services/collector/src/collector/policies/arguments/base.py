@@ -109,7 +109,15 @@ class Unit:
     lists: list[BinaryList] = field(default_factory=list)  # masks are NUMBER_LIST and on
     groups: list[Group] = field(default_factory=list)  # masks are NUMBER_GROUP and on
     images: bool = False  # whether a filter needs struct image
+    throttled: bool = False  # whether records are withheld above a rate
     counter: int = 0
+
+    def use_throttle(self) -> bool:
+        """Bring what withholds records; return whether any are."""
+        if self.throttled:
+            self.headers.add("throttling.h")
+            self.maps.throttles()
+        return self.throttled
 
     def use_images(self) -> None:
         """Bring what filters know of processes beside the process map."""
