@@ -433,3 +433,29 @@ def test_module_that_is_loaded_later_has_its_functions(modules):
     (modules.module_btf / "dummy").write_bytes(types.bytes())
     (hook,) = plan(CALL_OF_A_MODULE, modules).hooks
     assert (hook.targets[0].module, hook.targets[0].attach) == ("dummy", "dummy_xmit")
+
+
+def test_function_that_fentry_refuses_goes_by_a_kprobe():
+    asked = []
+
+    def why_not(function, positions):
+        asked.append((BTF.type(function).name, positions))
+        return "no such pointer"
+
+    kernel = host()
+    kernel.why_not_arguments = why_not
+    text = """  kprobes:
+  - {call: request_module, syscall: false, args: [{index: 0, type: string}]}
+  - {call: request_module, syscall: false, args: [{index: 2, type: uint64}]}
+  - {call: tcp_connect, syscall: false, args: [{index: 0, type: sock}]}
+  - {call: set_caps, syscall: false}
+  lsmhooks:
+  - {hook: file_open, args: [{index: 0, type: file}]}
+"""
+    hooks = plan(text, kernel).hooks
+    assert [one.entry for one in hooks] == [
+        M.KPROBE_MULTI, M.FENTRY, M.FENTRY, M.KPROBE_MULTI, M.FENTRY,
+    ]  # fmt: skip
+    assert hooks[0].note == "fentry: request_module: no such pointer"
+    # A string; a struct by value. Not asked about what every kernel takes.
+    assert asked == [("request_module", (0,)), ("set_caps", ())]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Features:
     _reasons: dict[tuple[Kind, bool], str] = field(default_factory=dict)
     _helpers: dict[tuple[Kind, int], bool] = field(default_factory=dict)
     _functions: dict[tuple[Kind, int], str] = field(default_factory=dict)
+    _arguments: dict[tuple[int, tuple[int, ...]], str] = field(default_factory=dict)
 
     def can(self, kind: Kind, *, sleepable: bool = False) -> bool:
         """Return whether programs of this kind load and attach here."""
@@ -75,6 +77,20 @@ class Features:
         if key not in self._functions:
             self._functions[key] = self._try_code(ProgramSpec("try", kind, _RETURN_0, function))
         return self._functions[key]
+
+    def why_not_arguments(self, function: int, positions: tuple[int, ...]) -> str:
+        """Return why fentry cannot read these arguments of a function; empty if it can.
+
+        The verifier wants to know what a pointer points to: before v5.17 no number, and never a
+        struct that BTF only declares (btf_ctx_access() of kernel/bpf/btf.c).
+        """
+        key = (function, positions)
+        if key not in self._arguments:
+            # r2 = ((u64 *)r1)[position]
+            reads = (struct.pack("<BBhi", 0x79, 0x12, 8 * one, 0) for one in positions)
+            spec = ProgramSpec("try", Kind.FENTRY, b"".join(reads) + _RETURN_0, function)
+            self._arguments[key] = self._try_code(spec)
+        return self._arguments[key]
 
     def why_not_code(self, kind: Kind, instructions: bytes) -> str:
         """Return why the kernel refuses instructions that end with ``return 0``, added here."""

@@ -7,9 +7,10 @@ tracepoints, programs, and what this kernel lets us attach. All mistakes are rep
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from collector.bpf.btf import Btf, BtfKind, FuncProto
 from collector.bpf.features import Features
@@ -30,6 +31,7 @@ _KINDS = {
 }
 
 WhyNot = Callable[[Mechanism, bool], str]
+WhyNotArguments = Callable[[int, tuple[int, ...]], str]
 
 
 def why_not(features: Features) -> WhyNot:
@@ -64,6 +66,7 @@ class Host:
     module_btf: Path = Path("/sys/kernel/btf")
     modules: Path = Path("/proc/modules")
     acting: ActingFeatures = field(default_factory=Anything)
+    why_not_arguments: WhyNotArguments = lambda _function, _positions: ""
     request_hosts: frozenset[str] | None = None  # of GetUrl and DnsLookup; None: not checked
     syscalls: SyscallTable = field(init=False)
     tracefs: Path | None = field(init=False)  # None: not mounted
@@ -81,7 +84,10 @@ class Host:
     @classmethod
     def of(cls, features: Features) -> Host:
         """Return the running host."""
-        return cls(features.btf, why_not(features), acting=KernelActions(features))
+        return cls(
+            features.btf, why_not(features), acting=KernelActions(features),
+            why_not_arguments=features.why_not_arguments,
+        )  # fmt: skip
 
     def without_trampolines(self) -> Host:
         """Return the host as if fentry and fexit did not work here."""
@@ -177,14 +183,15 @@ class Checker:
         pairs: list[tuple[Mechanism, Mechanism | None]],
         what: str,
         sleepable: bool = False,
+        refused: Mapping[Mechanism, str] = MappingProxyType({}),
     ) -> tuple[Mechanism, Mechanism | None, str] | None:
         """Return the first pair that works here, and why not the ones before it.
 
-        None after a mistake: no pair works.
+        ``refused``: why mechanisms do not work for this hook. None after a mistake: no pair works.
         """
         reasons: list[str] = []
         for entry, leave in pairs:
-            why = self.host.why_not(entry, sleepable)
+            why = self.host.why_not(entry, sleepable) or refused.get(entry, "")
             if not why and leave is not None:
                 why = self.host.why_not(leave, False)
             if not why:

@@ -34,6 +34,7 @@ from collector.policies.plan_filters import retyped
 from collector.policies.plan_lists import Name, expand, function_name
 from collector.policies.plan_override import choose_override
 from collector.policies.syscalls import function_for, prototype
+from collector.policies.trampolines import why_no_trampoline
 from tracingpolicy.model import Kprobe
 from tracingpolicy.reading.report import nearest, quoted
 from tracingpolicy.values import ListType
@@ -274,7 +275,10 @@ def _plan_group(
     if way is None:
         return None
     override, pairs = way
-    chosen = checker.choose(hook, pairs, _title(hook, targets))
+    refused = {}
+    if why := why_no_trampoline(checker.host, targets, (*args, *data)):
+        refused[_M.FENTRY] = why
+    chosen = checker.choose(hook, pairs, _title(hook, targets), refused=refused)
     if chosen is None:
         return None
     entry, leave, note = chosen

@@ -21,6 +21,7 @@ from collector.policies.plan_arguments import plan_arguments
 from collector.policies.plan_filters import retyped
 from collector.policies.plan_functions import signature_of
 from collector.policies.plan_override import choose_lsm_override
+from collector.policies.trampolines import why_no_trampoline
 from tracingpolicy.model import Lsm
 from tracingpolicy.reading.report import nearest, quoted
 
@@ -38,7 +39,7 @@ def plan_lsm(checker: Checker, hook: Lsm) -> tuple[tuple[PlannedHook, ...], Hook
         return (), nothing
     args = plan_arguments(checker, hook, signature_of(function))
     hashed = any(action.ima_hash for one in hook.selectors for action in one.actions)
-    chosen = _choose(checker, hook, function, hashed)
+    chosen = _choose(checker, hook, function, args or (), hashed)
     if args is None or chosen is None:
         return (), nothing
     entry, used, by, note = chosen
@@ -52,20 +53,23 @@ def _planned(
     checker: Checker, hook: Lsm, args: tuple[PlannedArgument, ...], entry: Mechanism,
     used: Function, override: OverrideBy | None, hashed: bool, note: str,
 ) -> PlannedHook:  # fmt: skip
-    target = Target(
-        name=hook.hook,
-        attach=used.name,
-        btf_id=used.proto.id,
-        parameters=len(used.proto.params),
-    )
     return PlannedHook(
         hook=retyped(checker, hook, args, (), None),
         entry=entry,
-        targets=(target,),
+        targets=(_target(hook, used),),
         args=args,
         sleepable=hashed,
         override=override,
         note=note,
+    )
+
+
+def _target(hook: Lsm, used: Function) -> Target:
+    return Target(
+        name=hook.hook,
+        attach=used.name,
+        btf_id=used.proto.id,
+        parameters=len(used.proto.params),
     )
 
 
@@ -84,7 +88,7 @@ def _unknown(checker: Checker, hook: Lsm) -> None:
 
 
 def _choose(
-    checker: Checker, hook: Lsm, function: Function, hashed: bool
+    checker: Checker, hook: Lsm, function: Function, args: tuple[PlannedArgument, ...], hashed: bool
 ) -> tuple[Mechanism, Function, OverrideBy, str] | None:
     """Return mechanism, function, what carries out Override, and a note; None after a mistake."""
     host, what = checker.host, f"LSM hook {hook.hook}"
@@ -105,6 +109,8 @@ def _choose(
             continue
         for entry in (_M.FENTRY, _M.KPROBE):
             why = host.why_not(entry, False)
+            if entry is _M.FENTRY and not why:
+                why = why_no_trampoline(host, [_target(hook, used)], args)
             if not why:
                 return entry, used, by, "; ".join(reasons)
             reasons.append(f"{entry.value}: {why}")
