@@ -143,6 +143,9 @@ static __always_inline s32 write_iov_iter(struct scratch *s, u32 position, u64 i
 	u8 kind = KERNEL(u8, iter + OFFSET_iov_iter_type);
 	u64 base = 0, len = 0;
 
+#if ITER_IOVEC != 0
+	kind &= ~3; /* until v5.13 bit 0 is the direction, and bit 1 a flag of pages */
+#endif
 #ifdef ITER_UBUF
 	if (kind == ITER_UBUF) {
 		base = KERNEL(u64, iter + OFFSET_iov_iter_ubuf);
