@@ -9,6 +9,24 @@
 #define TRAMPOLINE_FRAMES 2 /* of an fentry program: itself and the trampoline that calls it */
 #define SKIPPED_FRAMES 0xff /* BPF_F_SKIP_FIELD_MASK */
 
+#if defined(__x86_64__)
+/*
+ * Whether the trampoline returns to an address: that lies in its frame, above the function's
+ * arguments, which the context points to (invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c).
+ */
+static __always_inline bool returns_to(void *ctx, u64 address)
+{
+	u64 words[16] = {};
+	bool found = false;
+
+	bpf_probe_read_kernel(words, sizeof(words), ctx);
+#pragma unroll
+	for (int i = 0; i < 16; i++)
+		found |= words[i] == address;
+	return found;
+}
+#endif
+
 static __always_inline void write_stack(void *ctx, struct scratch *s, u32 position, u64 flags)
 {
 	struct item *item = item_at_end(s);
@@ -18,6 +36,13 @@ static __always_inline void write_stack(void *ctx, struct scratch *s, u32 positi
 		return;
 	len = bpf_get_stack(ctx, item_payload(item), STACK_DEPTH * sizeof(u64), flags);
 #if defined(__x86_64__)
+	/* Some kernels report one frame of ours more: 5.10 does. */
+	if (len > 0 && flags & SKIPPED_FRAMES && !returns_to(ctx, *(u64 *)item_payload(item))) {
+		len = bpf_get_stack(ctx, item_payload(item), STACK_DEPTH * sizeof(u64), flags + 1);
+		if (len > 0 && !returns_to(ctx, *(u64 *)item_payload(item)))
+			len = bpf_get_stack(ctx, item_payload(item), STACK_DEPTH * sizeof(u64),
+					    flags);
+	}
 	/*
 	 * The trampoline's call at the function's entry has five bytes and returns behind them. A
 	 * kprobe there, by ftrace, reports the second of them (kprobe_ftrace_handler() of
