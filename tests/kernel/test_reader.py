@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import subprocess
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.kernel
 # The pause is for the reader to have gone to sleep; then an exec without a fork before it.
 SCRIPT = 'x=$(printf "%*s" "$1" x); sleep 0.5; exec true "$x"'
 SMALL_RING = 256 << 10
-LIVES = 3000
+LIVES = 1200  # fill the ring twice
 STORM = f"for ((i = 0; i < {LIVES}; i++)); do /bin/true; done"
 
 
@@ -113,11 +114,11 @@ async def test_records_do_not_wake_the_reader_in_a_pause(small):
     async with reading(small, pauses) as handled, asyncio.timeout(60):
         child = await asyncio.create_subprocess_exec("/bin/sh", "-c", "exec true")
         await handled()  # a pause begins
-        before, looks = pauses.begun, len(small.events)
+        before, looks, since = pauses.begun, len(small.events), time.monotonic()
         for _ in range(20):
             await (await asyncio.create_subprocess_exec("/bin/true")).wait()
         await handled()
         assert len(small.events) > looks
-        # Each look begins a pause: had a record woken the reader, there would be many.
-        assert pauses.begun - before <= 4
+        # Each look begins a pause: had a record woken the reader, one would be shorter.
+        assert pauses.begun - before <= (time.monotonic() - since) / pauses.length_s + 1
         await child.wait()
