@@ -16,6 +16,7 @@ import pytest
 from support.exporter import Exporter
 from support.feeder import Feeder, exec_event
 from support.waiting import eventually
+from tetragon.events_pb2 import GetEventsResponse
 
 TETRA = Path(sys.executable).parent / "tetra"
 SEED = 7
@@ -122,6 +123,42 @@ async def test_batch_stored_twice_is_exported_once(gateway, feeder, nats_server,
 async def publish_unidentified(feeder, count):
     events = [exec_event(feeder.sequence + n + 1) for n in range(count)]
     await feeder.send(feeder.batch(events), identified=False)
+
+
+def equal_events(feeder, count):
+    """Return events of which each third one differs only in its time and process id."""
+    events = []
+    for number in range(feeder.sequence + 1, feeder.sequence + count + 1):
+        event = GetEventsResponse.FromString(exec_event(number))
+        event.process_exec.process.arguments = str(number % 3)
+        events.append(event.SerializeToString())
+    return events
+
+
+async def test_aggregated_events_add_up_whatever_is_killed(gateway, feeder, nats_server, tmp_path):
+    out = tmp_path / "out"
+    aggregation = {"window_size": "100ms", "channel_buffer_size": 2}
+    exporter = Exporter(
+        tmp_path, nats_server.url, sink(out, start="oldest", aggregation=aggregation)
+    )
+    total = 0
+    for stop in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        for _ in range(20):
+            await feeder.send(feeder.batch(equal_events(feeder, 30)))
+            total += 30
+        await exporter.start()
+        await eventually(lambda: has(out, 1), 30)
+        await exporter.stop(stop)
+    async with running(exporter):
+        await eventually(lambda: sum(counts(out)) >= total, 30)
+    assert sum(counts(out)) == total
+    assert len(counts(out)) < total // 3
+
+
+def counts(folder):
+    """Return for how many events each line stands."""
+    lines = [json.loads(line) for line in texts(folder)]
+    return [int(line.get("aggregation_info", {}).get("count", 1)) for line in lines]
 
 
 def mount(*options):

@@ -71,6 +71,13 @@ def test_exec_and_exit(exec_event, exit_event):
     assert line(exec_event(pod=pod)) == "🚀 process default/web-0 /usr/sbin/iptables -L\n"
 
 
+def test_count_of_equal_events_ends_the_line(exec_event):
+    event = exec_event()
+    for count, end in ((1, " -L\n"), (12, " -L x 12\n")):
+        event.aggregation_info.count = count
+        assert line(event).endswith(end)
+
+
 def test_timestamps(exec_event):
     assert line(exec_event(), timestamps=True).startswith("2026-01-01T00:00:00.123456789Z 🚀 ")
 

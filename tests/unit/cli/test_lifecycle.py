@@ -34,6 +34,15 @@ def test_exit_shows_its_outcome_unless_it_is_status_0(exit_event, fields, end):
     assert line(exit_event(**fields)).endswith(f"{end}\n")
 
 
+def test_count_of_equal_events_ends_the_line(exit_event):
+    event = exit_event(status=9, docker=DOCKER)
+    event.aggregation_info.count = 12
+    assert line(event).endswith(f"-L 9 [{DOCKER[:12]}] x 12\n")
+    assert line(event, width=lambda: 40).endswith(" x 12\n")
+    event.aggregation_info.count = 1
+    assert line(event).endswith("]\n")
+
+
 def test_space_that_quoting_puts_before_the_first_argument_is_not_shown(exec_event):
     assert line(exec_event(arguments=' "a b" c')).endswith('iptables "a b" c\n')
 

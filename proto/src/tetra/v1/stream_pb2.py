@@ -27,7 +27,7 @@ from tetra.v1 import node_pb2 as tetra_dot_v1_dot_node__pb2
 from tetragon import events_pb2 as tetragon_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tetra/v1/stream.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tetra/v1/node.proto\x1a\x15tetragon/events.proto\"C\n\x06\x43ursor\x12\x17\n\x0fstream_sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\tstored_ns\x18\x03 \x01(\x04\"\x88\x03\n\x13StreamEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12,\n\rfield_filters\x18\x03 \x03(\x0b\x32\x15.tetragon.FieldFilter\x12\x0e\n\x04last\x18\x04 \x01(\x04H\x00\x12+\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12!\n\x05\x61\x66ter\x18\x06 \x01(\x0b\x32\x10.tetra.v1.CursorH\x00\x12\x12\n\x08snapshot\x18\x07 \x01(\x08H\x00\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tno_follow\x18\t \x01(\x08\x12\r\n\x05nodes\x18\n \x03(\t\x12\x18\n\x10max_batch_events\x18\x0b \x01(\r\x12\x14\n\x0c\x63heck_copies\x18\x0c \x01(\x08\x42\x07\n\x05start\"\xd4\x01\n\x14StreamEventsResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.tetragon.GetEventsResponse\x12 \n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.tetra.v1.Cursor\x12$\n\x06losses\x18\x03 \x03(\x0b\x32\x14.tetra.v1.LossNotice\x12!\n\x04gaps\x18\x04 \x03(\x0b\x32\x13.tetra.v1.GapNotice\x12$\n\x08progress\x18\x05 \x01(\x0b\x32\x12.tetra.v1.Progress\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\"\x80\x01\n\nLossNotice\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12$\n\x04lost\x18\x03 \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x03\n\tGapNotice\x12(\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x19.tetra.v1.GapNotice.Cause\x12\x11\n\tnode_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12(\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66irst\x18\x06 \x01(\x04\x12\x0c\n\x04last\x18\x07 \x01(\x04\x12\x0e\n\x06server\x18\x08 \x01(\t\"\xc6\x01\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41USE_AGED_OUT\x10\x01\x12\x1a\n\x16\x43\x41USE_MISSING_SEQUENCE\x10\x02\x12\x18\n\x14\x43\x41USE_COLLECTOR_DOWN\x10\x03\x12\x18\n\x14\x43\x41USE_STREAM_DAMAGED\x10\x04\x12\x16\n\x12\x43\x41USE_COPY_DAMAGED\x10\x05\x12\x13\n\x0f\x43\x41USE_MALFORMED\x10\x06\x12\x15\n\x11\x43\x41USE_COPY_UNSEEN\x10\x07\"\x88\x02\n\x12\x43ountEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12\r\n\x05nodes\x18\x03 \x03(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x06 \x03(\t\x12\x12\n\nfirst_seen\x18\x07 \x01(\x08\x12\r\n\x05limit\x18\x08 \x01(\r\x12\x13\n\x0bstream_only\x18\t \x01(\x08\"\x82\x01\n\x13\x43ountEventsResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.tetra.v1.Progress\x12 \n\x04rows\x18\x02 \x03(\x0b\x32\x12.tetra.v1.CountRow\x12#\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x14.tetra.v1.CountBasis\"\x92\x01\n\x08\x43ountRow\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12)\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04last\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfirst_node\x18\x05 \x01(\t\"\x84\x02\n\nCountBasis\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.tetra.v1.NodeEvents\x12)\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04last\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06losses\x18\x04 \x03(\x0b\x32\x14.tetra.v1.LossNotice\x12!\n\x04gaps\x18\x05 \x03(\x0b\x32\x13.tetra.v1.GapNotice\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x0f\n\x07matched\x18\x07 \x01(\x04\x12\x14\n\x0c\x66rom_columns\x18\x08 \x01(\x04\"/\n\nNodeEvents\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.tetra.v1.NodeInfo2\xf2\x01\n\x0b\x45ventStream\x12O\n\x0cStreamEvents\x12\x1d.tetra.v1.StreamEventsRequest\x1a\x1e.tetra.v1.StreamEventsResponse0\x01\x12L\n\x0b\x43ountEvents\x12\x1c.tetra.v1.CountEventsRequest\x1a\x1d.tetra.v1.CountEventsResponse0\x01\x12\x44\n\tListNodes\x12\x1a.tetra.v1.ListNodesRequest\x1a\x1b.tetra.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tetra/v1/stream.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tetra/v1/node.proto\x1a\x15tetragon/events.proto\"C\n\x06\x43ursor\x12\x17\n\x0fstream_sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\tstored_ns\x18\x03 \x01(\x04\"\xc3\x03\n\x13StreamEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12,\n\rfield_filters\x18\x03 \x03(\x0b\x32\x15.tetragon.FieldFilter\x12\x0e\n\x04last\x18\x04 \x01(\x04H\x00\x12+\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12!\n\x05\x61\x66ter\x18\x06 \x01(\x0b\x32\x10.tetra.v1.CursorH\x00\x12\x12\n\x08snapshot\x18\x07 \x01(\x08H\x00\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tno_follow\x18\t \x01(\x08\x12\r\n\x05nodes\x18\n \x03(\t\x12\x18\n\x10max_batch_events\x18\x0b \x01(\r\x12\x14\n\x0c\x63heck_copies\x18\x0c \x01(\x08\x12\x39\n\x13\x61ggregation_options\x18\r \x01(\x0b\x32\x1c.tetragon.AggregationOptionsB\x07\n\x05start\"\xd4\x01\n\x14StreamEventsResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.tetragon.GetEventsResponse\x12 \n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.tetra.v1.Cursor\x12$\n\x06losses\x18\x03 \x03(\x0b\x32\x14.tetra.v1.LossNotice\x12!\n\x04gaps\x18\x04 \x03(\x0b\x32\x13.tetra.v1.GapNotice\x12$\n\x08progress\x18\x05 \x01(\x0b\x32\x12.tetra.v1.Progress\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\"\x80\x01\n\nLossNotice\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12$\n\x04lost\x18\x03 \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x03\n\tGapNotice\x12(\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x19.tetra.v1.GapNotice.Cause\x12\x11\n\tnode_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12(\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66irst\x18\x06 \x01(\x04\x12\x0c\n\x04last\x18\x07 \x01(\x04\x12\x0e\n\x06server\x18\x08 \x01(\t\"\xc6\x01\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41USE_AGED_OUT\x10\x01\x12\x1a\n\x16\x43\x41USE_MISSING_SEQUENCE\x10\x02\x12\x18\n\x14\x43\x41USE_COLLECTOR_DOWN\x10\x03\x12\x18\n\x14\x43\x41USE_STREAM_DAMAGED\x10\x04\x12\x16\n\x12\x43\x41USE_COPY_DAMAGED\x10\x05\x12\x13\n\x0f\x43\x41USE_MALFORMED\x10\x06\x12\x15\n\x11\x43\x41USE_COPY_UNSEEN\x10\x07\"\x88\x02\n\x12\x43ountEventsRequest\x12$\n\nallow_list\x18\x01 \x03(\x0b\x32\x10.tetragon.Filter\x12#\n\tdeny_list\x18\x02 \x03(\x0b\x32\x10.tetragon.Filter\x12\r\n\x05nodes\x18\x03 \x03(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x06 \x03(\t\x12\x12\n\nfirst_seen\x18\x07 \x01(\x08\x12\r\n\x05limit\x18\x08 \x01(\r\x12\x13\n\x0bstream_only\x18\t \x01(\x08\"\x82\x01\n\x13\x43ountEventsResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.tetra.v1.Progress\x12 \n\x04rows\x18\x02 \x03(\x0b\x32\x12.tetra.v1.CountRow\x12#\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x14.tetra.v1.CountBasis\"\x92\x01\n\x08\x43ountRow\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12)\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04last\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfirst_node\x18\x05 \x01(\t\"\x84\x02\n\nCountBasis\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.tetra.v1.NodeEvents\x12)\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04last\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06losses\x18\x04 \x03(\x0b\x32\x14.tetra.v1.LossNotice\x12!\n\x04gaps\x18\x05 \x03(\x0b\x32\x13.tetra.v1.GapNotice\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x0f\n\x07matched\x18\x07 \x01(\x04\x12\x14\n\x0c\x66rom_columns\x18\x08 \x01(\x04\"/\n\nNodeEvents\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.tetra.v1.NodeInfo2\xf2\x01\n\x0b\x45ventStream\x12O\n\x0cStreamEvents\x12\x1d.tetra.v1.StreamEventsRequest\x1a\x1e.tetra.v1.StreamEventsResponse0\x01\x12L\n\x0b\x43ountEvents\x12\x1c.tetra.v1.CountEventsRequest\x1a\x1d.tetra.v1.CountEventsResponse0\x01\x12\x44\n\tListNodes\x12\x1a.tetra.v1.ListNodesRequest\x1a\x1b.tetra.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,31 +37,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CURSOR']._serialized_start=112
   _globals['_CURSOR']._serialized_end=179
   _globals['_STREAMEVENTSREQUEST']._serialized_start=182
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=574
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=577
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=789
-  _globals['_PROGRESS']._serialized_start=791
-  _globals['_PROGRESS']._serialized_end=830
-  _globals['_LOSSNOTICE']._serialized_start=833
-  _globals['_LOSSNOTICE']._serialized_end=961
-  _globals['_GAPNOTICE']._serialized_start=964
-  _globals['_GAPNOTICE']._serialized_end=1379
-  _globals['_GAPNOTICE_CAUSE']._serialized_start=1181
-  _globals['_GAPNOTICE_CAUSE']._serialized_end=1379
-  _globals['_COUNTEVENTSREQUEST']._serialized_start=1382
-  _globals['_COUNTEVENTSREQUEST']._serialized_end=1646
-  _globals['_COUNTEVENTSRESPONSE']._serialized_start=1649
-  _globals['_COUNTEVENTSRESPONSE']._serialized_end=1779
-  _globals['_COUNTROW']._serialized_start=1782
-  _globals['_COUNTROW']._serialized_end=1928
-  _globals['_COUNTBASIS']._serialized_start=1931
-  _globals['_COUNTBASIS']._serialized_end=2191
-  _globals['_NODEEVENTS']._serialized_start=2193
-  _globals['_NODEEVENTS']._serialized_end=2240
-  _globals['_LISTNODESREQUEST']._serialized_start=2242
-  _globals['_LISTNODESREQUEST']._serialized_end=2260
-  _globals['_LISTNODESRESPONSE']._serialized_start=2262
-  _globals['_LISTNODESRESPONSE']._serialized_end=2316
-  _globals['_EVENTSTREAM']._serialized_start=2319
-  _globals['_EVENTSTREAM']._serialized_end=2561
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=633
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=636
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=848
+  _globals['_PROGRESS']._serialized_start=850
+  _globals['_PROGRESS']._serialized_end=889
+  _globals['_LOSSNOTICE']._serialized_start=892
+  _globals['_LOSSNOTICE']._serialized_end=1020
+  _globals['_GAPNOTICE']._serialized_start=1023
+  _globals['_GAPNOTICE']._serialized_end=1438
+  _globals['_GAPNOTICE_CAUSE']._serialized_start=1240
+  _globals['_GAPNOTICE_CAUSE']._serialized_end=1438
+  _globals['_COUNTEVENTSREQUEST']._serialized_start=1441
+  _globals['_COUNTEVENTSREQUEST']._serialized_end=1705
+  _globals['_COUNTEVENTSRESPONSE']._serialized_start=1708
+  _globals['_COUNTEVENTSRESPONSE']._serialized_end=1838
+  _globals['_COUNTROW']._serialized_start=1841
+  _globals['_COUNTROW']._serialized_end=1987
+  _globals['_COUNTBASIS']._serialized_start=1990
+  _globals['_COUNTBASIS']._serialized_end=2250
+  _globals['_NODEEVENTS']._serialized_start=2252
+  _globals['_NODEEVENTS']._serialized_end=2299
+  _globals['_LISTNODESREQUEST']._serialized_start=2301
+  _globals['_LISTNODESREQUEST']._serialized_end=2319
+  _globals['_LISTNODESRESPONSE']._serialized_start=2321
+  _globals['_LISTNODESRESPONSE']._serialized_end=2375
+  _globals['_EVENTSTREAM']._serialized_start=2378
+  _globals['_EVENTSTREAM']._serialized_end=2620
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,7 @@ class StreamEventsRequest(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
     CHECK_COPIES_FIELD_NUMBER: _builtins.int
+    AGGREGATION_OPTIONS_FIELD_NUMBER: _builtins.int
     last: _builtins.int
     """At the last N events of the stream that pass the filters, exactly."""
     snapshot: _builtins.bool
@@ -109,6 +110,12 @@ class StreamEventsRequest(_message.Message):
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Node names; empty means every node."""
 
+    @_builtins.property
+    def aggregation_options(self) -> _events_pb2.AggregationOptions:
+        """As in tetragon.GetEventsRequest: equal events of a window become one with a count. A cursor is
+        then behind a whole window.
+        """
+
     def __init__(
         self,
         *,
@@ -124,10 +131,11 @@ class StreamEventsRequest(_message.Message):
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         max_batch_events: _builtins.int = ...,
         check_copies: _builtins.bool = ...,
+        aggregation_options: _events_pb2.AggregationOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "last", b"last", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "aggregation_options", b"aggregation_options", "last", b"last", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allow_list", b"allow_list", "check_copies", b"check_copies", "deny_list", b"deny_list", "field_filters", b"field_filters", "last", b"last", "max_batch_events", b"max_batch_events", "no_follow", b"no_follow", "nodes", b"nodes", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "aggregation_options", b"aggregation_options", "allow_list", b"allow_list", "check_copies", b"check_copies", "deny_list", b"deny_list", "field_filters", b"field_filters", "last", b"last", "max_batch_events", b"max_batch_events", "no_follow", b"no_follow", "nodes", b"nodes", "since", b"since", "snapshot", b"snapshot", "start", b"start", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["last", "since", "after", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015

@@ -293,6 +293,8 @@ class Client:
             deny_list=request.deny_list,
             field_filters=request.field_filters,
         )
+        if request.HasField("aggregation_options"):
+            plain.aggregation_options.CopyFrom(request.aggregation_options)
         nodes = frozenset(request.nodes)
         call = FineGuidanceSensorsStub(self._open()).GetEvents(plain, metadata=self._metadata)
         try:

@@ -23,6 +23,14 @@ def place_of(process: Process) -> str:
     return process.container_info.name or process.docker[:_SHORT_ID]
 
 
+def count_text(event: GetEventsResponse) -> str:
+    """Return ``x N`` for an event that stands for N equal ones, nothing for a single one."""
+    if not event.HasField("aggregation_info"):
+        return ""
+    count = event.aggregation_info.count
+    return f"x {count}" if count > 1 else ""
+
+
 def command_of(process: Process) -> str:
     """Return binary and arguments."""
     # Quoting puts a space before a first argument that has one in it.

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 import eventfilters
+from eventstream.aggregation import DEFAULT_EVENTS, MAX_EVENTS, MAX_WINDOW_S
 from exporter.errors import ConfigError
 from exporter.settings import Settings
 from tetragon.events_pb2 import FieldFilter, Filter
@@ -72,6 +73,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Aggregation(_Model):
+    """Equal events of a window become one with a count; names as in Tetragon's API."""
+
+    window_size: Seconds = Field(gt=0, le=MAX_WINDOW_S)
+    channel_buffer_size: int = Field(DEFAULT_EVENTS, ge=1, le=MAX_EVENTS)  # different events held
+
+
 class Common(_Model):
     """What every sink has."""
 
@@ -82,6 +90,7 @@ class Common(_Model):
     deny_list: tuple[dict[str, Any], ...] = ()
     field_filters: tuple[dict[str, Any], ...] = ()
     rate_limit: int = Field(-1, ge=-1)  # events a minute; -1: no limit
+    aggregation: Aggregation | None = None
     start: Literal["now", "oldest"] = "now"  # where a new sink begins
 
     @model_validator(mode="after")
@@ -130,8 +139,9 @@ class ColumnsSink(Common):
         for name in ("nodes", "allow_list", "deny_list", "field_filters"):
             if getattr(self, name):
                 raise ValueError(f"{name}: columns have every event, or answers would be wrong")
-        if self.rate_limit >= 0:
-            raise ValueError("rate_limit: columns have every event, or answers would be wrong")
+        if self.rate_limit >= 0 or self.aggregation is not None:
+            name = "aggregation" if self.aggregation else "rate_limit"
+            raise ValueError(f"{name}: columns have every event, or answers would be wrong")
         return self
 
 

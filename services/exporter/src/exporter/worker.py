@@ -26,6 +26,7 @@ from exporter.reader import Chunk, Reader
 from exporter.selection import RateLimit, Selected, Selection
 from exporter.sinks import make
 from exporter.sinks.base import Archive, Line
+from exporter.windows import Windows
 
 _SLICE = 500  # events encoded before other tasks run
 _RETRY_MIN_S, _RETRY_MAX_S = 0.2, 10.0
@@ -81,6 +82,9 @@ class Worker:
         self.selection = Selection(self.config, self.limit, self._own_node)
         self.reader = Reader(self._history, self.config.name)
         self._unsettled.clear()
+        settings = self.config.aggregation
+        self._windows = Windows(settings) if settings else None
+        self._behind = place or Place(0, 0)  # of what is held or delivered, with an aggregation
 
     async def run(self) -> None:
         """Export until cancelled; raise `SinkError` where the sink can never work."""
@@ -113,14 +117,11 @@ class Worker:
 
     async def _follow(self) -> None:
         following = asyncio.create_task(self.reader.next())
-        is_archive = isinstance(self._sink, Archive)
         try:
             while True:
-                await asyncio.wait((following,), timeout=_ARCHIVE_S if is_archive else _REPORT_S)
+                await asyncio.wait((following,), timeout=self._wait_s)
                 if not following.done():
-                    if is_archive:
-                        await self._keep(self.reader.place)
-                    await self._report_withheld()
+                    await self._idle()
                     continue
                 chunk = following.result()
                 place = self.reader.place
@@ -128,15 +129,50 @@ class Worker:
                 following = asyncio.create_task(self.reader.next())
                 self._note(chunk)
                 for part in _parts(chunk.batches, self._sink.part_bytes):
-                    await self._export(self.selection.select(part))
-                    last = part[-1][0]
-                    await self._keep(Place(last.stream_sequence, last.stored_ns))
-                    self.newest_ns = last.stored_ns
-                if not chunk.batches:
+                    await self._export_part(part)
+                if not chunk.batches and not self._windows:
                     await self._keep(place)
         finally:
             following.cancel()
             await asyncio.wait((following,))
+
+    @property
+    def _wait_s(self) -> float:
+        if isinstance(self._sink, Archive):
+            return _ARCHIVE_S
+        return min(self._windows.left_s, _REPORT_S) if self._windows else _REPORT_S
+
+    async def _idle(self) -> None:
+        if self._windows and not self._windows.left_s:
+            await self._end_window()
+        if isinstance(self._sink, Archive):
+            await self._keep(self.reader.place)
+        if not self._windows:
+            await self._report_withheld()
+
+    async def _export_part(self, part: Numbered) -> None:
+        last = part[-1][0]
+        if self._windows is None:
+            await self._export(self.selection.select(part))
+            await self._keep(Place(last.stream_sequence, last.stored_ns))
+            self.newest_ns = last.stored_ns
+            return
+        for one in part:
+            batch = one[0]
+            if self._windows.ends_before(batch.stored_ns):
+                await self._end_window()
+            for event in self.selection.select([one]):
+                self._windows.add(event, batch.stored_ns)
+            self._behind = Place(batch.stream_sequence, batch.stored_ns)
+            await asyncio.sleep(0)
+        if not self._windows:  # nothing passes the filters
+            await self._end_window()
+
+    async def _end_window(self) -> None:
+        assert self._windows is not None
+        await self._export(iter(self._windows.take()))
+        await self._keep(self._behind)
+        self.newest_ns = self._behind.stored_ns
 
     async def _export(self, events: Iterator[Selected]) -> None:
         lines: list[Line] = []

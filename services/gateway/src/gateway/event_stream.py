@@ -11,6 +11,7 @@ from eventstream import encoded
 from eventstream.errors import BusError
 from eventstream.notices import Window
 from gateway import past, rights
+from gateway.aggregating import AggregatingSender, wanted
 from gateway.columns import Columns, Reach
 from gateway.counting import Count, tally_of
 from gateway.errors import RequestError
@@ -56,17 +57,23 @@ class EventStream:
     ) -> None:
         """Send batches from the requested start until the requested end or the client's."""
         nodes = rights.choose_nodes(frozenset(request.nodes))
+        limits = wanted(request.aggregation_options)
         async with self._streams.open(request, nodes) as selection:
             await begin(context)
             report = Reporter(context).report
-            reach = await self._send_columns(request, selection, context)
+            reach = None
+            if limits is None:  # windows follow the stream's messages
+                reach = await self._send_columns(request, selection, context)
             rest = request if reach is None else past.follow(request, reach)
             planner = Planner(rest, selection, self._streams, self._fleet, report)
             plan = await planner.plan()
             if reach is not None:
                 await self._past.remember(plan.feed, reach)
                 plan.window = Window(past.since_of(request), plan.window.until_ns)
-            await Sender(rest, selection, plan, context, self._streams).run()
+            sender = Sender(rest, selection, plan, context, self._streams)
+            if limits is not None:
+                sender = AggregatingSender(rest, selection, plan, context, self._streams, limits)
+            await sender.run()
 
     # Returns how far the columns reach; None where nothing was sent from them.
     async def _send_columns(
@@ -100,11 +107,11 @@ class EventStream:
     async def count_events(self, request: stream_pb2.CountEventsRequest, context: Context) -> None:
         """Send progress, then the rows and what they rest on."""
         nodes = rights.choose_nodes(frozenset(request.nodes))
-        wanted = stream_pb2.StreamEventsRequest(
+        filters = stream_pb2.StreamEventsRequest(
             allow_list=request.allow_list, deny_list=request.deny_list
         )
         tally_of(request)  # refused before a stream is opened
-        async with self._streams.open(wanted, nodes) as selection:
+        async with self._streams.open(filters, nodes) as selection:
             await begin(context)
             await Count(request, selection, self._past, self._fleet, context).run()
 

@@ -128,8 +128,7 @@ class Sender:
         before_ns, self._seen_ns = self._seen_ns, batch.stored_ns
         behind = (batch.stream_sequence + 1, 0, batch.stored_ns)
         timed = self._is_timed(batch)
-        plain = not timed and not batch.malformed
-        if skip == 0 and plain and self._fits(batch) and self._selection.complete:
+        if not timed and self._passes_whole(batch, skip):
             if self._selection.chooses(batch.node_name):
                 self._parts.append(batch.spliced())
                 self._size_bytes += batch.size_bytes
@@ -147,9 +146,13 @@ class Sender:
                 await self._add(payload, (batch.stream_sequence, index, stored_ns))
         self._cursor = behind
 
-    def _fits(self, batch: Batch) -> bool:
+    def _passes_whole(self, batch: Batch, skip: int) -> bool:
+        """Return whether the batch is sent as it is."""
         return (
-            self._size_bytes + batch.size_bytes <= MAX_RESPONSE_BYTES
+            skip == 0
+            and not batch.malformed
+            and self._selection.complete
+            and self._size_bytes + batch.size_bytes <= MAX_RESPONSE_BYTES
             and self._count + len(batch.payloads) <= self._max_events
         )
 

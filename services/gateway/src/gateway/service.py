@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -10,10 +11,12 @@ from google.protobuf.message import Message
 
 from chassis import logging
 from eventstream import encoded
-from gateway import health, rights
+from gateway import aggregating, health, rights
 from gateway.errors import RequestError
+from gateway.feed import Feed
 from gateway.fleet import Fleet
 from gateway.policies.tetragon_api import TracingPolicies
+from gateway.selection import Selection
 from gateway.settings import Settings
 from gateway.streams import Context, Handler, Streams, begin, refusing, refusing_filters
 from gateway.version import VERSION
@@ -101,19 +104,38 @@ class Sensors:
         ]
 
     async def get_events(self, request: events_pb2.GetEventsRequest, context: Context) -> None:
-        """Send one message an event, from now on.
+        """Send one message an event, from now on; with aggregation options one for equal events.
 
-        Aggregation options change nothing, as in Tetragon: no event is merged or delayed.
+        In Tetragon these options change nothing.
         """
+        limits = aggregating.wanted(request.aggregation_options)
         async with self._streams.open(request, rights.granted_nodes()) as selection:
             feed = self._streams.feed(selection.turn)
             await begin(context)
+            if limits is not None:
+                await self._send_windows(feed, selection, aggregating.Window(limits), context)
             while True:
                 batch, duplicates = await feed.next()
                 async for part in selection.select(batch, duplicates):
                     for _, payload in part:
                         await context.write(payload)
                         self._streams.sent_events_total += 1
+
+    async def _send_windows(
+        self, feed: Feed, selection: Selection, window: aggregating.Window, context: Context
+    ) -> None:
+        async def send(payloads: list[bytes]) -> None:
+            for payload in payloads:
+                await context.write(payload)
+                self._streams.sent_events_total += 1
+
+        try:
+            async for payloads in aggregating.windows(feed, selection, window):
+                await send(payloads)
+        except asyncio.CancelledError:
+            if self._streams.stopping:  # the client is there, and would miss what is held
+                await send(window.take())
+            raise
 
     async def get_health(
         self, request: tetragon_pb2.GetHealthStatusRequest, context: Context

@@ -53,6 +53,11 @@ class Streams:
         return self._subscriber.live
 
     @property
+    def stopping(self) -> bool:
+        """Whether all streams are being ended."""
+        return self._stopping
+
+    @property
     def stream_is_dead(self) -> bool:
         """Whether the stream exists and will never store an event."""
         return self._subscriber.stream_is_dead

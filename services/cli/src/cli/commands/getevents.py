@@ -84,6 +84,11 @@ def _batches(
     args: Args, request: StreamEventsRequest, bookmark: Bookmark | None
 ) -> Iterator[Batch]:
     if _reads_stdin(args):
+        if args.aggregate is not None:
+            raise UsageError(
+                "--aggregate: a gateway does it; events from stdin are printed as they are",
+                "tetra getevents --aggregate 5s < /dev/null",
+            )
         from cli.stdin_events import read_events
 
         yield from read_events(request, max_line_bytes=args.max_recv_size, quiet=args.quiet)

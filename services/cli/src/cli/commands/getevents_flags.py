@@ -130,6 +130,12 @@ _STREAM = in_section(
         default=True,
         help="continue with new events [default: follow]",
     ),
+    Flag(
+        "--aggregate",
+        type=DURATION,
+        help="print equal events of so long as one, with their number: 5s; equal: in all but "
+        "the time, the run of the program and local ports",
+    ),
     switch("--show-cursor", help="print the last cursor on stderr at the end"),
     Flag(
         "--cursor-file",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Flags whose texts never have a comma in them. In Tetragon's client a comma separates values.
 _WITHOUT_COMMAS = ("process", "parent_process", "namespace_regex", "pod", "containers")
+_MAX_WINDOW_S = 3600
 _COMMA = re.compile(r"\\.|\[[^]]*\]|\{[^}]*\}|(,)")
 
 
@@ -31,6 +32,11 @@ def request_from(args: Args) -> StreamEventsRequest:
         no_follow=not args.follow,
         until=args.until,
     )
+    if args.aggregate is not None:
+        if not 0 < args.aggregate <= _MAX_WINDOW_S:
+            raise UsageError("--aggregate: more than 0 and at most 1 h", "--aggregate 5s")
+        window = request.aggregation_options.window_size
+        window.FromNanoseconds(round(args.aggregate * 1e9))
     if args.since is not None:
         request.since.CopyFrom(args.since)
         if args.until is not None and args.until.ToNanoseconds() < args.since.ToNanoseconds():

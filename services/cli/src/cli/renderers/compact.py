@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cli.processes import count_text
 from cli.renderers.kinds import kind_of
 from cli.renderers.pen import CompactOptions, Pen
 from eventjson.times import rfc3339_nanos
@@ -28,7 +29,11 @@ class CompactRenderer:
         for event in events:
             if self._timestamps:
                 lines.append(f"{rfc3339_nanos(event.time)} ")
-            lines.append(kind_of(event.WhichOneof("event")).compact(event, self._pen))
+            text = kind_of(event.WhichOneof("event")).compact(event, self._pen)
+            if count := count_text(event):  # behind the first line: stacks follow it
+                first, end, rest = text.partition("\n")
+                text = f"{first} {count}{end}{rest}"
+            lines.append(text)
         return "".join(lines)
 
     def finish(self) -> str:

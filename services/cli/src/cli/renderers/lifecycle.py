@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from cli.processes import place_of, user_of
+from cli.processes import count_text, place_of, user_of
 from cli.renderers.kinds import kind_of
 from cli.renderers.kinds.base import LineMembers
 from cli.terminal import Fit, cell_count, visible
@@ -84,7 +84,11 @@ class LifecycleRenderer:
         lines = []
         for event in events:
             line = kind_of(event.WhichOneof("event")).lifecycle(event)
-            lines.append(self._line(event, line, width))
+            if event.HasField("aggregation_info") and (number := count_text(event)):
+                left = None if width is None else max(width - len(number) - 1, 0)
+                lines.append(f"{self._line(event, line, left)[:-1]} {number}\n")
+            else:
+                lines.append(self._line(event, line, width))
         return "".join(lines)
 
     def finish(self) -> str:
