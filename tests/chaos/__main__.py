@@ -15,7 +15,9 @@ from pathlib import Path
 
 from chaos import outage
 from chaos.account import Account, account, read_printed
+from chaos.desired import await_desired
 from chaos.faults import Faults
+from chaos.policies import PolicyChanges
 from chaos.report import say, say_rows, verify
 from chaos.stack import Stack, run_marks, wait_for
 
@@ -121,8 +123,11 @@ def _run_faults(
     say(f"seed {seed}: {args.marks} marks at {args.per_second} a second, {args.faults} faults, "
         f"NATS on {args.nats}")  # fmt: skip
     stack.start()
+    stack.nodes.start()
     marks = folder / "marks.txt"
+    changes = PolicyChanges(stack.addresses.split(","), mark, seed)
     load = run_marks(folder, marks, mark, args.marks, args.per_second)
+    changes.start()
     names = [args.only[n % len(args.only)] for n in range(args.faults)] if args.only else (
         faults.schedule(args.faults))  # fmt: skip
     planned_s = args.marks / args.per_second
@@ -141,13 +146,15 @@ def _run_faults(
         done.append(name)
         say(f"{number:3}/{len(names)}  {name}: {what}")
     load.wait()
-    say("load done; waiting until every mark is reported")
+    changes.stop()
+    say("load done; waiting until every mark is reported, and every node has its policies")
     wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 180)
     dropped = stack.value("dropped_events_total")
     away = [(*span, k) for span, k in zip(stack.collector.away, killed, strict=True)]
     if args.keep_probes:  # the probes recorded what ran meanwhile
         away = []
     result = await_account(marks, folder / "events.json", mark, away)
+    wrong = await_desired(stack, changes)
     verdict = verify(stack)
     say(f"{len(done)} faults of {len(set(done))} kinds, {result.marks} marks:")
     say_rows({
@@ -157,7 +164,12 @@ def _run_faults(
         "reported in part, by two collectors": result.partial,
         "dropped by the spool": dropped,
         "gaps in the stream": len(verdict["holes"]),
+        "changes of policies": len(changes.made),
+        **{f"  {outcome}": count for outcome, count in changes.outcomes.most_common()},
+        "policies not as wanted": len(wrong),
     })  # fmt: skip
+    for one in wrong:
+        say(f"  {one}")
     for what, numbers in (("missing", result.missing), ("duplicates", result.duplicates)):
         if numbers:
             say(f"  {what}: {', '.join(map(str, numbers[:20]))}")
@@ -166,10 +178,11 @@ def _run_faults(
     excused = "\0" if args.keep_probes else "no collector ran"
     gaps = [gap for gap in verdict["holes"] if excused not in gap]
     return {
-        "passed": result.passed and not gaps and not dropped,
+        "passed": result.passed and not gaps and not dropped and not wrong,
         "seed": seed, "faults": len(done), "kinds": sorted(set(done)), "marks": result.marks,
         "missing": len(result.missing), "duplicates": len(result.duplicates),
         "unseen": result.unseen, "partial": result.partial, "dropped": dropped, "stream": verdict,
+        "policy_changes": dict(changes.outcomes), "policies_wrong": wrong,
     }  # fmt: skip
 
 

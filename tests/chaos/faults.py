@@ -39,6 +39,8 @@ class Faults:
             "collector killed": lambda: self._gone(self.stack.collector),
             "collector stopped": lambda: self._gone(self.stack.collector, signal.SIGTERM),
             "collector paused": lambda: self._paused(self.stack.collector, 3),
+            "nodes killed": lambda: self._gone(self.stack.nodes),
+            "nodes paused": lambda: self._paused(self.stack.nodes, 3),
         }
         if self.disk is not None:
             found["disk filled, nats away"] = self._disk_full

@@ -228,19 +228,33 @@ class Stack:
             },
         )  # fmt: skip
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
-        (folder / "events.json").touch()
+        self.events = folder / "events.json"
+        self.events.touch()
+        self.nodes_folder = folder / "nodes"
+        self.simulated = tuple(f"{self.node}-{n}" for n in (1, 2, 3))
+        self.nodes = Service(
+            "nodes", [sys.executable, "-m", "chaos.nodes", self.url, str(self.nodes_folder),
+                      *self.simulated],
+            folder, lambda _: (self.nodes_folder / "active.json").exists(),
+            {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )  # fmt: skip
         self.client = Service(
             "client", ["/bin/sh", "-c", 'exec "$0" "$@" >> events.json 2>> client.err',
                        str(BIN / "tetra"), "getevents", "-o", "json", "--node", self.node,
                        "--cursor-file", "cursor", "--reconnect",
                        "--server-address", self.addresses],
-            folder, lambda s: (folder / "events.json").stat().st_size > 0,
+            folder, lambda _: self.events.stat().st_size > 0,
         )  # fmt: skip
+
+    @property
+    def policy_nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that load policies."""
+        return (self.node, *self.simulated)
 
     @property
     def services(self) -> list[Service]:
         """All of them, in the order of starting."""
-        return [*self.nats, *self.gateways, self.collector, self.client]
+        return [*self.nats, *self.gateways, self.collector, self.nodes, self.client]
 
     def start(self) -> None:
         """Start all and wait until the client sees events."""
