@@ -23,7 +23,16 @@ struct perf_event_item {
 	char kprobe_func[KSYM_NAME_SIZE];
 };
 
-/* union bpf_attr of BPF_PROG_LOAD, which the kernel has copied. */
+/*
+ * union bpf_attr of BPF_PROG_LOAD: the kernel's copy, or the program's own at the system call and in
+ * functions of a program.
+ */
+static __always_inline long read_bpf_attr(void *to, u32 size, u64 address)
+{
+	return is_user_address(address) ? bpf_probe_read_user(to, size, (void *)address)
+					: bpf_probe_read_kernel(to, size, (void *)address);
+}
+
 static __always_inline void write_bpf_attr(struct scratch *s, u32 position, u64 attr)
 {
 	struct item *item = item_at_end(s);
@@ -33,12 +42,12 @@ static __always_inline void write_bpf_attr(struct scratch *s, u32 position, u64 
 	struct bpf_program_item *payload = item_payload(item);
 
 	__builtin_memset(payload, 0, sizeof(*payload));
-	if (bpf_probe_read_kernel(&payload->type, 4, (void *)(attr + OFFSET_bpf_attr_prog_type))) {
+	if (read_bpf_attr(&payload->type, 4, attr + OFFSET_bpf_attr_prog_type)) {
 		write_error(s, ITEM_BPF_ATTR, position, ERROR_VALUE, 0);
 		return;
 	}
-	payload->instructions = KERNEL(u32, attr + OFFSET_bpf_attr_insn_cnt);
-	bpf_probe_read_kernel(payload->name, BPF_NAME_SIZE, (void *)(attr + OFFSET_bpf_attr_prog_name));
+	read_bpf_attr(&payload->instructions, 4, attr + OFFSET_bpf_attr_insn_cnt);
+	read_bpf_attr(payload->name, BPF_NAME_SIZE, attr + OFFSET_bpf_attr_prog_name);
 	item_finish(s, item, ITEM_BPF_ATTR, position, 0, sizeof(*payload));
 }
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import socket
+import struct
 import subprocess
 from contextlib import suppress
 from functools import partial
@@ -138,6 +139,22 @@ def test_sockaddr_un_of_connect(policies, tmp_path):
     first, second = records(policies, text, connect, 2)
     assert first.args == (values.SockaddrUn(1, b"/tmp/nobody"),)
     assert second.args == (values.SockaddrUn(1, b"\0hidden\0name"),)
+
+
+def test_attributes_of_a_program_that_is_loaded(policies):
+    text = syscall(
+        "sys_bpf",
+        "[{index: 0, type: bpf_cmd}, {index: 1, type: bpf_attr}]",
+        '  selectors:\n  - matchArgs: [{index: 0, operator: Equal, values: ["5"]}]\n',
+    )
+    # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags
+    attr = struct.pack("IIQQIIQII16s", 1, 2, 0, 0, 0, 0, 0, 0, 0, b"a_program").ljust(120, b"\0")
+
+    def load() -> None:
+        ctypes.CDLL(None).syscall(NUMBERS["bpf"], 5, attr, len(attr))  # without instructions: fails
+
+    (record,) = records(policies, text, load)
+    assert record.args == (5, values.BpfProgram(1, 2, b"a_program"))
 
 
 def test_narrow_types_drop_the_upper_bits_of_a_register(policies):

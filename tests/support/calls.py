@@ -7,6 +7,7 @@ import platform
 _TABLES = {
     # arch/x86/entry/syscalls/syscall_64.tbl
     "x86_64": {
+        "bpf": 321,
         "close": 3,
         "connect": 42,
         "getpriority": 140,
@@ -15,6 +16,7 @@ _TABLES = {
     },
     # include/uapi/asm-generic/unistd.h
     "aarch64": {
+        "bpf": 280,
         "close": 57,
         "connect": 203,
         "getpriority": 141,
