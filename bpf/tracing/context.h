@@ -88,3 +88,15 @@ static __always_inline bool is_compat_call(void)
 	return KERNEL(u64, current_task() + OFFSET_task_thread_flags) >> 22 & 1;
 #endif
 }
+
+/*
+ * Eight bytes of the context, by their offset. clang would keep the address of a word that it reads
+ * twice, and the verifier accepts no loads from an address inside the context: a load by hand has
+ * the offset in the instruction, wherever it stands. volatile: not behind a write to the register.
+ */
+#define CONTEXT_WORD(ctx, offset)                                                            \
+	({                                                                                   \
+		u64 _word;                                                                   \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(_word) : "r"(ctx), "i"(offset)); \
+		_word;                                                                       \
+	})

@@ -631,6 +631,39 @@ uprobes:
     assert record.args == (b"a needle", b"a needle")
 
 
+FIRST, SECOND = {"x86_64": ("rdi", "rsi"), "aarch64": ("x0", "x1")}[os.uname().machine]
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("{index: 1, type: int}, {index: 2, type: nop}", (8,)),
+        ("{index: 1, type: uint8}, {index: 0, type: string}", (8, b"a needle")),
+        ("{index: 0, type: char_buf, sizeArgIndex: 2}, {index: 1, type: int}", (b"a needle", 8)),
+    ],
+)
+def test_registers_that_are_read_several_times(policies, calls, more, found):
+    text = document(f"""
+uprobes:
+- path: {calls}
+  symbols: [take_text]
+  args: [{{index: 0, type: string}}, {{index: 1, type: size_t}}, {more}]
+  data:
+  - {{source: current_task, type: string, resolve: comm}}
+  - {{source: pt_regs, type: uint64, resolve: {SECOND}}}
+  - {{source: pt_regs, type: uint64, resolve: {FIRST}}}
+  selectors:
+  - matchArgs: [{{index: 0, operator: Prefix, values: ["a n"]}}]
+""")
+    with policies.loaded(plan_of(text)) as loaded:
+        child = subprocess.Popen([calls, "text", "a needle"])
+        child.wait()
+        (record,) = loaded.until(1, child.pid)
+    assert record.args == (b"a needle", 8, *found)
+    assert record.data[:2] == (b"calls", 8)
+    assert record.data[2] > 0
+
+
 def test_return_value_of_a_program(policies, calls):
     text = document(f"""
 uprobes:

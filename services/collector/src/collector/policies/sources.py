@@ -66,7 +66,7 @@ class Frame:
         """Return the address of the user registers of a system call."""
         if self.words or self.dispatched:
             return "ctx[0]"
-        return "CONTEXT_REGISTER(ctx, REG_ARG0)"
+        return "CONTEXT_WORD(ctx, REG_ARG0)"
 
 
 def expression(source: plan.Source, frame: Frame) -> str:
@@ -75,9 +75,9 @@ def expression(source: plan.Source, frame: Frame) -> str:
 
 
 def _function_argument(source: plan.FunctionArgument, frame: Frame) -> str:
-    value = f"CONTEXT_REGISTER(ctx, REG_ARG{source.position})"
+    value = f"CONTEXT_WORD(ctx, REG_ARG{source.position})"
     if frame.words:
-        value = f"ctx[{source.position}]"
+        value = f"CONTEXT_WORD(ctx, {8 * source.position})"
     if source.size == 8:
         return value
     return f"(u64)({_integer(source.size, source.signed)}){value}"  # undefined above its width
@@ -108,8 +108,8 @@ def _returned(source: plan.ReturnedValue, frame: Frame) -> str:
     if frame.mechanism is Mechanism.SYS_EXIT:
         return "ctx[1]"
     if frame.words:
-        return f"ctx[{frame.parameters}]"
-    return "CONTEXT_REGISTER(ctx, REG_RETURN)"
+        return f"CONTEXT_WORD(ctx, {8 * frame.parameters})"
+    return "CONTEXT_WORD(ctx, REG_RETURN)"
 
 
 def _record_field(source: plan.RecordField, frame: Frame) -> str:
@@ -122,13 +122,13 @@ def _record_field(source: plan.RecordField, frame: Frame) -> str:
 
 def _saved_register(source: plan.SavedRegister, frame: Frame) -> str:
     if frame.mechanism in (Mechanism.UPROBE, Mechanism.UPROBE_MULTI):
-        register = f"CONTEXT_REGISTER(ctx, {source.offset})"
+        register = f"CONTEXT_WORD(ctx, {source.offset})"
     elif frame.syscall and not frame.at_return:
         register = f"SAVED_REGISTER({frame.saved_registers()}, {source.offset})"
     elif frame.words or frame.dispatched:
         register = f"SAVED_REGISTER(user_registers(), {source.offset})"
     else:
-        register = f"CONTEXT_REGISTER(ctx, {source.offset})"
+        register = f"CONTEXT_WORD(ctx, {source.offset})"
     if source.shift:
         register = f"({register} >> {source.shift})"
     return register if source.size == 8 else f"(u64)(u{8 * source.size}){register}"
@@ -143,14 +143,14 @@ def _constant(source: plan.Constant, frame: Frame) -> str:
 
 
 def _program_memory(source: plan.ProgramMemory, frame: Frame) -> str:
-    address = f"CONTEXT_REGISTER(ctx, {source.base})"
+    address = f"CONTEXT_WORD(ctx, {source.base})"
     if source.index is not None:
-        address += f" + CONTEXT_REGISTER(ctx, {source.index}) * {source.scale}"
+        address += f" + CONTEXT_WORD(ctx, {source.index}) * {source.scale}"
     return f"(u64)USER({_integer(source.size, source.signed)}, {address} + ({source.offset}))"
 
 
 def _program_register(source: plan.ProgramRegister, frame: Frame) -> str:
-    register = f"CONTEXT_REGISTER(ctx, {source.offset})"
+    register = f"CONTEXT_WORD(ctx, {source.offset})"
     return f"(u64)({_integer(source.size, source.signed)}){register}"
 
 
