@@ -42,6 +42,7 @@ class Settings(BaseSettings):
         cli_prog_name="tetra-embedded",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_implicit_flags=True,
     )
 
     state_dir: Annotated[
@@ -53,6 +54,14 @@ class Settings(BaseSettings):
         AfterValidator(_host_and_port),
         Field(description="host:port that the gateway serves on"),
     ] = "localhost:54321"
+
+    columns: Annotated[
+        bool,
+        Field(
+            description="write every event into columns too: quick answers about the past, and "
+            "30 days of it (tetra getevents --count-by)"
+        ),
+    ] = False
 
     policies: Annotated[
         str,

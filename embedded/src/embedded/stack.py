@@ -1,4 +1,7 @@
-"""The four children: NATS, gateway, collector, client; started, supervised, stopped in order."""
+"""The children: NATS, gateway, collector, client, maybe the exporter.
+
+They are started, supervised and stopped in order.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from chassis.folders import write_own
 from chassis.scheduling import NATS_TIMER_SLACK_NS, timer_slack
 from embedded import nats_server, room
 from embedded.child import Child
@@ -23,6 +27,7 @@ _COMPILED_WITHIN_S = 180.0  # the collector compiles the probes, maybe on an emu
 _BIN = Path(sys.executable).parent
 COLLECTOR = _BIN / "tetra-collector"
 _CLIENT_STARTS_S = 0.1
+COLUMNS = "columns"  # folder
 
 
 class Stack:
@@ -31,24 +36,41 @@ class Stack:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folder = settings.state_dir
-        health = {name: free_port() for name in ("nats", "gateway", "collector")}
+        health = {name: free_port() for name in ("nats", "gateway", "exporter", "collector")}
         stream_bytes, self._limited = room.fit_stream(self._folder, os.environ)
         config, password_file = nats_server.write_config(
             self._folder, settings.nats_port, health["nats"]
         )
         self._env = _environment(settings, password_file, stream_bytes)
+        self.exporter = self._exporter(stream_bytes) if settings.columns else None
         self._health = health
         # Together the limits for stopping are less than two seconds.
         self.nats = Child("nats", (_BIN / "nats-server", "-c", config), stop_within_s=0.3)
         self.gateway = Child("gateway", (_BIN / "tetra-gateway",), stop_within_s=0.4)
         self.collector = Child("collector", (COLLECTOR,), stop_within_s=0.8)
         self.cli = Child("tetra", (_BIN / "tetra", "getevents", "--reconnect"), stop_within_s=0.3)
-        self._children = (self.nats, self.gateway, self.collector, self.cli)
+        exporter = (self.exporter,) if self.exporter else ()
+        self._children = (self.nats, self.gateway, *exporter, self.collector, self.cli)
         self._ready = {
             self.nats: ("Server is ready", _READY_WITHIN_S),
             self.gateway: ('"event": "serving"', _READY_WITHIN_S),
             self.collector: ('"event": "ready"', _COMPILED_WITHIN_S),
         }
+        if self.exporter:
+            self._ready[self.exporter] = ('"event": "ready"', _READY_WITHIN_S)
+
+    def _exporter(self, stream_bytes: int) -> Child:
+        sink = {
+            "name": "columns",
+            "type": "columns",
+            "folder": str(self._folder / COLUMNS),
+            "max_size": stream_bytes // 2,
+        }
+        sinks = self._folder / "sinks.yaml"  # JSON is YAML
+        write_own(sinks, json.dumps({"sinks": [sink]}, indent=2))
+        # What it has not finished, it reads again: it may be killed.
+        command = (_BIN / "tetra-exporter", "--sinks-file", sinks)
+        return Child("exporter", command, stop_within_s=0.1)
 
     async def start(self) -> None:
         """Start all children; raise `EmbeddedError` if one does not become ready."""
@@ -56,6 +78,8 @@ class Stack:
             print(f"{'disk':<10} {self._limited}", flush=True)
         await self._show_start(self.nats, f"127.0.0.1:{self._settings.nats_port}")
         await self._show_start(self.gateway, self._settings.listen_address)
+        if self.exporter:
+            await self._show_start(self.exporter, f"columns in {self._folder / COLUMNS}")
         ready = await self._show_start(self.collector, "probes of this kernel")
         # Every event after the banner is printed, even if the client connects later; the start of
         # the client itself is not.
@@ -86,15 +110,17 @@ class Stack:
                 await child.start(env, log)
         else:
             env["TETRA_METRICS_ADDRESS"] = f"127.0.0.1:{self._health[child.name]}"
+            if child is self.exporter:
+                env["TETRA_STATE_DIR"] = str(self._folder / "exporter")
             await child.start(env, log)
         phrase, within_s = self._ready[child]
         return await child.wait_for_line(phrase, within_s)
 
     async def wait(self) -> None:
         """Return when the client ends with 0; raise `ChildError` when another child is given up."""
-        paths = {self.nats: "/healthz", self.gateway: "/healthz", self.collector: "/healthz"}
+        services = [child for child in self._children if child is not self.cli]
         supervisor = Supervisor(
-            [Service(child, self._health[child.name], path) for child, path in paths.items()],
+            [Service(child, self._health[child.name], "/healthz") for child in services],
             self._start_again,
             lambda: room.free_bytes(self._folder),
             lambda text: print(f"tetra-embedded: {text}", file=sys.stderr, flush=True),
@@ -137,6 +163,8 @@ def _environment(settings: Settings, password_file: Path, stream_bytes: int) -> 
         "TETRA_CACHE_DIR": env.get("TETRA_CACHE_DIR", str(settings.state_dir / "cache")),
         "TETRA_LOG_FORMAT": "json",
         **_policies(settings),
+        # Those of an earlier start are used also where none are written now.
+        "TETRA_COLUMNS_DIR": str(settings.state_dir / COLUMNS),
         room.SETTING: str(stream_bytes),
     }
 

@@ -68,7 +68,9 @@ async def test_killed_exporter_writes_each_event_once(gateway, feeder, nats_serv
     assert not any(out.glob("*.new"))
 
 
-async def test_restart_without_a_place_writes_nothing_again(gateway, feeder, nats_server, tmp_path):
+async def test_restart_without_a_place_writes_nothing_again(
+    gateway, feeder, nc, nats_server, tmp_path
+):
     out = tmp_path / "columns"
     exporter = Exporter(tmp_path, nats_server.url, sink(out))
     events = [exec_event(number) for number in range(1, 11)]
@@ -79,6 +81,8 @@ async def test_restart_without_a_place_writes_nothing_again(gateway, feeder, nat
     await exporter.start()
     await eventually(lambda: len(pids(out)) == 20, 30)
     await exporter.stop()
+    stored = await nc.jetstream().get_msg("TETRA_EVENTS", 1)
+    assert schema.blocks(out)[0].from_s == int(stored.time.timestamp())
     found = list(Engine(out, Limits()).find(condition([], []), []))
     assert [one.event for one in found][:10] == events
     footers = [footer for _, footer in Engine(out, Limits()).footers()]

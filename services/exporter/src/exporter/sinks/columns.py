@@ -60,6 +60,7 @@ class Columns:
         self._durable = Place(0, 0)  # behind the last block
         self._began: Place | None = None  # where the block begins; None: not known yet
         self._reached = self._durable  # behind what was delivered
+        self._first_ns = 0  # when NATS stored the first message of the block; 0: none yet
         self._opened_s = 0.0  # monotonic, when the block began
         self._tidied_s = float("-inf")
 
@@ -105,6 +106,7 @@ class Columns:
         assert first is not None
         if first.stream_sequence <= self._reached.sequence:
             await self._begin_stream()
+        self._first_ns = self._first_ns or first.stored_ns
         await self._in_thread(self._append, lines)
         return 0
 
@@ -167,7 +169,7 @@ class Columns:
     def _finish_block(self) -> None:
         assert self._began is not None
         writer = self._writer or Writer(self._folder, self._mode)
-        began_ns = self._began.stored_ns or self._reached.stored_ns
+        began_ns = self._first_ns or self._began.stored_ns or self._reached.stored_ns
         block = Block(
             self._generation,
             self._began.sequence + 1,
@@ -177,7 +179,7 @@ class Columns:
         )
         self._footer.last_stored_ns = self._reached.stored_ns
         writer.finish(block, self._footer)
-        self._writer, self._footer = None, Footer()
+        self._writer, self._footer, self._first_ns = None, Footer(), 0
 
     def _tidy(self) -> None:
         keeping.remove_superseded(self._folder)
@@ -190,7 +192,8 @@ class Columns:
     def _discard(self) -> None:
         if self._writer is not None:
             self._writer.discard()
-        self._writer, self._footer, self._opened_s = None, Footer(), 0.0
+        self._writer, self._footer = None, Footer()
+        self._first_ns, self._opened_s = 0, 0.0
 
     async def _in_thread(self, step: Callable[..., R], *args: Any) -> R:
         try:
