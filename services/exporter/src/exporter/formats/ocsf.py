@@ -85,8 +85,9 @@ CLASSES = {
     "process_tracepoint": Class(1003, "Kernel Activity", 4, "Invoke", _kernel("event")),
     "process_lsm": Class(1003, "Kernel Activity", 4, "Invoke", _kernel("function_name")),
     "process_loader": Class(1005, "Module Activity", 1, "Load", _module),
-    "process_uprobe": Class(1005, "Module Activity", 3, "Invoke", _module),
-    "process_usdt": Class(1005, "Module Activity", 3, "Invoke", _module),
+    # A module has no activity for a call: 3 is of Kernel Activity only.
+    "process_uprobe": Class(1005, "Module Activity", _OTHER, "Invoke", _module),
+    "process_usdt": Class(1005, "Module Activity", _OTHER, "Invoke", _module),
 }
 _BASE = Class(0, "Base Event", _OTHER, "Other", _nothing)
 
@@ -96,7 +97,8 @@ def encode(selected: Selected) -> str:
     parts = Parts(selected)
     kind = CLASSES.get(parts.kind, _BASE)
     profiles = ["host"]
-    if parts.process is not None and container(parts.process):
+    family = (parts.process, parts.parent)
+    if any(container(process) for process in family if process is not None):
         profiles.append("container")
     found: Attributes = {
         "activity_id": kind.activity_id,
@@ -117,10 +119,13 @@ def encode(selected: Selected) -> str:
             "log_name": parts.kind,
             "profiles": profiles,
         },
-        "device": {"type_id": _UNKNOWN, "hostname": parts.node, "name": parts.node},
         **kind.attributes(parts),
     }
     rest = parts.rest()
+    if kind.uid:
+        found["device"] = {"type_id": _UNKNOWN, "hostname": parts.node, "name": parts.node}
+    else:  # a Base Event has no device
+        rest["node_name"] = parts.node
     if rest:
         found["unmapped"] = rest
     return dumps(found)
