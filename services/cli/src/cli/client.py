@@ -32,6 +32,12 @@ from tetra.v1.stream_pb2 import (
     StreamEventsRequest,
 )
 from tetra.v1.stream_pb2_grpc import EventStreamStub
+from tetragon.eventlogservice_pb2 import (
+    GetEventLogParamsRequest,
+    GetEventLogParamsResponse,
+    SetEventLogParamsRequest,
+)
+from tetragon.eventlogservice_pb2_grpc import EventLogServiceStub
 from tetragon.events_pb2 import GetEventsRequest
 from tetragon.sensors_pb2 import (
     GetDebugRequest,
@@ -100,6 +106,20 @@ class Client:
         """Set the server's log level; return the level that it reports."""
         request = SetDebugRequest(level=level)
         return self._call(lambda stub, with_: stub.SetDebug(request, **with_).level)
+
+    def event_log_params(self) -> GetEventLogParamsResponse:
+        """Return the rotation of the export file."""
+        return self._attempt(
+            lambda: EventLogServiceStub(self._open()).GetEventLogParams(
+                GetEventLogParamsRequest(), **self._with()
+            )
+        )
+
+    def set_event_log_params(self, request: SetEventLogParamsRequest) -> None:
+        """Change the rotation of the export file."""
+        self._attempt(
+            lambda: EventLogServiceStub(self._open()).SetEventLogParams(request, **self._with())
+        )
 
     def nodes(self) -> list[NodeInfo]:
         """Return every node that the gateway knows."""

@@ -16,7 +16,7 @@ _NOT_HERE = {
     **dict.fromkeys(("sensors", "policyfilter"), "tetra tracingpolicy list shows what is loaded"),
     "explain": "docs/policies.md describes documents, tetra tracingpolicy explain one of them",
     **dict.fromkeys(("bugtool", "probe"), "tetra doctor checks a host"),
-    **dict.fromkeys(("eventlog", "debug", "dump", "cri", "cgtracker", "rthooks"), "not supported"),
+    **dict.fromkeys(("debug", "dump", "cri", "cgtracker", "rthooks"), "not supported"),
 }
 
 

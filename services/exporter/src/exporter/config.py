@@ -232,6 +232,19 @@ def _messages(values: tuple[dict[str, Any], ...], kind: type[M], what: str) -> l
 
 def load(settings: Settings) -> Sinks:
     """Return the sinks of the settings; raise `ConfigError` with every mistake."""
+    found = _load(settings)
+    if not settings.own_node:
+        return found
+    own = (settings.node_name,)
+    for sink in found.sinks:
+        if sink.nodes and sink.nodes != own:
+            raise ConfigError(
+                f"sinks: {sink.name}: nodes: not only {settings.node_name}, and own_node is set"
+            )
+    return Sinks(sinks=tuple(sink.model_copy(update={"nodes": own}) for sink in found.sinks))
+
+
+def _load(settings: Settings) -> Sinks:
     if settings.sinks_file is None:
         return _from_flags(settings)
     if settings.export_filename:

@@ -17,7 +17,9 @@ from chassis.http import HttpServer
 from chassis.settings import load
 from eventstream.history import History
 from exporter import config
+from exporter.callers import Callers
 from exporter.errors import SinkError
+from exporter.event_log import EventLog, serving
 from exporter.metrics import Metrics, find_fault
 from exporter.place import PlaceFile, lock
 from exporter.settings import Settings
@@ -33,6 +35,8 @@ _log = structlog.get_logger()
 async def serve(settings: Settings) -> None:
     """Run the exporter until cancelled."""
     sinks = config.load(settings).sinks
+    callers = Callers(settings.token_file, settings.node_name)
+    callers.check()
     if settings.check_sinks:
         for sink in sinks:
             print(f"{sink.name}: {sink.type}, {sink.format}", file=sys.stderr)
@@ -40,7 +44,7 @@ async def serve(settings: Settings) -> None:
     held = lock(settings.state_dir)
     nc = connection.client()
     history = History(nc, _READERS)
-    node = os.environ.get("NODE_NAME") or os.uname().nodename
+    node = settings.node_name
     workers = [
         Worker(sink, history, PlaceFile(settings.state_dir, sink.name), node) for sink in sinks
     ]
@@ -54,6 +58,10 @@ async def serve(settings: Settings) -> None:
                 await connection.connect(settings, "tetra-exporter", nc=nc)
             except OSError as error:
                 raise SinkError(f"nats: {error}") from None
+            if settings.server_address:
+                file = next((one.file for one in workers if one.file is not None), None)
+                service = EventLog(file, callers)
+                await stack.enter_async_context(serving(settings.server_address, service))
             _log.info("ready", sinks=[sink.name for sink in sinks])
             async with asyncio.TaskGroup() as tasks:
                 for worker in workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -23,6 +24,25 @@ class Settings(ServiceSettings, BusSettings):
     )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz; empty: none"
+    )
+
+    own_node: bool = Field(
+        False,
+        description="export the events of this host alone: for an exporter beside its collector",
+    )
+    node_name: str = Field(
+        default_factory=lambda: os.environ.get("NODE_NAME") or os.uname().nodename,
+        description="this host's name in events; also from NODE_NAME",
+    )
+    server_address: str = Field(
+        "",
+        description="serve Tetragon's EventLogService at unix:PATH or a loopback address: the "
+        "rotation of the first file; empty: do not",
+    )
+    token_file: Path | None = Field(
+        None,
+        description="bearer tokens that its callers need, TOKEN RIGHT[,RIGHT]: read for questions, "
+        "control for changes",
     )
 
     # One file sink without a file of sinks: names and meaning as Tetragon's.

@@ -26,6 +26,7 @@ from exporter.reader import Chunk, Reader
 from exporter.selection import RateLimit, Selected, Selection
 from exporter.sinks import make
 from exporter.sinks.base import Archive, Line
+from exporter.sinks.file import File
 from exporter.windows import Windows
 
 _SLICE = 500  # events encoded before other tasks run
@@ -75,6 +76,11 @@ class Worker:
         if isinstance(self._sink, Archive):
             place = self._sink.resume(place)
         self._begin(place)
+
+    @property
+    def file(self) -> File | None:
+        """The sink where it is a file."""
+        return self._sink if isinstance(self._sink, File) else None
 
     def _begin(self, place: Place | None) -> None:
         self._kept = place

@@ -34,8 +34,8 @@ _WHY_NOT = {
     "DisableSensor": _SENSORS,
     "RemoveSensor": _SENSORS,
     "RuntimeHook": "containers are found by their cgroups; no runtime hook is needed",
-    "GetEventLogParams": "there is no export file; a client writes one from its stream",
-    "SetEventLogParams": "there is no export file; a client writes one from its stream",
+    "GetEventLogParams": "a gateway writes no file; ask tetra-exporter at its TETRA_SERVER_ADDRESS",
+    "SetEventLogParams": "a gateway writes no file; ask tetra-exporter at its TETRA_SERVER_ADDRESS",
 }
 _LEVELS = {  # from the least to the most verbose
     sensors_pb2.LOG_LEVEL_ERROR: "error",

@@ -26,6 +26,7 @@ _NAMES = (
     "info",
     "version",
     "loglevel",
+    "eventlog",
     "doctor",
     "completion",
     "help",

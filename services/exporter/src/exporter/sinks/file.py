@@ -41,8 +41,7 @@ class File:
 
     def __init__(self, sink: FileSink, now: Callable[[], float] = time.time) -> None:
         self._sink = sink
-        # A file is rotated where the place is kept. JSON takes about twice the bytes of the stream.
-        self.part_bytes = min(PART_BYTES, sink.max_size // 16 or PART_BYTES)
+        self.part_bytes = _part_bytes(sink)
         self._path = sink.path
         self._now = now
         self._fd = -1
@@ -53,6 +52,17 @@ class File:
         # one may belong to one of them.
         self._tidy_due = False
         self._tidying: asyncio.Task[None] | None = None
+
+    @property
+    def settings(self) -> FileSink:
+        """What is in force now."""
+        return self._sink
+
+    def configure(self, sink: FileSink) -> None:
+        """Rotate and keep as ``sink`` says, from the next events on; its path is the same."""
+        self._sink = sink
+        self.part_bytes = _part_bytes(sink)
+        self._tidy_due = True
 
     async def open(self, mark: dict[str, Any]) -> None:
         """Open the file, cut off what is behind ``mark``."""
@@ -215,6 +225,11 @@ class File:
             os.rename(unfinished, f"{one}.gz")
             one.unlink()
         self._remove_old()
+
+
+def _part_bytes(sink: FileSink) -> int:
+    # A file is rotated where the place is kept. JSON takes about twice the bytes of the stream.
+    return min(PART_BYTES, sink.max_size // 16 or PART_BYTES)
 
 
 def _is_time(text: str) -> bool:

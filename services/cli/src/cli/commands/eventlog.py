@@ -1,0 +1,72 @@
+"""``tetra eventlog``."""
+
+from __future__ import annotations
+
+import click
+
+from cli.command import Args, Command, Group
+from cli.errors import UsageError
+from cli.server_flags import server_options
+
+_TEXT = """Show or set the rotation of the file that tetra-exporter writes, as in Tetragon.
+
+--server-address is the exporter's TETRA_SERVER_ADDRESS. A change lasts until the exporter ends; its
+settings or sinks.yaml make it permanent.
+
+examples:
+  tetra eventlog get --server-address unix:///run/tetra-exporter/api.sock
+  tetra eventlog set --server-address unix:///run/tetra-exporter/api.sock --max-size 100
+"""
+
+
+def _get(args: Args) -> int:
+    """Print the parameters."""
+    from cli.client import Client
+
+    with Client(server_options(args)) as client:
+        now = client.event_log_params()
+    print(
+        f"Current logging parameters: max_size:{now.max_size} "
+        f'rotation_interval:"{now.rotation_interval}" max_backups:{now.max_backups}'
+    )
+    return 0
+
+
+def _set(args: Args) -> int:
+    """Set the parameters that were given."""
+    from cli.client import Client
+    from tetragon.eventlogservice_pb2 import SetEventLogParamsRequest
+
+    request = SetEventLogParamsRequest(
+        max_size=args.max_size,
+        rotation_interval=args.rotation_interval,
+        max_backups=args.max_backups,
+    )
+    if not request.ListFields():
+        raise UsageError("eventlog set: no flag is given", "tetra eventlog set --max-size 100")
+    with Client(server_options(args)) as client:
+        client.set_event_log_params(request)
+    print("Logging parameters set")
+    return 0
+
+
+GET = Command("get", _get, summary="print the parameters", text=_TEXT)
+SET = Command(
+    "set",
+    _set,
+    summary="set parameters",
+    text=_TEXT,
+    params=[
+        click.Option(["--max-size"], type=int, metavar="MB", help="rotate at this size; 0: never"),
+        click.Option(
+            ["--rotation-interval"], metavar="DURATION", help="rotate this often, 1h0m0s; 0s: never"
+        ),
+        click.Option(["--max-backups"], type=int, metavar="N", help="files to keep; 0: all"),
+    ],
+)
+COMMAND = Group(
+    "eventlog",
+    {"get": f"{__name__}:GET", "set": f"{__name__}:SET"},
+    summary="show or set the rotation of the export file",
+    text=_TEXT,
+)

@@ -1,0 +1,143 @@
+"""EventLogService: the rotation of the export file is read and changed while it is written."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from support.exporter import Exporter
+from support.feeder import Feeder, exec_event
+from support.net import free_port
+from support.waiting import eventually
+from tetragon.eventlogservice_pb2 import GetEventLogParamsRequest, SetEventLogParamsRequest
+from tetragon.eventlogservice_pb2_grpc import EventLogServiceStub
+
+TETRA = Path(sys.executable).parent / "tetra"
+WAIT_S = 40
+
+
+def file_sink(folder, **more):
+    return {"name": "file", "type": "file", "path": str(folder / "out.log"), "start": "oldest",
+            **more}  # fmt: skip
+
+
+async def cli(address, *arguments):
+    """Run ``tetra eventlog``; return its exit code and output."""
+    command = [TETRA, "eventlog", *arguments, "--server-address", address]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def pids(folder):
+    lines = [line for path in sorted(folder.glob("out*")) for line in path.read_text().splitlines()]
+    return [json.loads(line)["process_exec"]["process"]["pid"] for line in lines]
+
+
+async def test_rotation_changes_while_events_are_written(gateway, feeder, nats_server, tmp_path):
+    socket = f"unix://{tmp_path}/api.sock"
+    exporter = Exporter(tmp_path, nats_server.url, file_sink(tmp_path), TETRA_SERVER_ADDRESS=socket)
+    await exporter.start()
+    try:
+        code, text = await cli(socket, "get")
+        assert (code, text) == (
+            0,
+            'Current logging parameters: max_size:10 rotation_interval:"0s" max_backups:5\n',
+        )
+        assert (tmp_path / "api.sock").stat().st_mode & 0o777 == 0o660
+        arguments = ("--max-size", "1", "--max-backups", "0", "--rotation-interval", "1h30m")
+        assert (await cli(socket, "set", *arguments))[0] == 0
+        assert (
+            'max_size:1 rotation_interval:"1h30m0s" max_backups:0' in (await cli(socket, "get"))[1]
+        )
+        published = await feeder.publish(1000, per_batch=50, argument_bytes=4000)
+        await eventually(lambda: len(pids(tmp_path)) >= len(published), WAIT_S)
+        assert pids(tmp_path) == published  # rotated at 1 MB: several files, each event once
+        assert len(list(tmp_path.glob("out-*.log"))) >= 3
+        code, text = await cli(socket, "set", "--rotation-interval", "soon")
+        assert code == 2
+        assert "'soon' is no duration" in text
+        assert (await cli(socket, "set", "--max-size=-1"))[0] == 2
+    finally:
+        await exporter.stop()
+
+
+async def test_own_node_is_exported_alone(gateway, feeder, nc, nats_server, tmp_path):
+    await feeder.publish(20)
+    other = Feeder(nc, "n2")
+    await other.send(other.batch([exec_event(n, node="n2") for n in range(901, 911)]))
+    exporter = Exporter(
+        tmp_path, nats_server.url, file_sink(tmp_path), TETRA_OWN_NODE="true", NODE_NAME="n2"
+    )
+    await exporter.start()
+    try:
+        await eventually(lambda: len(pids(tmp_path)) >= 10, WAIT_S)
+        published = await feeder.publish(20)
+        await other.send(other.batch([exec_event(911, node="n2")]))
+        await eventually(lambda: 911 in pids(tmp_path), WAIT_S)
+    finally:
+        await exporter.stop()
+    assert pids(tmp_path) == list(range(901, 912))
+    assert published
+
+
+@pytest.mark.parametrize(
+    ("token", "get", "set_"),
+    [
+        (None, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAUTHENTICATED),
+        ("wrong", grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAUTHENTICATED),
+        ("reads", grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED),
+        ("elsewhere", grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.PERMISSION_DENIED),
+        ("changes", grpc.StatusCode.OK, grpc.StatusCode.OK),
+    ],
+)
+async def test_calls_need_their_right(secured, token, get, set_):
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    stub = EventLogServiceStub(secured)
+    asked = stub.GetEventLogParams(GetEventLogParamsRequest(), metadata=metadata)
+    assert await asked.code() == get
+    changed = stub.SetEventLogParams(SetEventLogParamsRequest(max_size=7), metadata=metadata)
+    assert await changed.code() == set_
+
+
+@pytest.fixture
+async def secured(gateway, nats_server, tmp_path):
+    """A channel to an exporter that needs tokens."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("reads read\nelsewhere read,control n9\nchanges read,control here\n")
+    address = f"127.0.0.1:{free_port()}"
+    exporter = Exporter(
+        tmp_path, nats_server.url, file_sink(tmp_path), TETRA_SERVER_ADDRESS=address,
+        TETRA_TOKEN_FILE=str(tokens), NODE_NAME="here",
+    )  # fmt: skip
+    await exporter.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield channel
+    await exporter.stop()
+
+
+async def test_exporter_without_a_file_says_so(gateway, nats_server, tmp_path):
+    address = f"unix://{tmp_path}/api.sock"
+    sink = {"name": "out", "type": "stdout"}
+    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_SERVER_ADDRESS=address)
+    await exporter.start()
+    try:
+        code, text = await cli(address, "get")
+    finally:
+        await exporter.stop()
+    assert code == 1
+    assert "no log params setters available" in text
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:5000", "10.0.0.1:5000", "unix:///no/such/x.sock", "x"]
+)
+async def test_address_that_other_hosts_reach_is_refused(nats_server, tmp_path, address):
+    sink = {"name": "out", "type": "stdout"}
+    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_SERVER_ADDRESS=address)
+    await exporter.start(wait=False)
+    assert await asyncio.wait_for(exporter.process.wait(), WAIT_S) == 2
+    assert "server_address" in exporter.log.read_text()
