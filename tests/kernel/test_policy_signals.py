@@ -11,6 +11,7 @@ import pytest
 from collector.policies.install import ModeWord
 from kernel.test_policies_arguments import NEEDS_TRACEFS, document, syscall
 from support.policies import plan_of
+from support.waiting import wait_until
 from support.workloads import built
 
 pytestmark = pytest.mark.kernel
@@ -129,6 +130,41 @@ def test_signal_at_return(policies):
             (record,) = loaded.until(1, pid)
         assert outcome(status) == ended
         assert (record.action, record.return_action, record.returned) == (1, SIGKILL, (-2,))
+
+
+def explode(generations, alive):
+    """Fork two processes each, for some generations; all open EVIL, and write if they survive."""
+    try:
+        for _ in range(generations - 1):
+            if os.fork() and os.fork():
+                break
+        with suppress(FileNotFoundError):
+            os.open(EVIL, os.O_RDONLY)
+        os.write(alive, b"x")
+    finally:
+        os._exit(7)
+
+
+def test_every_process_of_a_fork_bomb_dies_and_is_reported_or_counted(policies):
+    generations = 6
+    with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded:
+        read, alive = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            explode(generations, alive)
+        os.close(alive)
+        survivors = os.read(read, 1)  # ends when the last process that holds the pipe has ended
+        os.close(read)
+        os.waitpid(pid, 0)
+        wanted = 2**generations - 1
+        wait_until(
+            lambda: len(loaded.pump()) + sum(loaded.lost.values()) >= wanted,
+            20, lambda: f"{len(loaded.records)} of {wanted}, lost {loaded.lost}",
+        )  # fmt: skip
+        assert loaded.counts().signal == wanted
+    assert survivors == b""
+    assert {one.action for one in loaded.records} == {SIGKILL}
+    assert len({one.pid for one in loaded.records}) == len(loaded.records)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vm import compare, images, qemu
+from vm import compare, compiler, images, qemu
 from vm.kernels import Machine, select
 
 LOGS = images.CACHE / "logs"
@@ -88,10 +88,11 @@ def prove_there(machine: Machine, reference: Path) -> Row:
         images.checkout(machine, folder / "checkout.tar")
         say(machine.name, f"booting {kernel.release} ({machine.arch}, emulated)")
         began = time.monotonic()
-        results = qemu.boot(
-            machine, kernel, root, folder / "checkout.tar", folder,
-            lambda step: say(machine.name, f"{time.monotonic() - began:4.0f} s  {step}"),
-        )  # fmt: skip
+        with compiler.serving(machine) as answering:
+            results = qemu.boot(
+                machine, kernel, root, folder / "checkout.tar", folder, answering,
+                lambda step: say(machine.name, f"{time.monotonic() - began:4.0f} s  {step}"),
+            )  # fmt: skip
         row.seconds = time.monotonic() - began
         _judge(row, results, reference)
     except (images.ImageError, qemu.VmError, OSError) as error:

@@ -35,9 +35,9 @@ PACKAGES = (
 )  # fmt: skip
 # And of a container host, where the suite's engine knows the capabilities that we need.
 ENGINE = ("apparmor", "containerd", "docker-cli", "docker.io", "runc")
-# Modules that find the disks, and overlay for the engine, by the order in which they load; each
-# brings what it depends on.
-MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
+# Modules that find the disks and the compiler's port, and overlay for the engine, by the order in
+# which they load; each brings what it depends on.
+MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "overlay")
 _MEMBERS = tuple(
     str(found.parent.relative_to(ROOT))
     for pattern in ("proto", "libs/*", "services/*", "embedded")
@@ -190,7 +190,7 @@ def kernel(machine: Machine) -> Kernel:
     archive.update()
     package = archive.kernel_package(machine.arch)
     release = package.removeprefix("linux-image-")
-    folder = CACHE / "boot" / f"{release}-{_digest(Path(__file__), GUEST / 'initramfs-init')}"
+    folder = CACHE / "boot" / f"{release}-{digest(Path(__file__), GUEST / 'initramfs-init')}"
     made = Kernel(folder / "vmlinuz", folder / "initramfs", release)
     if made.initramfs.exists():
         return made
@@ -224,11 +224,7 @@ def _lay_out_initramfs(unpacked: Path, tree: Path, release: str) -> None:
     for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
         (tree / folder).mkdir(parents=True)
     for path in order:
-        module = home / path
-        if module.suffix == ".xz":
-            run("module", "xz", "--decompress", "--keep", module)
-            module = module.with_suffix("")
-        shutil.copy(module, tree / "modules")
+        shutil.copy(_unpacked(home / path), tree / "modules")
     names = [Path(path).name.removesuffix(".xz") for path in order]
     (tree / "modules" / "order").write_text("\n".join(names) + "\n")
     shutil.copy(unpacked / "usr" / "bin" / "busybox", tree / "bin")
@@ -236,11 +232,19 @@ def _lay_out_initramfs(unpacked: Path, tree: Path, release: str) -> None:
     (tree / "init").chmod(0o755)
 
 
+def _unpacked(module: Path) -> Path:
+    if module.suffix != ".xz":
+        return module
+    if not module.with_suffix("").exists():
+        run("module", "xz", "--decompress", "--keep", module)
+    return module.with_suffix("")
+
+
 def root(machine: Machine) -> Path:
     """Return the disk with the machine's user space: packages and Python packages."""
     pins = _pins()
     wanted = [*PACKAGES, *(ENGINE if machine.engine else ())]
-    key = _digest(Path(__file__), extra=(pins, *wanted))
+    key = digest(Path(__file__), extra=(pins, *wanted))
     disk = CACHE / "roots" / f"{machine.root}-{machine.arch}-{key}.ext4"
     if disk.exists():
         return disk
@@ -320,7 +324,7 @@ def _precompile(machine: Machine, folder: Path) -> None:
     options = ("-m", "compileall", "-q", "-j", "0", "-s", str(folder), "-p", "/")
     if sys.version.startswith(f"{machine.python}."):
         command = [sys.executable, *options, *(str(folder / path) for path in paths)]
-    elif machine.arch == _host_arch():
+    elif machine.arch == host_arch():
         command = ["chroot", str(folder), "python3", *options[:3], "-j", "0"]
         command += [f"/{path}" for path in paths]
     else:
@@ -332,7 +336,8 @@ def _precompile(machine: Machine, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _host_arch() -> str:
+def host_arch() -> str:
+    """Return Debian's word for this host's architecture."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
@@ -347,6 +352,8 @@ def checkout(machine: Machine, target: Path) -> None:
             *(ROOT / member for member in _MEMBERS),
         )  # fmt: skip
         _move_commands(site / "bin", Path(name) / SITE / "bin")
+        if sys.version.startswith(f"{machine.python}."):
+            _precompile(machine, Path(name))
         with tarfile.open(target, "w") as tar:
             tar.add(Path(name) / SITE, SITE)
             for path in filter(None, listed.split("\0")):
@@ -359,7 +366,8 @@ def checkout(machine: Machine, target: Path) -> None:
             tar.addfile(link)
 
 
-def _digest(*files: Path, extra: Iterable[str] = ()) -> str:
+def digest(*files: Path, extra: Iterable[str] = ()) -> str:
+    """Return what distinguishes files and texts from others."""
     state = hashlib.sha256()
     for file in files:
         state.update(file.read_bytes())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from vm.compiler import PORT
 from vm.images import ImageError, Kernel, run
 from vm.kernels import Machine
 
@@ -34,11 +35,13 @@ def boot(
     root: Path,
     source: Path,
     folder: Path,
+    compiler: Path | None,
     progress: Callable[[str], None],
 ) -> Path:
     """Run the guest until it powers off; return the folder with its results.
 
-    Raise `VmError` if it does not within `TIMEOUT_S`, or panics.
+    ``compiler`` is the socket at which orders are answered. Raise `VmError` if the guest does not
+    power off within `TIMEOUT_S`, or panics.
     """
     answer = folder / "results.tar"
     with answer.open("wb") as file:
@@ -55,6 +58,11 @@ def boot(
         "-drive", f"if=virtio,format=raw,file={answer}",
         "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot",
     ]  # fmt: skip
+    if compiler is not None:
+        command += [
+            "-device", "virtio-serial-pci", "-chardev", f"socket,id=compiler,path={compiler}",
+            "-device", f"virtserialport,chardev=compiler,name={PORT}",
+        ]  # fmt: skip
     log = folder / "console.log"
     with log.open("wb", buffering=0) as console_log:
         process = subprocess.Popen(

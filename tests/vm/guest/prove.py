@@ -202,6 +202,9 @@ def run_tests(folder: Path, left_out: list[str], files: list[str]) -> str:
     """Run the kernel tests but for those left out; return pytest's last line."""
     log = folder / "pytest.log"
     env = os.environ | {"TETRA_REQUIRE_KERNEL": "1", "TETRA_OTHER_BTF": str(OTHER_BTF)}
+    for port in Path("/sys/class/virtio-ports").glob("*"):
+        if (port / "name").read_text() == "tetra.compiler\n":
+            env["TETRA_HOST_COMPILER"] = f"/dev/{port.name}"
     command = [
         str(BIN / "python"), "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=40",
         "-o", "timeout=300", *(files or ["tests/kernel"]),

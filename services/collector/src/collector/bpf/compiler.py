@@ -113,6 +113,18 @@ async def compile_sources(
 
 
 async def _run(order: dict[str, Any]) -> list[dict[str, bytes] | CompileError]:
+    output, errors, status = await run_child(json.dumps(order).encode())
+    logs = errors.decode(errors="replace").split(_NEXT)
+    try:
+        answers: list[dict[str, Any]] = json.loads(output)
+    except ValueError:
+        text = f"compile: ended early: exit status {status}: {_last(logs[-1])}"
+        raise CompileError(text, logs[-1]) from None
+    return [_result(answer, log) for answer, log in zip(answers, logs[1:], strict=True)]
+
+
+async def run_child(order: bytes) -> tuple[bytes, bytes, int | None]:
+    """Return the output, the errors and the exit status of a child that compiles an order."""
     # The distribution's python3 has BCC; ours may be another that sees it.
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "collector.bpf.compiler",
@@ -121,19 +133,13 @@ async def _run(order: dict[str, Any]) -> list[dict[str, bytes] | CompileError]:
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        output, errors = await child.communicate(json.dumps(order).encode())
+        output, errors = await child.communicate(order)
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
         raise
-    logs = errors.decode(errors="replace").split(_NEXT)
-    try:
-        answers: list[dict[str, Any]] = json.loads(output)
-    except ValueError:
-        status = f"exit status {child.returncode}"
-        raise CompileError(f"compile: ended early: {status}: {_last(logs[-1])}", logs[-1]) from None
-    return [_result(answer, log) for answer, log in zip(answers, logs[1:], strict=True)]
+    return output, errors, child.returncode
 
 
 def _result(answer: dict[str, Any], log: str) -> dict[str, bytes] | CompileError:
