@@ -3,7 +3,8 @@
 import os
 import re
 import socket
-import threading
+import subprocess
+import sys
 
 import pytest
 
@@ -28,23 +29,26 @@ def test_port_in_use_names_port_holder_and_setting(bound_to):
     assert caught.value.exit_code == 2
 
 
+BUSY = """
+import os, socket
+files = [os.open(os.devnull, os.O_RDONLY) for _ in range(500)]
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:  # descriptors that are listed before the server's
+        for file in files:
+            os.close(file)
+        files = [os.open(os.devnull, os.O_RDONLY) for _ in range(500)]
+"""
+
+
 def test_holder_is_found_although_it_closes_other_files():
-    end = threading.Event()
-
-    def open_and_close():
-        while not end.is_set():
-            with open(os.devnull):
-                pass
-
-    busy = threading.Thread(target=open_and_close)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        busy.start()
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
         try:
-            found = {ports.holder(server.getsockname()[1]) for _ in range(20)}
+            port = int(process.stdout.readline())
+            found = {ports.holder(port) for _ in range(30)}
         finally:
-            end.set()
-            busy.join()
-    assert all(found)
+            process.kill()
+    assert [name.partition(" ")[2] for name in found] == [f"(pid {process.pid})"]
 
 
 def test_unknown_host_is_one_line():
