@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kernel
 ANSWER_S = 2.0
 LIVES = 1500
 CONTAINERS = 3
-RING_BYTES = 1 << 18  # half a second of the storm
+RING_BYTES = 1 << 19  # a second of the storm
 TRUE = "/usr/bin/true"
 
 

@@ -44,9 +44,15 @@ class Spilling:
                 await asyncio.sleep(SPILL_AFTER_S)
 
     async def spill(self, keep_bytes: int = 0) -> bool:
-        """Move the oldest events from memory to disk; return False if it does not take them."""
+        """Move the oldest events from memory to disk; return False if it does not take them.
+
+        Those that come meanwhile stay in memory: on a busy host with a slow disk it would not end.
+        """
         backlog = self.backlog
-        while backlog.events and (backlog.used_bytes > keep_bytes or not keep_bytes):
+        end = backlog.statistics.made
+        while backlog.events and (
+            backlog.used_bytes > keep_bytes if keep_bytes else backlog.index < end
+        ):
             async with backlog.disk.lock:
                 if not backlog.events:
                     break
