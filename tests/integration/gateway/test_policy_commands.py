@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,16 @@ from support.fleet import document, fleet, known
 from support.waiting import eventually
 
 LONG_S = 30
+
+
+async def run_client(address, *arguments):
+    """Start ``tetra`` against a server."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TETRA_", "LC_"))}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", *arguments, "--server-address", address,
+        env={**kept, "LANG": "C.UTF-8"}, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -28,15 +39,7 @@ async def nodes(nats_server, gateway, tmp_path):
 def start(gateway):
     """Start ``tetra`` against the gateway in this process."""
 
-    async def run(*arguments):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TETRA_", "LC_"))}
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cli.main", *arguments, "--server-address", gateway.address,
-            env={**kept, "LANG": "C.UTF-8"}, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-
-    return run
+    return partial(run_client, gateway.address)
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ async def test_a_canary_is_promoted(nodes, tetra, file):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-async def test_a_try_is_removed_when_its_client_ends(nodes, start, file, end):
+async def test_a_try_is_removed_when_its_client_ends(nodes, gateway, start, file, end):
     process = await start("tp", "try", file, "--for", "300s", "--node", "n1,n3")
 
     def tried():
@@ -149,6 +152,7 @@ async def test_a_try_is_removed_when_its_client_ends(nodes, start, file, end):
     await eventually(lambda: tried() == {"n1": ["try"], "n2": [], "n3": ["try"]}, LONG_S)
     modes = [mode for found in nodes.nodes.values() for _, mode in found.active().values()]
     assert modes == ["monitor", "monitor"]
+    await eventually(lambda: len(gateway.gateway.streams), LONG_S)  # it has its first answer
     process.send_signal(end)
     await eventually(lambda: active(nodes) == everywhere(), LONG_S)
     out, err = await process.communicate()
@@ -156,3 +160,22 @@ async def test_a_try_is_removed_when_its_client_ends(nodes, start, file, end):
         assert process.returncode == 0
         assert out.decode().startswith("try one: monitor mode on ")
         assert err.decode().endswith("interrupted; the policy is removed\n")
+
+
+async def test_a_try_that_is_interrupted_before_its_first_answer_says_what_happened(file):
+    accepted = asyncio.Event()
+
+    async def answer_nothing(reader, writer):
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer_nothing, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        process = await run_client(f"127.0.0.1:{port}", "tp", "try", file, "--for", "300s")
+        await asyncio.wait_for(accepted.wait(), LONG_S)
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"")
+    assert err.decode().splitlines()[-1] == "tetra: interrupted; the policy is removed"

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from cli.address import ServerOptions
 from cli.client import Client
@@ -68,19 +69,20 @@ def run_trial(options: ServerOptions, request: TryPolicyRequest, trial: Trial, d
     Return whether it ran to its end: False after Ctrl-C. The policy is removed in any case.
     """
     updates = _Updates(options, request)
+    complete = False
     try:
-        trial.update = updates.first()
-        with Client(options) as client:
-            wanted = Filter(policy_names=[trial.update.policy_name])
-            feed = Feed(client, StreamEventsRequest(allow_list=[wanted]))
-            try:
-                _follow(updates, feed, trial, draw)
-                complete = True
-            except KeyboardInterrupt:
-                complete = False
-            finally:
-                updates.close()
-            _drain(feed, trial)
+        with suppress(KeyboardInterrupt):
+            trial.update = updates.first()
+            with Client(options) as client:
+                wanted = Filter(policy_names=[trial.update.policy_name])
+                feed = Feed(client, StreamEventsRequest(allow_list=[wanted]))
+                try:
+                    with suppress(KeyboardInterrupt):
+                        _follow(updates, feed, trial, draw)
+                        complete = True
+                finally:
+                    updates.close()
+                _drain(feed, trial)
     finally:
         updates.close()
     return complete

@@ -56,7 +56,8 @@ def run(args: Args) -> int:
         raise with_mistakes(error, document, _STEP) from None
     for node in trial.update.nodes:
         node.error = with_file_name(node.error, document)
-    _print(trial, args)
+    if trial.update.policy_name:  # else it was interrupted before the first answer
+        _print(trial, args)
     how = trial.update.reason or "time is over" if complete else "interrupted"
     notice(f"{how}; the policy is removed")
     nodes = trial.update.nodes
