@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from readymade import load, render
-from support.policies import plan_of
+from support.policies import in_child, plan_of
 from support.ready_made import Watch, watching
 from support.workloads import built
 from tracingpolicy import PolicyErrors
@@ -98,6 +98,53 @@ def test_ways_to_change_a_file(files, evasions, act, way):
     files.loaded.records.clear()
     done(evasions, act, way, files.folder, name)
     assert seen(files, name) is ((act, way) not in escapes(files))
+
+
+NAMINGS = ("absolute", "relative", "descriptor")
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.product(NAMINGS, NAMINGS)])
+def test_rename_is_one_event_with_both_names_complete(files, first, second):
+    files.loaded.records.clear()
+
+    def rename():
+        os.chdir(files.folder)
+        (files.folder / "old").touch()
+        folder = os.open(files.folder, os.O_DIRECTORY)
+        names = [
+            f"{files.folder}/{name}" if naming == "absolute" else name
+            for name, naming in (("old", first), ("new", second))
+        ]
+        os.rename(
+            *names,
+            src_dir_fd=folder if first == "descriptor" else None,
+            dst_dir_fd=folder if second == "descriptor" else None,
+        )
+
+    pid = in_child(rename)
+    assert seen(files, "new")
+    (record,) = (one for one in files.loaded.of(pid) if renames(files, one))
+    if not files.functions:
+        texts = labelled(files, record)
+        old = Path(texts.get("dir") or texts["cwd"], texts["path"])
+        new = Path(texts.get("to_dir") or texts["cwd"], texts["to"])
+        assert (old, new) == (files.folder / "old", files.folder / "new")
+
+
+def renames(watch, record):
+    return "rename" in watch.names[record.hook]
+
+
+def labelled(watch, record):
+    """Return the texts of a record by their labels."""
+    hook = watch.hooks[record.hook].hook
+    labels = [one.label for one in (*hook.args, *hook.data)]
+    values = [getattr(one, "text", one) for one in (*record.args, *record.data)]
+    return {
+        label: value.decode()
+        for label, value in zip(labels, values, strict=True)
+        if isinstance(value, bytes)
+    }
 
 
 def test_a_second_name_is_reported_when_it_is_made(files):

@@ -18,6 +18,7 @@ from collector.metrics import Metrics
 from collector.policies.files import Document
 from collector.processes.procfs import host_namespaces
 from collector.sensors.tracing import TracingStatistics
+from readymade import NAMES
 from support.feeder import Feeder
 from support.fleet import SimulatedNode, document
 from support.gateways import read_numbers
@@ -165,6 +166,21 @@ async def test_every_query_of_the_dashboard_names_existing_metrics(gateway_port,
         assert set(re.findall(r"{{(\w+)}}", legend)) <= labels | {"instance", "job"}, legend
         asked |= names
     assert len(asked) > 20
+
+
+def test_the_dashboard_has_a_row_for_each_ready_made_policy():
+    selected = {
+        name
+        for query, _ in QUERIES
+        for names in re.findall(r'policy=~?"(.*?)"', query)
+        for name in names.split("|")
+    }
+    assert selected == set(NAMES)
+    titles = {panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"}
+    rows = ("files", "network", "credentials", "host", "facts")
+    assert {f"Ready-made policies: {row}" for row in rows} <= titles
+    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(numbers) == len(set(numbers))
 
 
 async def test_names_that_tetragon_has_are_used_by_both(gateway_port, collector_port):
