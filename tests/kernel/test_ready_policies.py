@@ -8,7 +8,7 @@ import pytest
 
 from collector.bpf.cache import BlobCache
 from collector.bpf.objects import Objects
-from collector.errors import ProbeError
+from collector.errors import ProbeError, VerifierError
 from collector.policies import ready
 from collector.policies.backend import KernelBackend
 from collector.policies.plan_policy import plan_policy
@@ -153,6 +153,53 @@ async def test_a_kept_policy_that_cannot_be_loaded_is_planned_again(backend, mon
     monkeypatch.setattr(KernelBackend, "_install", lambda _, *args: refuse_first(*args))
     assert await loaded_hooks(changed, OPENAT) == first
     assert refused
+
+
+VARIANTS = (
+    HEAD.replace("cilium.io/v1alpha1", "tetra.io/v1")
+    + """\
+  variants:
+  - kprobes: [{call: sys_lseek, args: [{index: 0, type: int}]}]
+  - kprobes: [{call: sys_close, args: [{index: 0, type: int}]}]
+  - kprobes: [{call: sys_dup, args: [{index: 0, type: int}]}]
+"""
+)
+
+
+def calls(installed):
+    return [status.hook.call for status in installed.statuses]
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """The calls that the kernel is to refuse; more are loaded."""
+    names = {"sys_lseek", "sys_close"}
+    load = KernelBackend._install
+
+    def refuse(self, made, *args):
+        if {hook.hook.call for hook in made.plan.hooks} & names:
+            raise VerifierError(made.plan.hooks[0].hook.call, "raw_tracepoint", 22, "too complex")
+        return load(self, made, *args)
+
+    monkeypatch.setattr(KernelBackend, "_install", refuse)
+    return names
+
+
+async def test_the_next_variant_is_loaded_where_the_kernel_refuses_one(backend, refused):
+    policy = parse(VARIANTS, "kept.yaml")
+    installed = await backend(reads_types=True).install(policy, 7, 3)
+    assert calls(installed) == ["sys_dup"]
+    await installed.remove()
+    # It is kept: the next start does not try the others again.
+    installed = await backend(reads_types=False).install(parse(VARIANTS, "kept.yaml"), 7, 3)
+    assert calls(installed) == ["sys_dup"]
+    await installed.remove()
+
+
+async def test_the_first_refusal_is_the_error_where_no_variant_is_left(backend, refused):
+    refused.add("sys_dup")
+    with pytest.raises(VerifierError, match="load sys_lseek: "):
+        await backend(reads_types=True).install(parse(VARIANTS, "kept.yaml"), 7, 3)
 
 
 def test_a_kept_policy_calls_nothing(tmp_path):

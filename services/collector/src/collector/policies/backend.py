@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -219,14 +219,43 @@ class KernelBackend:
             except ServiceError as error:
                 # What the plan was made from has changed: a right, a setting of the kernel.
                 log.info("planning again", policy=policy.name, reason=str(error))
+        return await self._install_first_variant(policy, number, revision)
+
+    async def _install_first_variant(
+        self, policy: Policy, number: int, revision: int
+    ) -> KernelInstallation:
+        """Load the first variant that the kernel takes: what can be planned can be refused.
+
+        Raises the error of the first one that was refused.
+        """
+        wanted, refused = policy, None
+        while True:
+            try:
+                ready = await self._made_ready(wanted, policy)
+            except (PolicyErrors, CompileError) as error:
+                raise (refused or error) from None
+            try:
+                return await self._load_planned(wanted, policy, ready, number, revision)
+            except (AttachError, VerifierError) as error:
+                refused = refused or error
+                left = wanted.variants[_variant(wanted, ready.plan) + 1 :]
+                if not left:
+                    raise refused from None
+                log.warning("loading the next variant", policy=policy.name, reason=str(error))
+                wanted = replace(wanted, variants=left)
+
+    async def _load_planned(
+        self, wanted: Policy, policy: Policy, ready: Ready, number: int, revision: int
+    ) -> KernelInstallation:
+        """Load; by kprobes where a function takes no trampoline."""
         try:
-            return await self._load(await self._made_ready(policy), number, revision)
+            return await self._load(ready, number, revision)
         except (AttachError, VerifierError) as error:
             if error.kind not in _TRAMPOLINES:
                 raise
             log.info("planning again by kprobes", policy=policy.name, reason=error.reason)
             try:
-                ready = await self._made_ready(policy, by_kprobes=True)
+                ready = await self._made_ready(wanted, policy, by_kprobes=True)
                 return await self._load(ready, number, revision)
             except (PolicyErrors, ServiceError):
                 raise error from None
@@ -243,9 +272,14 @@ class KernelBackend:
         found = ((policy, self.ready.read(policy)) for policy in policies)
         return [(policy, kept) for policy, kept in found if kept is not None]
 
-    async def _made_ready(self, policy: Policy, *, by_kprobes: bool = False) -> Ready:
-        """Plan, translate and compile a policy, and keep it: what is made last is used first."""
-        plan, translation = await self.planner.translated(policy, by_kprobes=by_kprobes)
+    async def _made_ready(
+        self, wanted: Policy, policy: Policy, *, by_kprobes: bool = False
+    ) -> Ready:
+        """Plan, translate and compile ``wanted``, which may be ``policy`` with fewer variants.
+
+        It is kept as what ``policy`` needs: what is made last is used first.
+        """
+        plan, translation = await self.planner.translated(wanted, by_kprobes=by_kprobes)
         built = await self.objects.get(_object_plan(translation))
         ready = Ready(plan, translation, _codes(built))
         await asyncio.to_thread(self.ready.write, policy, ready)
@@ -273,6 +307,11 @@ class KernelBackend:
             _lost_before=self.shared.lost(slot),
             _memory_bytes=sum(map(_charged, _descriptors(installed))),
         )
+
+
+def _variant(policy: Policy, plan: Plan) -> int:
+    """Return the place of the variant that was planned; without variants the last place."""
+    return next((n for n, one in enumerate(policy.variants) if one is plan.policy), 0)
 
 
 def _object_plan(translation: Translation) -> ObjectPlan:
