@@ -27,11 +27,19 @@ struct fact_slot {
 };
 _Static_assert(sizeof(struct fact_slot) == 80, "FACT_SLOT of policies/maps.py");
 
+/*
+ * The address of an inode is that of another file when the first is gone; its number alone can be
+ * another file's, of another file system or after the file was removed.
+ */
 struct fact_key {
 	u64 inode; /* address of the executable's inode; 0: a kernel thread */
+	u64 number;
+	u32 generation;
 	u32 mount_namespace;
 	u32 hook; /* with COMPAT_BIT for 32-bit calls */
+	u32 unused;
 };
+_Static_assert(sizeof(struct fact_key) == 32, "the map of policies/maps.py");
 
 struct fact_bits {
 	u64 bits[FACT_WORDS];
@@ -43,6 +51,10 @@ static __always_inline void fact_key_of_current(struct fact_key *key, u64 mm)
 	u64 proxy = KERNEL(u64, current_task() + OFFSET_task_nsproxy);
 
 	key->inode = file ? KERNEL(u64, file + OFFSET_file_inode) : 0;
+	if (key->inode) {
+		key->number = KERNEL(u64, key->inode + OFFSET_inode_number);
+		key->generation = KERNEL(u32, key->inode + OFFSET_inode_generation);
+	}
 	key->mount_namespace =
 		KERNEL(u32, KERNEL(u64, proxy + OFFSET_nsproxy_mnt) + OFFSET_mnt_namespace_inum);
 }

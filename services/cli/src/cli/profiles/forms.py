@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from cli.profiles.model import Profile
 
 # What starting a program needs after its filter is installed, by the one who starts it, and what
-# the kernel and the C library call on their own: ends, signals, restarts.
+# the kernel and the C library call on their own: ends, signals, restarts, and what the vDSO calls
+# where it cannot read a clock.
 _ALWAYS = frozenset(
     {"execve", "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "prctl",
-     "close", "dup2", "dup3", "fcntl", "futex", "write"}
+     "close", "dup2", "dup3", "fcntl", "futex", "write", "clock_gettime", "gettimeofday", "getcpu"}
 )  # fmt: skip
 _ARCHITECTURES = {"x64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 _MOST_PATHS = 50

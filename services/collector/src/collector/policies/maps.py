@@ -197,7 +197,7 @@ class MapNumbers:
         """Add what First remembers: struct fact_slot and fact_bits of bpf/tracing/facts.h."""
         slots = MapSpec("fact_slots", MapType.ARRAY, 4, FACT_SLOT * FACT_SLOTS, 1)
         self.add("MAP_FACT_SLOTS", slots)
-        self.add("MAP_FACTS", MapSpec("facts", MapType.LRU_HASH, 16, 64, FACT_ENTRIES))
+        self.add("MAP_FACTS", MapSpec("facts", MapType.LRU_HASH, 32, 64, FACT_ENTRIES))
 
     def array(self, macro: str, name: str, value: bytes) -> str:
         """Add an array of one value, which programs address directly."""

@@ -55,6 +55,8 @@ _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
         "dentry_inode": (("dentry", "d_inode"),),
         "dentry_hash_pprev": (("dentry", "d_hash.pprev"),),
         "inode_mode": (("inode", "i_mode"),),
+        "inode_number": (("inode", "i_ino"),),
+        "inode_generation": (("inode", "i_generation"),),
         "file_path": (("file", "f_path"),),
         "file_inode": (("file", "f_inode"),),
         "file_private_data": (("file", "private_data"),),
