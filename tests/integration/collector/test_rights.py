@@ -19,6 +19,7 @@ from nats.errors import Error
 from bus import control, subjects
 from bus.policies import Key, status_subject
 from gateway.main import Gateway
+from gateway.policies import forget
 from gateway.settings import Settings
 from support.feeder import BOOT_ID, Feeder, exec_event
 from support.fleet import document, fleet
@@ -298,6 +299,35 @@ async def test_policy_that_a_collector_made_jetstream_overwrite_is_repaired(
         stored = await eventually(repaired, 30)
     assert stored.policy.current.revision == 1
     assert all(node.active() for node in nodes.nodes.values())
+
+
+async def test_message_that_ends_a_policy_is_not_copied_over_another(
+    server, gateway, policies, nodes, monkeypatch
+):
+    """It takes the place of all messages of its subject, so of the other's history, too."""
+    await policies.AddPolicy(policies_pb2.AddPolicyRequest(yaml=document("gone")))
+    ref = policies_pb2.PolicyRef(name="gone")
+    await policies.DeletePolicy(policies_pb2.DeletePolicyRequest(policy=ref))
+    monkeypatch.setattr(forget, "KEEP_S", 0.0)
+    await eventually(lambda: gateway.policies.store.get(Key("gone")).expires, 30)
+    for call in ("fd_install", "vfs_read"):
+        request = policies_pb2.AddPolicyRequest(yaml=document(call=call), replace=True)
+        assert (await policies.AddPolicy(request)).error == ""
+    key = Key("one")
+    async with user_of(server, f"collector-{FURTHER}") as (nc, _):
+        read = json.dumps({"last_by_subj": Key("gone").subject}).encode()
+        for _ in range(3):
+            await nc.publish("$JS.API.DIRECT.GET.KV_TETRA_POLICIES", read, reply=key.subject)
+        await nc.flush()
+        # A message that is copied is the proof that those before it were tried.
+        await nc.jetstream().publish(subjects.events_subject(FURTHER), b"any")
+        read = "$JS.API.DIRECT.GET.TETRA_EVENTS." + subjects.events_subject(FURTHER)
+        before = gateway.policies.store.get(key).sequence
+        await nc.publish(read, b"", reply=key.subject)
+        await eventually(lambda: gateway.policies.store.get(key).sequence >= before + 2, 30)
+    history = policies_pb2.GetPolicyHistoryRequest(policy=policies_pb2.PolicyRef(name="one"))
+    found = (await policies.GetPolicyHistory(history)).revisions
+    assert [one.revision for one in found] == [2, 1]
 
 
 async def test_status_in_the_name_of_another_node_is_ignored(server, gateway, policies, nodes):

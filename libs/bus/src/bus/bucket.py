@@ -55,6 +55,9 @@ class BucketWatch:
         self._on_change = on_change
         self._change_of = change_of
         self.sequence = 0  # of the newest message that was read
+        self._newest = 0  # in the bucket, when it was read last
+        # The newest message of each subject, and whether it expires.
+        self._known: dict[str, tuple[int, bool]] = {}
         self.complete = asyncio.Event()  # every key has been read
         self._resync = asyncio.Event()
         # Subjects with the change that a message announced, and the sequence known then.
@@ -97,7 +100,7 @@ class BucketWatch:
 
     async def _is_behind(self, nc: Client) -> bool:
         last = await direct.get_last(nc, policies.BUCKET_STREAM, policies.KEYS_ALL)
-        return (last.sequence if last else 0) != self.sequence
+        return (last.sequence if last else 0) != self._newest
 
     async def sync(self, nc: Client) -> None:
         """Read every key; raise `nats.errors.Error`.
@@ -113,12 +116,25 @@ class BucketWatch:
             await asyncio.sleep(wait_s)
             found = await direct.get_messages(nc, policies.BUCKET_STREAM, request)
             newest = max((message.sequence for message in found), default=0)
-            if newest >= known:
+            if not self._is_another(known, found, newest):
                 break
-        replaced = newest < known
+        replaced = self._is_another(known, found, newest)
         self.sequence = newest if replaced else max(self.sequence, newest)
+        self._newest = newest
+        later = {} if replaced else {s: one for s, one in self._known.items() if one[0] > newest}
+        self._known = {one.subject: (one.sequence, one.expires) for one in found} | later
         self._on_all(Content(found, newest, replaced))
         self.complete.set()
+
+    def _is_another(self, known: int, found: Sequence[StoredMessage], newest: int) -> bool:
+        """Return whether messages up to ``known`` were there, and are gone without expiring."""
+        if newest >= known:
+            return False
+        there = {message.subject for message in found}
+        gone = {s: one for s, one in self._known.items() if newest < one[0] <= known}
+        if known not in (sequence for sequence, _ in gone.values()):
+            return True
+        return any(subject in there or not expires for subject, (_, expires) in gone.items())
 
     async def _follow_messages(self, nc: Client) -> None:
         """Read the keys that were announced, until they have what the messages announced."""
@@ -149,4 +165,7 @@ class BucketWatch:
             if arrived and self._announced.get(subject) == announced:
                 del self._announced[subject]
             self.sequence = max(self.sequence, found.sequence)
+            self._newest = max(self._newest, found.sequence)
+            if found.sequence > self._known.get(subject, (0, False))[0]:
+                self._known[subject] = found.sequence, found.expires
             self._on_change(found)

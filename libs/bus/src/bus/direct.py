@@ -14,18 +14,23 @@ from nats.errors import Error
 from bus.connection import is_reflected
 
 DIRECT_GET = "$JS.API.DIRECT.GET."
+EXPIRES_HEADER = "Nats-TTL"
 TIMEOUT_S = 5.0
 _END_OF_BATCH, _NOT_FOUND = "204", "404"
 
 
 class StoredMessage(NamedTuple):
-    """A message of a stream; ``reflected`` ones were not published there by their author."""
+    """A message of a stream; ``reflected`` ones were not published there by their author.
+
+    ``expires``: it leaves the stream after a time of its own.
+    """
 
     subject: str
     sequence: int
     stored_ns: int
     data: bytes
     reflected: bool
+    expires: bool = False
 
 
 class DirectGetError(Error):
@@ -80,6 +85,7 @@ def _stored(message: Msg) -> StoredMessage:
         _time_ns(headers["Nats-Time-Stamp"]),
         message.data,
         is_reflected(message, direct=True),
+        EXPIRES_HEADER in headers,
     )
 
 

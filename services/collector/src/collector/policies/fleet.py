@@ -88,6 +88,7 @@ class FleetPolicies:
         """Note what the bucket has; what is no longer there is not wanted."""
         if content.replaced:
             log.warning("bucket of policies was replaced", sequence=content.newest)
+            self.applied = 0
         keys = set()
         for message in content.messages:
             key = policies.key_of(message.subject)
@@ -166,7 +167,7 @@ class FleetPolicies:
             except Exception:  # a fault here must not end the base events
                 log.exception("policies of the fleet not applied")
             else:
-                self.applied = read
+                self.applied = max(self.applied, read)
                 self._manager.on_change()
 
     def _wanted(self, key: Key) -> Wanted:

@@ -13,6 +13,7 @@ from gateway.policies.audit import Audit
 from gateway.policies.changes import Changer
 from gateway.policies.confirm import Confirmations
 from gateway.policies.finishing import Finishing
+from gateway.policies.forget import Forgetting
 from gateway.policies.janitor import Janitor
 from gateway.policies.nodes import PolicyNodes
 from gateway.policies.requests import Requests
@@ -50,7 +51,9 @@ def fleet_policies(nc: Client, settings: Settings, fleet: Fleet) -> FleetPolicie
     """Return the parts, put together."""
     store, nodes, audit = PolicyStore(nc, settings), PolicyNodes(nc, fleet), Audit(nc)
     view, finishing = View(store, nodes), Finishing()
-    rollout = Rollout(store, Confirmations(store, nodes), view, finishing)
+    confirmations = Confirmations(store, nodes)
+    rollout = Rollout(store, confirmations, view, finishing)
     changer = Changer(store, nodes, rollout, audit, finishing)
     name = os.uname().nodename
-    return FleetPolicies(name, store, nodes, view, audit, Requests(changer), Janitor(changer, name))
+    janitor = Janitor(changer, Forgetting(store, confirmations), name)
+    return FleetPolicies(name, store, nodes, view, audit, Requests(changer), janitor)

@@ -1,6 +1,7 @@
 """Ends abandoned work: preparations of a gateway that is gone, canaries over their limits.
 
-Repairs what JetStream was made to copy over a policy (see `bus.connection.is_reflected`).
+Repairs what JetStream was made to copy over a policy (see `bus.connection.is_reflected`), and lets
+deleted policies leave the bucket (`forget`).
 
 Every gateway does it; of two, the one whose write comes first has done it.
 """
@@ -21,6 +22,7 @@ from eventstream.errors import BusError
 from gateway.errors import RequestError
 from gateway.policies import canary
 from gateway.policies.changes import Changer
+from gateway.policies.forget import Forgetting
 from gateway.policies.stored import Stored
 from tetra.v1.policies_pb2 import (
     AuditEntry,
@@ -39,6 +41,7 @@ class Janitor:
     """Looks at all candidates once a second."""
 
     changer: Changer
+    forgetting: Forgetting
     gateway: str
     _seen: dict[Key, tuple[str, float]] = field(default_factory=dict)  # change, when; monotonic
 
@@ -49,6 +52,7 @@ class Janitor:
             for key in self.changer.store.damaged():
                 with suppress(RequestError, BusError):
                     await until_cancelled(self.changer.store.repair(key))
+            await self.forgetting.run_once()
             for key, policy in self.changer.store.all().items():
                 if not policy.HasField("candidate"):
                     self._seen.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,9 +14,10 @@ from nats.js.errors import APIError, NotFoundError
 
 from bus import direct, policies
 from bus.bucket import BucketWatch, Content
-from bus.direct import StoredMessage
+from bus.direct import EXPIRES_HEADER, StoredMessage
 from bus.policies import Key
 from eventstream.errors import BusError
+from gateway.policies import streams
 from gateway.policies.signal import Signal
 from gateway.policies.stored import NOTHING, Conflict, Stored, change_of, decode
 from gateway.policies.streams import HISTORY, TIMEOUT_S, PolicyStreams
@@ -44,8 +46,12 @@ class PolicyStore:
         self._streams = PolicyStreams(self.nc, replicas, self._watch.restart)
 
     def all(self) -> dict[Key, StoredPolicy]:
-        """Return every policy that was ever given, by key; deleted ones say so."""
-        return {key: self._stored[key].policy for key in sorted(self._stored)}
+        """Return every policy that is kept, by key; deleted ones say so."""
+        return {key: stored.policy for key, stored in self.kept().items() if not stored.expires}
+
+    def kept(self) -> dict[Key, Stored]:
+        """Return what is stored, by key."""
+        return {key: self._stored[key] for key in sorted(self._stored)}
 
     def damaged(self) -> list[Key]:
         """Return the keys whose newest message is not a gateway's."""
@@ -99,6 +105,8 @@ class PolicyStore:
         try:
             found = await js.get_last_msg(policies.BUCKET_STREAM, key.subject)
         except NotFoundError:
+            if self.get(key).expires:
+                del self._stored[key]
             return NOTHING
         except (Error, TimeoutError) as error:
             raise bus_error(error) from None
@@ -106,19 +114,31 @@ class PolicyStore:
         if (found.seq or 0) > known.sequence:
             headers = found.headers or {}
             message = StoredMessage(
-                key.subject, found.seq or 0, 0, found.data or b"", "Nats-Subject" in headers
+                key.subject,
+                found.seq or 0,
+                int(found.time.timestamp() * 1e9) if found.time else 0,
+                found.data or b"",
+                reflected="Nats-Subject" in headers,
+                expires=EXPIRES_HEADER in headers,
             )
             self._take(message)
         return self.get(key)
 
-    async def write(self, key: Key, policy: StoredPolicy, before: Stored) -> Stored:
-        """Replace ``before``; raise `Conflict` if the key has something else, or `BusError`."""
+    async def write(
+        self, key: Key, policy: StoredPolicy, before: Stored, *, forget: bool = False
+    ) -> Stored:
+        """Replace ``before``; raise `Conflict` if the key has something else, or `BusError`.
+
+        ``forget``: the key's earlier messages go, and after some time this one, too.
+        """
         js = self.nc.jetstream(timeout=TIMEOUT_S)
-        expected = {"Nats-Expected-Last-Subject-Sequence": str(before.sequence)}
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(before.sequence)}
+        if forget:
+            headers |= {"Nats-Rollup": "sub", EXPIRES_HEADER: f"{streams.FORGOTTEN_S}s"}
         data = policy.SerializeToString()
         try:
             ack = await js.publish(
-                key.subject, data, stream=policies.BUCKET_STREAM, headers=expected
+                key.subject, data, stream=policies.BUCKET_STREAM, headers=headers
             )
         except APIError as error:
             if error.err_code == _WRONG_SEQUENCE:
@@ -130,7 +150,7 @@ class PolicyStore:
             if written is None:
                 raise bus_error(error) from None
             return written
-        written = Stored(ack.seq, policy)
+        written = Stored(ack.seq, policy, expires=forget, stored_ns=time.time_ns())
         self._note(key, written)
         return written
 
@@ -184,7 +204,10 @@ class PolicyStore:
             _log.warning("policy of the fleet malformed", policy=str(key))
             self._note(key, Stored(message.sequence, known.policy, damaged=True))
         else:
-            self._note(key, Stored(message.sequence, policy))
+            stored = Stored(
+                message.sequence, policy, expires=message.expires, stored_ns=message.stored_ns
+            )
+            self._note(key, stored)
         return key
 
     def _note(self, key: Key, stored: Stored) -> None:

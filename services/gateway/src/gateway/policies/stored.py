@@ -18,11 +18,14 @@ class Stored(NamedTuple):
     """What a key has; ``sequence`` is that of its newest message, of whatever content.
 
     ``damaged``: that message is not a gateway's, and ``policy`` is of one before it.
+    ``expires``: it will leave the bucket, and the key with it.
     """
 
     sequence: int
     policy: StoredPolicy
     damaged: bool = False
+    expires: bool = False
+    stored_ns: int = 0
 
 
 NOTHING = Stored(0, StoredPolicy())

@@ -17,6 +17,7 @@ from bus.connection import until_cancelled
 from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 
+FORGOTTEN_S = 3600  # for which the last message of a forgotten policy is kept
 HISTORY = 64  # values of a key that are kept, which is the most that NATS allows
 TIMEOUT_S = 5.0
 _SIZES = (256 << 20, 64 << 20, 16 << 20)  # of the bucket: the largest that NATS has room for
@@ -64,7 +65,9 @@ class PolicyStreams:
         except NotFoundError:
             await self._make(wanted, sizes)
             return
-        if found.num_replicas != wanted.num_replicas:
+        if (found.num_replicas, found.allow_rollup_hdrs) != (
+            wanted.num_replicas, wanted.allow_rollup_hdrs,
+        ):  # fmt: skip
             wanted.max_bytes = found.max_bytes
             await js.update_stream(wanted)
             _log.info("stream updated", stream=wanted.name)
@@ -85,7 +88,7 @@ class PolicyStreams:
 
 
 def bucket_config(replicas: int) -> api.StreamConfig:
-    """Return the bucket as NATS's clients make a key-value bucket, but one that is never purged."""
+    """Return the bucket as NATS's clients make a key-value bucket."""
     return api.StreamConfig(
         name=policies.BUCKET_STREAM,
         description="Tracing policies of the fleet",
@@ -97,6 +100,8 @@ def bucket_config(replicas: int) -> api.StreamConfig:
         duplicate_window=120,
         allow_direct=True,
         deny_delete=True,
+        allow_rollup_hdrs=True,
+        allow_msg_ttl=True,  # before nats-server 2.11: no effect
         compression=api.StoreCompression.S2,
     )
 
