@@ -13,6 +13,7 @@ from nats.errors import Error
 from nats.js.errors import APIError
 
 from bus import control, subjects
+from bus.connection import until_cancelled
 from eventstream.batch import Batch, without_malformed
 from eventstream.errors import BusError
 from eventstream.history import decode
@@ -64,9 +65,9 @@ class Fleet:
         while True:
             try:
                 if time.monotonic() - loaded_at >= LOAD_EVERY_S:
-                    await self._load()
+                    await until_cancelled(self._load())
                     loaded_at = time.monotonic()
-                await self.describe()
+                await until_cancelled(self.describe())
             except (BusError, Error, TimeoutError):
                 pass  # the subscriber logs it
             await asyncio.sleep(POLL_S)

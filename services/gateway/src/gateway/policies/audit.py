@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from bus import direct, policies
+from bus.connection import until_cancelled
 from bus.direct import StoredMessage
 from bus.policies import Key
 from gateway import rights
@@ -97,7 +98,8 @@ class Audit:
             event = self.written.event
             request = {"seq": at, "batch": _BATCH, "next_by_subj": policies.AUDIT_SUBJECT}
             try:
-                found = await direct.get_messages(self.nc, policies.AUDIT_STREAM, request)
+                reading = direct.get_messages(self.nc, policies.AUDIT_STREAM, request)
+                found = await until_cancelled(reading)
             except (Error, TimeoutError) as error:
                 raise bus_error(error) from None
             at = found[-1].sequence + 1 if found else at

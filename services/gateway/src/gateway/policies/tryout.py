@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from bus.connection import until_cancelled
 from bus.policies import TRY_DOMAIN, Key
 from eventstream.errors import BusError
 from gateway.errors import RequestError
@@ -105,7 +106,7 @@ class Tryout:
                 return
             await asyncio.sleep(min(_UPDATE_EVERY_S, max(0.0, limit_s - elapsed_s)))
             with contextlib.suppress(BusError):  # NATS may be back before the lease is over
-                await self._ask("")
+                await until_cancelled(self._ask(""))
 
     def duration_s(self) -> float:
         """Return how long the client wants it; raise `RequestError`."""
