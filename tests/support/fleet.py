@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from collector.policies.entry import State
 from collector.policies.fleet import FleetPolicies
 from collector.policies.manager import PolicyManager
 from collector.policies.plan import HookState, HookStatus, Mechanism
+from collector.policies.report import statuses
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.status import PolicyStatus
 from collector.policies.table import EventKind, Hook, LoadedPolicy, PolicyTable
@@ -214,7 +216,8 @@ class SimulatedNode:
         fields = {name: () if name == "features" else "" for name in KernelInfo._fields}
         return Control(
             self.boot_id, KernelInfo(**fields), publisher, ProcessTable(), list, losses,
-            policy_status=status, tries=tries, labels=self.labels, explain=self.explain,
+            policies=partial(statuses, self.manager), policy_status=status, tries=tries,
+            labels=self.labels, explain=self.explain,
         )  # fmt: skip
 
 

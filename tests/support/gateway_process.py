@@ -21,8 +21,13 @@ def resident_bytes(pid: int) -> int:
 
 
 @asynccontextmanager
-async def gateway_process(url: str, **settings: Any) -> AsyncIterator[tuple[str, int]]:
-    """Run a gateway in a process of its own; yield its address and pid."""
+async def gateway_process(
+    url: str, *, to_be_killed: bool = False, **settings: Any
+) -> AsyncIterator[tuple[str, int]]:
+    """Run a gateway in a process of its own; yield its address and pid.
+
+    ``to_be_killed``: the test ends it.
+    """
     address = f"127.0.0.1:{free_port()}"
     flags = {"nats-url": url, "listen-address": address} | settings
     process = await asyncio.create_subprocess_exec(
@@ -32,7 +37,7 @@ async def gateway_process(url: str, **settings: Any) -> AsyncIterator[tuple[str,
     )
     try:
         yield address, process.pid
-        assert process.returncode is None
+        assert to_be_killed or process.returncode is None
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
