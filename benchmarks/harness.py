@@ -200,11 +200,20 @@ class Services:
         before = log.read_text().count('"event": "ready"') if log.exists() else 0
         start = time.monotonic()
         environment = {
-            "NODE_NAME": "bench", "TETRA_STATE_DIR": str(self.folder / "state"),
+            # A host has one collector of a name; another benchmark may run.
+            "NODE_NAME": f"bench-{os.getpid()}", "TETRA_STATE_DIR": str(self.folder / "state"),
             "TETRA_DOCKER_SOCKET": "", "TETRA_CACHE_DIR": str(self._cache), **settings,
         }  # fmt: skip
         self._start_service("collector", "tetra-collector", environment, ready=False)
-        wait_for(lambda: log.read_text().count('"event": "ready"') > before, "collector")
+        process = self.processes["collector"]
+
+        def is_ready() -> bool:
+            text = log.read_text()
+            if process.poll() is not None:
+                raise RuntimeError(f"collector: it ended: {text.rstrip().rpartition(chr(10))[2]}")
+            return text.count('"event": "ready"') > before
+
+        wait_for(is_ready, "collector")
         took_s = time.monotonic() - start
         port = self._metrics["collector"]
         wait_for(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), "collector reaches nats")

