@@ -49,6 +49,7 @@ def record(lives: int) -> list[bytes]:
         script = f"for i in $(seq {lives}); do {TRUE} $i; done; echo done; read"
         pipe = subprocess.PIPE
         load = subprocess.Popen(["/bin/bash", "-c", script], stdin=pipe, stdout=pipe)
+        assert load.stdout
         atexit.register(load.communicate)
         records: list[bytes] = []
         while not select.select([load.stdout], [], [], 0.05)[0]:

@@ -186,9 +186,16 @@ def test_make_run_shows_a_process_in_two_lines_and_leaves_nothing(launch):
     launch.expect_nothing_left(programs)
     launch.process.wait(5)
     assert "Traceback" not in launch.text()
-    # The banner has scrolled away, so the address is printed again.
-    after = launch.text().rpartition("\nStopped\n")[2]
-    assert after.startswith(f"  gateway   was on localhost:{launch.ports[1]}\n")
+
+
+@pytest.mark.kernel
+def test_make_run_prints_its_address_again_at_the_end(launch):
+    """The banner has scrolled away behind the events."""
+    launch.wait_for("^  stop  +Ctrl-C$")
+    launch.press_ctrl_c()
+    launch.process.wait(60)
+    last = launch.text().rpartition("\nStopped\n")[2]
+    assert last.startswith(f"  gateway   was on localhost:{launch.ports[1]}\n")
 
 
 @pytest.mark.kernel

@@ -37,12 +37,17 @@ def address(serve, gateway_of, make_event):
     return serve(gateway_of([events]))
 
 
-def test_command_starts_without_fork_handlers(terminal):
-    """With them, gRPC in this process kills the command now and then: see `Terminal`."""
+def test_top_does_not_stay_blank_with_epoll_wait_bad_file_descriptor(terminal, address):
+    """Beside a gRPC server, as `address` is one here: its fork handlers killed the command now and
+    then, before it drew anything. It starts without them: see `Terminal`."""
     forks = []
     os.register_at_fork(before=lambda: forks.append(1))
-    screen = terminal("version")
-    screen.wait_for("CLI version")
+    screen = terminal("top", ADDRESS, address)
+    screen.wait_for("BINARY")
+    screen.press("q")
+    screen.wait_for_raw("\x1b[?1049l")  # back from the alternate screen
+    assert screen.process.wait(20) == 0
+    assert "epoll_wait" not in screen.raw
     assert not forks
 
 
