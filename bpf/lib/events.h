@@ -86,8 +86,10 @@ struct exec_record {
 	u32 ns[NS_KINDS];
 	u64 start_boottime; /* task_struct.start_boottime: field 22 of /proc/PID/stat, in ns */
 	u64 arg_start;	    /* mm_struct.arg_start: field 48; no two images of a pid share it */
+	u32 sessionid; /* login session, 0xffffffff where unset: /proc/PID/sessionid */
+	u32 pad;
 };
-_Static_assert(sizeof(struct exec_record) == 208, "exec_record has a hole");
+_Static_assert(sizeof(struct exec_record) == 216, "exec_record has a hole");
 
 struct fork_record {
 	u32 kind;

@@ -41,12 +41,14 @@ static __always_inline u32 task_nspid(struct task_struct *task)
 	return task_upid(task).nr;
 }
 
-static __always_inline u32 task_auid(struct task_struct *task)
+/* Who logged in, and the number of that login: children inherit both, sudo and su keep them. */
+static __always_inline void read_login(struct task_struct *task, struct exec_record *record)
 {
 #ifdef HAVE_LOGINUID
-	return KREAD(u32, task->loginuid);
+	READ(record->auid, task->loginuid);
+	READ(record->sessionid, task->sessionid);
 #else
-	return ~0u; /* CONFIG_AUDIT is off */
+	record->auid = record->sessionid = ~0u; /* CONFIG_AUDIT is off */
 #endif
 }
 

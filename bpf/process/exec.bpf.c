@@ -262,7 +262,7 @@ int on_exec(u64 *ctx)
 	record->ktime_ns = bpf_ktime_get_boot_ns();
 	record->pid = KREAD(u32, task->tgid);
 	record->nspid = task_nspid(task);
-	record->auid = task_auid(task);
+	read_login(task, record);
 	read_credentials(task, record);
 	read_namespaces(task, record);
 

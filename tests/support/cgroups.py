@@ -41,10 +41,15 @@ class Cgroup:
 
 
 @contextlib.contextmanager
-def cgroup(info: KernelInfo, name: str) -> Generator[Cgroup, None, None]:
-    """Make a cgroup; it is removed when its processes have ended."""
+def cgroup(
+    info: KernelInfo, name: str, *, below: Cgroup | None = None, unique: bool = True
+) -> Generator[Cgroup, None, None]:
+    """Make a cgroup; it is removed when its processes have ended.
+
+    ``unique``: its name ends with the number of this process.
+    """
     root = _CGROUPS / info.cgroup.removeprefix("v1:") if ":" in info.cgroup else _CGROUPS
-    folder = root / f"{name}-{os.getpid()}"
+    folder = (below.folder if below else root) / (f"{name}-{os.getpid()}" if unique else name)
     folder.mkdir()
     try:
         yield Cgroup(folder)

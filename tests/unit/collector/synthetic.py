@@ -31,6 +31,7 @@ def exec_record(
     ns=HOST_NS,
     start_boottime_ns=0,
     arg_start=0x7FFF0000,
+    sessionid=0xFFFFFFFF,
     args_len=None,
     envs_len=None,
 ):
@@ -46,7 +47,7 @@ def exec_record(
         + pack("<I", len(envs) if envs_len is None else envs_len)
         + pack("<I", len(cwd))
         + pack("<10I", *ns)
-        + pack("<QQ", start_boottime_ns, arg_start)
+        + pack("<QQII", start_boottime_ns, arg_start, sessionid, 0)
         + filename
         + cgroup
         + args

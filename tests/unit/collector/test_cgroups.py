@@ -3,6 +3,7 @@
 import pytest
 
 from collector.metadata.cgroups import HOST, Cgroups, Place
+from collector.metadata.logins import in_session
 from collector.processes.pods import HostUnit
 
 ID, OTHER = "3f" * 32, "a0" * 32
@@ -170,3 +171,31 @@ def test_parent_in_another_cgroup_does_not_name_the_place(host):
     assert cgroups.of_record(70, "worker", 7, parent_pid=1) == HOST
     procfs(folder, 8, f"0::/docker/{OTHER}/worker\n")
     assert cgroups.of_record(70, "worker", 8, parent_pid=1) == Place(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("unit", "auid", "expected"),
+    [
+        (None, 1000, HostUnit(session="7", session_user="ada")),
+        (None, 1234, HostUnit(session="7", session_user="1234")),
+        (None, 0xFFFFFFFF, HostUnit(session="7")),
+        (
+            HostUnit("cron.service", "system.slice"),
+            1000,
+            HostUnit("cron.service", "system.slice", session="7", session_user="ada"),
+        ),
+        # sudo in ada's session: the cgroup says whose it is.
+        (
+            HostUnit("session-42.scope", session="42", session_user="ada"),
+            0,
+            HostUnit("session-42.scope", session="42", session_user="ada"),
+        ),
+        (
+            HostUnit("user@1000.service", session_user="ada"),
+            1000,
+            HostUnit("user@1000.service", session="7", session_user="ada"),
+        ),
+    ],
+)
+def test_login_of_the_kernel_fills_what_the_cgroup_does_not_say(unit, auid, expected):
+    assert in_session(unit, auid, 7, Names()) == expected

@@ -98,9 +98,11 @@ class HostUnit(_message.Message):
     user_unit: _builtins.str
     """The unit of the user's own manager, such as "pipewire.service"."""
     session: _builtins.str
-    """The login session, as `loginctl` lists it: "42"."""
+    """The login session, as `loginctl` lists it: "42". Without one in the cgroup's path: the number that
+    the kernel has for the login, which is the same where a session has both.
+    """
     session_user: _builtins.str
-    """Name of the user who logged in; the number where the host has no name for it."""
+    """Name of the user who logged in; the number where the host has no name for it. Kept below sudo."""
     def __init__(
         self,
         *,

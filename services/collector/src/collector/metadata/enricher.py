@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from collector.metadata import logins
 from collector.metadata.cgroups import HOST, Cgroups, Place
 from collector.metadata.containers import Containers, NoContainers
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
-from collector.processes.procfs import ProcfsProcess
+from collector.processes.procfs import NO_LOGIN_UID, ProcfsProcess
 from collector.processes.table import Image
 from collector.records import text
 from collector.records.layouts import ExecRecord, Namespaces
@@ -64,7 +65,7 @@ class Enricher:
             auid=record.auid,
             arg_start=record.arg_start,
         )
-        self._add_place(image, self._place(record))
+        self._add_place(image, self._place(record), record.sessionid)
         self._add_user(image, record.ns_user, record.ns_mnt)
         if self.credentials:
             image.credentials = record.credentials
@@ -92,7 +93,7 @@ class Enricher:
             auid=found.auid,
             arg_start=found.arg_start,
         )
-        self._add_place(image, self._cgroups.of_procfs(found.cgroup))
+        self._add_place(image, self._cgroups.of_procfs(found.cgroup), found.sessionid)
         self._add_user(image, found.namespaces.user, found.namespaces.mnt)
         if self.credentials:
             image.credentials = found.credentials
@@ -111,8 +112,10 @@ class Enricher:
             self._placed = record, place
         return place
 
-    def _add_place(self, image: Image, place: Place) -> None:
+    def _add_place(self, image: Image, place: Place, sessionid: int) -> None:
         image.unit = place.unit
+        if not place.container_id and sessionid != NO_LOGIN_UID:
+            image.unit = logins.in_session(place.unit, image.auid, sessionid, self.users)
         if place.container_id:
             image.docker = place.container_id[:31]
             if not place.is_monitor:

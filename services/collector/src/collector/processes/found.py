@@ -47,6 +47,7 @@ def exec_record(
         "parent_ktime_ns": value.parent_ktime_ns,
         "parent_pid": value.parent_pid,
         "auid": found.auid,
+        "sessionid": found.sessionid,
         "replaced_ktime_ns": replaced_ktime_ns,
         "cgroup_id": cgroup_id,
         "nlink": 1,

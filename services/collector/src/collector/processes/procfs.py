@@ -31,6 +31,7 @@ class ProcfsProcess(NamedTuple):
     nspid: int
     namespaces: Namespaces
     environ: bytes
+    sessionid: int = NO_LOGIN_UID  # of the login; the same number means that there is none
 
 
 def namespace_inodes(proc: Path) -> Namespaces:
@@ -82,13 +83,15 @@ def read_process(root: Path, pid: int, *, environment: bool = False) -> ProcfsPr
     except (OSError, ValueError, IndexError):
         return None
     uids, gids = status["Uid"].split(), status["Gid"].split()
-    exe, cwd, auid, cgroup, environ = b"", None, NO_LOGIN_UID, "", b""
+    exe, cwd, cgroup, environ = b"", None, "", b""
+    auid = sessionid = NO_LOGIN_UID
     with contextlib.suppress(OSError):
         exe = os.readlink(os.fsencode(proc / "exe"))
     with contextlib.suppress(OSError):
         cwd = os.readlink(os.fsencode(proc / "cwd"))
     with contextlib.suppress(OSError, ValueError):
         auid = int((proc / "loginuid").read_text())
+        sessionid = int((proc / "sessionid").read_text())
     with contextlib.suppress(OSError):
         cgroup = (proc / "cgroup").read_text(errors="replace")
     if environment:
@@ -122,6 +125,7 @@ def read_process(root: Path, pid: int, *, environment: bool = False) -> ProcfsPr
         nspid=int(status.get("NSpid", "0").split()[-1]),
         namespaces=namespace_inodes(proc),
         environ=environ,
+        sessionid=sessionid,
     )
 
 

@@ -139,6 +139,8 @@ class ExecRecord(NamedTuple):
     ns_user: Annotated[int, C("I", "ns[NS_USER]")]
     start_boottime_ns: Annotated[int, C("Q", "start_boottime")]
     arg_start: U64
+    sessionid: U32  # of the login, 0xffffffff: none
+    pad: U32
     filename: bytes = b""
     cgroup: bytes = b""  # leaf name
     args: bytes = b""  # argv[0] too, each with its NUL
