@@ -16,6 +16,7 @@ from tetragon.events_pb2 import THROTTLE_START, THROTTLE_STOP
 pytestmark = pytest.mark.kernel
 
 STORM = 400
+FORKS = 20_000
 
 
 class Limited:
@@ -114,6 +115,27 @@ def test_a_storm_is_withheld_and_counted_and_others_are_complete(collector, grou
     totals = collector.throttle.withheld()
     assert totals["exec"] >= withheld["exec"]
     assert totals["exit"] >= withheld["exit"]
+
+
+def test_no_event_of_others_is_missing_beside_twenty_thousand(collector, groups, lives):
+    storm, other = groups
+    with storm.running([lives, "forks", str(FORKS)]) as forker:
+        others = []
+        while forker.poll() is None or len(others) < 3:
+            others.append(other.run([TRUE]))
+            collector.look()
+            time.sleep(0.2)  # below the rate
+        assert forker.poll() == 0
+    events = collector.watch.until_exit(forker.pid, *others)
+    for pid in others:
+        assert [e.process.binary for e in execs_of(events, pid)][-1] == TRUE
+        assert len(exits_of(events, pid)) == 1
+    collector.until(lambda: collector.kinds(storm)[-1] == THROTTLE_STOP)
+    withheld = sum(one.withheld.exit for one in collector.notices(storm))
+    assert withheld + reported(collector.watch.events, forker.pid)["exit"] == FORKS
+    assert withheld > FORKS * 0.9
+    lost = (collector.watch.opened.lost.lookup(slot.to_bytes(4, "little")) for slot in range(5))
+    assert not any(map(any, lost))
 
 
 def test_a_process_that_stays_is_reported_while_others_are_withheld(collector, groups):

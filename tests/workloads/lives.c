@@ -219,6 +219,12 @@ int main(int argc, char **argv)
 			return 1;
 		execl("/true", "true", "jailed", NULL);
 		return 1;
+	} else if (!strcmp(life, "forks")) { /* many, one after the other, as fast as they go */
+		for (int i = 0, count = atoi(argv[2]); i < count; i++) {
+			if ((pid = vfork()) == 0)
+				_exit(7);
+			waitpid(pid, NULL, 0);
+		}
 	} else if (!strcmp(life, "bomb")) { /* many, all alive together until the last is there */
 		int count = atoi(argv[2]), made = 0, held[2];
 		char byte;
