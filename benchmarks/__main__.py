@@ -25,6 +25,7 @@ from benchmarks import (
     latency,
     path,
     policies,
+    query,
     ready,
     storm,
     tools,
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "fleet": fleet.run,
     "cli": cli.run,
     "export": export.run,
+    "query": query.run,  # EVENTS=100000000: of so many
     "footprint": footprint.run,
     "policies": policies.run,  # beside bpftrace with the same filters
     "ready": ready.run,  # ready-made policies

@@ -1,4 +1,4 @@
-"""What the exporter takes: the past of the stream into a file, in each format."""
+"""What the exporter takes: the past of the stream into a file, in each format, and into columns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import yaml
 
 from benchmarks.gateway import publish, recorded
 from benchmarks.harness import BIN, Report, cpu_s, resident_mb, services, wait_for
+from eventcolumns import schema
 
 FORMATS = (("tetragon", 50_000.0), ("ocsf", None), ("ecs", None))
+COLUMNS = "columns"
 PER_BATCH = 100
 
 
@@ -32,19 +34,32 @@ def run(report: Report, quick: bool) -> None:
                 part = count if wanted else count // 5
                 seconds, cpu, memory = _export(Path(folder), running.nats_url, name, part)
             target = (">=", wanted) if wanted else None
-            report.add(f"{name}: rate", part / seconds, "events/s")
-            report.add(f"{name}: rate of one core", part / cpu, "events/s", target)
-            report.add(f"{name}: CPU", cpu / part * 1e6, "us/event")
-            report.add(f"{name}: memory", memory, "MB")
+            _add(report, name, part, seconds, cpu, memory, target)
+        with tempfile.TemporaryDirectory(prefix="tetra-bench-") as folder:
+            seconds, cpu, memory = _export(Path(folder), running.nats_url, COLUMNS, count)
+        _add(report, COLUMNS, count, seconds, cpu, memory, (">=", 50_000.0))
+
+
+def _add(
+    report: Report, name: str, events: int, seconds: float, cpu: float, memory: float,
+    target: tuple[str, float] | None,
+) -> None:  # fmt: skip
+    report.add(f"{name}: rate", events / seconds, "events/s")
+    report.add(f"{name}: rate of one core", events / cpu, "events/s", target)
+    report.add(f"{name}: CPU", cpu / events * 1e6, "us/event")
+    report.add(f"{name}: memory", memory, "MB")
 
 
 def _export(
     folder: Path, nats_url: str, format_name: str, count: int
 ) -> tuple[float, float, float]:
     """Return the seconds, the CPU seconds and the resident memory of one export."""
-    path = folder / "events.log"
-    sink = {"name": "bench", "type": "file", "path": str(path), "format": format_name,
-            "start": "oldest", "max_size": 0}  # fmt: skip
+    path = folder / ("columns" if format_name == COLUMNS else "events.log")
+    sink: dict[str, object] = {"name": "bench", "start": "oldest"}
+    if format_name == COLUMNS:
+        sink |= {"type": "columns", "folder": str(path), "flush": "1s"}
+    else:
+        sink |= {"type": "file", "path": str(path), "format": format_name, "max_size": 0}
     (folder / "sinks.yaml").write_text(yaml.safe_dump({"sinks": [sink]}))
     environment = os.environ | {
         "TETRA_NATS_URL": nats_url,
@@ -57,8 +72,8 @@ def _export(
     try:
         wait_for(path.exists, "the exporter's file")
         start, before = time.monotonic(), cpu_s(exporter.pid)
-        lines = _Lines(path)
-        wait_for(lambda: lines.count() >= count, f"{count} lines", 300)
+        written = _Blocks(path) if format_name == COLUMNS else _Lines(path)
+        wait_for(lambda: written.count() >= count, f"{count} events", 300)
         seconds = time.monotonic() - start
         return seconds, cpu_s(exporter.pid) - before, resident_mb(exporter.pid)
     finally:
@@ -78,3 +93,14 @@ class _Lines:
         while block := self._file.read(1 << 20):
             self._count += block.count(b"\n")
         return self._count
+
+
+class _Blocks:
+    """Counts the events that finished blocks of a folder cover."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def count(self) -> int:
+        """Return how many events there are now."""
+        return max((one.last for one in schema.blocks(self._folder)), default=0) * PER_BATCH

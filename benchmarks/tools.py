@@ -17,6 +17,7 @@ _NEEDED = {
     "storm": {**_PEERS, "bpftool": "bpftool", "gcc": "gcc"},
     "busy": {**_PEERS, "gcc": "gcc", "stress-ng": "stress-ng"},
     "path": {"gcc": "gcc"},
+    "query": {"jq": "jq"},
     "policies": {"bpftrace": "bpftrace", "gcc": "gcc"},
     "ready": {"gcc": "gcc"},
 }

@@ -8,13 +8,13 @@ from pathlib import Path
 import eventfilters
 from eventcolumns.basis import missing_in
 from eventcolumns.conditions import condition
-from eventcolumns.engine import BlocksChanged, Engine, Found, Limits
+from eventcolumns.engine import BlocksChanged, Engine, Limits
 from eventcolumns.fields import columns_of, since_ns_of, until_ns_of
 from eventcolumns.rows import row_of
 from eventcolumns.schema import Block, Footer
 from eventcolumns.tally import Tally
-from eventfilters import Event, Filters
-from eventstream.encoded import splice_event
+from eventfilters import Event
+from eventstream.encoded import splice_events
 from tetra.v1.stream_pb2 import (
     CountBasis,
     CountEventsRequest,
@@ -33,6 +33,7 @@ _PART_EVENTS = 8192
 
 Footers = list[tuple[Block, Footer]]
 Reach = dict[str, int]
+Sent = tuple[int, int, bytes]  # message of the stream, place in it, event
 
 
 class Answers:
@@ -112,6 +113,9 @@ class Answers:
         lists = request.allow_list, request.deny_list
         filters = eventfilters.compile(*lists, request.field_filters)
         wanted = condition(*lists)
+        # Where the condition is exact, an event is sent as it is and not even parsed.
+        plain = wanted.exact and filters.rewrite is None
+        apply = None if plain else filters.apply
         since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
         until_ns = request.until.ToNanoseconds() if request.HasField("until") else 0
         engine = Engine(self._folder, self._limits, since_ns=since_ns)
@@ -119,11 +123,11 @@ class Answers:
         reach = reach_of(engine, footers)
         self._reach(reach)
         for generation in sorted({block.generation for block in engine.blocks}):
-            found = engine.find(wanted, request.nodes, since_ns, until_ns, generation)
+            parts = engine.events(wanted, request.nodes, since_ns, until_ns, generation)
             # Places in a stream that was replaced have no meaning: behind all of it.
             fixed = None if generation == reach["generation"] else Cursor(
                 stream_sequence=reach["first"])  # fmt: skip
-            for response in _responses(_passing(found, filters), fixed):
+            for response in _responses(_passing(parts, apply), fixed):
                 self._answer(response)
         losses, gaps = missing_in(footers, since_ns, until_ns, request.nodes)
         end = StreamEventsResponse(losses=losses, gaps=gaps)
@@ -150,27 +154,33 @@ def reach_of(engine: Engine, footers: Footers) -> Reach:
     }
 
 
-def _passing(found: Iterable[Found], filters: Filters) -> Iterator[tuple[Found, bytes]]:
-    for one in found:
-        sent = one.event if filters.pass_all else filters.apply(Event(one.event))
-        if sent is not None:
-            yield one, sent
+def _passing(
+    parts: Iterable[list[Sent]], apply: Callable[[Event], bytes | None] | None
+) -> Iterator[list[Sent]]:
+    for part in parts:
+        if apply is None:
+            yield part
+            continue
+        sent = [(message, at, apply(Event(event))) for message, at, event in part]
+        yield [(message, at, event) for message, at, event in sent if event is not None]
 
 
-def _responses(events: Iterable[tuple[Found, bytes]], fixed: Cursor | None) -> Iterator[bytes]:
-    parts: list[bytes] = []
-    size, last = 0, None
-    for found, data in events:
-        parts.append(splice_event(data))
-        size, last = size + len(data), found
-        if size >= _PART_BYTES or len(parts) >= _PART_EVENTS:
-            yield _response(parts, found, fixed)
-            parts, size = [], 0
-    if parts and last is not None:
-        yield _response(parts, last, fixed)
+def _responses(parts: Iterable[list[Sent]], fixed: Cursor | None) -> Iterator[bytes]:
+    held: list[Sent] = []
+    size = 0
+    for part in parts:
+        for one in part:
+            held.append(one)
+            size += len(one[2])
+            if size >= _PART_BYTES or len(held) >= _PART_EVENTS:
+                yield _response(held, fixed)
+                held, size = [], 0
+    if held:
+        yield _response(held, fixed)
 
 
-def _response(parts: list[bytes], last: Found, fixed: Cursor | None) -> bytes:
-    place = last.place
-    cursor = fixed or Cursor(stream_sequence=place.stream_sequence, index=place.batch_index + 1)
-    return b"".join(parts) + StreamEventsResponse(cursor=cursor).SerializeToString()
+def _response(held: list[Sent], fixed: Cursor | None) -> bytes:
+    message, at, _ = held[-1]
+    cursor = fixed or Cursor(stream_sequence=message, index=at + 1)
+    events = splice_events([event for _, _, event in held])
+    return events + StreamEventsResponse(cursor=cursor).SerializeToString()

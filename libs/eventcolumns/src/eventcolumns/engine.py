@@ -100,8 +100,7 @@ class Engine:
         wanted = condition(request.allow_list, request.deny_list)
         assert wanted.exact
         since_ns = 0 if request.first_seen else since_ns_of(request)
-        window = _window(since_ns, until_ns_of(request))
-        within = " AND ".join([*window, *_nodes(nodes), f"({wanted.sql})"])
+        within = _within(wanted, nodes, since_ns, until_ns_of(request))
         with _Progress(self._connection, report):
             rows = self._fetch(
                 f"SELECT {columns}, count(*), epoch_ns(min(time)), epoch_ns(max(time)), "
@@ -122,25 +121,37 @@ class Engine:
         return [NodeEvents(*row) for row in rows]
 
     def find(
+        self, wanted: Condition, nodes: Sequence[str], since_ns: int = 0, until_ns: int = 0
+    ) -> Iterator[Found]:
+        """Yield in the stream's order every event that meets the condition."""
+        columns = "stream_sequence, batch_index, node, boot_id, sequence, epoch_ns(time), event"
+        within = _within(wanted, nodes, since_ns, until_ns)
+        for rows in self._parts(columns, self.blocks, within):
+            for row in rows:
+                yield Found(Place._make(row[:-1]), row[-1])
+
+    def events(
         self,
         wanted: Condition,
         nodes: Sequence[str],
-        since_ns: int = 0,
-        until_ns: int = 0,
-        generation: int | None = None,
-    ) -> Iterator[Found]:
-        """Yield in the stream's order every event that meets the condition."""
-        found = [b for b in self.blocks if generation in (None, b.generation)]
+        since_ns: int,
+        until_ns: int,
+        generation: int,
+    ) -> Iterator[list[tuple[int, int, bytes]]]:
+        """Yield, many at once, message of the stream, place in it and event, as `find`."""
+        found = [block for block in self.blocks if block.generation == generation]
+        within = _within(wanted, nodes, since_ns, until_ns)
+        return self._parts("stream_sequence, batch_index, event", found, within)
+
+    def _parts(
+        self, columns: str, found: Sequence[Block], within: str
+    ) -> Iterator[list[tuple[Any, ...]]]:
         if not found:
             return
-        within = " AND ".join([*_window(since_ns, until_ns), *_nodes(nodes), f"({wanted.sql})"])
-        columns = "stream_sequence, batch_index, node, boot_id, sequence, epoch_ns(time), event"
-        sql = f"SELECT {columns} FROM {self._source(found)} WHERE {within}"
         try:
-            self._connection.execute(sql)
+            self._connection.execute(f"SELECT {columns} FROM {self._source(found)} WHERE {within}")
             while rows := self._connection.fetchmany(_FETCH_ROWS):
-                for row in rows:
-                    yield Found(Place._make(row[:-1]), row[-1])
+                yield rows
         except duckdb.Error as error:
             raise _explained(self._folder, error) from None
 
@@ -212,6 +223,10 @@ def _explained(folder: Path, error: duckdb.Error) -> ColumnsError:
     if isinstance(error, duckdb.IOException):
         return BlocksChanged(f"columns: {folder}: {cause}")
     return ColumnsError(f"columns: {folder}: {cause}")
+
+
+def _within(wanted: Condition, nodes: Sequence[str], since_ns: int, until_ns: int) -> str:
+    return " AND ".join([*_window(since_ns, until_ns), *_nodes(nodes), f"({wanted.sql})"])
 
 
 def _window(since_ns: int, until_ns: int) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from cli.processes import parent_of, place_of, process_of
-from tetragon.events_pb2 import Filter, GetEventsResponse
+from tetragon.events_pb2 import EventType, Filter, GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 _LEAST_ID = 8  # characters of a container's id that are enough to name it
@@ -25,7 +25,8 @@ class Subject(NamedTuple):
         """Return filters of which one matches each event that says something of the subject."""
         exact = f"^{re.escape(self.name)}$"
         if self.is_executable:
-            return [Filter(binary_regex=[exact]), Filter(parent_binary_regex=[exact])]
+            started = Filter(parent_binary_regex=[exact], event_set=[EventType.PROCESS_EXEC])
+            return [Filter(binary_regex=[exact]), started]
         found = [Filter(container_name_regex=[exact])]
         namespace, slash, pod = self.name.partition("/")
         if slash:
