@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from struct import Struct
@@ -44,7 +45,8 @@ class _Frames:
 def main() -> None:
     """Answer the request on stdin."""
     kind, folder, memory_bytes, threads = sys.argv[1:]
-    os.nice(_NICE)
+    with suppress(OSError):  # a service manager may forbid it
+        os.nice(_NICE)
     frames = _Frames()
     request = sys.stdin.buffer.read()
     limits = Limits(int(memory_bytes), int(threads))
