@@ -276,6 +276,34 @@ async def test_canary_over_its_limit_ends_without_anyone_asking(nodes, policies)
     assert entry.error == f"node {name}: 101 hits exceed the limit of 100"
 
 
+async def test_canary_in_another_mode_is_not_charged_with_earlier_hits(nodes, policies):
+    await policies.AddPolicy(
+        pb.AddPolicyRequest(yaml=document(action="Sigkill"), mode=TP_MODE_MONITOR)
+    )
+    for node in nodes.nodes.values():
+        node.installed[0].posted = 500
+    request = pb.AddPolicyRequest(
+        yaml=document(action="Sigkill"), replace=True, mode=TP_MODE_ENFORCE,
+        canary=pb.Canary(percent=5, max_hits=100),
+    )  # fmt: skip
+    assert (await policies.AddPolicy(request)).error == ""
+    (name,) = (n for n, on in active(nodes).items() if on == EVERYWHERE)
+
+    async def reported():
+        (listed,) = (await policies.ListPolicies(pb.ListPoliciesRequest())).policies
+        assert list(listed.candidate.running) == [name]
+        return by_node(listed.nodes)[name].hits
+
+    nodes.nodes[name].installed[0].posted = 600
+    await eventually(lambda: is_equal(reported, 600), LONG_S)
+    nodes.nodes[name].installed[0].posted = 601
+    await eventually(lambda: EVERYWHERE not in active(nodes).values(), LONG_S)
+
+
+async def is_equal(read, wanted):
+    return await read() == wanted
+
+
 async def test_try_runs_in_monitor_mode_until_the_client_leaves(nodes, policies):
     request = pb.TryPolicyRequest(yaml=document(action="Sigkill"))
     call = policies.TryPolicy(request)

@@ -462,6 +462,8 @@ class NodePolicy(_message.Message):
     RUN_TIME_NS_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
+    HITS_BEFORE_FIELD_NUMBER: _builtins.int
+    LOST_BEFORE_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     alive: _builtins.bool
     selected: _builtins.bool
@@ -490,6 +492,11 @@ class NodePolicy(_message.Message):
     """StoredPolicy.change of the write that all of this is the outcome of. A status that names an
     earlier write says nothing of a later one, whatever its revisions are.
     """
+    hits_before: _builtins.int
+    """What `hits`, and `lost` with `missed`, were when the active revision began. Not 0 where it has
+    the programs of the revision before: the same document, in another mode.
+    """
+    lost_before: _builtins.int
     @_builtins.property
     def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeHook]: ...
     @_builtins.property
@@ -517,10 +524,12 @@ class NodePolicy(_message.Message):
         run_time_ns: _builtins.int = ...,
         seen: _builtins.int = ...,
         change: _builtins.str = ...,
+        hits_before: _builtins.int = ...,
+        lost_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "change", b"change", "error", b"error", "filtered", b"filtered", "hits", b"hits", "hooks", b"hooks", "kernel_memory_bytes", b"kernel_memory_bytes", "lost", b"lost", "missed", b"missed", "mode", b"mode", "node_name", b"node_name", "not_posted", b"not_posted", "prepared", b"prepared", "rate_limited", b"rate_limited", "revision", b"revision", "run_time_ns", b"run_time_ns", "runs", b"runs", "seen", b"seen", "selected", b"selected", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "change", b"change", "error", b"error", "filtered", b"filtered", "hits", b"hits", "hits_before", b"hits_before", "hooks", b"hooks", "kernel_memory_bytes", b"kernel_memory_bytes", "lost", b"lost", "lost_before", b"lost_before", "missed", b"missed", "mode", b"mode", "node_name", b"node_name", "not_posted", b"not_posted", "prepared", b"prepared", "rate_limited", b"rate_limited", "revision", b"revision", "run_time_ns", b"run_time_ns", "runs", b"runs", "seen", b"seen", "selected", b"selected", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,6 +123,8 @@ class Entry:
     installed: Policy | None = None  # what the installation was made from
     file: str = ""
     before: PolicyCounters = field(default_factory=PolicyCounters)  # of earlier revisions
+    # What the installation had counted when the active revision began, which may share it.
+    at_start: PolicyCounters = field(default_factory=PolicyCounters)
     # Of the fleet: the number of the active revision, and the last that was tried.
     active: int = 0
     wanted: Revision | None = None

@@ -16,6 +16,7 @@ import structlog
 from chassis.errors import ServiceError
 from collector.policies.entry import STATIC, Backend, Entry, Installation, State, mechanisms
 from collector.policies.plan import HookState, HookStatus
+from collector.policies.statistics import PolicyCounters
 from collector.policies.table import LoadedPolicy, PolicyTable
 from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
@@ -72,6 +73,7 @@ class Lifecycle:
             old.switch(None)
             entry.before = entry.before + old.counters()
         entry.installation, entry.installed = new, policy
+        entry.at_start = PolicyCounters()
         entry.state = state_of(new.statuses)
         log.info(
             "policy loaded" if old is None else "policy replaced",

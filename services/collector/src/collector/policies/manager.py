@@ -162,6 +162,7 @@ class PolicyManager:
             entry.policy, entry.active = policy, revision.number
         elif entry.installation is not None and entry.installed == policy:
             entry.mode = mode_of(policy, revision.mode)
+            entry.at_start = entry.installation.counters()
             entry.installation.switch(entry.mode)
             entry.active = revision.number
             entry.state = state_of(entry.installation.statuses)

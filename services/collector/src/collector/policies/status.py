@@ -149,6 +149,8 @@ def node_policy(entry: Entry, node_name: str) -> NodePolicy:
     status.lost.update({reason: count for reason, count in counters.lost.items() if count})
     if installation is not None:
         status.mode = mode(entry)
+        status.hits_before = entry.at_start.total.posted
+        status.lost_before = sum(entry.at_start.lost.values()) + entry.at_start.missed
         status.hooks.extend(_hooks(installation.statuses))
     return status
 

@@ -47,9 +47,10 @@ def excess(limits: Canary, revision: int, nodes: Iterable[NodePolicy]) -> str:
     for node in nodes:
         if node.revision != revision:
             continue
-        lost = sum(node.lost.values()) + node.missed
-        if limits.HasField("max_hits") and node.hits > limits.max_hits:
-            return f"node {node.node_name}: {node.hits} hits exceed the limit of {limits.max_hits}"
+        hits = node.hits - node.hits_before
+        lost = sum(node.lost.values()) + node.missed - node.lost_before
+        if limits.HasField("max_hits") and hits > limits.max_hits:
+            return f"node {node.node_name}: {hits} hits exceed the limit of {limits.max_hits}"
         if limits.HasField("max_lost") and lost > limits.max_lost:
             return f"node {node.node_name}: {lost} lost exceed the limit of {limits.max_lost}"
     return ""
