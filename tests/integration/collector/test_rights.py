@@ -70,9 +70,11 @@ async def server(tmp_path):
         "PATH": f"{NATS_SERVER.parent}:{os.environ['PATH']}", "NODE_NAME": LOCAL,
         "TETRA_PASSWORDS_DIR": str(passwords), "TETRA_NATS_RUN_DIR": str(tmp_path / "run"),
     }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        scripts / "start", env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
+    log = tmp_path / "nats.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            scripts / "start", env=environment, stderr=errors
+        )
 
     async def accepts():
         with suppress(OSError):
@@ -83,7 +85,9 @@ async def server(tmp_path):
     await eventually(accepts)
     running = Server(f"nats://127.0.0.1:{port}", scripts, passwords, environment)
     running.script("collector", FURTHER)
-    await eventually(lambda: can_connect(running, f"collector-{FURTHER}"))  # NATS has reloaded
+    # A subscription that is made while NATS reads its users again can be lost.
+    await eventually(lambda: "Reloaded server configuration" in log.read_text(), 30)
+    await eventually(lambda: can_connect(running, f"collector-{FURTHER}"))
     yield running
     process.send_signal(signal.SIGTERM)
     await process.wait()
