@@ -61,11 +61,15 @@ async def test_withheld_events_are_announced_and_accounted_for(
         shell, opener, other = await asyncio.gather(runs, calls, others)
 
         async def seen():
-            found = Seen(await gateway.read_all(last=10_000_000))
+            found = state["found"] = Seen(await gateway.read_all(last=10_000_000))
             both = {(storm.name, ""), (storm.name, "opens")}
             return found if both <= found.stopped.keys() and found.settled(both) else None
 
-        found = await eventually(seen, READY_S, 0.3)
+        state: dict[str, Seen] = {}
+        try:
+            found = await eventually(seen, READY_S, 0.3)
+        except TimeoutError:
+            pytest.fail(f"{vars(state['found'])}")
     finally:
         await collector.stop()
     life, policy = found.stopped[storm.name, ""], found.stopped[storm.name, "opens"]

@@ -72,7 +72,9 @@ def test_a_beginning_that_the_ring_had_no_room_for_is_found_and_said_once(rates,
     throttle = watched[0]
     rates.set(5, over_ns=NOW_NS - 1, tracing=3)
     throttle.look(NOW_NS)
+    assert said(watched) == []  # its record can still be in the ring
     throttle.look(NOW_NS + 1)
+    throttle.look(NOW_NS + 2)
     assert said(watched) == [(THROTTLE_START, 0)]
     assert throttle.withheld() == {"policy:one": 3}
 
@@ -108,6 +110,7 @@ def test_an_end_without_an_entry_is_said(rates, watched):
     throttle = watched[0]
     rates.set(5, over_ns=NOW_NS)
     throttle.look(NOW_NS)
+    throttle.look(NOW_NS)
     rates.entries.clear()  # another collector began anew
     throttle.look(NOW_NS + 1)
     assert said(watched) == [(THROTTLE_START, 0), (THROTTLE_STOP, 0)]
@@ -116,6 +119,7 @@ def test_an_end_without_an_entry_is_said(rates, watched):
 def test_the_state_is_saved_and_restored(rates, watched):
     throttle = watched[0]
     rates.set(5, over_ns=NOW_NS)
+    throttle.look(NOW_NS)
     throttle.look(NOW_NS)
     saved = throttle.throttled.saved()
     throttle.throttled.cgroups.clear()

@@ -69,6 +69,7 @@ class Throttle:
     environment: bool = False
     reported: int = 0  # processes that were found in /proc
     _withheld: Counter[str] = field(default_factory=Counter)  # of policies, by policy:NAME
+    _expected: set[ThrottleKey] = field(default_factory=set)  # beginnings that were not read yet
     _seen: dict[ThrottleKey, ThrottleValue] = field(default_factory=dict)
     _at_stop: dict[ThrottleKey, ThrottleValue] = field(default_factory=dict)
 
@@ -126,8 +127,9 @@ class Throttle:
             self._count(key, value)
             if value.over_ns and now_ns - value.over_ns < rate.hold_ns:
                 live.add(key)
-                self._say(THROTTLE_START, key, value.over_ns)
+                self._begin_late(key, value.over_ns)
                 continue
+            self._expected.discard(key)
             if key in self.throttled.cgroups:
                 self._say(THROTTLE_STOP, key, now_ns)
             newest_ns = max(value.window_even, value.window_odd) * rate.interval_ns
@@ -137,6 +139,19 @@ class Throttle:
                 self._seen.pop(key, None)
                 self._at_stop.pop(key, None)
         return live
+
+    def _begin_late(self, key: ThrottleKey, over_ns: int) -> None:
+        """Report a beginning whose record the ring had no room for.
+
+        At the second look: until then the record, which has the cgroup's name, may wait there.
+        """
+        if key in self.throttled.cgroups:
+            self._expected.discard(key)
+        elif key in self._expected:
+            self._expected.discard(key)
+            self._say(THROTTLE_START, key, over_ns)
+        else:
+            self._expected.add(key)
 
     def _count(self, key: ThrottleKey, value: ThrottleValue) -> None:
         seen = self._seen.get(key)
