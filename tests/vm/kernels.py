@@ -20,6 +20,7 @@ _LONG = (
     "test_many_policies_are_compiled_side_by_side",
     "test_numbers[",  # not test_numbers_of_a_program
     "test_every_namespace_can_be_compared",
+    "test_throttle",  # storms of 20,000 processes
     "test_policies_any",  # compiles and verifies many documents: several minutes
 )
 _EMULATED = (*_TOO_BIG, *_LONG)
