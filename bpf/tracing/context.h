@@ -71,8 +71,16 @@ static __always_inline u64 user_registers(void)
 
 /* A register of the context of a kprobe or uprobe, which is struct pt_regs itself. */
 #define CONTEXT_REGISTER(ctx, offset) (*(u64 *)((void *)(ctx) + (offset)))
-/* A word of those that were read together: one read costs as much as another. */
+/* Arguments of a system call, where a program needs several: one read costs as much as another. */
+#ifdef CAST_FUNCTION
+#define SYSCALL_WORDS_AT(words, regs) void *words = kernel_memory(regs)
+#define SYSCALL_WORD(words, offset) LOAD(u64, words, offset)
+#else
+#define SYSCALL_WORDS_AT(words, regs)                                            \
+	u64 words[SYSCALL_WORDS] = {};                                           \
+	bpf_probe_read_kernel(words, sizeof(words), (void *)((regs) + REG_SYSCALL_FIRST))
 #define SYSCALL_WORD(words, offset) ((words)[((offset) - REG_SYSCALL_FIRST) / 8])
+#endif
 /* A register of a struct pt_regs at an address. */
 #define SAVED_REGISTER(regs, offset) KERNEL(u64, (regs) + (offset))
 

@@ -29,6 +29,69 @@ struct dentry_name {
 	u64 name;
 };
 
+static __always_inline void read_dentry(struct dentry_name *to, u64 dentry)
+{
+#ifdef CAST_FUNCTION
+	void *memory = kernel_memory(dentry + OFFSET_dentry_parent);
+
+	to->parent = LOAD(u64, memory, 0);
+	to->len = LOAD(u32, memory, 12);
+	to->name = LOAD(u64, memory, 16);
+#else
+	bpf_probe_read_kernel(to, sizeof(*to), (void *)(dentry + OFFSET_dentry_parent));
+#endif
+}
+
+/* A struct path: mount and dentry. */
+static __always_inline void read_pair(u64 *pair, u64 path)
+{
+#ifdef CAST_FUNCTION
+	void *memory = kernel_memory(path);
+
+	pair[0] = LOAD(u64, memory, 0);
+	pair[1] = LOAD(u64, memory, 8);
+#else
+	bpf_probe_read_kernel(pair, 2 * sizeof(*pair), (void *)path);
+#endif
+}
+
+/*
+ * Eight bytes of a name in front of what the text has already, the last of them first. What stands
+ * before a short name comes with it, and is overwritten by the next component.
+ */
+#ifdef CAST_FUNCTION
+#define NAME_WORDS 4
+static __always_inline void copy_word(struct scratch *s, u32 end, u64 name_end, u32 bytes)
+{
+	u32 at = end - bytes;
+
+	FORGET(at);
+	at &= TEXT_MAX - 1;
+	*(u64 *)(s->text + at) = KERNEL(u64, name_end - bytes);
+}
+#else
+#define NAME_WORDS 0
+#endif
+
+/* The name of a component in front of `end`, which is more than its length. */
+static __always_inline void copy_name(struct scratch *s, u32 end, u64 name, u32 len)
+{
+#ifdef CAST_FUNCTION
+	if (len <= 8 * NAME_WORDS && end >= 8 * NAME_WORDS) {
+#pragma unroll
+		for (u32 bytes = 8; bytes <= 8 * NAME_WORDS; bytes += 8)
+			if (len > bytes - 8)
+				copy_word(s, end, name + len, bytes);
+		return;
+	}
+#endif
+	u32 start = end - len;
+
+	FORGET(start);
+	start &= TEXT_MAX - 1;
+	bpf_probe_read_kernel(s->text + start, len, (void *)name);
+}
+
 /* Walk from (mount, dentry) to the root; the text is s->text[s->text_start..TEXT_MAX). Flags. */
 static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, bool in_mount)
 {
@@ -39,9 +102,9 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 	u32 flags = PATH_UNRESOLVED;
 
 	if (!in_mount && fs)
-		bpf_probe_read_kernel(root, sizeof(root), (void *)(fs + OFFSET_fs_root));
+		read_pair(root, fs + OFFSET_fs_root);
 	s->text_start = TEXT_MAX;
-	bpf_probe_read_kernel(&first, sizeof(first), (void *)(dentry + OFFSET_dentry_parent));
+	read_dentry(&first, dentry);
 	/* d_unlinked(): no longer in the hash, and not a root, which never is. */
 	if (first.parent != dentry && !KERNEL(u64, dentry + OFFSET_dentry_hash_pprev)) {
 		s->text_start = TEXT_MAX - (sizeof(" (deleted)") - 1);
@@ -68,7 +131,7 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 			flags = 0;
 			break;
 		}
-		bpf_probe_read_kernel(&d, sizeof(d), (void *)(dentry + OFFSET_dentry_parent));
+		read_dentry(&d, dentry);
 		if (dentry == mount_root || dentry == d.parent) {
 			u64 mount = vfsmount - OFFSET_mount_mnt, above = mount;
 
@@ -89,12 +152,12 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 			full = true;
 			break;
 		}
+		copy_name(s, start, d.name, len);
 		start -= len + 1;
 		FORGET(start);
 		start &= TEXT_MAX - 1;
 		s->text[start] = '/';
 		*(volatile u32 *)&s->text_start = start;
-		bpf_probe_read_kernel(s->text + start + 1, len, (void *)d.name);
 		dentry = d.parent;
 	}
 	if (full) { /* keep the end of the name */
@@ -154,7 +217,7 @@ static __always_inline s32 write_path(struct scratch *s, u32 type, u32 position,
 	u64 pair[2] = {}; /* struct path: mnt, dentry */
 
 	if (path)
-		bpf_probe_read_kernel(pair, sizeof(pair), (void *)path);
+		read_pair(pair, path);
 	return write_walk(s, type, position, pair[0], pair[1], text, mode);
 }
 

@@ -37,13 +37,55 @@ enum number {
 	NUMBER_GROUP = 80, /* and on: the bit of the n-th filter on containers */
 };
 
-/* The value of type T at a kernel address, or of the process's memory; 0 if it cannot be read. */
+#ifdef CAST_FUNCTION
+/*
+ * Kernel memory that plain loads may read, 0 where nothing is: bpf_rdonly_cast(), which the verifier
+ * replaces by a move. CAST_TYPE begins with words, see policies/direct_reads.py. The compiler cannot
+ * call functions of the kernel: it calls a helper with a number that none has, and
+ * policies/numbers.py makes the call. Loads are written out, as the compiler may merge those of
+ * different pointers, which the verifier refuses.
+ */
+#define KERNEL_FUNCTION 0x40000000 /* and the function's number in BTF */
+static void *(*cast_address)(u64 address, u32 type) = (void *)(KERNEL_FUNCTION + CAST_FUNCTION);
+
+static __always_inline void *kernel_memory(u64 address)
+{
+	return cast_address(address, CAST_TYPE);
+}
+
+#define TEXT_OF(x) #x
+#define NUMBER_TEXT(x) TEXT_OF(x)
+#define LOAD(size, memory, offset)                                                           \
+	({                                                                                   \
+		u64 _loaded;                                                                 \
+		asm volatile("%0 = *(" #size " *)(%1 + " NUMBER_TEXT(offset) ")"             \
+			     : "=r"(_loaded) : "r"(memory));                                 \
+		_loaded;                                                                     \
+	})
+
+static __always_inline u64 load_kernel(u64 address, u32 size)
+{
+	void *memory = kernel_memory(address);
+
+	if (size == 1)
+		return LOAD(u8, memory, 0);
+	if (size == 2)
+		return LOAD(u16, memory, 0);
+	return size == 4 ? LOAD(u32, memory, 0) : LOAD(u64, memory, 0);
+}
+
+/* The value of type T at a kernel address; 0 if it cannot be read. */
+#define KERNEL(T, address) ((T)load_kernel((u64)(address), sizeof(T)))
+#else
 #define KERNEL(T, address)                                                      \
 	({                                                                      \
 		T _value = 0;                                                   \
 		bpf_probe_read_kernel(&_value, sizeof(T), (void *)(address));   \
 		_value;                                                         \
 	})
+#endif
+
+/* The same of the process's memory. */
 #define USER(T, address)                                                        \
 	({                                                                      \
 		T _value = 0;                                                   \

@@ -23,6 +23,7 @@ from collector.errors import VerifierError
 from collector.metadata.containers.catalog import Catalog
 from collector.policies.check import Host
 from collector.policies.counters import SelectorCounts
+from collector.policies.direct_reads import direct_reads
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
 from collector.policies.plan import (
     Mechanism,
@@ -58,7 +59,7 @@ def btf() -> Btf:
 @cache
 def kernel() -> Kernel:
     """What translation depends on."""
-    return Kernel(btf(), possible_cpus(), BPF)
+    return Kernel(btf(), possible_cpus(), BPF, direct_reads(Features(btf())))
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Constants that a program gets when it is loaded: NUMBER of bpf/tracing/program.h.
 
 The compiled text has a 16-byte load with source register 15 for each; here it becomes a plain load
-of the constant, so one object serves every slot, revision and target.
+of the constant, so one object serves every slot, revision and target. Calls of kernel functions are
+completed here too: the compiler writes calls of helpers with numbers from KERNEL_FUNCTION on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from enum import IntEnum
 _LD_IMM64 = 0x18
 _SLOT = 8
 _NUMBER = 15
+_CALL = 0x85
+_PSEUDO_KFUNC_CALL = 2  # in the source register
+_KERNEL_FUNCTION = 0x40000000  # KERNEL_FUNCTION of bpf/tracing/program.h
 
 
 class Number(IntEnum):
@@ -35,6 +39,10 @@ def bind(instructions: bytes, values: Mapping[int, int]) -> bytes:
     out, at = bytearray(instructions), 0
     while at < len(out):
         if out[at] != _LD_IMM64:
+            if out[at] == _CALL and not out[at + 1] and out[at + 7] & 0x40:
+                called = int.from_bytes(out[at + 4 : at + 8], "little") - _KERNEL_FUNCTION
+                out[at + 1] |= _PSEUDO_KFUNC_CALL << 4
+                out[at + 4 : at + 8] = called.to_bytes(4, "little")
             at += _SLOT
             continue
         if out[at + 1] >> 4 == _NUMBER:

@@ -91,11 +91,7 @@ class HookText:
             out.add("u32 mode = policy_mode();")
         out.add("", f"if ({mode} == MODE_OFF)", "\tgoto leave;")
         if frame.together:
-            out.add(
-                "", "u64 words[SYSCALL_WORDS] = {};",
-                "bpf_probe_read_kernel(words, sizeof(words),",
-                f"\t\t      (void *)({frame.saved_registers()} + REG_SYSCALL_FIRST));",
-            )  # fmt: skip
+            out.add("", f"SYSCALL_WORDS_AT(words, {frame.saved_registers()});")
 
     def _check_abi(self, frame: Frame, out: Lines) -> None:
         """After the filters: it costs more than most of them, and matters to calls that match."""

@@ -31,6 +31,7 @@ from collector.kubernetes.setup import Kubernetes
 from collector.policies.backend import KernelBackend
 from collector.policies.check import Host
 from collector.policies.desired import Node
+from collector.policies.direct_reads import direct_reads
 from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
@@ -206,13 +207,15 @@ def kernel_backend(
 
     def read_types() -> KernelPlans:
         btf = Btf.vmlinux(kernel.btf)
-        host = Host.of(Features(btf))
+        features = Features(btf)
+        host = Host.of(features)
         host.request_hosts = request_hosts
         return KernelPlans(
             partial(plan_policy, host=host),
             partial(plan_policy, host=host.without_trampolines()),
             Kernel(
-                btf, possible_cpus(), folder, throttle=throttle, cgroup_subsys=kernel.cgroup_subsys
+                btf, possible_cpus(), folder, direct_reads(features), throttle=throttle,
+                cgroup_subsys=kernel.cgroup_subsys,
             ),
         )
 

@@ -18,6 +18,7 @@ from collector.bpf.rate import Rate
 from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
+from collector.policies.direct_reads import DirectReads
 from collector.policies.groups import Group
 from collector.policies.images import FUNCTIONS, BinaryList
 from collector.policies.maps import SPARED, MapNumbers, OwnMap
@@ -39,6 +40,7 @@ class Kernel:
     btf: Btf
     cpus: int  # possible ones
     folder: Path  # bpf/
+    direct: DirectReads | None = None  # None: kernel memory is read by helpers
     host_namespaces: Mapping[Namespace, int] = field(default_factory=lambda: host_namespaces())
     throttle: Rate | None = None
     cgroup_subsys: int | None = None  # of the hierarchy of cgroup v1 that has the containers
@@ -133,6 +135,8 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
         constants += kernel.throttle.definitions()
         if kernel.cgroup_subsys is not None:
             constants += f"#define CGROUP_SUBSYS {kernel.cgroup_subsys}\n"
+    if kernel.direct is not None:
+        constants += kernel.direct.definitions()
     shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
     return Translation(
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
