@@ -15,7 +15,7 @@ from collector.bpf.links import Link
 from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
 from collector.errors import ProbeError
-from collector.policies.maps import SYSCALL_LEVELS, SYSCALLS_MAX
+from collector.policies.maps import SYSCALL_DIRECTION, SYSCALL_LEVELS, SYSCALLS_MAX
 
 _U32 = struct.Struct("<I")
 # Of the call's number in struct pt_regs: orig_ax, and syscallno, which has four bytes and stands
@@ -29,7 +29,7 @@ def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: 
 
 def enter_program(array: int, levels: int) -> bytes:
     """Return the instructions: r1 context, whose second word is the system call's number."""
-    return _program([_instruction(0x79, 7, 1, 8)], array, levels)  # r7 = ctx[1]
+    return _program([_instruction(0x79, 7, 1, 8)], array, levels, 0)  # r7 = ctx[1]
 
 
 def exit_program(array: int, levels: int) -> bytes:
@@ -43,38 +43,38 @@ def exit_program(array: int, levels: int) -> bytes:
         _instruction(0x85, value=113),  # bpf_probe_read_kernel(r1, 4, r3)
         _instruction(0x61, 7, 10, -8),
     ]
-    return _program(number, array, levels)
+    return _program(number, array, levels, SYSCALL_DIRECTION)
 
 
-def _program(number: list[bytes], array: int, levels: int) -> bytes:
+def _program(number: list[bytes], array: int, levels: int, direction: int) -> bytes:
     """Return the program that gets the call's number into r7 and jumps to its first level in use.
 
-    A call that no policy hooks pays for one load. A failed jump continues with the next level:
-    a policy that was removed leaves its level empty.
+    A call that no policy hooks pays for one load. A jump fails while a policy is removed: then the
+    level that is left is looked up again.
     """
-    begin = [
+    code = [
         _instruction(0xBF, 6, 1),  # r6 = ctx
         *number,
         _instruction(0x35, 7, offset=0, value=SYSCALLS_MAX),  # if r7 >= it: to the end
-        _instruction(0x18, 1, 2, value=levels),  # r1 = the levels' only value
-        _instruction(0),
-        _instruction(0x0F, 1, 7),  # r1 += r7
-        _instruction(0x71, 8, 1, 0),  # r8 = levels[number]
+        _instruction(0x18, 8, 2, value=levels),  # r8 = the levels' only value + direction
+        _instruction(0, value=direction),
+        _instruction(0x0F, 8, 7),  # r8 += r7
     ]
-    code = [*begin]
-    for level in range(SYSCALL_LEVELS):
+    for _ in range(2):
         code += [
-            _instruction(0xB5, 8, value=level),  # if r8 <= level: to the end
+            _instruction(0x71, 3, 8, 0),  # r3 = *r8
+            _instruction(0x15, 3, value=0),  # if it is 0: to the end
+            _instruction(0x07, 3, value=-1),
+            _instruction(0x27, 3, value=SYSCALLS_MAX),
+            _instruction(0x0F, 3, 7),
             _instruction(0xBF, 1, 6),
             _instruction(0x18, 2, 1, value=array),
             _instruction(0),
-            _instruction(0xBF, 3, 7),
-            _instruction(0x07, 3, value=level * SYSCALLS_MAX),
             _instruction(0x85, value=12),  # bpf_tail_call(r1, r2, r3)
         ]
     end = len(code)
     for at, one in enumerate(code):
-        if one[0] in (0x35, 0xB5):
+        if one[0] in (0x35, 0x15):
             code[at] = one[:2] + struct.pack("<h", end - at - 1) + one[4:]
     return b"".join([*code, _instruction(0xB7, 0, value=0), _instruction(0x95)])
 
@@ -86,7 +86,7 @@ class Dispatcher:
     entry: BpfMap
     exit: BpfMap
     level_map: BpfMap
-    levels: memoryview  # its value: highest used level plus 1, of each system call
+    levels: memoryview  # its value, see bpf/tracing/dispatch.h
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
 
@@ -107,16 +107,16 @@ class Dispatcher:
         array = self.exit if at_return else self.entry
         array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
         self._used.setdefault((at_return, number), set()).add(level)
-        self._set_levels(number)
+        self._set_levels(number, at_return=at_return)
         if at_return not in self._attached:
             self._attach(at_return=at_return)
 
     def remove(self, number: int, level: int, *, at_return: bool) -> None:
         """Take a program away."""
         array = self.exit if at_return else self.entry
-        array.delete(_U32.pack(level * SYSCALLS_MAX + number))
         self._used[at_return, number].discard(level)
-        self._set_levels(number)
+        self._set_levels(number, at_return=at_return)
+        array.delete(_U32.pack(level * SYSCALLS_MAX + number))
         if not any(levels for (when, _), levels in self._used.items() if when is at_return):
             self._detach(at_return=at_return)
 
@@ -132,10 +132,14 @@ class Dispatcher:
             self._detach(at_return=at_return)
         self.levels.release()
 
-    def _set_levels(self, number: int) -> None:
-        # Entry and exit share the bound: a jump to an empty level does nothing.
-        used = self._used.get((False, number), set()) | self._used.get((True, number), set())
-        self.levels[number] = max(used, default=-1) + 1
+    def _set_levels(self, number: int, *, at_return: bool) -> None:
+        used = self._used[at_return, number]
+        start = number + (SYSCALL_DIRECTION if at_return else 0)
+        following = 0
+        for level in range(SYSCALL_LEVELS, -1, -1):
+            if level in used:
+                following = level + 1
+            self.levels[start + level * SYSCALLS_MAX] = following
 
     def _attach(self, *, at_return: bool) -> None:
         if at_return:

@@ -19,6 +19,7 @@ SCRATCH_SIZE = 25528  # sizeof(struct scratch)
 RATE_ENTRIES = 32768
 SYSCALLS_MAX = 512  # of bpf/tracing/dispatch.h
 SYSCALL_LEVELS = 32
+SYSCALL_DIRECTION = (SYSCALL_LEVELS + 1) * SYSCALLS_MAX  # bytes of entries, then of exits
 CGROUP_ENTRIES = 4096
 PENDING_KEY = 16  # struct pending_key of bpf/tracing/returns.h
 PENDING_SHORT = (512, 1024)  # value size and entries
@@ -97,7 +98,7 @@ def shared_specs() -> tuple[MapSpec, ...]:
         MapSpec(RATES, MapType.LRU_HASH, 8, 8, RATE_ENTRIES),
         MapSpec(SYSCALLS_ENTER, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
         MapSpec(SYSCALLS_EXIT, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
-        MapSpec(SYSCALL_LEVELS_MAP, MapType.ARRAY, 4, SYSCALLS_MAX, 1, MMAPABLE),
+        MapSpec(SYSCALL_LEVELS_MAP, MapType.ARRAY, 4, 2 * SYSCALL_DIRECTION, 1, MMAPABLE),
         MapSpec(CGROUPS, MapType.HASH, 8, 8, CGROUP_ENTRIES),
     )
 

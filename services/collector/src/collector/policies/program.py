@@ -464,10 +464,10 @@ class HookText:
             out.add("if (s)", "\trelease_scratch(s);")
         out.label("leave")
         if mechanism is Mechanism.SYS_ENTER:
-            out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_ENTER), ctx[1],")
+            out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_ENTER), SYSCALL_ENTER, ctx[1],")
             out.add("\t      NUMBER(NUMBER_LEVEL) + 1);")
         if mechanism is Mechanism.SYS_EXIT:
-            out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_EXIT),")
+            out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_EXIT), SYSCALL_EXIT,")
             out.add("\t      SAVED_REGISTER(ctx[0], REG_SYSCALL_NUMBER),")
             out.add("\t      NUMBER(NUMBER_LEVEL) + 1);")
         out.add("return verdict;" if self._has_verdict else "return 0;")
