@@ -269,6 +269,34 @@ def test_deep_and_deleted_directories(policies, tmp_path):
     assert root.data[0].text == b""
 
 
+@pytest.mark.parametrize("longest", [9, 40, 255])
+def test_paths_with_names_of_every_length(policies, tmp_path, longest):
+    text = syscall(
+        "sys_getpriority", "[{index: 0, type: int}]",
+        "  data:\n  - {index: 0, type: path, source: current_task, resolve: fs.pwd}\n",
+    )  # fmt: skip
+    names = [(f"{n}-" + "abcdefghijklmnop" * 16)[:n] for n in range(1, longest + 1)]
+
+    def call() -> None:
+        os.chdir(tmp_path)
+        for name in names:
+            os.mkdir(name)
+            os.chdir(name)
+            os.getpriority(os.PRIO_PROCESS, 0)
+        for name in reversed(names):
+            os.chdir("..")
+            os.rmdir(name)
+
+    found = records(policies, text, call, len(names))
+    path = os.fsencode(tmp_path)
+    for name, record in zip(names, found, strict=True):
+        path += b"/" + name.encode()
+        if record.data[0].flags:  # more than the kernel walks
+            assert path.endswith(record.data[0].text)
+        else:  # 4096 bytes of the end at most, the last of them cut off
+            assert record.data[0].text == (path if len(path) < 4096 else path[-4096:][:4095])
+
+
 def test_failed_resolve_names_its_depth(policies):
     """A kernel thread's mm is NULL: nothing hangs from it. Here: the mm of a task that ended."""
     text = syscall(
