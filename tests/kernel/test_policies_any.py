@@ -61,9 +61,12 @@ def verify(policies, plan: Plan) -> None:
         own |= {spec.name: maps.create(spec) for spec in image_specs()}
     try:
         fds = policies.shared.fds | {name: one.fd for name, one in own.items()}
-        numbered = [fds[name] for name in translation.maps]
         kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
-        for name in translation.functions:
+        for name, numbered in (
+            (name, [fds[one] for one in text.maps])
+            for text in translation.texts
+            for name in text.functions
+        ):
             kind = kinds.get(name, Kind.RAW_TRACEPOINT)
             code = ProgramCode(
                 ProgramPlan(name, kind), codes[name], relocations(codes[name], len(numbered))

@@ -46,7 +46,7 @@ from tracingpolicy.selectors import Selector, ValueFilter
 from tracingpolicy.types import ArgumentType
 
 BPF = Path(__file__).parents[2] / "bpf"
-RING_BYTES = 1 << 20
+RING_BYTES = 16 << 20  # other processes fill it too while a child runs
 POLICY, REVISION = 7, 3
 
 
@@ -124,13 +124,14 @@ class Machine:
 
     def compile(self, translation: Translation) -> dict[str, bytes]:
         """Return the bytecode of each function; a text is compiled once."""
-        if translation.text not in self._codes:
-            names = translation.functions
-            source = compiler.Source(translation.text, names)
-            self._codes[translation.text] = asyncio.run(
-                compiler.compile_source(source, BPF / "shim")
-            )
-        return self._codes[translation.text]
+        codes = {}
+        for one in translation.texts:
+            if one.text not in self._codes:
+                source = compiler.Source(one.text, one.functions)
+                compiled = compiler.compile_source(source, BPF / "shim")
+                self._codes[one.text] = asyncio.run(compiled)
+            codes |= self._codes[one.text]
+        return codes
 
     @contextmanager
     def loaded(self, plan: Plan, mode: ModeWord = ModeWord.MONITOR) -> Iterator[Loaded]:

@@ -59,17 +59,20 @@ class Objects:
         """Return the object of each plan, those that are not in the cache from one compiler."""
         made_by = compiler.identity().encode()
         keys = [key_of([_FORM, self.build, *self._shared(), *plan_parts(plan)]) for plan in plans]
-        found: list[Built | CompileError | None] = []
-        for key in keys:
-            kept = self._read(key, made_by)
-            found.append(Built(kept, cached=True) if kept is not None else None)
-        missing = [n for n, one in enumerate(found) if one is None]
-        built = await compile_plans([plans[n] for n in missing], self.folder / "shim")
-        for n, one in zip(missing, built, strict=True):
-            found[n] = one if isinstance(one, CompileError) else Built(one, cached=False)
+        found: dict[bytes, Built | CompileError] = {}
+        missing: dict[bytes, Plan] = {}
+        for key, plan in zip(keys, plans, strict=True):
+            kept = self._read(key, made_by) if key not in missing else None
+            if kept is not None:
+                found[key] = Built(kept, cached=True)
+            else:
+                missing[key] = plan
+        built = await compile_plans(list(missing.values()), self.folder / "shim")
+        for key, one in zip(missing, built, strict=True):
+            found[key] = one if isinstance(one, CompileError) else Built(one, cached=False)
             if not isinstance(one, CompileError):
-                self.cache.write(keys[n], made_by + b"\0" + bytecode.encode(one))
-        return [one for one in found if one is not None]
+                self.cache.write(key, made_by + b"\0" + bytecode.encode(one))
+        return [found[key] for key in keys]
 
     async def get_by(
         self, parts: Sequence[bytes | str], plan: Callable[[], Plan], *, fresh: bool = False

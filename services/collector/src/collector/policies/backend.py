@@ -58,7 +58,7 @@ _TRAMPOLINES = (Kind.FENTRY, Kind.FEXIT)
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _LIBC = ctypes.CDLL(None)
 _GRACE_S = 0.05
-_TOGETHER = 16  # texts that one child compiles: its start costs as much as two of them
+_TOGETHER = 32  # texts that one child compiles: its start costs as much as two of them
 
 log = structlog.get_logger()
 
@@ -198,10 +198,12 @@ class KernelBackend:
 
     async def _compile_together(self, part: Sequence[tuple[Policy, Plan, Translation]]) -> None:
         """Compile policies in one child; `install` reports what cannot be compiled."""
-        built = await self.objects.get_all([_object_plan(one) for _, _, one in part])
-        for (policy, plan, translation), one in zip(part, built, strict=True):
-            if not isinstance(one, CompileError):
-                ready = self._prepared[id(policy)] = Ready(plan, translation, _codes(one))
+        plans = [_object_plans(translation) for _, _, translation in part]
+        built = iter(await self.objects.get_all([one for some in plans for one in some]))
+        for (policy, plan, translation), some in zip(part, plans, strict=True):
+            with contextlib.suppress(CompileError):
+                codes = _codes([next(built) for _ in some])
+                ready = self._prepared[id(policy)] = Ready(plan, translation, codes)
                 await asyncio.to_thread(self.ready.write, policy, ready)
 
     async def settle(self) -> None:
@@ -280,7 +282,7 @@ class KernelBackend:
         It is kept as what ``policy`` needs: what is made last is used first.
         """
         plan, translation = await self.planner.translated(wanted, by_kprobes=by_kprobes)
-        built = await self.objects.get(_object_plan(translation))
+        built = await self.objects.get_all(_object_plans(translation))
         ready = Ready(plan, translation, _codes(built))
         await asyncio.to_thread(self.ready.write, policy, ready)
         return ready
@@ -314,21 +316,32 @@ def _variant(policy: Policy, plan: Plan) -> int:
     return next((n for n, one in enumerate(policy.variants) if one is plan.policy), 0)
 
 
-def _object_plan(translation: Translation) -> ObjectPlan:
-    names = translation.functions
+def _object_plans(translation: Translation) -> list[ObjectPlan]:
+    """Return what has to be compiled: the policy's own text, and that of images."""
     known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
-    kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
     known |= {spec.name: spec for spec in (*image_specs(), *acting_specs(), *throttle_specs())}
     known |= {own.spec.name: own.spec for own in translation.own}
-    return ObjectPlan(
-        Source(translation.text, names),
-        tuple(known[name] for name in translation.maps),
-        tuple(ProgramPlan(name, kinds.get(name, Kind.RAW_TRACEPOINT)) for name in names),
-    )
+    kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}
+    return [
+        ObjectPlan(
+            Source(one.text, one.functions),
+            tuple(known[name] for name in one.maps),
+            tuple(
+                ProgramPlan(name, kinds.get(name, Kind.RAW_TRACEPOINT)) for name in one.functions
+            ),
+        )
+        for one in translation.texts
+    ]
 
 
-def _codes(built: Built) -> dict[str, bytes]:
-    return {code.plan.name: code.instructions for code in built.object.programs}
+def _codes(built: Sequence[Built | CompileError]) -> dict[str, bytes]:
+    """Return the bytecode of each function; raise `CompileError`."""
+    codes: dict[str, bytes] = {}
+    for one in built:
+        if isinstance(one, CompileError):
+            raise one
+        codes |= {code.plan.name: code.instructions for code in one.object.programs}
+    return codes
 
 
 def _wait_for_grace_period() -> None:

@@ -13,6 +13,7 @@ from collector.bpf.features import Features
 from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import possible_cpus
 from collector.policies.check import Host
+from collector.policies.direct_reads import direct_reads
 from collector.policies.plan import HookStatus, Plan, PlannedHook
 from collector.policies.plan_policy import check_document
 from collector.policies.report import describe
@@ -54,7 +55,8 @@ class Explainer:
     def _plan(self, yaml: str, with_source: bool) -> pb.NodePlan:
         types = Btf.vmlinux(self.kernel.btf)
         try:
-            plan = check_document(yaml, "policy", Host.of(Features(types)))
+            features = Features(types)
+            plan = check_document(yaml, "policy", Host.of(features))
         except PolicyErrors as errors:
             return pb.NodePlan(mistakes=[
                 pb.PolicyMistake(
@@ -64,7 +66,8 @@ class Explainer:
             ])  # fmt: skip
         answer = pb.NodePlan(hooks=_hooks(plan))
         if with_source:
-            shown = translate(plan, Kernel(types, possible_cpus(), bpf_folder())).shown
+            kernel = Kernel(types, possible_cpus(), bpf_folder(), direct_reads(features))
+            shown = translate(plan, kernel).shown
             answer.source = shown.encode()[:_MAX_SOURCE_BYTES].decode(errors="ignore")
         return answer
 

@@ -251,8 +251,10 @@ def install(
         masks = shared.groups.acquire(translation.groups)
         installed.groups, installed._groups = translation.groups, shared.groups
         numbers |= {GROUP + n: mask for n, mask in enumerate(masks)}
-        if translation.images:
-            masks = shared.images.acquire(translation.lists, codes, translation.maps, shared.fds)
+        if translation.images is not None:
+            masks = shared.images.acquire(
+                translation.lists, codes, translation.images.maps, shared.fds
+            )
             installed.lists, installed._images = translation.lists, shared.images
             numbers |= {LIST + n: mask for n, mask in enumerate(masks)}
             fds |= {name: one.fd for name, one in shared.images.maps.items()}

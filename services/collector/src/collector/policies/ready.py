@@ -13,11 +13,11 @@ import os
 import pickle
 import sys
 import time
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import structlog
 
@@ -85,7 +85,7 @@ class ReadyPolicies:
         """Keep a policy, unless its plan depends on what can change meanwhile."""
         if not _is_lasting(ready.plan):
             return
-        short = ready._replace(translation=replace(ready.translation, text="", shown=""))
+        short = ready._replace(translation=ready.translation.without_texts())
         out = io.BytesIO()
         try:
             _Pickler(out, protocol=5).dump(short)
@@ -153,7 +153,15 @@ class _Pickler(pickle.Pickler):
 class _Unpickler(pickle.Unpickler):
     """Makes values of the policies' own types, and calls nothing else."""
 
+    _known: ClassVar[dict[tuple[str, str], Any]] = {}  # policies have the same ones
+
     def find_class(self, module: str, name: str) -> Any:
+        known = self._known.get((module, name))
+        if known is None:
+            known = self._known[module, name] = self._find_class(module, name)
+        return known
+
+    def _find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("builtins", "dict") or (module == "ipaddress" and name in _ADDRESSES):
             return super().find_class(module, name)
         if module.startswith(_OWN):

@@ -8,10 +8,10 @@ and hook) is left open, see `policies.numbers`.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from collector.bpf.btf import Btf
 from collector.bpf.rate import Rate
@@ -20,6 +20,7 @@ from collector.policies.counters import Counters
 from collector.policies.ctext import comment
 from collector.policies.direct_reads import DirectReads
 from collector.policies.groups import Group
+from collector.policies.headers import expanded
 from collector.policies.images import FUNCTIONS, BinaryList
 from collector.policies.maps import SPARED, MapNumbers, OwnMap
 from collector.policies.offsets import definitions
@@ -29,8 +30,6 @@ from collector.policies.program_enforcers import enforcer_text
 from collector.policies.sources import Frame
 from tracingpolicy.model import OWN_API
 from tracingpolicy.values import Namespace
-
-_INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,14 @@ class Generated:
     gate: OverrideBy | None = None  # what has to stand behind it at each target
 
 
+class Text(NamedTuple):
+    """C that is compiled on its own."""
+
+    text: str
+    functions: tuple[str, ...]
+    maps: tuple[str, ...]  # names in the order of their numbers
+
+
 @dataclass(frozen=True, slots=True)
 class Translation:
     """The C text of a policy."""
@@ -90,14 +97,20 @@ class Translation:
     counters: Counters
     lists: tuple[BinaryList, ...]
     groups: tuple[Group, ...]
-    images: bool  # the text has the programs of images.h
+    images: Text | None  # the programs of images.h, where the policy needs them
     acting: bool  # it uses the maps of `enforcement.Enforcement`
     selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
 
     @property
-    def functions(self) -> tuple[str, ...]:
-        """The functions to compile."""
-        return (*(one.function for one in self.programs), *(FUNCTIONS if self.images else ()))
+    def texts(self) -> tuple[Text, ...]:
+        """What has to be compiled."""
+        own = Text(self.text, tuple(one.function for one in self.programs), self.maps)
+        return (own, self.images) if self.images is not None else (own,)
+
+    def without_texts(self) -> Translation:
+        """Return what is needed when everything is compiled."""
+        images = self.images._replace(text="") if self.images is not None else None
+        return replace(self, text="", shown="", images=images)
 
 
 def translate(plan: Plan, kernel: Kernel) -> Translation:
@@ -126,24 +139,37 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
     body = "\n\n".join([_title(plan), *unit.functions, *functions]) + "\n"
     counters = Counters.of(first_counter, kernel.cpus)
     unit.maps.add("MAP_COUNTERS", counters.spec())
-    headers = _expanded(sorted(unit.headers), kernel.folder)
-    constants = f"{counters.definitions()}\n{unit.maps.definitions()}\n"
+    headers = expanded(sorted(unit.headers), body, kernel.folder)
+    constants = f"{counters.definitions()}\n"
     if plan.policy.api_version == OWN_API:
         constants += "#define OWN_API\n"
-    constants += definitions(headers + body, kernel.btf) + "\n"
+    constants += _constants(unit.maps, headers + body, kernel)
+    shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
+    return Translation(
+        constants + headers + body, constants + shown + "\n" + body, tuple(programs),
+        unit.maps.names(), tuple(unit.maps.own), counters,
+        tuple(unit.lists), tuple(unit.groups), images_text(kernel) if unit.images else None,
+        SPARED in unit.maps.names(), tuple(starts),
+    )  # fmt: skip
+
+
+def images_text(kernel: Kernel) -> Text:
+    """Return the programs of images.h: the same for all policies, so they are compiled once."""
+    numbers = MapNumbers()
+    numbers.images()
+    headers = expanded(["images.h"], "", kernel.folder)
+    return Text(_constants(numbers, headers, kernel) + headers, FUNCTIONS, numbers.names())
+
+
+def _constants(numbers: MapNumbers, text: str, kernel: Kernel) -> str:
+    constants = f"{numbers.definitions()}\n{definitions(text, kernel.btf)}\n"
     if kernel.throttle is not None:
         constants += kernel.throttle.definitions()
         if kernel.cgroup_subsys is not None:
             constants += f"#define CGROUP_SUBSYS {kernel.cgroup_subsys}\n"
     if kernel.direct is not None:
         constants += kernel.direct.definitions()
-    shown = "".join(f'#include "{name}"\n' for name in sorted(unit.headers))
-    return Translation(
-        constants + headers + body, constants + shown + "\n" + body, tuple(programs),
-        unit.maps.names(), tuple(unit.maps.own), counters,
-        tuple(unit.lists), tuple(unit.groups), unit.images,
-        SPARED in unit.maps.names(), tuple(starts),
-    )  # fmt: skip
+    return constants
 
 
 def _functions(
@@ -190,19 +216,3 @@ def _groups(hook: PlannedHook, targets: list[tuple[int, Target]]) -> list[list[t
 
 def _title(plan: Plan) -> str:
     return comment(f"policy {plan.policy.name}")
-
-
-def _expanded(names: list[str], folder: Path) -> str:
-    """Return headers with the headers that they include, each once, behind #line."""
-    done: set[str] = set()
-
-    def expand(name: str) -> str:
-        if name in done:
-            return ""
-        done.add(name)
-        path = next(p for p in (folder / "tracing" / name, folder / "lib" / name) if p.exists())
-        text = path.read_text().replace("#pragma once\n", "")
-        inner = "".join(expand(one) for one in _INCLUDE.findall(text))
-        return f'{inner}#line 1 "{path.parent.name}/{name}"\n{_INCLUDE.sub(chr(10), text)}\n'
-
-    return "".join(expand(name) for name in names) + '#line 1 "policy.c"\n'

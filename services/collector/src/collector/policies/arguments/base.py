@@ -122,7 +122,7 @@ class Unit:
     def use_images(self) -> None:
         """Bring what filters know of processes beside the process map."""
         self.images = True
-        self.headers.update(("image.h", "images.h"))
+        self.headers.add("image.h")
         self.maps.images()
 
     def list_mask(self, one: BinaryList) -> str:
