@@ -1,12 +1,16 @@
 """Pieces of the C text of policies, without a kernel: what they mean."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.policies.ctext import comment, negated, signed, unsigned
+from collector.policies.dispatch import Dispatcher
+from collector.policies.headers import expanded
+from collector.policies.maps import SYSCALL_DIRECTION, SYSCALLS_MAX
 from collector.policies.numbers import Number, bind
 from collector.policies.selectors.automaton import Automaton
 from collector.policies.selectors.numbers import intervals
@@ -102,3 +106,82 @@ def test_constants_are_bound_in_place():
     assert after[16:] == before[16:]
     with pytest.raises(KeyError):
         bind(before, {})
+
+
+def test_calls_of_kernel_functions_are_completed():
+    helper, function = bytes.fromhex("8500000008000000"), bytes.fromhex("85000000c5ff0040")
+    other = bytes.fromhex("8510000000000040")  # a call inside the program
+    assert bind(helper + function + other, {}) == (
+        helper + bytes.fromhex("85200000c5ff0000") + other
+    )
+
+
+# --- headers of a text
+
+
+@pytest.fixture
+def headers(tmp_path):
+    (tmp_path / "tracing").mkdir()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "low.h").write_text(
+        "/* Two\n * lines. */\n#pragma once\n\n#define TWICE(x) doubled(x)\n"
+        "static __always_inline int doubled(int x)\n{\n\treturn sum(x, x);\n}\n\n"
+        "static __always_inline int sum(int a, int b)\n{\n\treturn a + b;\n}\n\n"
+        "static __always_inline int unused(int a)\n{\n\treturn -a;\n}\n\n"
+        "struct last {\n\tint unused;\n};\n"
+    )
+    (tmp_path / "tracing" / "high.h").write_text(
+        '#pragma once\n\n#include "low.h"\n\n'
+        "static __always_inline int higher(int x)\n{\n\treturn unused(x);\n}\n"
+    )
+    return tmp_path
+
+
+def test_functions_that_nothing_calls_are_left_out(headers):
+    text = expanded(["high.h"], "int hook0(void) { struct last unused; return 0; }", headers)
+    assert "higher" not in text
+    assert "unused(int" not in text
+    assert "doubled(int x)" in text  # a macro names it, and it calls the next
+    assert "sum(int a, int b)" in text
+    assert text.index("lib/low.h") < text.index("tracing/high.h") < text.index("policy.c")
+
+
+def test_functions_are_there_for_those_that_call_them(headers):
+    text = expanded(["high.h"], "int hook0(void) { return higher (1); }", headers)
+    assert "higher(int x)" in text
+    assert "unused(int a)" in text
+
+
+def test_lines_of_headers_keep_their_numbers(headers):
+    text = expanded(["low.h"], "", headers)
+    lines = text.splitlines()
+    assert lines[0] == '#line 1 "lib/low.h"'
+    written = (headers / "lib" / "low.h").read_text().splitlines()
+    assert lines[1 + written.index("struct last {")] == "struct last {"
+
+
+# --- levels of system calls
+
+
+def test_every_level_leads_to_the_next_one_in_use(monkeypatch):
+    array = SimpleNamespace(update=lambda key, value: None, delete=lambda key: None)
+    levels = memoryview(bytearray(2 * SYSCALL_DIRECTION))
+    dispatcher = Dispatcher(array, array, array, levels)
+    monkeypatch.setattr(Dispatcher, "_attach", lambda self, at_return: None)
+
+    def following(at_return=False):
+        start = 7 + SYSCALL_DIRECTION * at_return
+        return [levels[start + level * SYSCALLS_MAX] for level in range(6)]
+
+    for level in (0, 1, 4):
+        dispatcher.add(7, level, 1, at_return=False)
+    assert following() == [1, 2, 5, 5, 5, 0]
+    dispatcher.remove(7, 1, at_return=False)
+    assert following() == [1, 5, 5, 5, 5, 0]
+    assert dispatcher.free_level(7, at_return=False) == 1
+    dispatcher.add(7, 2, 1, at_return=True)
+    assert following(at_return=True) == [3, 3, 3, 0, 0, 0]
+    assert following() == [1, 5, 5, 5, 5, 0]
+    dispatcher.remove(7, 2, at_return=True)
+    assert following(at_return=True) == [0] * 6
+    assert sum(map(bool, levels)) == 5

@@ -7,7 +7,7 @@ lengths and bytes only, nothing in it is ever executed or evaluated by Python.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,23 +54,29 @@ class Object:
     programs: tuple[ProgramCode, ...]
 
 
+def loads_of_16_bytes(instructions: bytes) -> Iterator[int]:
+    """Yield the places of these loads; what follows one has the code 0."""
+    codes, at = instructions[::_SLOT], -1
+    while (at := codes.find(_LD_IMM64, at + 1)) >= 0:
+        yield at * _SLOT
+
+
 def relocations(instructions: bytes, maps: int) -> tuple[Relocation, ...]:
     """Return where bytecode names one of ``maps`` maps; raise ValueError for any other number."""
-    found, at = list[Relocation](), 0
     if len(instructions) % _SLOT:
         raise ValueError(f"bytecode: {len(instructions)} bytes: not whole instructions")
-    while at < len(instructions):
-        if instructions[at : at + _SLOT] == _CALL_UNRESOLVED:
+    at = instructions.find(_CALL_UNRESOLVED)
+    while at >= 0:
+        if at % _SLOT == 0:
             raise ValueError(f"bytecode: instruction {at // _SLOT}: a call of an unknown function")
-        if instructions[at] != _LD_IMM64:
-            at += _SLOT
-            continue
+        at = instructions.find(_CALL_UNRESOLVED, at + 1)
+    found = list[Relocation]()
+    for at in loads_of_16_bytes(instructions):
         if instructions[at + 1] >> 4 in (_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE):
             number = int.from_bytes(instructions[at + 4 : at + 8], "little")
             if number >= maps:
                 raise ValueError(f"bytecode: instruction {at // _SLOT}: no map {number}")
             found.append(Relocation(at, number))
-        at += 2 * _SLOT
     return tuple(found)
 
 

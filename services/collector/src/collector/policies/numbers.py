@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-_LD_IMM64 = 0x18
+from collector.bpf.bytecode import loads_of_16_bytes
+
 _SLOT = 8
 _NUMBER = 15
 _CALL = 0x85
@@ -36,20 +37,23 @@ GROUP = 80  # NUMBER_GROUP: the same of each filter on containers
 
 def bind(instructions: bytes, values: Mapping[int, int]) -> bytes:
     """Return the instructions with the constants in place; raise KeyError for one not given."""
-    out, at = bytearray(instructions), 0
-    while at < len(out):
-        if out[at] != _LD_IMM64:
-            if out[at] == _CALL and not out[at + 1] and out[at + 7] & 0x40:
-                called = int.from_bytes(out[at + 4 : at + 8], "little") - _KERNEL_FUNCTION
-                out[at + 1] |= _PSEUDO_KFUNC_CALL << 4
-                out[at + 4 : at + 8] = called.to_bytes(4, "little")
-            at += _SLOT
-            continue
+    out = bytearray(instructions)
+    for at in loads_of_16_bytes(instructions):
         if out[at + 1] >> 4 == _NUMBER:
             which = int.from_bytes(out[at + 4 : at + 8], "little")
             value = values[which].to_bytes(8, "little")
             out[at + 1] &= 0x0F
             out[at + 4 : at + 8] = value[:4]
             out[at + 12 : at + 16] = value[4:]
-        at += 2 * _SLOT
+    _bind_calls(out)
     return bytes(out)
+
+
+def _bind_calls(out: bytearray) -> None:
+    codes, at = out[::_SLOT], -1
+    while (at := codes.find(_CALL, at + 1)) >= 0:
+        place = at * _SLOT
+        called = int.from_bytes(out[place + 4 : place + 8], "little") - _KERNEL_FUNCTION
+        if called > 0 and not out[place + 1]:  # with a register there it is no helper's call
+            out[place + 1] = _PSEUDO_KFUNC_CALL << 4
+            out[place + 4 : place + 8] = called.to_bytes(4, "little")
