@@ -1,85 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Functions whose return is part of the record: what was read at entry waits for the return of the
- * same thread. Nearly all records are short; the table of long ones is small. Entries whose return
- * never comes (exit inside the call) are the first that LRU evicts.
+ * same thread. All policies share a table for records of a few numbers and one for short records;
+ * nearly all others are short too, so the table of long ones is small. Entries whose return never
+ * comes (exit inside the call) are the first that LRU evicts.
  */
 #pragma once
 
 #include "record.h"
 
-#define PENDING_SHORT 512 /* value size of MAP_PENDING */
+#define PENDING_NUMBERS 152 /* value size of MAP_PENDING_NUMBERS */
+#define PENDING_SHORT 512 /* of MAP_PENDING_SHORT */
 
 struct pending_key {
 	u64 thread;
-	u32 hook, pad;
+	u32 hook, slot; /* of the mode word: different for all that is loaded */
+	u32 policy, revision; /* another one can have the slot when the call returns */
 };
 
 /* The piece of struct scratch that is kept: from return_copy on, up to the end of the items. */
 #define PENDING_HEAD                                                                           \
 	(__builtin_offsetof(struct scratch, items) - __builtin_offsetof(struct scratch, return_copy))
 #define PENDING_LONG (PENDING_HEAD + ITEMS_MAX + ITEM_MAX)
+_Static_assert(PENDING_HEAD + 4 * sizeof(struct number_item) <= PENDING_NUMBERS,
+	       "_PENDING_NUMBERS_MAX of policies/program.py");
 
 _Static_assert(PENDING_LONG == 20896, "PENDING_LONG of policies/maps.py");
 
 static __always_inline struct pending_key pending_key(u32 hook)
 {
-	struct pending_key key = { .thread = bpf_get_current_pid_tgid(), .hook = hook };
+	struct pending_key key = {
+		.thread = bpf_get_current_pid_tgid(),
+		.hook = hook,
+		.slot = NUMBER(NUMBER_SLOT),
+		.policy = NUMBER(NUMBER_POLICY),
+		.revision = NUMBER(NUMBER_REVISION),
+	};
 
 	return key;
 }
 
-static __always_inline bool save_pending(struct scratch *s, u32 hook)
+static __always_inline void save_pending(struct scratch *s, u32 hook, void *map, u32 size)
 {
 	struct pending_key key = pending_key(hook);
-	long failed;
 
 	s->record.items_len = s->used;
-	if (PENDING_HEAD + s->used <= PENDING_SHORT)
-		failed = bpf_map_update_elem(MAP(MAP_PENDING), &key, &s->return_copy, 0);
-	else
-#ifdef MAP_PENDING_LONG
-		failed = bpf_map_update_elem(MAP(MAP_PENDING_LONG), &key, &s->return_copy, 0);
-#else
-		failed = 1;
-#endif
-	if (failed)
+	if (PENDING_HEAD + s->used > size || bpf_map_update_elem(map, &key, &s->return_copy, 0))
 		count_loss(LOSS_NO_PENDING);
-	return !failed;
 }
 
-/* What waits for this thread's return from the hook, moved into the scratch space. */
-static __always_inline bool restore_pending(struct scratch *s, u32 hook)
+/* The same where a record can be longer. */
+static __always_inline void save_pending_or_long(struct scratch *s, u32 hook, void *map, u32 size,
+						 void *longer)
 {
-	struct pending_key key = pending_key(hook);
-	void *saved = bpf_map_lookup_elem(MAP(MAP_PENDING), &key);
-
-	if (saved) {
-		bpf_probe_read_kernel(&s->return_copy, PENDING_SHORT, saved);
-		bpf_map_delete_elem(MAP(MAP_PENDING), &key);
-		s->used = s->record.items_len;
-		return true;
-	}
-#ifdef MAP_PENDING_LONG
-	saved = bpf_map_lookup_elem(MAP(MAP_PENDING_LONG), &key);
-	if (saved) {
-		bpf_probe_read_kernel(&s->return_copy, PENDING_LONG, saved);
-		bpf_map_delete_elem(MAP(MAP_PENDING_LONG), &key);
-		s->used = s->record.items_len;
-		return true;
-	}
-#endif
-	return false;
+	if (PENDING_HEAD + s->used <= size)
+		save_pending(s, hook, map, size);
+	else
+		save_pending(s, hook, longer, PENDING_LONG);
 }
 
-/* Whether anything waits: asked before scratch space is taken. */
-static __always_inline bool is_pending(u32 hook)
+/* Move what waited into the scratch space; `saved` is of `size` bytes. */
+static __always_inline void restore_pending(struct scratch *s, u32 hook, void *map, void *saved,
+					    u32 size)
 {
 	struct pending_key key = pending_key(hook);
 
-#ifdef MAP_PENDING_LONG
-	if (bpf_map_lookup_elem(MAP(MAP_PENDING_LONG), &key))
-		return true;
-#endif
-	return bpf_map_lookup_elem(MAP(MAP_PENDING), &key) != NULL;
+	if (size == PENDING_NUMBERS)
+		__builtin_memcpy(&s->return_copy, saved, PENDING_NUMBERS);
+	else
+		bpf_probe_read_kernel(&s->return_copy, size, saved);
+	bpf_map_delete_elem(map, &key);
+	s->used = s->record.items_len;
+}
+
+/* What waits for this thread's return from the hook, or NULL. */
+static __always_inline void *find_pending(void *map, u32 hook)
+{
+	struct pending_key key = pending_key(hook);
+
+	return bpf_map_lookup_elem(map, &key);
 }

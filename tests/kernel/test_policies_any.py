@@ -59,6 +59,7 @@ def verify(policies, plan: Plan) -> None:
     own = {one.spec.name: maps.create(one.spec) for one in translation.own}
     if translation.images:
         own |= {spec.name: maps.create(spec) for spec in image_specs()}
+    policies.shared.provide(translation.maps)
     try:
         fds = policies.shared.fds | {name: one.fd for name, one in own.items()}
         kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}

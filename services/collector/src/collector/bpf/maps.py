@@ -13,6 +13,7 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -25,6 +26,7 @@ _ENOTSUPP = 524  # the kernel's own, include/linux/errno.h: this type has no bat
 _CREATE = Struct("<IIIIIII16s4x")  # union bpf_attr, BPF_MAP_CREATE: up to map_name
 _INFO = Struct("<IIIIII16s")  # struct bpf_map_info: type, id, sizes, entries, flags, name
 _BATCH = 256  # entries that one call of `items` asks for
+_BTF = Path("/sys/kernel/btf/vmlinux")
 _NAME_MAX = 15  # BPF_OBJ_NAME_LEN without the NUL
 
 MMAPABLE = 1 << 10  # BPF_F_MMAPABLE: an array that user space can map
@@ -158,6 +160,23 @@ def open_pinned(path: Path) -> int:
         return bpf(Command.OBJ_GET, _PinAttr(os.fsencode(path), 0, 0))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@cache
+def programs_may_allocate() -> bool:
+    """Return whether entries of hashes with NO_PREALLOC can be made by programs of every kind.
+
+    Before "bpf: Convert hash map to bpf_mem_alloc" (v6.1) a tracing program could wait for a lock
+    of the allocator that it had interrupted.
+    """
+    try:
+        with _BTF.open("rb") as file:
+            # struct btf_header: its length, then at 16 where the names are behind it.
+            head = file.read(24)
+            file.seek(int.from_bytes(head[4:8], "little") + int.from_bytes(head[16:20], "little"))
+            return b"\0bpf_mem_alloc\0" in file.read()
+    except OSError:
+        return False
 
 
 def possible_cpus() -> int:

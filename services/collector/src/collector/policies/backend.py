@@ -34,6 +34,7 @@ from collector.policies.maps import (
     POLICIES_MAX,
     acting_specs,
     image_specs,
+    late_specs,
     shared_specs,
     throttle_specs,
 )
@@ -318,7 +319,7 @@ def _variant(policy: Policy, plan: Plan) -> int:
 
 def _object_plans(translation: Translation) -> list[ObjectPlan]:
     """Return what has to be compiled: the policy's own text, and that of images."""
-    known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs())}
+    known = {spec.name: spec for spec in (*_BASE_MAPS, *shared_specs(), *late_specs())}
     known |= {spec.name: spec for spec in (*image_specs(), *acting_specs(), *throttle_specs())}
     known |= {own.spec.name: own.spec for own in translation.own}
     kinds = {one.function: KINDS[one.mechanism] for one in translation.programs}

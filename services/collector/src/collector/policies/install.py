@@ -8,7 +8,8 @@ hooks with one store. Attaching and closing block: up to 130 ms a hook, so never
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -34,6 +35,7 @@ from collector.policies.maps import (
     SYSCALLS_ENTER,
     SYSCALLS_EXIT,
     THROTTLES,
+    late_specs,
     loss_key,
     shared_specs,
     throttle_specs,
@@ -89,6 +91,7 @@ class SharedMaps:
     groups: Groups
     _own: dict[str, BpfMap]
     _modes: memoryview
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # policies come in threads
     mmap_events: MmapEvents = field(default_factory=MmapEvents)
     _scope: Scope | None = None
     enforcement: Enforcement = field(default_factory=Enforcement)
@@ -126,6 +129,14 @@ class SharedMaps:
             fds, dispatcher, Images(procfs), groups, own, modes, _scope=scope,
             enforcement=enforcement or Enforcement(),
         )  # fmt: skip
+
+    def provide(self, names: Collection[str]) -> None:
+        """Create those of the maps named that no policy has needed before; raise `ProbeError`."""
+        with self._lock:
+            for spec in late_specs():
+                if spec.name in names and spec.name not in self.fds:
+                    self._own[spec.name] = made = maps.create(spec)
+                    self.fds[spec.name] = made.fd
 
     def set_mode(self, slot: int, mode: ModeWord) -> None:
         """Switch every hook of a loaded revision."""
@@ -247,6 +258,7 @@ def install(
         for own in translation.own:
             installed.maps[own.spec.name] = created = maps.create(own.spec)
             created.update_batch(own.items)
+        shared.provide(translation.maps)
         fds = shared.fds | {name: one.fd for name, one in installed.maps.items()}
         masks = shared.groups.acquire(translation.groups)
         installed.groups, installed._groups = translation.groups, shared.groups

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from collector.bpf.base import THROTTLE_ENTRIES
-from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType
+from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType, programs_may_allocate
 
 POLICIES_MAX = 1024  # loaded revisions at a time: words of the mode array
 LOSS_REASONS = ("ring full", "no scratch space", "too many pending returns")
@@ -21,9 +21,10 @@ SYSCALLS_MAX = 512  # of bpf/tracing/dispatch.h
 SYSCALL_LEVELS = 32
 SYSCALL_DIRECTION = (SYSCALL_LEVELS + 1) * SYSCALLS_MAX  # bytes of entries, then of exits
 CGROUP_ENTRIES = 4096
-PENDING_KEY = 16  # struct pending_key of bpf/tracing/returns.h
-PENDING_SHORT = (512, 1024)  # value size and entries
-PENDING_LONG = (20896, 64)
+_PENDING_KEY = 24  # struct pending_key of bpf/tracing/returns.h
+_PENDING_NUMBERS = (152, 4096)  # value size and entries
+_PENDING_SHORT = (512, 2048)
+_PENDING_LONG = (20896, 64)
 OWNER_ENTRIES = 32000
 FACT_SLOT, FACT_SLOTS = 80, 8192  # bytes and number
 FACT_ENTRIES = 4096  # executables in containers
@@ -34,6 +35,8 @@ MODES = "policy_modes"
 LOST = "policy_lost"
 SCRATCH = "policy_scratch"
 RATES = "policy_rates"
+PENDING_NUMBERS = "pending_numbers"
+PENDING_SHORT = "pending_short"
 SYSCALLS_ENTER = "sys_enter_jumps"
 SYSCALLS_EXIT = "sys_exit_jumps"
 SYSCALL_LEVELS_MAP = "syscall_levels"
@@ -70,8 +73,8 @@ _BINARY_ENTRIES = 16384
 
 # Names of shared maps in the order of their numbers; events and processes are the base programs'.
 SHARED = (
-    EVENTS, PROCESSES, MODES, LOST, SCRATCH, RATES, SYSCALLS_ENTER, SYSCALLS_EXIT,
-    SYSCALL_LEVELS_MAP, CGROUPS,
+    EVENTS, PROCESSES, MODES, LOST, SCRATCH, SYSCALLS_ENTER, SYSCALLS_EXIT, SYSCALL_LEVELS_MAP,
+    CGROUPS,
 )  # fmt: skip
 
 # What stands in the C text for each.
@@ -81,7 +84,6 @@ _MACROS = {
     MODES: "MAP_MODES",
     LOST: "MAP_LOST",
     SCRATCH: "MAP_SCRATCH",
-    RATES: "MAP_RATES",
     SYSCALLS_ENTER: "MAP_SYSCALLS_ENTER",
     SYSCALLS_EXIT: "MAP_SYSCALLS_EXIT",
     SYSCALL_LEVELS_MAP: "MAP_SYSCALL_LEVELS",
@@ -95,7 +97,6 @@ def shared_specs() -> tuple[MapSpec, ...]:
         MapSpec(MODES, MapType.ARRAY, 4, 4 * POLICIES_MAX, 1, MMAPABLE),
         MapSpec(LOST, MapType.PERCPU_ARRAY, 4, 8, POLICIES_MAX * _LOSS_SLOTS),
         MapSpec(SCRATCH, MapType.PERCPU_ARRAY, 4, SCRATCH_SIZE, SCRATCH_SLOTS),
-        MapSpec(RATES, MapType.LRU_HASH, 8, 8, RATE_ENTRIES),
         MapSpec(SYSCALLS_ENTER, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
         MapSpec(SYSCALLS_EXIT, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
         MapSpec(SYSCALL_LEVELS_MAP, MapType.ARRAY, 4, 2 * SYSCALL_DIRECTION, 1, MMAPABLE),
@@ -108,11 +109,22 @@ def throttle_specs() -> tuple[MapSpec, ...]:
     return (MapSpec(THROTTLES, MapType.HASH, 16, 72, THROTTLE_ENTRIES),)
 
 
+def late_specs() -> tuple[MapSpec, ...]:
+    """Return how shared maps are created that the first policy which uses them brings."""
+    lru = MapType.LRU_HASH
+    return (
+        MapSpec(RATES, lru, 8, 8, RATE_ENTRIES),
+        MapSpec(PENDING_NUMBERS, lru, _PENDING_KEY, *_PENDING_NUMBERS),
+        MapSpec(PENDING_SHORT, lru, _PENDING_KEY, *_PENDING_SHORT),
+    )
+
+
 def image_specs() -> tuple[MapSpec, ...]:
     """Return how the maps of `images.Images` are created."""
     trie = MapType.LPM_TRIE
+    flags = NO_PREALLOC if programs_may_allocate() else 0
     return (
-        MapSpec(IMAGES, MapType.HASH, 4, 112, _IMAGE_ENTRIES),
+        MapSpec(IMAGES, MapType.HASH, 4, 112, _IMAGE_ENTRIES, flags),
         MapSpec(BINARIES, MapType.HASH, 256, 8, _BINARY_ENTRIES, NO_PREALLOC),
         MapSpec(BINARY_PREFIXES, trie, 260, 8, _BINARY_ENTRIES, NO_PREALLOC),
         MapSpec(BINARY_SUFFIXES, trie, 132, 8, _BINARY_ENTRIES, NO_PREALLOC),
@@ -163,14 +175,24 @@ class MapNumbers:
         spec = MapSpec(name, MapType.LPM_TRIE, key_size, 1, max(1, len(keys)), NO_PREALLOC)
         return self.add(macro, spec, tuple(keys.items()))
 
-    def pending(self, *, long: bool) -> None:
-        """Add the tables of calls that have not returned; ``long``: texts are among the values."""
-        for macro, name, (size, entries), wanted in (
-            ("MAP_PENDING", "policy_pending", PENDING_SHORT, True),
-            ("MAP_PENDING_LONG", "policy_pending_long", PENDING_LONG, long),
-        ):
-            if wanted:
-                self.add(macro, MapSpec(name, MapType.LRU_HASH, PENDING_KEY, size, entries))
+    def rates(self) -> None:
+        """Give a number to the table of rate limits."""
+        self._number({RATES: "MAP_RATES"})
+
+    def pending(self, *, numbers: bool) -> None:
+        """Give numbers to the tables of calls that have not returned.
+
+        ``numbers``: of records that hold a few numbers only; else of all others.
+        """
+        if numbers:
+            self._number({PENDING_NUMBERS: "MAP_PENDING_NUMBERS"})
+        else:
+            self._number({PENDING_SHORT: "MAP_PENDING_SHORT"})
+
+    def pending_long(self) -> None:
+        """Add the table of calls with long records that have not returned."""
+        spec = MapSpec("policy_pending", MapType.LRU_HASH, _PENDING_KEY, *_PENDING_LONG)
+        self.add("MAP_PENDING_LONG", spec)
 
     def throttles(self) -> None:
         """Give a number to the map of rates."""

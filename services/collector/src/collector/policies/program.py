@@ -34,6 +34,7 @@ from tracingpolicy.selectors import Action, Selector
 from tracingpolicy.types import TYPES, ArgumentType, Family
 
 _SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK)
+_PENDING_NUMBERS_MAX = 4  # numbers that PENDING_NUMBERS of bpf/tracing/returns.h has room for
 _LONG = (Family.TEXT, Family.PATH, Family.UNIX_ADDRESS)
 
 
@@ -224,14 +225,17 @@ class HookText:
         if self.hook.exit is None:
             self._post(values)
             return
-        self.unit.headers.add("returns.h")
-        self.unit.maps.pending(long=self._is_long(values))
+        table, size, longer = self._pending(values)
         if self._acts_at_return():
             for number, one in enumerate(actions):
                 if not one.posts:
                     out.comment(f"selectors[{number}]: NoPost, but the return has actions")
                     self._if_selector(number, "s->record.flags |= TRACING_NOT_POSTED;", out)
-        out.add("save_pending(s, hook); /* the return posts it */")
+        out.comment("the return posts it")
+        if longer:
+            out.add(f"save_pending_or_long(s, hook, {table}, {size}, {longer});")
+        else:
+            out.add(f"save_pending(s, hook, {table}, {size});")
 
     def _acts_at_return(self) -> bool:
         """Whether the return does more than report: then calls that do not post are joined too."""
@@ -265,6 +269,21 @@ class HookText:
         self._throttle(values.out)
         values.out.add(f"if ({posted})", f"\tcount({self._counter('COUNTER_POSTED')});")
 
+    def _pending(self, values: Values) -> tuple[str, str, str]:
+        """Return where records wait for the return: table, size, and the table of longer ones."""
+        self.unit.headers.add("returns.h")
+        kept = [one for one in values.reported() if not one.planned.argument.return_copy]
+        numbers = all(TYPES[one.type].family is Family.NUMBER for one in kept)
+        is_long = self._is_long(values)
+        if numbers and not is_long and len(kept) <= _PENDING_NUMBERS_MAX:
+            self.unit.maps.pending(numbers=True)
+            return "MAP(MAP_PENDING_NUMBERS)", "PENDING_NUMBERS", ""
+        self.unit.maps.pending(numbers=False)
+        if not is_long:
+            return "MAP(MAP_PENDING_SHORT)", "PENDING_SHORT", ""
+        self.unit.maps.pending_long()
+        return "MAP(MAP_PENDING_SHORT)", "PENDING_SHORT", "MAP(MAP_PENDING_LONG)"
+
     def _is_long(self, values: Values) -> bool:
         stacks = any(
             one.kernel_stack_trace or one.user_stack_trace
@@ -284,6 +303,7 @@ class HookText:
             if not limited or not one.posts:
                 continue
             self.unit.headers.add("rates.h")
+            self.unit.maps.rates()
             out.comment(f"selectors[{number}]: rateLimit")
             out.add(
                 f"if (selector == {number} && ({limited})) {{",
@@ -392,11 +412,7 @@ class HookText:
 
     def _return(self, values: Values) -> None:
         out = values.out
-        self.unit.headers.add("returns.h")
-        self.unit.maps.pending(long=False)
-        out.add("if (!is_pending(hook))", "\tgoto leave;")
-        values.take_scratch()
-        out.add("if (!restore_pending(s, hook))", "\tgoto leave_matched;")
+        self._restore(values)
         out.add("u32 selector = s->record.selector;", "s->record.flags |= TRACING_RETURNED;")
         self._check_abi(values.frame, out)
         if self.hook.returned is not None:
@@ -421,6 +437,26 @@ class HookText:
         self._limit(actions, out)
         self._throttle(out)
         out.add("if (post(s))", f"\tcount({self._counter('COUNTER_POSTED')});")
+
+    def _restore(self, values: Values) -> None:
+        """Find what waits before scratch space is taken: most returns have nothing."""
+        table, size, longer = self._pending(values)
+        out = values.out
+        out.add(f"void *saved = find_pending({table}, hook);")
+        if not longer:
+            out.add("if (!saved)", "\tgoto leave;")
+            values.take_scratch()
+            out.add(f"restore_pending(s, hook, {table}, saved, {size});")
+            return
+        out.add(f"void *longer = saved ? NULL : find_pending({longer}, hook);")
+        out.add("if (!saved && !longer)", "\tgoto leave;")
+        values.take_scratch()
+        out.add(
+            "if (saved)",
+            f"\trestore_pending(s, hook, {table}, saved, {size});",
+            "else",
+            f"\trestore_pending(s, hook, {longer}, longer, PENDING_LONG);",
+        )
 
     def _returned(self, arg: Arg, values: Values) -> None:
         out = values.out

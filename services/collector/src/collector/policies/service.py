@@ -214,7 +214,11 @@ def kernel_backend(
             partial(plan_policy, host=host),
             partial(plan_policy, host=host.without_trampolines()),
             Kernel(
-                btf, possible_cpus(), folder, direct_reads(features), throttle=throttle,
+                btf,
+                possible_cpus(),
+                folder,
+                direct_reads(features),
+                throttle=throttle,
                 cgroup_subsys=kernel.cgroup_subsys,
             ),
         )
