@@ -81,6 +81,7 @@ BPFTRACE = {
 }  # fmt: skip
 
 
+_EMPTY_TRACEPOINT = "close: an empty program at sys_enter"
 _LIMITS = {
     "match, two plain arguments": ("<=", 150.0),
     "match, path of three components": ("<=", 250.0),
@@ -88,6 +89,13 @@ _LIMITS = {
         f"another call, {policies}": ("<=", 25.0)
         for policies in ("1 policy", "10 policies", "60 policies")
     },
+}
+# What the limits leave of a call where being called is all that an empty program does.
+_OVER = {
+    "match, two plain arguments": "openat: an empty program",
+    "match, path of three components": "lseek: an empty program",
+    "another call, 1 policy": _EMPTY_TRACEPOINT,
+    "another call, 10 policies": _EMPTY_TRACEPOINT,
 }
 
 
@@ -184,6 +192,9 @@ class _Variants:
             yield f"{call}, bare", bare
             with self._kernel.empty(documents.document("bench", call, "")):
                 yield f"{call}: an empty program", self._workload.fastest_ns(call) - bare
+            if variants is self._other:
+                with self._kernel.empty_tracepoint():
+                    yield _EMPTY_TRACEPOINT, self._workload.fastest_ns(call) - bare
             for name, texts in variants.items():
                 with self._kernel.loaded(texts):
                     yield name, self._workload.fastest_ns(call) - bare
@@ -230,6 +241,9 @@ def _attached(pid: int) -> bool:
 def _report(report: Report, found: dict[str, list[float]]) -> None:
     for name, values in found.items():
         report.add(name, values, "ns", _LIMITS.get(name))
+    for name, empty_name in _OVER.items():
+        over = [a - b for a, b in zip(found[name], found[empty_name], strict=True)]
+        report.add(f"{name}, over an empty program", over, "ns", _LIMITS[name])
     empty = found["openat: an empty program"]
     for name in BPFTRACE:
         if not name.startswith("no match"):
