@@ -197,7 +197,7 @@ async def test_losses_are_counted_by_reason(manager, policies, tmp_path):
     entry = manager.get(Identity("files"))
 
     def fill():
-        for _ in range(20_000):
+        for _ in range(50_000):
             os.close(os.open(path, os.O_RDONLY))
 
     in_child(fill)
@@ -206,7 +206,7 @@ async def test_losses_are_counted_by_reason(manager, policies, tmp_path):
     assert lost > 0
     read = sum(one.policy == entry.number for one in drained(policies))
     assert counters.total.posted == read
-    assert read + lost == 20_000
+    assert read + lost == 50_000
     await manager.set_documents([])
     await manager.set_documents(documents(a=f"files {path}"))
     assert sum(manager.get(Identity("files")).counters().lost.values()) == 0

@@ -46,7 +46,7 @@ from tracingpolicy.selectors import Selector, ValueFilter
 from tracingpolicy.types import ArgumentType
 
 BPF = Path(__file__).parents[2] / "bpf"
-RING_BYTES = 16 << 20  # other processes fill it too while a child runs
+RING_BYTES = 4 << 20  # other processes fill it too while a child runs
 POLICY, REVISION = 7, 3
 
 
