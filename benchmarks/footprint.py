@@ -13,7 +13,7 @@ from benchmarks.path import pipeline, record
 from benchmarks.storm import storm
 from collector.records import layouts
 
-IMAGES = {"tetra-cli": 90, "tetra-gateway": 110, "tetra-collector": None}
+IMAGES = {"tetra-cli": 90, "tetra-gateway": 170, "tetra-collector": None}
 
 
 def run(report: Report, quick: bool) -> None:
