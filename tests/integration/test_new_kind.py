@@ -21,7 +21,8 @@ from cli.renderers.kinds.base import Kind, Line
 from cli.renderers.lifecycle import LifecycleRenderer
 from cli.renderers.pen import CompactOptions
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.errors import DecodeError
 from collector.events.encoder import event_tag
 from collector.metadata.enricher import Enricher

@@ -19,7 +19,8 @@ from bus.settings import BusSettings
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from collector.errors import ProbeError
 from collector.losses import Losses

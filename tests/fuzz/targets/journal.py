@@ -13,7 +13,8 @@ from pathlib import Path
 from random import Random
 from struct import Struct, pack
 
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.metadata.enricher import Enricher
 from collector.recovery import state
 from collector.recovery.replay import recover

@@ -14,7 +14,8 @@ from pathlib import Path
 from random import Random
 from struct import Struct
 
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from fuzz.inputs import flipped, join
 
 _FILES = tuple(

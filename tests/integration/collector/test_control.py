@@ -12,7 +12,8 @@ from collector import running
 from collector.bpf.kernel import KernelInfo
 from collector.control import Control
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.losses import Losses

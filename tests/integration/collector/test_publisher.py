@@ -11,7 +11,8 @@ from bus import connection
 from bus.settings import BusSettings
 from collector.delivery import stored as stored_module
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from support.feeder import exec_event
 from support.gateways import numbers_in, read_numbers
 from support.waiting import eventually

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chassis.http import HttpServer
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.losses import Losses
 from collector.metadata.enricher import Enricher
 from collector.metrics import Metrics

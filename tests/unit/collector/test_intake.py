@@ -7,7 +7,8 @@ from struct import pack, unpack
 import pytest
 
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.intake import Intake
 from collector.pipeline import Pipeline
 from collector.sensors.base import RecordKind, Sensor

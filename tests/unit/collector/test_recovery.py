@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.bpf.ring import records_in
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.metadata.enricher import Enricher
 from collector.recovery import state
 from collector.recovery.journal import BASE, RECORDS, Journal, Replay

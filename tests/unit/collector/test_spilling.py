@@ -4,8 +4,9 @@ import asyncio
 
 from collector.delivery.backlog import Backlog
 from collector.delivery.disk import DiskThread
+from collector.delivery.segments import Run
 from collector.delivery.spilling import Spilling
-from collector.delivery.spool import Run, Spool
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from tetra.v1.node_pb2 import LossCounters
 

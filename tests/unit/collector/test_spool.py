@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from collector.delivery import spool as module
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 
 BOOT = "b-1"
 _made: list[Spool] = []

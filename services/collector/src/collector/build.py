@@ -19,7 +19,8 @@ from collector.clock import wall_offset_ns
 from collector.collector import Collector, is_connected
 from collector.control import Control
 from collector.delivery.publisher import Publisher
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver

@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError
 
 from collector.delivery.batch import EVENT_OVERHEAD, Batch
 from collector.delivery.disk import DiskThread
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from collector.delivery.stored import BATCH_MAX_EVENTS, memory_of
 from collector.delivery.trim import trim

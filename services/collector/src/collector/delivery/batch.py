@@ -10,7 +10,7 @@ from nats.js.api import Header
 
 from bus import subjects
 from collector.delivery.numbering import ACK_TIMEOUT_S
-from collector.delivery.spool import Record, Run
+from collector.delivery.segments import Record, Run
 from collector.delivery.stored import body
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters

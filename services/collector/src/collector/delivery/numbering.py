@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 
 from bus import subjects
-from collector.delivery.spool import Run
+from collector.delivery.segments import Run
 from tetra.v1.bus_pb2 import EventBatch
 
 ACK_TIMEOUT_S = 5.0

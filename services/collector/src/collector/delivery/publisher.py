@@ -20,9 +20,10 @@ from nats.errors import Error as NatsError
 from chassis.backoff import Backoff
 from collector.delivery.backlog import Backlog
 from collector.delivery.batch import room
+from collector.delivery.segments import Run
 from collector.delivery.sender import Sender
 from collector.delivery.spilling import SPILL_AFTER_S, Spilling
-from collector.delivery.spool import Run, Spool
+from collector.delivery.spool import Spool
 from collector.delivery.statistics import PublisherStatistics
 from collector.delivery.stored import BATCH_MAX_EVENTS
 from tetra.v1.node_pb2 import LossCounters

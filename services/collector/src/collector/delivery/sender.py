@@ -18,7 +18,7 @@ from nats.errors import NoRespondersError
 from collector.delivery.backlog import Backlog
 from collector.delivery.batch import Batch, room, send
 from collector.delivery.numbering import last_in_stream
-from collector.delivery.spool import Run
+from collector.delivery.segments import Run
 from tetra.v1.node_pb2 import LossCounters
 
 

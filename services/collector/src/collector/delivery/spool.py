@@ -13,60 +13,20 @@ segment and is counted; the next segment is read normally.
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import Struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import structlog
 
 from chassis.folders import replace_durably
+from collector.delivery.segments import Record, Run, Segment, read_run, record_bytes, write_run
 
 SEGMENT_BYTES = 4 << 20
 
-_MAGIC = 0x54535031  # "TSP1"
-_HEADER = Struct("<IIIIQ")  # magic, crc32 of all that follows, payload bytes, events, first index
-_CHECKED = Struct("<IIQ")
-_MAX_INT64 = (1 << 63) - 1
-
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Run:
-    """One collector's life: its events are numbered ``base`` + their index, counted from 0."""
-
-    node_name: str
-    boot_id: str
-    start_time_ns: int
-    base: int | None = None
-    probes_start_ns: int = 0  # since when the probes are attached; 0: as start_time_ns
-    least_base: int = 0  # `base` is at least this: the numbers before it are the last collector's
-
-
-class Record(NamedTuple):
-    """Some events of a run, in order."""
-
-    run: Run
-    first: int  # index of the first event
-    events: int
-    payload: bytes  # serialized tetra.v1.EventBatch with loss and events
-    segment: _Segment
-
-
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    run: Run
-    size_bytes: int = 0
-    events: int = 0  # not popped yet
-    end: int = 0  # index behind the last event
-    records: deque[tuple[int, int]] = field(default_factory=deque)  # offset, events; to be read
 
 
 @dataclass(slots=True)
@@ -91,7 +51,7 @@ class Spool:
     limit_bytes: int
     sync: str = "always"
     statistics: SpoolStatistics = field(default_factory=SpoolStatistics)
-    _segments: deque[_Segment] = field(default_factory=deque)
+    _segments: deque[Segment] = field(default_factory=deque)
     _file: BinaryIO | None = None  # the newest segment, being written
     _peeked: Record | None = None
     _complained: bool = False
@@ -108,7 +68,7 @@ class Spool:
             self._complain(error)
             return
         for folder in found:
-            run = _read_run(folder)
+            run = read_run(folder)
             if run is None or run.node_name != self.run.node_name:
                 continue  # of another node, or never finished being made
             for path in sorted(folder.glob("*.seg")):
@@ -145,12 +105,10 @@ class Spool:
         """
         if not self.limit_bytes:
             return False
-        checked = _CHECKED.pack(len(payload), count, first) + payload
-        data = _HEADER.pack(_MAGIC, zlib.crc32(checked), len(payload), count, first) + payload
+        data = record_bytes(first, count, payload)
         try:
             segment = self._writable(run or self.run)
             assert self._file is not None
-            offset = segment.size_bytes
             self._file.write(data)
             self._file.flush()
             if self.sync == "always":
@@ -159,10 +117,7 @@ class Spool:
             self._complain(error)
             self._close_file()
             return False
-        segment.size_bytes += len(data)
-        segment.events += count
-        segment.end = first + count
-        segment.records.append((offset, count))
+        segment.added(first, count, len(data))
         self.statistics.written += count
         if self._complained:
             self._complained = False
@@ -221,7 +176,7 @@ class Spool:
         """Close the files; their contents stay."""
         self._close_file()
 
-    def _writable(self, run: Run) -> _Segment:
+    def _writable(self, run: Run) -> Segment:
         newest = self._segments[-1] if self._segments else None
         if (
             self._file is not None
@@ -232,63 +187,40 @@ class Spool:
             return newest
         self._close_file()
         folder = self.folder / str(run.start_time_ns)
-        if not (folder / "run.json").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            about = {
-                "node_name": run.node_name,
-                "boot_id": run.boot_id,
-                "start_time_ns": run.start_time_ns,
-                "probes_start_ns": run.probes_start_ns,
-            }
-            if run.base is not None:
-                replace_durably(folder / "base", str(run.base).encode())
-            replace_durably(folder / "run.json", json.dumps(about).encode())
+        write_run(folder, run)
         # A killed collector may have left one without a complete record.
         names = [path.stem for path in folder.glob("*.seg")]
         taken = max((int(name) for name in names if name.isdecimal()), default=0)
         path = folder / f"{taken + 1:08d}.seg"
         self._file = path.open("xb")
-        segment = _Segment(path, run)
+        segment = Segment(path, run)
         self._segments.append(segment)
         return segment
 
-    def _scan(self, path: Path, run: Run) -> _Segment:
-        segment = _Segment(path, run)
+    def _scan(self, path: Path, run: Run) -> Segment:
+        segment = Segment(path, run)
         try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                for offset, length, count, first in _headers(file, size):
-                    segment.records.append((offset, count))
-                    segment.events += count
-                    segment.end = first + count
-                    segment.size_bytes = offset + _HEADER.size + length
+            if not segment.scan():
+                self._torn(segment, segment.size_bytes)
         except OSError as error:
             self._complain(error)
-            return segment
-        if segment.size_bytes < size:
-            self._torn(segment, segment.size_bytes)
         return segment
 
-    def _read(self, segment: _Segment, offset: int, count: int) -> Record | None:
+    def _read(self, segment: Segment, offset: int, count: int) -> Record | None:
         try:
-            with segment.path.open("rb") as file:
-                file.seek(offset)
-                magic, crc, length, _, first = _HEADER.unpack(file.read(_HEADER.size))
-                payload = file.read(length)
-        except (OSError, ValueError) as error:
-            self._complain(error if isinstance(error, OSError) else OSError(str(error)))
-            payload, magic, crc, first = b"", 0, 0, 0
-        checked = _CHECKED.pack(len(payload), count, first) + payload
-        if magic != _MAGIC or zlib.crc32(checked) != crc:
+            record = segment.read(offset, count)
+        except OSError as error:
+            self._complain(error)
+            record = None
+        if record is None:
             self._torn(segment, offset)
             # The offsets of the records behind it in this segment cannot be trusted.
             self.statistics.dropped += segment.events
             segment.events = 0
             segment.records.clear()
-            return None
-        return Record(segment.run, first, count, payload, segment)
+        return record
 
-    def _torn(self, segment: _Segment, offset: int) -> None:
+    def _torn(self, segment: Segment, offset: int) -> None:
         self.statistics.torn += 1
         log.warning("spool torn", file=str(segment.path), offset=offset)
 
@@ -298,12 +230,12 @@ class Spool:
         self.statistics.dropped += segment.events - under_way
         self._unlink(segment)
 
-    def _finish(self, segment: _Segment) -> None:
+    def _finish(self, segment: Segment) -> None:
         if self._segments and self._segments[0] is segment:
             self._segments.popleft()
         self._unlink(segment)
 
-    def _unlink(self, segment: _Segment) -> None:
+    def _unlink(self, segment: Segment) -> None:
         if not self._segments:  # it was the one being written
             self._close_file()
         try:
@@ -336,33 +268,3 @@ class Spool:
                 error=error.strerror or str(error),
             )
         self._complained = True
-
-
-def _headers(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (offset, payload bytes, events, first index) of records with complete lengths."""
-    offset = 0
-    while offset + _HEADER.size <= size:
-        file.seek(offset)
-        magic, _, length, count, first = _HEADER.unpack(file.read(_HEADER.size))
-        if magic != _MAGIC or offset + _HEADER.size + length > size:
-            return
-        yield offset, length, count, first
-        offset += _HEADER.size + length
-
-
-def _read_run(folder: Path) -> Run | None:
-    try:
-        about = json.loads((folder / "run.json").read_bytes())
-        run = Run(str(about["node_name"]), str(about["boot_id"]), int(about["start_time_ns"]))
-        run.probes_start_ns = int(about.get("probes_start_ns", 0))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None  # the last two: Python's JSON accepts Infinity and deep nesting
-    if not (0 <= run.start_time_ns <= _MAX_INT64 and 0 <= run.probes_start_ns <= _MAX_INT64):
-        return None
-    try:
-        base = int((folder / "base").read_bytes())
-    except (OSError, ValueError):
-        return run
-    if 0 <= base <= _MAX_INT64:
-        run.base = base
-    return run

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from tetra.v1.bus_pb2 import EventBatch
 from tetra.v1.node_pb2 import LossCounters
 from wire.write import message, tag, varint

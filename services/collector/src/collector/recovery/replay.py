@@ -13,7 +13,8 @@ from pathlib import Path
 import structlog
 
 from collector.bpf.ring import records_in
-from collector.delivery.spool import Run, Spool
+from collector.delivery.segments import Run
+from collector.delivery.spool import Spool
 from collector.delivery.stored import spool_events
 from collector.pipeline import Pipeline
 from collector.policies.saved import from_bytes as policy_from_bytes
