@@ -82,6 +82,10 @@ def module(signature_ok=None):
             {"process_credentials_arg": credentials(1000, 0, [21])},
             "uid 1000 (effective 0), gid 5, CAP_SYS_ADMIN",
         ),
+        (
+            {"process_credentials_arg": credentials(0, 0, [21, 77777])},  # of a later kernel
+            "uid 0, gid 5, CAP_SYS_ADMIN capability 77777",
+        ),
         ({"user_ns_arg": UserNamespace(ns=Namespace(inum=7, is_host=True))}, "the host's"),
         ({"capability_arg": KprobeCapability(name="CAP_KILL")}, "CAP_KILL"),
         ({"cap_effective_arg": "00000000000001ff"}, "00000000000001ff"),

@@ -125,7 +125,8 @@ def _credentials(value: ProcessCredentials) -> str:
     held = list(value.caps.effective)
     if len(held) >= len(CapabilitiesType.values()) - 1:
         return f"{ids}, all capabilities"
-    names = [CapabilitiesType.Name(one) for one in held]
+    known = CapabilitiesType.DESCRIPTOR.values_by_number  # a later kernel may have more
+    names = [known[one].name if one in known else f"capability {one}" for one in held]
     return f"{ids}, {' '.join(names)}" if names else ids
 
 
