@@ -45,7 +45,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "query": query.run,  # EVENTS=100000000: of so many
     "footprint": footprint.run,
     "policies": policies.run,  # beside bpftrace with the same filters
-    "ready": ready.run,  # ready-made policies
+    "ready": ready.run,  # ready-made policies, on acts, servers and a build
 }
 
 

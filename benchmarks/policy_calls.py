@@ -213,7 +213,7 @@ def _bpftrace(program: str) -> Iterator[None]:
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     try:
-        wait_for(lambda: _attached(process.pid), "bpftrace")
+        wait_for(lambda: is_attached(process.pid), "bpftrace")
         yield
     finally:
         process.send_signal(signal.SIGINT)
@@ -224,7 +224,7 @@ def _bpftrace(program: str) -> Iterator[None]:
             process.wait()
 
 
-def _attached(pid: int) -> bool:
+def is_attached(pid: int) -> bool:
     """Whether a process has attached a program to a tracepoint: its events are there then."""
     links = []
     for one in Path(f"/proc/{pid}/fd").iterdir():

@@ -19,7 +19,15 @@ _NEEDED = {
     "path": {"gcc": "gcc"},
     "query": {"jq": "jq"},
     "policies": {"bpftrace": "bpftrace", "gcc": "gcc"},
-    "ready": {"gcc": "gcc"},
+    "ready": {
+        "bpftrace": "bpftrace",
+        "gcc": "gcc",
+        "make": "make",
+        "redis-server": "redis-server",
+        "nginx": "nginx",
+        "wrk": "wrk",
+        "pg_createcluster": "postgresql",
+    },
 }
 
 
