@@ -70,6 +70,14 @@ def served(program, prepare=None):
     return good
 
 
+def complaints(unit, drop_in):
+    """Return what systemd says of a unit with the drop-in; its exit code is 0 all the same."""
+    unit.write_text(drop_in + "ExecStart=/usr/bin/true\n")
+    command = ["systemd-analyze", "verify", "--man=no", unit]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line for line in done.stderr.splitlines() if unit.name in line]
+
+
 def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     launch.wait_for("^  stop  +Ctrl-C$")
     log = tmp_path / "state" / "collector.log"
@@ -102,7 +110,13 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     cut = json.dumps(less)
     assert served(program, lambda: seccomp.install(seccomp.program(cut))) == 0
 
-    assert "SystemCallFilter=getsid\n" in tetra("write", program, "--as", "systemd")
+    drop_in = tetra("write", program, "--as", "systemd")
+    assert "SystemCallFilter=getsid\n" in drop_in
+    if shutil.which("systemd-analyze"):
+        unit = tmp_path / "profiled.service"
+        assert not complaints(unit, drop_in)
+        (said,) = complaints(unit, drop_in + "SystemCallFilter=nosuchcall\n")
+        assert "nosuchcall" in said
     parse(tetra("write", program, "--as", "tracingpolicy"), "written")
     assert tetra("diff", program, "--new", "1h", code=1).count("+ system call") > 20
     assert tetra("diff", program, "--new", "0s") == "nothing new\n"
