@@ -45,7 +45,7 @@ def loaded_programs() -> set[str]:
 class Launch:
     """A running ``make run`` with ports and a state folder of its own."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, **settings: str) -> None:
         self.state_dir = state_dir
         self.ports = (free_port(), free_port())
         self.env = os.environ | {
@@ -54,6 +54,7 @@ class Launch:
             "TETRA_LISTEN_ADDRESS": f"localhost:{self.ports[1]}",
             "NODE_NAME": NODE,
             "TETRA_MAX_READ_DELAY_MS": "40",  # also on a machine that is busy with other tests
+            **settings,
         }
         self.lines: list[tuple[float, str]] = []  # with the time of arrival
         self.process = subprocess.Popen(
@@ -137,9 +138,9 @@ class Launch:
 
 
 @contextmanager
-def launched(state_dir: Path) -> Iterator[Launch]:
+def launched(state_dir: Path, **settings: str) -> Iterator[Launch]:
     """Run ``make run`` until the block ends."""
-    started = Launch(state_dir)
+    started = Launch(state_dir, **settings)
     try:
         yield started
     finally:
@@ -224,6 +225,29 @@ def test_fork_bomb_is_shown_completely_and_all_services_survive(launch, tmp_path
         [BIN / "tetra", "verify", "--server-address", address], capture_output=True, timeout=60
     )
     assert verified.returncode == 0, verified
+
+
+@pytest.mark.kernel
+def test_exporter_of_columns_runs_beside_the_services(tmp_path):
+    marker = f"marker-{uuid.uuid4().hex}"
+    ask = [BIN / "tetra", "getevents", "--since", "10m", "-e", "PROCESS_EXEC",
+           "--arguments", marker, "--count-by", "binary"]  # fmt: skip
+    with launched(tmp_path / "state", TETRA_COLUMNS="true") as launch:
+        launch.wait_for("^exporter +columns in ")
+        launch.wait_for("^  stop  +Ctrl-C$")
+        assert launch.pid_of("tetra-exporter")
+        for _ in range(3):
+            subprocess.run(["/usr/bin/true", marker], check=True)
+        server = ["--server-address", f"localhost:{launch.ports[1]}"]
+
+        def counted():
+            done = subprocess.run([*ask, *server], capture_output=True, text=True, timeout=60)
+            return [line for line in done.stdout.splitlines() if line.endswith("/usr/bin/true")]
+
+        wait_until(lambda: counted() == ["3       /usr/bin/true"], 60, counted, 0.2)
+        launch.press_ctrl_c()
+        launch.process.wait(20)
+        assert "error" not in launch.text()
 
 
 @pytest.mark.kernel

@@ -39,7 +39,9 @@ def pids(folder):
 
 async def test_rotation_changes_while_events_are_written(gateway, feeder, nats_server, tmp_path):
     socket = f"unix://{tmp_path}/api.sock"
-    exporter = Exporter(tmp_path, nats_server.url, file_sink(tmp_path), TETRA_SERVER_ADDRESS=socket)
+    exporter = Exporter(
+        tmp_path, nats_server.url, file_sink(tmp_path), TETRA_EVENT_LOG_ADDRESS=socket
+    )
     await exporter.start()
     try:
         code, text = await cli(socket, "get")
@@ -110,7 +112,7 @@ async def secured(gateway, nats_server, tmp_path):
     tokens.write_text("reads read\nelsewhere read,control n9\nchanges read,control here\n")
     address = f"127.0.0.1:{free_port()}"
     exporter = Exporter(
-        tmp_path, nats_server.url, file_sink(tmp_path), TETRA_SERVER_ADDRESS=address,
+        tmp_path, nats_server.url, file_sink(tmp_path), TETRA_EVENT_LOG_ADDRESS=address,
         TETRA_TOKEN_FILE=str(tokens), NODE_NAME="here",
     )  # fmt: skip
     await exporter.start()
@@ -122,7 +124,7 @@ async def secured(gateway, nats_server, tmp_path):
 async def test_exporter_without_a_file_says_so(gateway, nats_server, tmp_path):
     address = f"unix://{tmp_path}/api.sock"
     sink = {"name": "out", "type": "stdout"}
-    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_SERVER_ADDRESS=address)
+    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_EVENT_LOG_ADDRESS=address)
     await exporter.start()
     try:
         code, text = await cli(address, "get")
@@ -137,7 +139,7 @@ async def test_exporter_without_a_file_says_so(gateway, nats_server, tmp_path):
 )
 async def test_address_that_other_hosts_reach_is_refused(nats_server, tmp_path, address):
     sink = {"name": "out", "type": "stdout"}
-    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_SERVER_ADDRESS=address)
+    exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_EVENT_LOG_ADDRESS=address)
     await exporter.start(wait=False)
     assert await asyncio.wait_for(exporter.process.wait(), WAIT_S) == 2
-    assert "server_address" in exporter.log.read_text()
+    assert "event_log_address" in exporter.log.read_text()

@@ -80,7 +80,7 @@ def listen_address(address: str) -> str:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:").removeprefix("//"))
         if not path.parent.is_dir():
-            raise ConfigError(f"settings: server_address: {path.parent}: no such folder")
+            raise ConfigError(f"settings: event_log_address: {path.parent}: no such folder")
         return f"unix:{path}"
     host, _, port = address.rpartition(":")
     name = host.removeprefix("[").removesuffix("]")
@@ -90,7 +90,7 @@ def listen_address(address: str) -> str:
         local = False
     if not local or not port.isdecimal():
         raise ConfigError(
-            f"settings: server_address: {address}: expected unix:PATH or a loopback address, "
+            f"settings: event_log_address: {address}: expected unix:PATH or a loopback address, "
             "as 127.0.0.1:54322"
         )
     return f"127.0.0.1:{port}" if name == "localhost" else address

@@ -138,7 +138,9 @@ async def serving(address: str, service: EventLog) -> AsyncIterator[str]:
     try:
         port = server.add_insecure_port(wanted)
     except RuntimeError:
-        raise ConfigError(f"settings: server_address: {address}: cannot be listened on") from None
+        raise ConfigError(
+            f"settings: event_log_address: {address}: cannot be listened on"
+        ) from None
     await server.start()
     bound = wanted
     if wanted.startswith("unix:"):

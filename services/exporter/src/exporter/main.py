@@ -58,10 +58,10 @@ async def serve(settings: Settings) -> None:
                 await connection.connect(settings, "tetra-exporter", nc=nc)
             except OSError as error:
                 raise SinkError(f"nats: {error}") from None
-            if settings.server_address:
+            if settings.event_log_address:
                 file = next((one.file for one in workers if one.file is not None), None)
                 service = EventLog(file, callers)
-                await stack.enter_async_context(serving(settings.server_address, service))
+                await stack.enter_async_context(serving(settings.event_log_address, service))
             _log.info("ready", sinks=[sink.name for sink in sinks])
             async with asyncio.TaskGroup() as tasks:
                 for worker in workers:

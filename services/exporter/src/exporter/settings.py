@@ -34,7 +34,7 @@ class Settings(ServiceSettings, BusSettings):
         default_factory=lambda: os.environ.get("NODE_NAME") or os.uname().nodename,
         description="this host's name in events; also from NODE_NAME",
     )
-    server_address: str = Field(
+    event_log_address: str = Field(
         "",
         description="serve Tetragon's EventLogService at unix:PATH or a loopback address: the "
         "rotation of the first file; empty: do not",

@@ -10,8 +10,8 @@ from cli.server_flags import server_options
 
 _TEXT = """Show or set the rotation of the file that tetra-exporter writes, as in Tetragon.
 
---server-address is the exporter's TETRA_SERVER_ADDRESS. A change lasts until the exporter ends; its
-settings or sinks.yaml make it permanent.
+--server-address is the exporter's TETRA_EVENT_LOG_ADDRESS. A change lasts until the exporter ends;
+its settings or sinks.yaml make it permanent.
 
 examples:
   tetra eventlog get --server-address unix:///run/tetra-exporter/api.sock
