@@ -247,7 +247,7 @@ def test_exporter_of_columns_runs_beside_the_services(tmp_path):
         wait_until(lambda: counted() == ["3       /usr/bin/true"], 60, counted, 0.2)
         launch.press_ctrl_c()
         launch.process.wait(20)
-        assert "error" not in launch.text()
+        assert "tetra-embedded: error" not in launch.text()
 
 
 @pytest.mark.kernel
