@@ -21,7 +21,7 @@ from typing import Any
 from vm import compare, compiler, images, qemu
 from vm.kernels import Machine, select
 
-LOGS = images.CACHE / "logs"
+LOGS = images.ROOT / ".cache" / "kernels" / "logs"
 _PROVE = images.GUEST / "prove.py"
 
 

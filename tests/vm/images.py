@@ -1,5 +1,7 @@
 """Kernels and root file systems from Debian's archive, kept under ``.cache/kernels``.
 
+TETRA_KERNEL_IMAGES is another folder for them, which checkouts can share, one after the other.
+
 Packages are unpacked, not installed: no maintainer script runs, so a root file system of another
 architecture is made like one of ours, in seconds and without emulation. apt keeps what it has
 fetched, also the half of a file, so a broken download resumes where it stopped.
@@ -23,7 +25,7 @@ from typing import NamedTuple
 from vm.kernels import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache" / "kernels"
+CACHE = Path(os.environ.get("TETRA_KERNEL_IMAGES") or ROOT / ".cache" / "kernels").absolute()
 GUEST = Path(__file__).resolve().parent / "guest"
 
 # User space: what `make setup` would install on Debian, and what an init script needs.
