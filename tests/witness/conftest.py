@@ -9,11 +9,13 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from e2e import test_embedded
 from e2e.test_embedded import BIN, Launch, launched
 from support.machine import pytest_runtest_setup as pytest_runtest_setup
 from support.waiting import wait_until
@@ -99,13 +101,15 @@ def stack() -> Iterator[Stack]:
         state, watched, secret = folder / "state", folder / "watched", folder / "secret"
         watched.mkdir()
         choice = f"files paths={watched} secrets={secret}; network; credentials; host bpf=false"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TETRA_POLICIES", choice)
-            with launched(state) as launch:
-                launch.wait_for("^  stop  +Ctrl-C$")
-                log, loaded = state / "collector.log", '"event": "policy loaded"'
-                wait_until(lambda: log.read_text().count(loaded) == len(POLICIES), 250, launch.text)
-                yield Stack(launch, watched, secret)
+        with ExitStack() as running:
+            with pytest.MonkeyPatch.context() as patch:  # for this one, not for other tests
+                patch.setenv("TETRA_POLICIES", choice)
+                patch.setattr(test_embedded, "NODE", f"witness-{os.getpid()}")
+                launch = running.enter_context(launched(state))
+            launch.wait_for("^  stop  +Ctrl-C$")
+            log, loaded = state / "collector.log", '"event": "policy loaded"'
+            wait_until(lambda: log.read_text().count(loaded) == len(POLICIES), 250, launch.text)
+            yield Stack(launch, watched, secret)
 
 
 @pytest.fixture(scope="session")
