@@ -4,9 +4,12 @@ import fcntl
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from support.waiting import wait_until
 
 FLAGS = ("--no-follow", "--last", "9999")
 
@@ -129,9 +132,14 @@ def test_a_killed_snapshot_starts_again(serve, gateway_of, make_event, start_tet
     gateway.snapshot = [make_event(n) for n in range(10, 60)]
     address = serve(gateway)
     flags = ("--server-address", address, "--cursor-file", str(place), "--snapshot")
-    for _ in range(2):
+
+    def asked_and_printed(calls):
+        return len(gateway.requests) == calls and output.stat().st_size >= 500
+
+    for calls in (1, 2):
         process = appended(start_tetra, output, *flags)
-        wait_for_growth(process, output, 500)
+        # What the one before has printed is removed before the call.
+        wait_until(partial(asked_and_printed, calls), 60, lambda: gateway.requests)
         process.kill()
         process.wait(5)
     assert all(request.snapshot for request in gateway.requests)
