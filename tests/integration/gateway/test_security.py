@@ -193,7 +193,9 @@ async def test_no_method_shows_another_node_to_a_token_of_one_node(start_gateway
     dump = sensors_pb2.GetDebugRequest(flag=sensors_pb2.CONFIG_FLAG_DUMP_PROCESS_CACHE)
     since = stream_pb2.StreamEventsRequest(last=100, no_follow=True)
     shown = stream_pb2.StreamEventsRequest(snapshot=True, no_follow=True)
+    count = stream_pb2.CountEventsRequest(by=["node"])
     requests = {"GetDebug": [b"", dump.SerializeToString()],
+                "CountEvents": [count.SerializeToString()],
                 "StreamEvents": [since.SerializeToString(), shown.SerializeToString()]}  # fmt: skip
     received = b""
     for name, method in methods_of(*OURS):
