@@ -1,9 +1,13 @@
 """A gateway without clients reads nothing, and its next client misses nothing."""
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bus.subjects import EVENTS_STREAM
+from gateway.subscriber import Subscriber
 from support.gateways import numbers_in, read_numbers
 from support.waiting import eventually
 from tetra.v1 import stream_pb2
@@ -121,6 +125,27 @@ async def test_resting_gateway_is_healthy_and_knows_its_nodes(gateway, feeder):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     details = await gateway.sensors.GetHealth(tetragon_pb2.GetHealthStatusRequest())
     assert [one.details for one in details.health_status] == ["running"]
+
+
+async def test_subscriber_ends_although_a_call_loses_its_cancellation(gateway, monkeypatch):
+    # nats-py does so where the answer comes at the same time.
+    own = gateway.gateway.subscriber
+    subscriber = Subscriber(own._nc, own._settings, own._broadcaster, own._on_batch)
+    asked, ask = asyncio.Event(), subscriber._js.stream_info
+
+    async def ask_and_lose(*args, **kwargs):
+        answer = await ask(*args, **kwargs)
+        asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+        return answer
+
+    monkeypatch.setattr(subscriber._js, "stream_info", ask_and_lose)
+    task = asyncio.create_task(subscriber.run())
+    await asked.wait()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=10)
+    assert done
 
 
 async def test_stream_deleted_while_the_gateway_rests_is_created_again(gateway, nc, feeder):

@@ -23,7 +23,7 @@ from nats.errors import Error
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
-from bus.connection import is_reflected
+from bus.connection import is_reflected, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.batch import Batch
@@ -124,7 +124,7 @@ class Subscriber:
                 await self._disturbed.wait()
                 continue
             try:
-                await self._ensure_stream()
+                await until_cancelled(self._ensure_stream())
                 if not self._wanted.is_set() and not self._reading.is_set():
                     await self._rest()
                 if self._wanted.is_set() or self._reading.is_set():
@@ -197,7 +197,7 @@ class Subscriber:
         """Look at the stream from time to time, until a client or something unexpected comes."""
         _log.info("resting: no client", stream=EVENTS_STREAM)
         while not self._wanted.is_set() and not self._disturbed.is_set():
-            self._place(await self._js.stream_info(EVENTS_STREAM))
+            self._place(await until_cancelled(self._js.stream_info(EVENTS_STREAM)))
             self._set_live(True)
             self._reported = False
             waiting = [asyncio.ensure_future(e.wait()) for e in (self._wanted, self._disturbed)]
@@ -229,20 +229,18 @@ class Subscriber:
         self._created = info.created
 
     async def _subscribe(self) -> None:
-        self._place(await self._js.stream_info(EVENTS_STREAM))
-        consumer = await self._js.add_consumer(
-            EVENTS_STREAM,
-            api.ConsumerConfig(
-                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=self._broadcaster.head + 1,
-                ack_policy=api.AckPolicy.NONE,
-                mem_storage=True,
-                num_replicas=1,
-                inactive_threshold=60.0,
-            ),
+        self._place(await until_cancelled(self._js.stream_info(EVENTS_STREAM)))
+        wanted = api.ConsumerConfig(
+            deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self._broadcaster.head + 1,
+            ack_policy=api.AckPolicy.NONE,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=60.0,
         )
+        consumer = await until_cancelled(self._js.add_consumer(EVENTS_STREAM, wanted))
         pull = _Pull(self._nc, consumer.name, self._receive, self._disturbed)
-        await pull.start()
+        await until_cancelled(pull.start())
         self._reading.set()
         self._set_live(True)
         self._reported = False
@@ -254,10 +252,10 @@ class Subscriber:
                 self._reading.clear()
             else:
                 self._set_live(False)
-            await pull.stop()
+            await until_cancelled(pull.stop())
         if not self._reading.is_set():
             with contextlib.suppress(Error, TimeoutError):  # NATS deletes it when it is unused
-                await self._js.delete_consumer(EVENTS_STREAM, consumer.name)
+                await until_cancelled(self._js.delete_consumer(EVENTS_STREAM, consumer.name))
 
     def _may_rest(self) -> bool:
         now = asyncio.get_running_loop().time()
