@@ -19,7 +19,9 @@ from collector.policies.plan import Mechanism, Plan
 from collector.records import values
 from collector.records.values import Path as PathValue
 from kernel.test_policies_arguments import capabilities, document, records
+from support.modules import DUMMY, loaded_module
 from support.policies import host, in_child, plan_of
+from tracingpolicy import PolicyErrors
 
 pytestmark = pytest.mark.kernel
 
@@ -470,6 +472,45 @@ kprobes:
 """)
     (record,) = records(policies, text, lambda: os.close(os.open("/usr/bin/true", os.O_RDONLY)))
     assert record.args[0].text == b"/usr/bin/true"
+
+
+def test_function_of_a_module_that_comes_and_goes(policies, by):
+    """By each way to hook it; a packet through the module's device is a call."""
+    if not DUMMY.exists():
+        pytest.skip("no module to load: guests have one")
+    text = document("""
+kprobes:
+- call: dummy_xmit
+  syscall: false
+  return: true
+  returnArg: {index: 0, type: int}
+  args:
+  - {index: 0, type: skb}
+  - {index: 1, type: net_device}
+""")
+    with loaded_module(DUMMY, "numdummies=1"):
+        for words in (
+            "link set dummy0 up",
+            "addr add 198.51.100.1/24 dev dummy0",
+            "neigh add 198.51.100.2 lladdr 02:00:00:00:00:01 dev dummy0",
+        ):
+            subprocess.run(["ip", *words.split()], check=True)
+        if not Path("/sys/kernel/btf/dummy").exists():
+            with pytest.raises(PolicyErrors, match="of the module dummy, which has no types here"):
+                plan_of(text)
+            return
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"x", ("198.51.100.2", 4711))
+
+        with policies.loaded(by(text)) as loaded:
+            (record,) = loaded.until(1, in_child(send))
+        packet, name = record.args
+        assert (packet.dport, packet.daddr) == (4711, bytes([198, 51, 100, 2]))
+        assert (name, record.returned) == (b"dummy0", (0,))
+    with pytest.raises(PolicyErrors, match='there is no function "dummy_xmit"'):
+        plan_of(text)
 
 
 def test_digest_of_a_program(policies, tmp_path):

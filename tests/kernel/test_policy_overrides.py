@@ -7,20 +7,25 @@ in guests.
 import ctypes
 import errno
 import os
+import signal
 import socket
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 
 from collector.bpf.programs import Kind
 from collector.policies.install import ModeWord
+from collector.policies.kept_enforcement import KeptEnforcement
 from collector.policies.plan import Mechanism as M
 from collector.policies.plan import OverrideBy
 from kernel.test_policies_arguments import document
 from kernel.test_policy_signals import outcome
 from support.calls import PREFIX
-from support.policies import host, plan_of
+from support.modules import DUMMY, is_loaded, unload
+from support.policies import Machine, host, plan_of
+from support.waiting import wait_until
 from tracingpolicy import PolicyErrors
 
 pytestmark = pytest.mark.kernel
@@ -215,7 +220,7 @@ def test_connection_is_not_made(policies):
     assert result == errno.EACCES
 
 
-def load(path):
+def load_module(path):
     """finit_module(2): the module's file is read and checked, or the call is refused."""
     number = {"x86_64": 313, "aarch64": 273}[os.uname().machine]
     fd = os.open(path, os.O_RDONLY)
@@ -223,20 +228,44 @@ def load(path):
         raise OSError(ctypes.get_errno(), "finit_module")
 
 
-def test_module_is_not_loaded(policies, tmp_path):
-    """In mode monitor the kernel reads the file and finds that it is no module."""
-    path = tmp_path / "evil.ko"
-    path.write_bytes(b"no module")
-    text = document(
+def reading(path):
+    """Return a policy that refuses to read a file as a module."""
+    return document(
         "kprobes:\n- call: security_kernel_read_file\n  syscall: false\n"
         "  args: [{index: 0, type: file}, {index: 1, type: int}]\n  selectors:\n  - matchArgs:\n"
         f"    - {{index: 0, operator: Equal, values: ['{path}']}}\n"
         f"    matchActions: [{deny(errno.EPERM)}]\n"
     )
-    with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
-        assert result_of(lambda: load(path))[1] == errno.EPERM
+
+
+def test_file_is_not_read_as_a_module(policies, tmp_path):
+    """In mode monitor the kernel reads the file and finds that it is no module."""
+    path = tmp_path / "evil.ko"
+    path.write_bytes(b"no module")
+    with policies.loaded(plan_of(reading(path)), ModeWord.ENFORCE) as loaded:
+        assert result_of(lambda: load_module(path))[1] == errno.EPERM
         loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
-        assert result_of(lambda: load(path))[1] == errno.ENOEXEC
+        assert result_of(lambda: load_module(path))[1] == errno.ENOEXEC
+
+
+def test_module_is_not_loaded(policies):
+    """A real one: refused with an event, then loaded in mode monitor."""
+    if not DUMMY.exists() or is_loaded("dummy"):
+        pytest.skip("no module to load: guests have one")
+    try:
+        with policies.loaded(plan_of(reading(DUMMY)), ModeWord.ENFORCE) as loaded:
+            pid, result = result_of(lambda: load_module(DUMMY))
+            (record,) = loaded.until(1, pid)
+            assert (result, record.action) == (errno.EPERM, OVERRIDE)
+            assert record.args[0].text == os.fsencode(DUMMY)
+            assert not is_loaded("dummy")
+            loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)
+            pid, result = result_of(lambda: load_module(DUMMY))
+            assert (result, loaded.until(1, pid)[0].action) == (0, OVERRIDE)
+            assert is_loaded("dummy")
+    finally:
+        if is_loaded("dummy"):
+            unload("dummy")
 
 
 def test_hundred_policies_on_one_function(policies, secret):
@@ -261,6 +290,10 @@ def test_hundred_policies_on_one_function(policies, secret):
         counts = [one.counts() for one in loaded]
         assert sum(one.override for one in counts) == 2
         assert sum(one.monitor_override for one in counts) == 98
+        # The kernel waits for every CPU, once for each: together, as the collector does it.
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda one: one.installed.close(), loaded))
+    assert not policies.shared.enforcement.gates.links
 
 
 def test_system_call_returns_the_error_or_is_refused_with_a_way_out(policies, secret):
@@ -330,3 +363,60 @@ def test_notification_that_is_cleaned_up_does_nothing(policies, secret):
         assert result_of(lambda: action(lambda: None))[1] == -9
         assert result_of(lambda: action(lambda: os.umask(0o22)))[1] == 0
         assert loaded.counts().missed == 1
+
+
+# --- enforcement that outlives its process
+
+
+@contextmanager
+def killed(policies, plan, kept):
+    """Enforce a plan in a process, and kill the process when the block ends."""
+    with policies.loaded(plan):
+        pass  # compiled once, here
+    ready, written = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            machine = Machine.create()
+            machine.use_compiled(policies)
+            machine.shared.enforcement.kept = kept
+            with machine.loaded(plan, ModeWord.ENFORCE) as loaded:
+                machine.shared.keep(loaded.slot, loaded.installed)
+                os.write(written, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(written)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield
+    finally:
+        os.close(ready)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("text", [kprobe, lsm], ids=["function", "lsm"])
+def test_enforcement_outlives_its_process_if_it_is_kept(policies, bpf_file_system, secret, text):
+    """Programs and gates of a function have names: both, or neither, stay."""
+    plan = plan_of(text(secret, deny(errno.EACCES)))
+    folder = bpf_file_system / "tetra" / "enforcement"
+    with killed(policies, plan, KeptEnforcement(folder, enabled=True)):
+        assert result_of(opening(secret))[1] == errno.EACCES
+    for _ in range(3):  # a verdict is used up by the call that it is for
+        assert result_of(opening(secret))[1] == errno.EACCES
+    assert result_of(opening("/etc/passwd"))[1] == 0
+    following = KeptEnforcement(folder, enabled=True)
+    with policies.loaded(plan, ModeWord.ENFORCE):
+        following.remove_earlier()  # the next collector enforces: at no moment nobody does
+        assert result_of(opening(secret))[1] == errno.EACCES
+    wait_until(lambda: result_of(opening(secret))[1] == 0, 20, lambda: "it still enforces")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", [kprobe, lsm], ids=["function", "lsm"])
+def test_enforcement_ends_with_its_process_if_it_is_not_kept(policies, secret, text):
+    plan = plan_of(text(secret, deny(errno.EACCES)))
+    with killed(policies, plan, None):
+        assert result_of(opening(secret))[1] == errno.EACCES
+    wait_until(lambda: result_of(opening(secret))[1] == 0, 20, lambda: "it still enforces")

@@ -133,6 +133,10 @@ class Machine:
             codes |= self._codes[one.text]
         return codes
 
+    def use_compiled(self, other: Machine) -> None:
+        """Do not compile what another session has compiled."""
+        self._codes.update(other._codes)
+
     @contextmanager
     def loaded(self, plan: Plan, mode: ModeWord = ModeWord.MONITOR) -> Iterator[Loaded]:
         """Load a plan, switch it on, and remove it at the end."""

@@ -40,6 +40,7 @@ ENGINE = ("apparmor", "containerd", "docker-cli", "docker.io", "runc")
 # Modules that find the disks and the compiler's port, and overlay for the engine, by the order in
 # which they load; each brings what it depends on.
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "overlay")
+SPARE = ("dummy",)  # that tests load
 _MEMBERS = tuple(
     str(found.parent.relative_to(ROOT))
     for pattern in ("proto", "libs/*", "services/*", "embedded")
@@ -223,10 +224,13 @@ def _lay_out_initramfs(unpacked: Path, tree: Path, release: str) -> None:
     order: list[str] = []
     for name in MODULES:  # one that is missing is built in
         order += [path for path in reversed(needs.get(name, ())) if path not in order]
-    for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
+    for folder in ("bin", "dev", "modules", "proc", "root", "spare-modules", "sys"):
         (tree / folder).mkdir(parents=True)
     for path in order:
         shutil.copy(_unpacked(home / path), tree / "modules")
+    for name in SPARE:
+        for path in needs.get(name, ()):
+            shutil.copy(_unpacked(home / path), tree / "spare-modules")
     names = [Path(path).name.removesuffix(".xz") for path in order]
     (tree / "modules" / "order").write_text("\n".join(names) + "\n")
     shutil.copy(unpacked / "usr" / "bin" / "busybox", tree / "bin")
