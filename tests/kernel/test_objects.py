@@ -218,8 +218,9 @@ def test_no_compiler_in_the_collectors_memory_whether_cached_or_not(tmp_path):
             process.terminate()
             process.communicate(timeout=60)
         assert [e["object"] for e in log if e["event"] == "probes loaded"] == [expected]
-        assert "libc" in memory
-        assert not [line for line in memory.splitlines() if "LLVM" in line or "bcc" in line]
+        files = {line.split()[-1] for line in memory.splitlines()}  # addresses have letters, too
+        assert any("libc" in file for file in files)
+        assert not [file for file in files if "LLVM" in file or "bcc" in file]
         print(expected, next(line for line in status.splitlines() if line.startswith("VmHWM")))
 
 
