@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-READY_S = 10.0
+READY_S = 30.0  # much more than it takes: a machine may be busy with something else
 
 
 async def eventually(

@@ -18,7 +18,7 @@ def python(code: str, stop_within_s: float = 5) -> Child:
 async def test_ready_line_is_returned_and_everything_is_logged(tmp_path):
     child = python("print('one'); print('now ready'); import time; time.sleep(60)")
     await child.start(os.environ, tmp_path / "child.log")
-    assert await child.wait_for_line("ready", 10) == "now ready"
+    assert await child.wait_for_line("ready", 60) == "now ready"
     await child.stop()
     assert (tmp_path / "child.log").read_text() == "one\nnow ready\n"
 
@@ -36,7 +36,7 @@ async def test_own_error_line_is_the_reason(tmp_path):
     child = python("import sys; print('noise'); sys.exit('tetra-child: error: no BTF: not found')")
     await child.start(os.environ, tmp_path / "child.log")
     with pytest.raises(ChildError, match=r"^child: no BTF: not found$") as caught:
-        await child.wait_for_line("ready", 10)
+        await child.wait_for_line("ready", 60)
     assert caught.value.exit_code == 1
     assert not caught.value.details
 
@@ -46,7 +46,7 @@ async def test_end_without_a_word_shows_the_last_lines(tmp_path):
     child = python(code)
     await child.start(os.environ, tmp_path / "child.log")
     with pytest.raises(ChildError, match=r"^child: ended with code 3$") as caught:
-        await child.wait_for_line("ready", 10)
+        await child.wait_for_line("ready", 60)
     assert caught.value.details == ["info attached hook=exec"]
 
 
@@ -63,7 +63,7 @@ async def test_child_that_ignores_sigterm_is_killed_in_time(tmp_path):
     )
     child = python(code, stop_within_s=0.2)
     await child.start(os.environ, tmp_path / "child.log")
-    await child.wait_for_line("ready", 10)
+    await child.wait_for_line("ready", 60)
     async with asyncio.timeout(5):
         await child.stop()
         assert await child.wait() == -signal.SIGKILL
