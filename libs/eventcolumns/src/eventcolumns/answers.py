@@ -113,7 +113,7 @@ class Answers:
         lists = request.allow_list, request.deny_list
         filters = eventfilters.compile(*lists, request.field_filters)
         wanted = condition(*lists)
-        # Where the condition is exact, an event is sent as it is and not even parsed.
+        # Where the condition is exact, the event is sent unchanged, without parsing it.
         plain = wanted.exact and filters.rewrite is None
         apply = None if plain else filters.apply
         since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0

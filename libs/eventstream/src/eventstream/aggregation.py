@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MAX_WINDOW_S = 3600
 DEFAULT_EVENTS, MAX_EVENTS = 10_000, 100_000  # different ones held
-MAX_BYTES = 8 << 20  # of the events that are held, and of what tells them apart
+MAX_BYTES = 8 << 20  # of the held events and of the keys that distinguish them
 
 _INFO_TAG = write.tag(GetEventsResponse.AGGREGATION_INFO_FIELD_NUMBER)
 _RUN = ("exec_id", "pid", "tid", "start_time", "parent_exec_id", "refcnt")

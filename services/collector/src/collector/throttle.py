@@ -193,7 +193,7 @@ class Throttle:
                 self.procfs, pid, value, held.known_ktime_ns, held.cgroup_id,
                 environment=self.environment,
             )  # fmt: skip
-            # Whoever deletes the entry decides: if it is gone, its end was withheld with it.
+            # The side that deletes the entry decides: if it is gone, its end was withheld too.
             if record is not None and maps.withheld.delete(packed):
                 self.feed(record)
                 self.reported += 1

@@ -147,7 +147,7 @@ class Sender:
         self._cursor = behind
 
     def _passes_whole(self, batch: Batch, skip: int) -> bool:
-        """Return whether the batch is sent as it is."""
+        """Return whether the batch is sent unchanged."""
         return (
             skip == 0
             and not batch.malformed

@@ -89,7 +89,7 @@ class Segment:
 
 
 def record_bytes(first: int, count: int, payload: bytes) -> bytes:
-    """Return a record as it is in a segment."""
+    """Return the bytes of a record in a segment."""
     checked = _CHECKED.pack(len(payload), count, first) + payload
     return _HEADER.pack(_MAGIC, zlib.crc32(checked), len(payload), count, first) + payload
 

@@ -94,7 +94,7 @@ class Lifecycle:
             await self.remove(old, wait=entry.identity.domain == STATIC)
 
     def failed(self, entry: Entry, error: str) -> None:
-        """Note that a revision could not be loaded; an earlier one stays as it is."""
+        """Note that a revision could not be loaded; an earlier one stays loaded."""
         entry.error = error
         if entry.installation is None:
             entry.state = State.LOAD_ERROR

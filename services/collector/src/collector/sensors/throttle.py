@@ -41,7 +41,7 @@ class Throttled:
 
 
 def pack(record: ThrottleRecord) -> bytes:
-    """Return the record as it is in the ring."""
+    """Return the bytes of the record in the ring."""
     return layouts.THROTTLE.format.pack(*record[:-1]) + record.name
 
 
