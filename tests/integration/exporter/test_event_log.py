@@ -61,7 +61,7 @@ async def test_rotation_changes_while_events_are_written(gateway, feeder, nats_s
         assert len(list(tmp_path.glob("out-*.log"))) >= 3
         code, text = await cli(socket, "set", "--rotation-interval", "soon")
         assert code == 2
-        assert "'soon' is no duration" in text
+        assert "'soon' is not a duration" in text
         assert (await cli(socket, "set", "--max-size=-1"))[0] == 2
     finally:
         await exporter.stop()

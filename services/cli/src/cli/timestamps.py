@@ -7,23 +7,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from chassis.durations import has_unit, parse_seconds
 from cli.errors import UsageError
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
-
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
-_UNIT_S = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-    "w": 604800.0,
-}
 
 
 def unix_ns(timestamp: Timestamp) -> int:
@@ -33,13 +21,11 @@ def unix_ns(timestamp: Timestamp) -> int:
 
 def parse_duration_s(text: str) -> float:
     """Return the seconds in a duration such as ``2h30m``, ``1.5s`` or ``7d``."""
-    value = text.strip()
-    if value == "0":
-        return 0.0
-    parts = _DURATION_PART.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise UsageError(f"duration {text!r}: not a number with a unit", "10m, 2h30m, 1.5s or 7d")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    try:
+        return parse_seconds(text)
+    except ValueError:
+        example = "10m, 2h30m, 1.5s or 7d"
+        raise UsageError(f"duration {text!r}: not a number with a unit", example) from None
 
 
 def parse_time(text: str, now: float | None = None) -> Timestamp:
@@ -53,7 +39,7 @@ def parse_time(text: str, now: float | None = None) -> Timestamp:
     now = time.time() if now is None else now
     moment = Timestamp()
     text = text.strip()
-    if text.startswith("-") and _DURATION_PART.match(text[1:]):
+    if text.startswith("-") and has_unit(text[1:]):
         raise UsageError(f"time {text!r}: durations count back from now without a sign", text[1:])
     moment.FromNanoseconds(_unix_ns(text, now))
     return moment
@@ -72,7 +58,7 @@ def _unix_ns(text: str, now: float) -> int:
             return int((midnight - timedelta(days=1)).timestamp()) * 10**9
         if text.startswith("@"):
             return int(float(text[1:]) * 1e9)
-        if _DURATION_PART.match(text):
+        if has_unit(text):
             return int((now - parse_duration_s(text)) * 1e9)
         if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
             text = f"{midnight:%Y-%m-%d}T{text.rjust(8 if text.count(':') == 2 else 5, '0')}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ from pydantic_settings import NoDecode
 
 import readymade
 from bus.settings import BusSettings
+from chassis.durations import parse_seconds
 from chassis.settings import ENV_PREFIX, ServiceSettings
 from collector.bpf.rate import Rate
 
@@ -27,15 +27,9 @@ _TETRAGON = (
 )  # fmt: skip
 
 
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-
-
 def _seconds(value: object) -> object:
-    """Return the seconds of a duration in Go's form ("1m30s"), as Tetragon's flags have it."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", value) if isinstance(value, str) else []
-    if not parts or "".join(map("".join, parts)) != value:
-        return value
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    """Return the seconds of a duration ("1m30s"), as Tetragon's flags have it."""
+    return parse_seconds(value, plain=True) if isinstance(value, str) else value
 
 
 def _rate(value: object) -> object:
@@ -45,9 +39,13 @@ def _rate(value: object) -> object:
     if not value:
         return None
     events, comma, interval = value.partition(",")
-    seconds = _seconds(interval.strip())
-    if not comma or not events.strip().isdecimal() or not isinstance(seconds, float):
-        raise ValueError(f"{value!r}: expected EVENTS,INTERVAL, as in 1000,1s")
+    expected = f"{value!r}: expected EVENTS,INTERVAL, as in 1000,1s"
+    if not comma or not events.strip().isdecimal():
+        raise ValueError(expected)
+    try:
+        seconds = parse_seconds(interval)
+    except ValueError:
+        raise ValueError(expected) from None
     if not int(events) or not 0.001 <= seconds <= 3600:
         raise ValueError(f"{value!r}: expected at least one event in 1ms to 1h")
     return Rate(int(events), round(seconds * 1e9))

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 import eventfilters
+from chassis.durations import parse_seconds
 from eventstream.aggregation import DEFAULT_EVENTS, MAX_EVENTS, MAX_WINDOW_S
 from exporter.errors import ConfigError
 from exporter.settings import Settings
@@ -30,26 +31,19 @@ from tetragon.events_pb2 import FieldFilter, Filter
 
 M = TypeVar("M", bound=Message)
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
-_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}
 _SIZE = re.compile(r"(\d+)\s*([kMG]i?B?|B)?")
 _UNIT_BYTES = {"k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def _duration(value: object) -> object:
-    if isinstance(value, str):
-        parts = [*_DURATION.finditer(value.strip())]
-        if not parts or "".join(part[0] for part in parts) != value.strip():
-            raise ValueError(f"{value!r} is no duration: write it as 90s, 24h or 1h30m")
-        return sum(float(part[1]) * _UNIT_S[part[2]] for part in parts)
-    return value
+    return parse_seconds(value, plain=True) if isinstance(value, str) else value
 
 
 def _size(value: object) -> object:
     if isinstance(value, str):
         found = _SIZE.fullmatch(value.strip())
         if not found:
-            raise ValueError(f"{value!r} is no size: write it as 10MB or 1GiB")
+            raise ValueError(f"{value!r} is not a size: write it as 10MB or 1GiB")
         return int(found[1]) * _UNIT_BYTES.get((found[2] or "B")[0], 1)
     return value
 
