@@ -72,8 +72,11 @@ class Syslog:
             writer.write(data)
             async with asyncio.timeout(_ACKNOWLEDGED_S):
                 await writer.drain()
-                while _unacknowledged(writer):  # noqa: ASYNC110  # the kernel sends no event
+                while self._is_unacknowledged(writer):  # noqa: ASYNC110  # nothing wakes it
                     await asyncio.sleep(_POLL_S)
+        except DeliveryError:
+            await self.close()
+            raise
         except (OSError, TimeoutError) as error:
             await self.close()
             raise DeliveryError(f"{self._sink.address}: {error or 'timeout'}") from None
@@ -101,6 +104,18 @@ class Syslog:
             raise DeliveryError(f"{self._sink.address}: closed by the receiver")
         return self._writer
 
+    def _is_unacknowledged(self, writer: asyncio.StreamWriter) -> bool:
+        # A transport whose connection was lost has no socket, or a closed one.
+        self._connected()
+        socket = writer.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            raise DeliveryError(f"{self._sink.address}: connection lost")
+        if writer.transport.get_write_buffer_size():
+            return True
+        left = array.array("i", [0])
+        fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, left)  # SIOCOUTQ: linux/sockios.h
+        return left[0] > 0
+
     def _frame(self, line: Line) -> bytes:
         event = line.event
         time = datetime.fromtimestamp(event.time_ns // 1_000_000_000, UTC)
@@ -112,15 +127,6 @@ class Syslog:
             f'{kind[:32]} [tetra@{_ENTERPRISE} id="{_parameter(event.id)}"] {line.text}'
         ).encode()
         return b"%d %b" % (len(message), message)
-
-
-def _unacknowledged(writer: asyncio.StreamWriter) -> bool:
-    if writer.transport.get_write_buffer_size():
-        return True
-    socket = writer.get_extra_info("socket")
-    left = array.array("i", [0])
-    fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, left)  # SIOCOUTQ: linux/sockios.h
-    return left[0] > 0
 
 
 def _printable(text: str, most: int) -> str:
