@@ -12,8 +12,8 @@ import grpc
 import pytest
 
 from chassis import logging
+from chassis.errors import ServiceError, TokenFileError
 from gateway import rights
-from gateway.errors import SecurityError
 from gateway.main import Gateway
 from gateway.settings import Settings
 from support.feeder import Feeder, exec_event
@@ -373,7 +373,7 @@ async def test_a_new_certificate_is_used_without_a_restart(start_gateway, tmp_pa
     ],
 )
 async def test_settings_that_do_not_fit_are_refused_at_the_start(changes, text):
-    with pytest.raises(SecurityError, match=text):
+    with pytest.raises(ServiceError, match=text):
         gateway_with(**changes)
 
 
@@ -390,7 +390,7 @@ async def test_insecure_listen_allows_an_open_address():
 @pytest.mark.parametrize("line", ["token", "token write", "token read n1 more", "token read,"])
 async def test_a_bad_line_of_tokens_is_named_without_the_token(tokens, line):
     tokens.write_text(f"good read\n{line.replace('token', 's3cret')}\n")
-    with pytest.raises(SecurityError) as caught:
+    with pytest.raises(TokenFileError) as caught:
         gateway_with(token_file=tokens)
     assert "line 2: expected TOKEN RIGHT" in str(caught.value)
     assert "s3cret" not in str(caught.value)

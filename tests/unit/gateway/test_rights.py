@@ -3,6 +3,7 @@
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from chassis import tokens
 from gateway import rights
 from tetra.v1 import plans_pb2, policies_pb2, stream_pb2
 from tetragon import eventlogservice_pb2, sensors_pb2
@@ -37,6 +38,6 @@ def test_what_changes_something_needs_more_than_reading():
     for name, right in rights.NEEDED.items():
         method = name.rpartition("/")[2]
         if right:
-            assert (right == rights.READ) == method.startswith(reading), name
+            assert (right == tokens.READ) == method.startswith(reading), name
         if "Policy" in method and not method.startswith(reading):
-            assert right == rights.POLICIES
+            assert right == tokens.POLICIES

@@ -1,10 +1,13 @@
 """Errors that end a service.
 
-ServiceError     one line on stderr, exit code
-└── SettingsError  a setting is missing, malformed or out of range
+ServiceError        one line on stderr, exit code
+├── SettingsError   a setting is missing, malformed or out of range
+└── TokenFileError  the file of bearer tokens cannot be read, or has a malformed line
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class ServiceError(Exception):
@@ -17,3 +20,10 @@ class ServiceError(Exception):
 
 class SettingsError(ServiceError):
     """A setting is missing, malformed or out of range; the text names it."""
+
+
+class TokenFileError(ServiceError):
+    """The file of bearer tokens cannot be read, or has a malformed line."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"tokens: {path}: {cause}")

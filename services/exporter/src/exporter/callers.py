@@ -14,9 +14,9 @@ from pathlib import Path
 
 import grpc
 
+from chassis.errors import TokenFileError
+from chassis.tokens import TokenLine, read_tokens
 from exporter.errors import ConfigError
-
-RIGHTS = frozenset({"read", "control", "policies"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Callers:
     node: str  # this host's name
 
     def check(self) -> None:
-        """Raise `ConfigError` where the file cannot be used."""
+        """Raise `TokenFileError` where the file cannot be used."""
         self._grants()
 
     def refusal(
@@ -38,41 +38,22 @@ class Callers:
             return None
         try:
             grants = self._grants()
-        except ConfigError as error:
+        except TokenFileError as error:
             return grpc.StatusCode.UNAVAILABLE, str(error)
         header = next((str(v) for k, v in metadata if k == "authorization"), "")
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
             return grpc.StatusCode.UNAUTHENTICATED, "authorization: a bearer token is needed"
-        for known, (rights, nodes) in grants.items():
-            if hmac.compare_digest(known.encode(), token.strip().encode()):
-                if right in rights and (not nodes or self.node in nodes):
+        for line in grants:
+            if hmac.compare_digest(line.token.encode(), token.strip().encode()):
+                if right in line.rights and (not line.nodes or self.node in line.nodes):
                     return None
                 text = f"authorization: the token does not grant {right!r} here"
                 return grpc.StatusCode.PERMISSION_DENIED, text
         return grpc.StatusCode.UNAUTHENTICATED, "authorization: the token is not known"
 
-    def _grants(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-        if self.tokens is None:
-            return {}
-        try:
-            lines = self.tokens.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"tokens: {self.tokens}: {cause}") from None
-        found = {}
-        for number, line in enumerate(lines, 1):
-            words = line.split("#", 1)[0].split()
-            if not words:
-                continue
-            rights = frozenset(words[1].split(",")) if len(words) > 1 else frozenset[str]()
-            if not rights or rights - RIGHTS or len(words) > 3:
-                raise ConfigError(
-                    f"tokens: {self.tokens}: line {number}: expected TOKEN RIGHT[,RIGHT] "
-                    "[NODE,...] with rights read, control, policies"
-                )
-            found[words[0]] = rights, frozenset(words[2].split(",") if len(words) > 2 else ())
-        return found
+    def _grants(self) -> list[TokenLine]:
+        return read_tokens(self.tokens) if self.tokens is not None else []
 
 
 def listen_address(address: str) -> str:

@@ -10,6 +10,7 @@ import structlog
 from chassis.backoff import Backoff
 from eventstream.batch import Batch
 from eventstream.continuity import Continuity
+from eventstream.ending import Attempts, Ending
 from eventstream.errors import BusError
 from eventstream.history import CHUNK_BATCHES, CHUNK_BYTES, Bounds, History
 from exporter.place import Place
@@ -17,9 +18,7 @@ from tetra.v1 import stream_pb2
 
 _POLL_S = 0.1  # while the stream has nothing new, and after a chunk that was not full
 _RETRY_MIN_S, _RETRY_MAX_S = 0.2, 5.0
-# Attempts until messages at the stream's end that do not come are given up; more where the stream
-# has other copies, one of which may lag behind.
-_END_ATTEMPTS, _END_ATTEMPTS_COPIES = 30, 200
+_ATTEMPTS = Attempts(alone=30, copies=200)
 
 _log = structlog.get_logger()
 
@@ -42,7 +41,7 @@ class Reader:
         self._continuity = Continuity()
         self._position = 1  # wanted next
         self._stored_ns = 0  # when NATS stored the last batch that was read
-        self._attempts = 0  # at this position, without a message
+        self._ending = Ending(self._continuity, _ATTEMPTS)
         self._pause = False
         self.behind = 0  # messages of the stream that are not read yet
 
@@ -115,23 +114,15 @@ class Reader:
                 self._position, batch.stream_sequence - 1, self._stored_ns, batch.stored_ns
             )
         self._position, self._stored_ns = batch.stream_sequence + 1, batch.stored_ns
-        self._attempts = 0
         return batch, self._continuity.check(batch)
 
     def _check_end(self, found: list[Batch], bounds: Bounds) -> None:
-        if bounds.first > self._position:
-            self._continuity.note_aged_out(
-                bounds.first - self._position, found[0] if found else None
-            )
-            self._position = bounds.first
-        elif bounds.last + 1 < self._position:
+        if bounds.last + 1 < self._position:
             self._start_over()
-        elif not found and bounds.last >= self._position:
-            most = _END_ATTEMPTS_COPIES if self._history.replicas > 1 else _END_ATTEMPTS
-            self._attempts += 1
-            if self._attempts == most:
-                self._continuity.note_damage(self._position, bounds.last, self._stored_ns, 0)
-                self._position, self._attempts = bounds.last + 1, 0
+            return
+        self._position = self._ending.next_position(
+            self._position, found, bounds, self._history.replicas, self._stored_ns
+        )
 
     def _start_over(self) -> None:
         self._log.warning("stream replaced, reading the new one from its first message")

@@ -19,8 +19,9 @@ from typing import Any
 import grpc
 import structlog
 
+from chassis.errors import TokenFileError
+from chassis.tokens import read_tokens
 from gateway import rights
-from gateway.errors import SecurityError
 from gateway.revocation import Revocation
 from gateway.rights import Grant
 from gateway.streams import Context
@@ -34,7 +35,7 @@ class Tokens:
     """The token file's content. Tokens are kept as hashes only."""
 
     def __init__(self, path: Path) -> None:
-        """Read ``path``; raise `SecurityError` if that fails."""
+        """Read ``path``; raise `TokenFileError` if that fails."""
         self._path = path
         self._stamp = self._read_stamp()
         self._grants = self._read()
@@ -56,37 +57,22 @@ class Tokens:
                 self._grants = self._read()
                 self._stamp = stamp
                 _log.info("tokens reloaded", tokens=len(self._grants))
-        except SecurityError as error:
+        except TokenFileError as error:
             _log.warning("tokens not reloaded", error=str(error))
 
     def _read_stamp(self) -> tuple[int, int, int]:
         try:
             state = os.stat(self._path)
         except OSError as error:
-            raise SecurityError(f"tokens: {self._path}: {error.strerror}") from None
+            raise TokenFileError(self._path, error.strerror or str(error)) from None
         return state.st_mtime_ns, state.st_size, state.st_ino
 
     def _read(self) -> dict[bytes, Grant]:
-        try:
-            lines = self._path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or str(error)
-            raise SecurityError(f"tokens: {self._path}: {cause}") from None
         grants = {}
-        for number, line in enumerate(lines, 1):
-            words = line.split("#", 1)[0].split()
-            if not words:
-                continue
-            granted = frozenset(words[1].split(",")) if len(words) > 1 else frozenset()
-            if not granted or granted - rights.ALL or len(words) > 3:
-                raise SecurityError(
-                    f"tokens: {self._path}: line {number}: expected TOKEN RIGHT[,RIGHT] "
-                    "[NODE,...] with rights read, control, policies"
-                )
-            nodes = frozenset(words[2].split(",")) if len(words) > 2 else frozenset()
-            name = digest(words[0])
-            holder = line.partition("#")[2].strip() or f"token sha256:{name.hex()[:8]}"
-            grants[name] = Grant(granted, nodes, holder)
+        for line in read_tokens(self._path):
+            name = digest(line.token)
+            holder = line.comment or f"token sha256:{name.hex()[:8]}"
+            grants[name] = Grant(line.rights, line.nodes, holder)
         return grants
 
 

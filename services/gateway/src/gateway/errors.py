@@ -2,7 +2,7 @@
 
 ServiceError (chassis: one line on stderr, exit code)
 ├── ListenError     the address cannot be listened on
-└── SecurityError   certificates, tokens or the address itself do not fit together
+└── SecurityError   certificates or the address itself do not fit together
 RequestError        a client's request is refused: gRPC status and text
 
 `eventstream.errors.BusError` becomes a refusal, too: UNAVAILABLE.
@@ -20,7 +20,7 @@ class ListenError(ServiceError):
 
 
 class SecurityError(ServiceError):
-    """Certificates, tokens or the address itself do not fit together."""
+    """Certificates or the address itself do not fit together."""
 
 
 class RequestError(Exception):

@@ -9,6 +9,7 @@ from chassis.backoff import Backoff
 from eventstream.batch import Batch
 from eventstream.continuity import Continuity
 from eventstream.copies import Damage
+from eventstream.ending import Attempts, Ending
 from eventstream.errors import BusError
 from eventstream.history import History
 from eventstream.notices import EVER, Window
@@ -17,9 +18,7 @@ from gateway.turn import Turn
 from tetra.v1 import stream_pb2
 
 RETRY_MIN_S, RETRY_MAX_S = 0.25, 1.0  # between attempts while NATS cannot answer
-# Attempts until messages at the stream's end that do not come are given up; more where the stream
-# has other copies, one of which may lag behind.
-_END_ATTEMPTS, _END_ATTEMPTS_COPIES = 3, 20
+_ATTEMPTS = Attempts(alone=3, copies=20)
 
 
 class Feed:
@@ -40,7 +39,7 @@ class Feed:
         self.position = broadcaster.head + 1 if start is None else start  # wanted next
         self.catching_up = False
         self._turn = turn
-        self._attempts = 0  # at this position, without a message
+        self._ending = Ending(self._continuity, _ATTEMPTS)
         self._waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self._stored_ns = 0  # when NATS stored the last batch
 
@@ -117,18 +116,14 @@ class Feed:
             return
         for one in damage:
             self.note_copy(one)
-        if bounds is not None and bounds.first > self.position:
-            self.note_aged_out(bounds.first - self.position, batches[0] if batches else None)
-            self.position = bounds.first
-        elif bounds is not None and not batches:  # a replica that lags behind, or damage
-            most = _END_ATTEMPTS_COPIES if self._history.replicas > 1 else _END_ATTEMPTS
-            self._attempts = self._attempts + 1 if bounds.last >= self.position else 0
-            if self._attempts == most:
-                self._note_damage(self.position, bounds.last, None)
-                self.position, self._attempts = bounds.last + 1, 0
+        if bounds is not None:
+            position = self._ending.next_position(
+                self.position, batches, bounds, self._history.replicas, self._stored_ns
+            )
+            if position == self.position and not batches:
+                await self._waits.wait()
                 return
-            await self._waits.wait()
-            return
+            self.position = position
         self._waits.reset()
         self._fetched.extend(batches)
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from chassis.tokens import CONTROL, POLICIES, READ, RIGHTS
 from gateway.errors import RequestError
 
-READ, CONTROL, POLICIES = "read", "control", "policies"
-ALL = frozenset((READ, CONTROL, POLICIES))
 NONE = ""  # needs no token
 
 _SENSORS = "/tetragon.FineGuidanceSensors/"
@@ -71,7 +70,7 @@ NEEDED = {
 class Grant:
     """What the holder of a token may do, and on which nodes; no nodes means all."""
 
-    rights: frozenset[str] = ALL
+    rights: frozenset[str] = RIGHTS
     nodes: frozenset[str] = frozenset()
     # Whose token it is, for the audit; a changed comment ends no stream.
     holder: str = field(default="anyone", compare=False)

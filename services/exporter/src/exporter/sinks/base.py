@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from exporter.errors import DeliveryError, SinkError
 from exporter.place import Place
 from exporter.selection import Selected
 from tetra.v1.stream_pb2 import GapNotice, LossNotice
 
+R = TypeVar("R")
+
 PART_BYTES = 1 << 20
+# What an operator or time mends without a change of the settings.
+_TEMPORARY = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 class Line(NamedTuple):
@@ -61,3 +69,17 @@ class Archive(Sink, Protocol):
 
     async def reach(self, place: Place) -> None:
         """Note that all events up to ``place`` were delivered, before `mark`."""
+
+
+async def in_thread(name: str, path: Path, step: Callable[..., R], *args: Any) -> R:
+    """Run a ``step`` of sink ``name`` that blocks on ``path``, in a thread.
+
+    Raises `DeliveryError` where the file system may accept the same later, else `SinkError`.
+    """
+    try:
+        return await asyncio.to_thread(step, *args)
+    except OSError as error:
+        text = f"{path}: {error.strerror or error}"
+        if error.errno in _TEMPORARY:
+            raise DeliveryError(text) from None
+        raise SinkError(f"sink {name}: {text}") from None

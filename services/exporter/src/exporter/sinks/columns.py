@@ -7,8 +7,6 @@ far the sink is: what a killed exporter had not finished is read from the stream
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,9 +23,9 @@ from eventcolumns.schema import Block, Footer
 from eventcolumns.writer import UNFINISHED, Writer
 from eventfilters import Event
 from exporter.config import ColumnsSink
-from exporter.errors import DeliveryError, SinkError
+from exporter.errors import SinkError
 from exporter.place import Place
-from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.base import PART_BYTES, Line, in_thread
 from tetra.v1.stream_pb2 import GapNotice, LossNotice
 
 R = TypeVar("R")
@@ -36,7 +34,6 @@ BLOCK_BYTES = 64 << 20
 BLOCK_ROWS = 2_000_000
 # Merged blocks stay beside the new one so long: a query may be reading them.
 _MERGED_STAY_S = 60.0
-_TEMPORARY = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 _log = structlog.get_logger()
 
@@ -196,10 +193,4 @@ class Columns:
         self._first_ns, self._opened_s = 0, 0.0
 
     async def _in_thread(self, step: Callable[..., R], *args: Any) -> R:
-        try:
-            return await asyncio.to_thread(step, *args)
-        except OSError as error:
-            text = f"{self._folder}: {error.strerror or error}"
-            if error.errno in _TEMPORARY:
-                raise DeliveryError(text) from None
-            raise SinkError(f"sink {self._sink.name}: {text}") from None
+        return await in_thread(self._sink.name, self._folder, step, *args)

@@ -8,7 +8,6 @@ when all that is in it is behind the saved place.
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
 import os
 import shutil
@@ -24,13 +23,12 @@ import structlog
 
 from chassis.folders import sync_folder
 from exporter.config import FileSink
-from exporter.errors import DeliveryError, SinkError
-from exporter.sinks.base import PART_BYTES, Line
+from exporter.errors import SinkError
+from exporter.sinks.base import PART_BYTES, Line, in_thread
 
 R = TypeVar("R")
 
 _log = structlog.get_logger()
-_TEMPORARY = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 class File:
@@ -98,13 +96,7 @@ class File:
             self._fd = -1
 
     async def _in_thread(self, step: Callable[..., R], *args: Any) -> R:
-        try:
-            return await asyncio.to_thread(step, *args)
-        except OSError as error:
-            text = f"{self._path}: {error.strerror}"
-            if error.errno in _TEMPORARY:
-                raise DeliveryError(text) from None
-            raise SinkError(f"sink {self._sink.name}: {text}") from None
+        return await in_thread(self._sink.name, self._path, step, *args)
 
     def _open(self, mark: dict[str, Any]) -> None:
         if self._fd >= 0:  # opened again after a delivery that failed
