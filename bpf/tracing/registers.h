@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Override and Set in programs of user space: a uprobe may write the registers that the program
- * continues with (since v6.18: "uprobe: Allow BPF to change registers").
+ * continues with (newer than v6.18: "bpf: Allow uprobe program to change context registers").
  */
 #pragma once
 

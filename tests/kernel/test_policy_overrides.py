@@ -220,6 +220,40 @@ def test_connection_is_not_made(policies):
     assert result == errno.EACCES
 
 
+DENY_AND_KILL = f"{deny(errno.EACCES)}, {{action: Sigkill}}"
+
+
+@pytest.fixture
+def limited(policies):
+    """Policies that are loaded meanwhile may send three signals in a minute."""
+    policies.shared.enforcement.signals_max = 3
+    yield policies
+    policies.shared.enforcement.signals_max = 0
+
+
+def check_limit(policies, plan, secret):
+    """Three openers die, the fourth is refused and switches the mode, the fifth opens the file."""
+    with policies.loaded(plan, ModeWord.ENFORCE) as loaded:
+        runs = [result_of(opening(secret)) for _ in range(5)]
+        assert [result for _, result in runs] == [-9, -9, -9, errno.EACCES, 0]
+        assert loaded.shared.mode(loaded.slot) is ModeWord.MONITOR
+        records = [loaded.until(1, pid)[0] for pid, _ in runs]
+        assert [bool(one.fell_back) for one in records] == [False, False, False, True, False]
+        counts = loaded.counts()
+        assert (counts.signal, counts.monitor_signal) == (3, 2)
+        assert (counts.override, counts.monitor_override) == (4, 1)
+        loaded.shared.set_mode(loaded.slot, ModeWord.ENFORCE)  # the count starts again
+        assert result_of(opening(secret))[1] == -9
+
+
+def test_limit_of_signals_ends_override_of_a_function_too(limited, by, secret):
+    check_limit(limited, by(kprobe(secret, DENY_AND_KILL)), secret)
+
+
+def test_limit_of_signals_ends_override_of_an_lsm_hook_too(limited, secret):
+    check_limit(limited, plan_of(lsm(secret, DENY_AND_KILL)), secret)
+
+
 def load_module(path):
     """finit_module(2): the module's file is read and checked, or the call is refused."""
     number = {"x86_64": 313, "aarch64": 273}[os.uname().machine]

@@ -2,14 +2,17 @@
 
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from collector.bpf.features import Features
-from collector.policies.acting_features import KernelActions
+from collector.policies.acting_features import Anything, KernelActions
 from collector.policies.install import ModeWord
+from collector.policies.plan_policy import check_document
+from collector.policies.translate import translate
 from kernel.test_policies_arguments import document
-from support.policies import btf, plan_of
+from support.policies import btf, host, kernel, plan_of
 from support.workloads import built
 from tracingpolicy import PolicyErrors
 
@@ -52,17 +55,19 @@ def total(program, a, b):
     return child.pid, int(output)
 
 
-@pytest.mark.parametrize(
-    ("action", "result"),
-    [
-        ("{action: Override, argError: -5}", -5),
-        (f"{{action: Override, argRegs: ['{FIRST}=1000']}}", 1001),
-        (f"{{action: Override, argRegs: ['{FIRST}=%{SECOND}', '{SECOND}=6%{FIRST}']}}", 4718),
-        ("{action: Override, argNewSymbol: take_difference}", 4710),
-        ("{action: Set, argIndex: 0, argValue: 77}", 78),
-    ],
-    ids=["error", "number", "registers", "jump", "set"],
-)
+REGISTERS = {
+    "error": ("{action: Override, argError: -5}", -5),
+    "number": (f"{{action: Override, argRegs: ['{FIRST}=1000']}}", 1001),
+    "registers": (
+        f"{{action: Override, argRegs: ['{FIRST}=%{SECOND}', '{SECOND}=6%{FIRST}']}}",
+        4718,
+    ),
+    "jump": ("{action: Override, argNewSymbol: take_difference}", 4710),
+    "set": ("{action: Set, argIndex: 0, argValue: 77}", 78),
+}
+
+
+@pytest.mark.parametrize(("action", "result"), REGISTERS.values(), ids=list(REGISTERS))
 def test_function_of_a_program(policies, actions, program, action, result):
     if reason := actions.why_no_register_writes():
         pytest.skip(reason)
@@ -76,6 +81,14 @@ def test_function_of_a_program(policies, actions, program, action, result):
         (record,) = loaded.until(1, pid)
         assert getattr(loaded.counts(), f"monitor_{field}") == 1
     assert (unchanged, record.action, record.args) == (4712, kind, (4711, 1))
+
+
+@pytest.mark.parametrize("action", [one[0] for one in REGISTERS.values()], ids=list(REGISTERS))
+def test_text_for_a_kernel_that_writes_registers_is_compiled(policies, program, action):
+    """Also where the running kernel would refuse to load it."""
+    newer = replace(host(), acting=Anything())
+    plan = check_document(summing(program, action), "test.yaml", newer)
+    assert all(policies.compile(translate(plan, kernel())).values())
 
 
 def test_registers_that_cannot_be_written_are_refused(actions, program):

@@ -84,7 +84,7 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
          "here: lsm: no gate (allowed: Sigkill or Signal)"),
         (acting(PROGRAM, OVERRIDE, "uprobes"),
          "spec.uprobes[0].selectors[0].matchActions[0].action: the registers of a program cannot "
-         "be written here: no registers (allowed: Linux 6.18; Sigkill)"),
+         "be written here: no registers (allowed: a kernel newer than Linux 6.18; Sigkill)"),
         (acting(f"{PROGRAM}, args: [{{index: 0, type: int32}}]",
                 "action: Set, argValue: 1", "uprobes"),
          "spec.uprobes[0].selectors[0].matchActions[0].argIndex: Set: the registers of a program "

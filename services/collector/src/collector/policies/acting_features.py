@@ -68,7 +68,7 @@ class KernelActions(ActingFeatures):
         return "the kernel has no such helper (CONFIG_BPF_KPROBE_OVERRIDE)"
 
     def why_no_register_writes(self) -> str:
-        """Since v6.18: "uprobe: Allow BPF to change registers"."""
+        """Commit "bpf: Allow uprobe program to change context registers", newer than v6.18."""
         return self.features.why_not_code(Kind.UPROBE, _WRITE_REGISTER)
 
     def why_no_memory_writes(self) -> str:

@@ -17,6 +17,7 @@ from tracingpolicy.selectors import Action
 
 _M = Mechanism
 _ERRORS = "-4095 to -1"
+_REGISTERS_OUT = "a kernel newer than Linux 6.18; Sigkill"
 Pairs = list[tuple[Mechanism, Mechanism | None]]
 # Functions that system calls pass on their way, which every kernel lets a policy refuse.
 _UNDER = {
@@ -176,7 +177,7 @@ def plan_register_override(
     for place in found:
         if why:
             message = f"the registers of a program cannot be written here: {why}"
-            checker.fail(place.action.place, place.path, message, "Linux 6.18; Sigkill", "action")
+            checker.fail(place.action.place, place.path, message, _REGISTERS_OUT, "action")
         moves[place.action] = _moves(checker, place, jumps)
     return OverrideBy.REGISTERS, MappingProxyType(moves)
 

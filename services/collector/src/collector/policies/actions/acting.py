@@ -18,7 +18,6 @@ from collector.policies.plan import (
     ProgramRegister,
     RegisterMove,
 )
-from collector.policies.sources import expression
 from collector.policies.steps import Values
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.selectors import Action, Selector
@@ -160,7 +159,7 @@ class ActingText:
 
     def _set(self, one: Action) -> list[str]:
         arg = self.values.args[one.arg_index]
-        source, frame, value = arg.planned.source, self.values.frame, one.arg_value
+        source, value = arg.planned.source, one.arg_value
         if isinstance(source, ProgramMemory):
             address = f"CONTEXT_REGISTER(ctx, {source.base})"
             if source.index is not None:
@@ -173,11 +172,15 @@ class ActingText:
             ]
         else:
             assert isinstance(source, FunctionArgument | ProgramRegister)
-            place = expression(source, frame)
-            if isinstance(source, ProgramRegister):
-                place = f"CONTEXT_REGISTER(ctx, {source.offset})"
-            done = [f"{place} = {value}u;"]
+            # Not the expression that reads the argument: that one cannot be assigned to.
+            done = [f"CONTEXT_REGISTER(ctx, {_register_of(source)}) = {value}u;"]
         return self._if_allowed("may_set", "COUNTER_SET", done)
+
+
+def _register_of(source: FunctionArgument | ProgramRegister) -> str:
+    if isinstance(source, FunctionArgument):
+        return f"REG_ARG{source.position}"
+    return str(source.offset)
 
 
 def _source(move: RegisterMove) -> str:
