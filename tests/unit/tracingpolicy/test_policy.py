@@ -413,6 +413,23 @@ def test_selectors():
     )
 
 
+def test_an_empty_rate_limit_is_none():
+    policy = spec(
+        """
+  kprobes:
+  - call: sys_x
+    selectors:
+    - matchActions:
+      - {action: Post, rateLimit: "", rateLimitScope: ""}
+      - {action: Sigkill, rateLimit: "", rateLimitScope: ""}
+"""
+    )
+    post, kill = policy.kprobes[0].selectors[0].actions
+    for one in (post, kill):
+        assert one.rate_limit_ms == 0
+        assert one.rate_limit_scope is RateLimitScope.THREAD
+
+
 def test_macro_is_merged_and_gives_its_label():
     policy = spec(
         """

@@ -44,9 +44,7 @@ def read_action(report: Report, node: Node, path: str, hook: HookContext | None)
     action = Action(
         kind=kind or ActionKind.POST,
         rate_limit_ms=_rate_limit(fields),
-        rate_limit_scope=fields.member(
-            "rateLimitScope", RateLimitScope, RateLimitScope.THREAD, "a scope"
-        ),
+        rate_limit_scope=_rate_limit_scope(fields),
         kernel_stack_trace=fields.flag("kernelStackTrace"),
         user_stack_trace=fields.flag("userStackTrace"),
         ima_hash=fields.flag("imaHash"),
@@ -76,7 +74,7 @@ def _optional(fields: Fields, key: str) -> int | None:
 
 
 def _rate_limit(fields: Fields) -> int:
-    text = fields.text("rateLimit", "0")
+    text = fields.text("rateLimit") or "0"  # empty: none, as in the original
     match = _RATE.match(text)
     if match is None:
         if not fields.failed("rateLimit"):
@@ -86,12 +84,19 @@ def _rate_limit(fields: Fields) -> int:
     return min(int(match[1]) * _UNIT_MS[match[2].lower()], U32)
 
 
+def _rate_limit_scope(fields: Fields) -> RateLimitScope:
+    default = RateLimitScope.THREAD
+    if fields.has("rateLimitScope") and fields.entries["rateLimitScope"].value == "":
+        return default
+    return fields.member("rateLimitScope", RateLimitScope, default, "a scope")
+
+
 def _check_keys(fields: Fields, action: Action) -> None:
     """Check the keys that belong to one action."""
     kind = action.kind
     if kind is not ActionKind.POST:
         for key in ("rateLimit", "rateLimitScope", *_STACKS, "imaHash"):
-            if fields.has(key) and fields.entries[key].value is not False:
+            if fields.has(key) and fields.entries[key].value not in (False, ""):
                 fields.fail(f"{key} belongs to action Post, not {kind.value}", key)
     needed = {
         ActionKind.GET_URL: "argUrl",
