@@ -1,12 +1,18 @@
-"""The connection to NATS: what must hold before there is one."""
+"""The connection to NATS: before there is one, and where it is lost."""
 
 import asyncio
+import socket
+import struct
+from contextlib import AsyncExitStack, suppress
 
 import pytest
+import uvloop
+from nats.aio.msg import Msg
 
 from bus import connection
 from bus.settings import BusSettings
 from chassis.settings import ServiceSettings, load
+from support.waiting import eventually
 
 
 class Settings(ServiceSettings, BusSettings):
@@ -23,3 +29,81 @@ async def test_a_first_connect_ends_when_it_is_cancelled(turns):
     task.cancel()
     await asyncio.wait((task,), timeout=20)
     assert task.cancelled()
+
+
+class _Resetting:
+    """Speaks NATS; of its first connections it resets ``resets`` in the middle of the handshake."""
+
+    def __init__(self, resets: int) -> None:
+        self.resets = resets
+        self.port = 0
+        self.subscriptions: set[bytes] = set()  # of the newest connection
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in list(self._connections):
+            _reset(writer)
+        await eventually(lambda: not self._connections)
+
+    def reset_all(self, resets: int) -> None:
+        """Reset what is connected, and the next ``resets`` connections."""
+        self.resets = resets
+        for writer in self._connections:
+            _reset(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines_before_reset = (0, 2)[self.resets % 2] if self.resets else None
+        self.resets = max(0, self.resets - 1)
+        self._connections.add(writer)
+        self.subscriptions.clear()
+        writer.write(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}\r\n')
+        lines = 0
+        with suppress(OSError):
+            while lines != lines_before_reset and (line := await reader.readline()):
+                lines += 1
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+                if line.startswith(b"SUB"):
+                    self.subscriptions.add(line)
+        await asyncio.sleep(0)  # the client has read what was sent
+        _reset(writer)
+        self._connections.discard(writer)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    linger = struct.pack("ii", 1, 0)  # RST in place of FIN
+    with suppress(OSError, ValueError):  # it is closed already
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+def test_a_connection_that_is_lost_in_the_handshake_is_made_again(monkeypatch):
+    """uvloop, which services use, raises RuntimeError where such a connection is written to."""
+    monkeypatch.setattr(connection, "RETRY_MIN_S", 0.001)
+    monkeypatch.setattr(connection, "RETRY_MAX_S", 0.002)
+
+    async def receive(message: Msg) -> None:
+        pass
+
+    async def connect_and_reconnect() -> None:
+        server = _Resetting(resets=30)
+        async with AsyncExitStack() as stack:
+            await server.start()
+            stack.push_async_callback(server.stop)
+            settings = load(Settings, "test", ["--nats-url", f"nats://127.0.0.1:{server.port}"])
+            nc = await connection.connect(settings, "test")
+            stack.push_async_callback(nc.close)
+            for number in range(20):
+                await nc.subscribe(f"subject.{number}", cb=receive)
+            for _ in range(3):
+                await eventually(lambda: not server.resets and len(server.subscriptions) == 20)
+                server.reset_all(30)
+            await eventually(lambda: not server.resets and len(server.subscriptions) == 20)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(connect_and_reconnect())

@@ -53,7 +53,42 @@ def is_reflected(message: Msg, *, direct: bool) -> bool:
 
 
 class _Client(Client):
-    """Connects again on errors of the server on which nats-py closes the connection for good."""
+    """Connects again where nats-py would close the connection, or give up without a word.
+
+    uvloop raises RuntimeError where a lost connection is written to. nats-py expects OSError.
+    """
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except (Error, OSError, TimeoutError):
+            raise
+        except Exception as error:  # ValueError: the other side is no nats-server
+            raise ConnectionError(f"handshake: {_describe(error)}") from error
+
+    async def _attempt_reconnect(self) -> None:
+        while True:
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as error:  # lost again while subscriptions were sent
+                task = asyncio.current_task()
+                if self.is_closed or (task and task.cancelling()):
+                    return
+                self._status = Client.RECONNECTING
+                await self._error_cb(error)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        task = asyncio.current_task()
+        requests = task.cancelling() if task else 0
+        try:
+            flushed = await super()._flush_pending(force_flush)
+        except (OSError, RuntimeError) as error:  # what was not sent is sent after the reconnect
+            await self._process_op_err(error)
+            return None
+        if task and task.cancelling() > requests:  # nats-py suppresses a cancellation
+            raise asyncio.CancelledError
+        return flushed
 
     # As nats-py's own, which looks at each character of each name: a third of reading the past.
     @staticmethod
