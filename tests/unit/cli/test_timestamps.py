@@ -83,3 +83,9 @@ def test_time_outside_the_calendar_is_in_seconds(seconds):
     assert rfc3339_nanos(moment) == f"@{seconds}.000000005Z"
     assert rfc3339(moment) == f"@{seconds}.000000005Z"
     assert unix_ns(moment) == seconds * 10**9 + 5
+
+
+@pytest.mark.parametrize("text", ["@99999999999999", "@1e18", "99999999999d", "@-1e12"])
+def test_a_time_beyond_what_a_timestamp_holds_is_refused(text):
+    with pytest.raises(UsageError, match="not in the years 1 to 9999"):
+        parse_time(text, NOW)

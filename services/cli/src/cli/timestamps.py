@@ -41,7 +41,11 @@ def parse_time(text: str, now: float | None = None) -> Timestamp:
     text = text.strip()
     if text.startswith("-") and has_unit(text[1:]):
         raise UsageError(f"time {text!r}: durations count back from now without a sign", text[1:])
-    moment.FromNanoseconds(_unix_ns(text, now))
+    nanos = _unix_ns(text, now)
+    try:
+        moment.FromNanoseconds(nanos)
+    except ValueError:
+        raise UsageError(f"time {text!r}: not in the years 1 to 9999", "10m (ago)") from None
     return moment
 
 

@@ -35,7 +35,9 @@ def explained(error: click.UsageError, ctx: click.Context) -> UsageError:
     if isinstance(error, BadOptionUsage):
         return _wrong_number_of_values(error, ctx)
     if isinstance(error, MissingParameter) and error.param is not None:
-        return UsageError(f"{where}{error.param.make_metavar(ctx)} is missing", example)
+        option = error.param.param_type_name == "option"
+        name = error.param.opts[-1] if option else error.param.make_metavar(ctx)
+        return UsageError(f"{where}{name} is missing", example)
     return UsageError(f"{where}{error.format_message()}", example)
 
 
