@@ -340,7 +340,8 @@ def test_system_call_returns_the_error_or_is_refused_with_a_way_out(policies, se
     function = host().function(f"{PREFIX}openat")
     acting = host().acting
     if acting.why_no_gate(Kind.FMOD_RET, function.proto.id) and acting.why_no_override_helper():
-        out = r"allowed: Override on security_file_open; Sigkill or Signal here"
+        under = "security_file_open"
+        out = f"allowed: Override on {under}; NotifyEnforcer here with {under} in spec.enforcers; "
         with pytest.raises(PolicyErrors, match=out):
             plan_of(text)
         return

@@ -27,6 +27,16 @@ class Nothing(Anything):
         return "no memory"
 
 
+class OnlyGates(Nothing):
+    """A kernel without error injection: gates stand on security_ functions only."""
+
+    def __init__(self, kernel_host):
+        self.allowed = {kernel_host.function("security_file_open").proto.id}
+
+    def why_no_gate(self, kind, function):
+        return "" if function in self.allowed else "no error injection"
+
+
 class OnlyHelper(Nothing):
     """A kernel with error injection by kprobes only."""
 
@@ -64,12 +74,7 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
     [
         (acting("call: sys_openat", OVERRIDE),
          f"{AT}.action: __x64_sys_openat cannot be overridden here: fmod_ret: no gate; "
-         "bpf_override_return: no helper "
-         "(allowed: Override on security_file_open; Sigkill or Signal here)"),
-        (acting("call: sys_read", OVERRIDE),
-         f"{AT}.action: __x64_sys_read cannot be overridden here: fmod_ret: no gate; "
-         "bpf_override_return: no helper (allowed: Override on the security_ function that the "
-         "call passes; Sigkill or Signal here)"),
+         "bpf_override_return: no helper (allowed: Sigkill or Signal)"),
         (acting("call: security_file_open, syscall: false", OVERRIDE),
          f"{AT}.action: security_file_open cannot be overridden here: fmod_ret: no gate; "
          "bpf_override_return: it works on system calls (allowed: Sigkill or Signal)"),
@@ -88,17 +93,17 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
         (acting(f"{PROGRAM}, args: [{{index: 0, type: int32}}]",
                 "action: Set, argValue: 1", "uprobes"),
          "spec.uprobes[0].selectors[0].matchActions[0].argIndex: Set: the registers of a program "
-         "cannot be written here: no registers"),
+         "cannot be written here: no registers (allowed: an argument in memory, a kernel newer than "
+         "Linux 6.18; Sigkill or Signal)"),
         ("  enforcers: [{calls: [sys_openat]}]\n"
          + acting("call: sys_read", "action: NotifyEnforcer, argError: -1"),
          "spec.enforcers[0].calls: __x64_sys_openat cannot be overridden here: fmod_ret: no gate; "
-         "bpf_override_return: no helper (allowed: the enforcer security_file_open; argSig "
-         "without argError)"),
+         "bpf_override_return: no helper (allowed: argSig without argError)"),
         ("  options: [{name: override-method, value: override-return}]\n"
          "  enforcers: [{calls: [security_file_open]}]\n"
          + acting("call: sys_read", "action: NotifyEnforcer, argError: -1"),
          "spec.enforcers[0].calls: security_file_open cannot be overridden here: "
-         "bpf_override_return: it works on system calls (allowed: Sigkill or Signal)"),
+         "bpf_override_return: it works on system calls (allowed: argSig without argError)"),
         ("  enforcers: [{calls: [sys_foo]}]\n"
          + acting("call: sys_read", "action: NotifyEnforcer, argSig: 9"),
          'spec.enforcers[0].calls: there is no function "sys_foo"'),
@@ -106,6 +111,42 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
 )  # fmt: skip
 def test_what_the_kernel_cannot_do(spec, expected):
     assert expected in mistakes(spec)
+
+
+WHY = "fmod_ret: no error injection; bpf_override_return: no helper"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (acting("call: sys_openat", OVERRIDE),
+         f"{AT}.action: __x64_sys_openat cannot be overridden here: {WHY} (allowed: Override on "
+         "security_file_open; NotifyEnforcer here with security_file_open in spec.enforcers; "
+         "Sigkill or Signal here)"),
+        (acting("call: sys_read", OVERRIDE),
+         f"{AT}.action: __x64_sys_read cannot be overridden here: {WHY} (allowed: Override on the "
+         "security_ function that the call passes; NotifyEnforcer here with the security_ function "
+         "that the call passes in spec.enforcers; Sigkill or Signal here)"),
+        (acting("call: sys_linkat", OVERRIDE),  # CONFIG_SECURITY_PATH is off: no function below it
+         f"{AT}.action: __x64_sys_linkat cannot be overridden here: {WHY} (allowed: Sigkill or "
+         "Signal)"),
+        ("  enforcers: [{calls: [sys_openat]}]\n"
+         + acting("call: sys_read", "action: NotifyEnforcer, argError: -1"),
+         f"spec.enforcers[0].calls: __x64_sys_openat cannot be overridden here: {WHY} (allowed: "
+         "security_file_open as the enforcer; argSig without argError)"),
+    ],
+)  # fmt: skip
+def test_way_out_is_one_that_works_on_the_kernel(spec, expected):
+    assert expected in mistakes(spec, OnlyGates(host()))
+
+
+def test_ways_out_load_where_they_are_named():
+    override = acting("call: security_file_open, syscall: false", OVERRIDE)
+    enforcer = "  enforcers: [{calls: [security_file_open]}]\n" + acting(
+        "call: sys_openat", "action: NotifyEnforcer, argError: -1"
+    )
+    for spec in (override, enforcer, acting("call: sys_openat", "action: Sigkill")):
+        assert planned(spec, OnlyGates(host())).hooks
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from collector.policies.check import Checker
 from collector.policies.plan import Mechanism, OverrideBy, PlannedEnforcer, Target
 from collector.policies.plan_functions import find_target
 from collector.policies.plan_lists import Name, expand, function_name
-from collector.policies.plan_override import way_out
+from collector.policies.plan_override import gate_under
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.model import Enforcer
 from tracingpolicy.reading.report import quoted
 from tracingpolicy.values import OverrideMethod
 
 _M = Mechanism
+_WITHOUT_ERROR = "argSig without argError"
 
 
 def plan_enforcers(checker: Checker) -> tuple[PlannedEnforcer, ...]:
@@ -87,8 +88,8 @@ def _plan(
     override, reasons = _override(checker, targets)
     if override is None:
         message = f"{targets[0].name} cannot be overridden here: {reasons}"
-        out = way_out(targets[0]).replace("Override on", "the enforcer")
-        allowed = out.replace("Sigkill or Signal here", "argSig without argError")
+        under = gate_under(checker, targets[0])
+        allowed = f"{under} as the enforcer; {_WITHOUT_ERROR}" if under else _WITHOUT_ERROR
         checker.fail(one.place, path, message, allowed, "calls")
         return None
     if override is OverrideBy.HELPER:

@@ -39,6 +39,7 @@ _UNDER = {
     "security_bpf": ("bpf",),
     "security_task_kill": ("kill", "tkill", "tgkill"),
 }
+_ANY_SECURITY_FUNCTION = "security_file_open"
 UNDER = {call: function for function, calls in _UNDER.items() for call in calls}
 
 
@@ -113,17 +114,28 @@ def _why_no_helper(checker: Checker, targets: tuple[Target, ...]) -> str:
 
 def _refuse(checker: Checker, place: Place, target: Target, reasons: str) -> None:
     message = f"{target.name} cannot be overridden here: {reasons}"
-    checker.fail(place.action.place, place.path, message, way_out(target), "action")
+    checker.fail(place.action.place, place.path, message, _way_out(checker, target), "action")
 
 
-def way_out(target: Target) -> str:
-    """Return what a policy can do instead of overriding a system call."""
-    if target.syscall is None:
+def _way_out(checker: Checker, target: Target) -> str:
+    under = gate_under(checker, target)
+    if not under:
         return "Sigkill or Signal"
-    under = UNDER.get(target.syscall.name)
-    return f"Override on {under}; Sigkill or Signal here" if under else (
-        "Override on the security_ function that the call passes; Sigkill or Signal here"
-    )  # fmt: skip
+    return (
+        f"Override on {under}; NotifyEnforcer here with {under} in spec.enforcers; "
+        "Sigkill or Signal here"
+    )
+
+
+def gate_under(checker: Checker, target: Target) -> str:
+    """Return the function below a system call that can be overridden on this kernel, or ""."""
+    if target.syscall is None:
+        return ""
+    known = UNDER.get(target.syscall.name)
+    function = checker.host.function(known or _ANY_SECURITY_FUNCTION)
+    if function is None or checker.host.acting.why_no_gate(Kind.FMOD_RET, function.proto.id):
+        return ""
+    return known or "the security_ function that the call passes"
 
 
 def _check_errors(checker: Checker, found: list[Place]) -> bool:

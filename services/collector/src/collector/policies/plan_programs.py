@@ -205,12 +205,13 @@ def _check_set(checker: Checker, hook: Hook, args: tuple[PlannedArgument, ...]) 
             continue  # a mistake of the document
         source, why, allowed = args[action.arg_index].source, "", ""
         if isinstance(source, ProgramMemory):
-            why = acting.why_no_memory_writes()
+            why, allowed = acting.why_no_memory_writes(), "Sigkill or Signal"
             if source.size != 4:
                 why, allowed = f"the argument has {source.size} bytes", "an argument of 4 bytes"
         elif isinstance(source, FunctionArgument | ProgramRegister):
             why = acting.why_no_register_writes()
             why = why and f"the registers of a program cannot be written here: {why}"
+            allowed = "an argument in memory, a kernel newer than Linux 6.18; Sigkill or Signal"
         else:
             why, allowed = "the argument is a constant of the program", "memory, or a register"
         if why:
