@@ -93,8 +93,8 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
         (acting(f"{PROGRAM}, args: [{{index: 0, type: int32}}]",
                 "action: Set, argValue: 1", "uprobes"),
          "spec.uprobes[0].selectors[0].matchActions[0].argIndex: Set: the registers of a program "
-         "cannot be written here: no registers (allowed: an argument in memory, a kernel newer than "
-         "Linux 6.18; Sigkill or Signal)"),
+         "cannot be written here: no registers (allowed: an argument in memory, a kernel newer "
+         "than Linux 6.18; Sigkill or Signal)"),
         ("  enforcers: [{calls: [sys_openat]}]\n"
          + acting("call: sys_read", "action: NotifyEnforcer, argError: -1"),
          "spec.enforcers[0].calls: __x64_sys_openat cannot be overridden here: fmod_ret: no gate; "

@@ -430,6 +430,20 @@ def test_an_empty_rate_limit_is_none():
         assert one.rate_limit_scope is RateLimitScope.THREAD
 
 
+def test_a_scope_without_a_rate_limit_is_accepted_and_limits_nothing():
+    policy = spec(
+        """
+  kprobes:
+  - call: sys_x
+    selectors:
+    - matchActions:
+      - {action: Sigkill, rateLimitScope: process}
+      - {action: Post, rateLimitScope: global}
+"""
+    )
+    assert [one.rate_limit_ms for one in policy.kprobes[0].selectors[0].actions] == [0, 0]
+
+
 def test_macro_is_merged_and_gives_its_label():
     policy = spec(
         """

@@ -95,7 +95,8 @@ def _check_keys(fields: Fields, action: Action) -> None:
     """Check the keys that belong to one action."""
     kind = action.kind
     if kind is not ActionKind.POST:
-        for key in ("rateLimit", "rateLimitScope", *_STACKS, "imaHash"):
+        # rateLimitScope alone limits nothing, so it is accepted anywhere, as in the original.
+        for key in ("rateLimit", *_STACKS, "imaHash"):
             if fields.has(key) and fields.entries[key].value not in (False, ""):
                 fields.fail(f"{key} belongs to action Post, not {kind.value}", key)
     needed = {
