@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import subjects
+from bus.connection import until_cancelled
 
 _NO_RESPONDERS = "503"
 
@@ -32,6 +33,16 @@ async def ask(
     ``receive`` gets the node and the bytes of each answer, and returns True when no more is wanted.
     Returns early when nothing listens. Raises `nats.errors.Error`.
     """
+    await until_cancelled(_ask(nc, node, request, receive, timeout_s))
+
+
+async def _ask(
+    nc: Client,
+    node: str,
+    request: bytes,
+    receive: Callable[[str, bytes], bool],
+    timeout_s: float,
+) -> None:
     reply = subjects.reply_subject(secrets.token_hex(12))
     done = asyncio.Event()
 

@@ -16,6 +16,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import api
 from nats.js.errors import APIError
 
+from bus.connection import until_cancelled
 from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.errors import BusError
@@ -54,6 +55,9 @@ class Copies:
 
         Raises `BusError` where NATS does not answer at all.
         """
+        return await until_cancelled(self._check(first, last))
+
+    async def _check(self, first: int, last: int) -> Report:
         try:
             info = await self._js.stream_info(EVENTS_STREAM)
             if info.cluster is None or not info.cluster.replicas or first > last:

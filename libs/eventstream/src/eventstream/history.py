@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bus.connection import is_reflected
+from bus.connection import is_reflected, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM, events_subject
 from eventstream.batch import Batch
 from eventstream.copies import Copies, Damage
@@ -72,7 +72,7 @@ class History:
     async def bounds(self) -> Bounds:
         """Return what the stream spans; raise `BusError` if NATS does not answer."""
         try:
-            info = await self._js.stream_info(EVENTS_STREAM)
+            info = await until_cancelled(self._js.stream_info(EVENTS_STREAM))
         except (Error, TimeoutError) as error:
             raise _bus_error("stream", error) from None
         state, self.replicas = info.state, info.config.num_replicas or 1
@@ -87,7 +87,8 @@ class History:
             return False
         subject = f"$JS.API.STREAM.INFO.{EVENTS_STREAM}"
         try:
-            reply = await self._nc.request(subject, b'{"deleted_details": true}', _TIMEOUT_S)
+            asking = self._nc.request(subject, b'{"deleted_details": true}', _TIMEOUT_S)
+            reply = await until_cancelled(asking)
         except (Error, TimeoutError) as error:
             raise _bus_error("stream", error) from None
         return bool((json.loads(reply.data).get("state", {}).get("lost") or {}).get("bytes"))
@@ -167,31 +168,34 @@ class History:
     async def _fetch(self, request: dict[str, Any]) -> list[Batch]:
         async with self._slots:
             self.fetches_total += 1
-            inbox = self._nc.new_inbox()
-            batches: list[Batch] = []
-            done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            return await until_cancelled(self._get(request))
 
-            async def receive(message: Msg) -> None:
-                status = message.headers.get("Status") if message.headers else None
-                if status is None:
-                    batches.append(_decode(message))
-                elif not done.done():
-                    done.set_result(status)
+    async def _get(self, request: dict[str, Any]) -> list[Batch]:
+        inbox = self._nc.new_inbox()
+        batches: list[Batch] = []
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+        async def receive(message: Msg) -> None:
+            status = message.headers.get("Status") if message.headers else None
+            if status is None:
+                batches.append(_decode(message))
+            elif not done.done():
+                done.set_result(status)
+
+        try:
+            subscription = await self._nc.subscribe(inbox, cb=receive)
             try:
-                subscription = await self._nc.subscribe(inbox, cb=receive)
-                try:
-                    await self._nc.publish(_DIRECT_GET, json.dumps(request).encode(), reply=inbox)
-                    async with asyncio.timeout(_TIMEOUT_S):
-                        status = await done
-                finally:
-                    if not self._nc.is_closed and not self._nc.is_draining:
-                        await subscription.unsubscribe()
-            except (Error, TimeoutError) as error:
-                raise _bus_error("events", error) from None
-            if status not in ("204", "404"):  # end of batch; nothing there
-                raise BusError(f"events: stream {EVENTS_STREAM}: status {status}")
-            return batches
+                await self._nc.publish(_DIRECT_GET, json.dumps(request).encode(), reply=inbox)
+                async with asyncio.timeout(_TIMEOUT_S):
+                    status = await done
+            finally:
+                if not self._nc.is_closed and not self._nc.is_draining:
+                    await subscription.unsubscribe()
+        except (Error, TimeoutError) as error:
+            raise _bus_error("events", error) from None
+        if status not in ("204", "404"):  # end of batch; nothing there
+            raise BusError(f"events: stream {EVENTS_STREAM}: status {status}")
+        return batches
 
 
 def _decode(message: Msg) -> Batch:
