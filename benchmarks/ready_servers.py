@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness import ROOT, Unavailable, free_port, need, wait_for
+from benchmarks.harness import ROOT, Unavailable, need, wait_for
+from embedded.health import free_port
 
 _NGINX = """\
 daemon off; pid {0}/pid; error_log {0}/error; user nobody nogroup; worker_processes 2;

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 
+from embedded.health import free_port
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port of ``address`` that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+__all__ = ["answers", "free_port"]
 
 
 def answers(url: str) -> bool:
