@@ -232,6 +232,8 @@ async def until_cancelled(calling: Coroutine[Any, Any, T]) -> T:
         while not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCEL_AGAIN_S)
+        if not task.cancelled():
+            task.exception()  # it failed on its way: nobody waits for that any more
         raise
     return task.result()
 

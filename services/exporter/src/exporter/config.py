@@ -192,8 +192,33 @@ class SyslogSink(Common):
     settle: Seconds = 5
 
 
+class KafkaSink(Common):
+    """Records of a topic: the key is the node, the header ``id`` the event's id."""
+
+    type: Literal["kafka"]
+    brokers: tuple[Annotated[str, Field(pattern=r"^.+:\d{1,5}$")], ...] = Field(min_length=1)
+    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    transport: Literal["tls", "tcp"] = "tls"
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    user: str = ""
+    password_file: Path | None = None
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+    max_batch: int = Field(1000, ge=1, le=10_000)
+    timeout: Seconds = Field(30, gt=0)
+    properties: dict[str, str] = {}  # of librdkafka; they take precedence
+
+    @model_validator(mode="after")
+    def _has_password(self) -> KafkaSink:
+        if bool(self.user) != (self.password_file is not None):
+            raise ValueError("user and password_file: set both or neither")
+        return self
+
+
 Sink = Annotated[
-    FileSink | ColumnsSink | StdoutSink | HttpSink | OtlpSink | SyslogSink,
+    FileSink | ColumnsSink | StdoutSink | HttpSink | OtlpSink | SyslogSink | KafkaSink,
     Field(discriminator="type"),
 ]
 

@@ -1,4 +1,5 @@
-"""The sinks, one module each: files, columns, standard output, HTTP, OpenTelemetry, syslog."""
+"""The sinks, one module each: files, columns, standard output, HTTP, OpenTelemetry, syslog,
+Kafka."""
 
 from __future__ import annotations
 
@@ -29,6 +30,10 @@ def make(sink: config.Common) -> Sink:
         from exporter.sinks.otlp import Otlp
 
         return Otlp(sink)
+    if isinstance(sink, config.KafkaSink):
+        from exporter.sinks.kafka import Kafka
+
+        return Kafka(sink)
     assert isinstance(sink, config.SyslogSink)
     from exporter.sinks.syslog import Syslog
 
