@@ -13,6 +13,52 @@
 #define SIGNAL_WINDOW_NS 60000000000ull
 
 /*
+ * MAP_SPARED_PROGRAMS: programs of the stack and the users that they run as. They are found here,
+ * at the action, so that a service is spared from its first instruction, and also while no
+ * collector runs. 31 characters of a name count; policies/enforcement.py adds no longer ones.
+ */
+struct spared_program {
+	char name[32];
+	u32 uid;
+};
+_Static_assert(sizeof(struct spared_program) == 36, "the map of policies/maps.py");
+
+/*
+ * The name of the current process's executable, for a script of Python that of the process: it is
+ * the script's after execve(), which a process can change (PR_SET_NAME). False: not known.
+ */
+static __always_inline bool read_program_name(struct spared_program *program)
+{
+	u64 mm = KERNEL(u64, current_task() + OFFSET_task_mm);
+	u64 file = mm ? KERNEL(u64, mm + OFFSET_mm_exe_file) : 0;
+	u64 dentry = file ? KERNEL(u64, file + OFFSET_file_dentry) : 0;
+	u64 name = dentry ? KERNEL(u64, dentry + OFFSET_dentry_name) : 0;
+
+	if (!name || bpf_probe_read_kernel_str(program->name, sizeof(program->name), (void *)name) < 0)
+		return false;
+	if (*(u32 *)program->name != *(u32 *)"pyth" || *(u16 *)&program->name[4] != *(u16 *)"on")
+		return true;
+	__builtin_memset(program->name, 0, sizeof(program->name));
+	name = KERNEL(u64, current_task() + OFFSET_task_group_leader) + OFFSET_task_comm;
+	return bpf_probe_read_kernel_str(program->name, 16, (void *)name) > 0;
+}
+
+static __always_inline bool runs_the_stack(void)
+{
+	u64 cred = KERNEL(u64, current_task() + OFFSET_task_cred);
+	struct spared_program program = {};
+	u32 ids[8]; /* uid, gid, suid, sgid, euid, egid, fsuid, fsgid (include/linux/cred.h) */
+
+	if (bpf_probe_read_kernel(ids, sizeof(ids), (void *)(cred + OFFSET_cred_uid)))
+		return false;
+	if (ids[0] != ids[2] || ids[0] != ids[4] || ids[0] != ids[6])
+		return false;
+	program.uid = ids[0];
+	return read_program_name(&program) &&
+	       bpf_map_lookup_elem(MAP(MAP_SPARED_PROGRAMS), &program);
+}
+
+/*
  * MAP_SPARED: processes that no policy may act on, by tgid. The value is when the process started,
  * as /proc shows it: a process that got the number of one that has ended is not spared.
  */
@@ -21,10 +67,12 @@ static __always_inline bool is_spared(void)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u64 *ticks = bpf_map_lookup_elem(MAP(MAP_SPARED), &tgid), leader;
 
-	if (!ticks)
-		return false;
-	leader = KERNEL(u64, current_task() + OFFSET_task_group_leader);
-	return KERNEL(u64, leader + OFFSET_task_start_boottime) / NS_PER_TICK == *ticks;
+	if (ticks) {
+		leader = KERNEL(u64, current_task() + OFFSET_task_group_leader);
+		if (KERNEL(u64, leader + OFFSET_task_start_boottime) / NS_PER_TICK == *ticks)
+			return true;
+	}
+	return runs_the_stack();
 }
 
 /* MAP_SIGNALS: what each loaded policy sent in the current minute. */

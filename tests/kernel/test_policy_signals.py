@@ -1,8 +1,10 @@
 """Sigkill and Signal at every kind of hook that this kernel has, and what they spare."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from support.workloads import built
 pytestmark = pytest.mark.kernel
 
 SIGKILL, SIGNAL = 3, 10  # enum KprobeAction
-EVIL = "/none/evil"
+EVIL = f"/none/evil-{os.getpid()}"  # other sessions of tests open their own
 KILL = "{action: Sigkill}"
 TERM = "{action: Signal, argSig: 15}"
 
@@ -153,16 +155,18 @@ def test_every_process_of_a_fork_bomb_dies_and_is_reported_or_counted(policies):
         if pid == 0:
             explode(generations, alive)
         os.close(alive)
-        survivors = os.read(read, 1)  # ends when the last process that holds the pipe has ended
-        os.close(read)
+        with open(read, "rb") as pipe:
+            survivors = len(pipe.read())  # ends when the last process that holds the pipe has ended
         os.waitpid(pid, 0)
-        wanted = 2**generations - 1
+        wanted = 2**generations - 1 - survivors
         wait_until(
             lambda: len(loaded.pump()) + sum(loaded.lost.values()) >= wanted,
             20, lambda: f"{len(loaded.records)} of {wanted}, lost {loaded.lost}",
         )  # fmt: skip
         assert loaded.counts().signal == wanted
-    assert survivors == b""
+        # A preemptible kernel leaves out a program that another task was interrupted in, and counts
+        # it (kernel/bpf/trampoline.c, __bpf_prog_enter_recur()); elsewhere none survives.
+        assert survivors <= sum(one.info().recursion_misses for one in loaded.installed.programs)
     assert {one.action for one in loaded.records} == {SIGKILL}
     assert len({one.pid for one in loaded.records}) == len(loaded.records)
 
@@ -256,6 +260,63 @@ def test_process_that_got_a_spared_number_is_not_spared(policies):
         loaded.shared.enforcement.spare({pid: ticks(pid) - 1})
         assert run() == 9
         loaded.shared.enforcement.spare({})
+
+
+@pytest.fixture
+def service(tmp_path):
+    """A program and a script of the stack: each opens EVIL and ends with 1."""
+    program, script = tmp_path / "nats-server", tmp_path / "tetra-gateway"
+    shutil.copy("/bin/cat", program)
+    script.write_text(f"#!{sys.executable}\nopen('{EVIL}')\n")
+    script.chmod(0o755)
+    return {"program": [program, EVIL], "script": [script],
+            "in a pid namespace": ["unshare", "--pid", "--fork", program, EVIL]}  # fmt: skip
+
+
+@pytest.fixture
+def spare_programs(policies):
+    """Spare programs of the stack meanwhile, by their names, as a user."""
+    enforcement = policies.shared.enforcement
+
+    def spare(uid):
+        enforcement.start()
+        enforcement.spare_programs({("nats-server", uid), ("tetra-gateway", uid)})
+
+    yield spare
+    enforcement.spare_programs(set())
+
+
+def ends(command):
+    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=20, check=False).returncode
+
+
+@pytest.mark.parametrize("kind", ["program", "script", "in a pid namespace"])
+@pytest.mark.parametrize("actions", [KILL, TERM, "{action: Signal, argSig: 19}"],
+                         ids=["kill", "term", "stop"])  # fmt: skip
+def test_service_is_spared_from_its_first_instruction(
+    policies, service, spare_programs, actions, kind
+):
+    spare_programs(os.geteuid())
+    with policies.loaded(plan_of(opened(actions)), ModeWord.ENFORCE) as loaded:
+        assert ends(service[kind]) == 1
+        assert (loaded.counts().spared, loaded.counts().signal) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", ["program", "script"])
+def test_program_with_a_name_of_the_stack_and_another_user_dies(
+    policies, service, spare_programs, kind
+):
+    spare_programs(os.geteuid() + 1)
+    with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE):
+        assert ends(service[kind]) == -9
+
+
+def test_process_that_takes_a_name_of_the_stack_dies(policies, spare_programs):
+    """Only a program of Python is known by a name that it can change."""
+    spare_programs(os.geteuid())
+    command = ["bash", "-c", f"printf nats-server > /proc/self/comm; : < {EVIL}"]
+    with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE):
+        assert ends(command) == -9
 
 
 def test_limit_of_signals_switches_to_mode_monitor(policies):

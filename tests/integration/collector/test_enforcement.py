@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from integration.collector.test_killed import (  # noqa: F401
     running,
 )
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
+from support.nats_server import NATS_SERVER
 from support.waiting import eventually
 from tetragon.tetragon_pb2 import KprobeAction
 
@@ -189,6 +191,44 @@ async def test_collector_is_spared_as_it_is_set(
         assert collector.process.returncode is None
         assert nats_server._process.poll() is None
     assert json.loads(collector.log.read_text().splitlines()[-1])["event"] == "stopped"
+
+
+BROKER = """\
+kind: TracingPolicy
+metadata: {{name: broker}}
+spec:
+  kprobes:
+  - call: sys_openat
+    selectors:
+    - matchBinaries: [{{operator: In, values: ["{binary}"]}}]
+      matchActions: [{{action: {action}}}, {{action: NoPost}}]
+"""
+
+
+@pytest.mark.parametrize("action", ["Sigkill", "Signal, argSig: 15", "Signal, argSig: 19"])
+async def test_broker_that_restarts_under_a_policy_on_its_binary_is_spared(
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    action,
+):
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    binary = NATS_SERVER.resolve()
+    (policies / "broker.yaml").write_text(BROKER.format(binary=binary, action=action))
+    settings = {"TETRA_TRACING_POLICY_DIR": str(policies)}
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    async with running(collector):
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        await asyncio.to_thread(nats_server.stop)
+        await asyncio.to_thread(nats_server.start)  # fails unless it accepts connections
+        # The same program under another name is none of the stack's: the policy is in force.
+        other = tmp_path / "other-broker"
+        shutil.copy(binary, other)
+        (policies / "broker.yaml").write_text(BROKER.format(binary=other, action="Sigkill"))
+        await eventually(lambda: collector.logged("policy replaced"), READY_S)
+        done = await asyncio.to_thread(subprocess.run, [other, "-c", "/none"], check=False)
+        assert done.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ slot's mode is set, so a policy that was switched to monitor by its limit starts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -14,10 +15,19 @@ from collector.bpf import maps
 from collector.bpf.maps import BpfMap
 from collector.policies.gates import Gates
 from collector.policies.kept_enforcement import KeptEnforcement
-from collector.policies.maps import SIGNALS, SPARED, SPARED_ENTRIES, VERDICTS, acting_specs
+from collector.policies.maps import (
+    SIGNALS,
+    SPARED,
+    SPARED_ENTRIES,
+    SPARED_NAME_BYTES,
+    SPARED_PROGRAMS,
+    VERDICTS,
+    acting_specs,
+)
 from collector.policies.spared import nothing_spared
 
 _U32, _U64 = Struct("<I"), Struct("<Q")
+_PROGRAM = Struct(f"<{SPARED_NAME_BYTES}sI")
 _EMPTY_WINDOW = bytes(16)  # struct signal_window of bpf/tracing/act.h
 
 
@@ -27,10 +37,12 @@ class Enforcement:
 
     signals_max: int = 0  # signals a policy may send in a minute; 0: no limit
     find_spared: Callable[[], Mapping[int, int]] = nothing_spared
+    programs: frozenset[tuple[str, int]] = frozenset()  # spared: names, each with a user
     kept: KeptEnforcement | None = None
     maps: dict[str, BpfMap] = field(default_factory=dict)
     gates: Gates = field(default_factory=Gates)
     _spared: dict[int, int] = field(default_factory=dict)  # tgid -> start in ticks
+    _programs: set[bytes] = field(default_factory=set)  # keys of map SPARED_PROGRAMS
 
     def start(self) -> None:
         """Create the maps unless they exist; raise `ProbeError`."""
@@ -42,6 +54,7 @@ class Enforcement:
         except BaseException:
             self.close()
             raise
+        self.spare_programs(self.programs)
         self.refresh()
 
     @property
@@ -69,6 +82,17 @@ class Enforcement:
                 spared.update(_U32.pack(tgid), _U64.pack(ticks))
         self._spared = wanted
 
+    def spare_programs(self, programs: Collection[tuple[str, int]]) -> None:
+        """Make these the programs that no policy acts on, each with a user that it runs as."""
+        known = [one for one in programs if len(os.fsencode(one[0])) < SPARED_NAME_BYTES]
+        wanted = {_PROGRAM.pack(os.fsencode(name), uid) for name, uid in known[:SPARED_ENTRIES]}
+        spared = self.maps[SPARED_PROGRAMS]
+        for key in self._programs - wanted:
+            spared.delete(key)
+        for key in wanted - self._programs:
+            spared.update(key, b"\x01")
+        self._programs = wanted
+
     def reset_signals(self, slot: int) -> None:
         """Forget what a policy has sent."""
         if self.maps:
@@ -78,4 +102,4 @@ class Enforcement:
         """Free the maps; the gates end with their last users."""
         for one in self.maps.values():
             one.close()
-        self.maps, self._spared = {}, {}
+        self.maps, self._spared, self._programs = {}, {}, set()

@@ -56,16 +56,19 @@ _IMAGE_MACROS = {
 }
 # Of enforcement.py: exist since the first policy that acts was loaded.
 SPARED = "policy_spared"
+SPARED_PROGRAMS = "spared_programs"
 SIGNALS = "policy_signals"
 VERDICTS = "policy_verdicts"
 NOTIFICATIONS = "policy_notes"
 ACTING_MACROS = {
     SPARED: "MAP_SPARED",
+    SPARED_PROGRAMS: "MAP_SPARED_PROGRAMS",
     SIGNALS: "MAP_SIGNALS",
     VERDICTS: "MAP_VERDICTS",
     NOTIFICATIONS: "MAP_NOTIFICATIONS",
 }
 SPARED_ENTRIES = 1024
+SPARED_NAME_BYTES = 32  # struct spared_program of bpf/tracing/act.h
 _VERDICT_ENTRIES = 8192  # threads between a function's entry and its gate, which are few
 _NOTIFICATION_ENTRIES = 16384
 _IMAGE_ENTRIES = 32768
@@ -135,6 +138,7 @@ def acting_specs() -> tuple[MapSpec, ...]:
     """Return how the maps of `enforcement.Enforcement` are created."""
     return (
         MapSpec(SPARED, MapType.HASH, 4, 8, SPARED_ENTRIES),
+        MapSpec(SPARED_PROGRAMS, MapType.HASH, SPARED_NAME_BYTES + 4, 1, SPARED_ENTRIES),
         MapSpec(SIGNALS, MapType.ARRAY, 4, 16, POLICIES_MAX),
         MapSpec(VERDICTS, MapType.HASH, 16, 8, _VERDICT_ENTRIES),
         MapSpec(NOTIFICATIONS, MapType.LRU_HASH, 16, 16, _NOTIFICATION_ENTRIES),

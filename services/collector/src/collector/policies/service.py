@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import structlog
@@ -179,14 +180,16 @@ def _wants_kernel_stacks(policy: Policy) -> bool:
 def enforcement(settings: Settings) -> Enforcement:
     """Return what policies that act share, by the settings."""
     spared: Callable[[], Mapping[int, int]] = nothing_spared
+    known: frozenset[tuple[str, int]] = frozenset()
     if settings.policy_spare:
         uids = {os.geteuid(), *map(int, filter(None, settings.policy_spare_uids.split(",")))}
-        programs = frozenset(settings.policy_spare_programs.replace(" ", "").split(","))
-        spared = Spared(programs - {""}, frozenset(uids), settings.procfs).find
+        programs = frozenset(settings.policy_spare_programs.replace(" ", "").split(",")) - {""}
+        spared = Spared(programs, frozenset(uids), settings.procfs).find
+        known = frozenset(product(programs, uids))
     kept = KeptEnforcement(
         folder_of(settings.pin_dir, settings.node_name), settings.keep_enforcement != "never"
     )
-    return Enforcement(settings.policy_signals_per_minute, spared, kept)
+    return Enforcement(settings.policy_signals_per_minute, spared, known, kept)
 
 
 def kernel_backend(
