@@ -9,12 +9,15 @@ from pathlib import Path
 import grpc
 import pytest
 
+from eventstream.history import History
+from exporter import node_reader
 from support.exporter import Exporter
-from support.feeder import Feeder, exec_event
+from support.feeder import Feeder, exec_event, number_of
 from support.net import free_port
 from support.waiting import eventually
 from tetragon.eventlogservice_pb2 import GetEventLogParamsRequest, SetEventLogParamsRequest
 from tetragon.eventlogservice_pb2_grpc import EventLogServiceStub
+from tetragon.events_pb2 import GetEventsResponse
 
 TETRA = Path(sys.executable).parent / "tetra"
 WAIT_S = 40
@@ -84,6 +87,32 @@ async def test_own_node_is_exported_alone(gateway, feeder, nc, nats_server, tmp_
         await exporter.stop()
     assert pids(tmp_path) == list(range(901, 912))
     assert published
+
+
+async def test_place_of_a_quiet_node_moves_behind_what_others_published(
+    gateway, feeder, nc, monkeypatch
+):
+    monkeypatch.setattr(node_reader, "_BOUNDS_S", 0.0)
+    monkeypatch.setattr(node_reader, "_SETTLED_S", 0.0)
+    history, other = History(nc, 1), Feeder(nc, "n2")
+    await other.send(other.batch([exec_event(901, node="n2")]))
+    reader = node_reader.NodeReader(history, "sink", "n2")
+    await reader.open(None, "oldest")
+    chunk = await asyncio.wait_for(reader.next(), WAIT_S)
+    assert [batch.node_name for batch, _ in chunk.batches] == ["n2"]
+    await feeder.publish(50)
+    last = (await history.bounds()).last
+    while reader.place.sequence < last:
+        chunk = await asyncio.wait_for(reader.next(), WAIT_S)
+        assert (chunk.batches, chunk.gaps) == ([], [])
+    # A reader that begins there takes the stream for the one that it knows.
+    again = node_reader.NodeReader(history, "sink", "n2")
+    await again.open(reader.place, "oldest")
+    await other.send(other.batch([exec_event(902, node="n2")]))
+    chunk = await asyncio.wait_for(again.next(), WAIT_S)
+    assert [number_of(GetEventsResponse.FromString(one))
+            for batch, _ in chunk.batches for one in batch.payloads] == [902]  # fmt: skip
+    assert chunk.gaps == []
 
 
 @pytest.mark.parametrize(

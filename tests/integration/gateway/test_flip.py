@@ -14,13 +14,15 @@ import nats
 import pytest
 from nats.errors import Error
 
+from exporter.node_reader import NodeReader
 from gateway.settings import Settings
-from support.feeder import Feeder
+from support.feeder import Feeder, number_of
 from support.gateways import numbers_in, read_numbers, running
 from support.nats_server import NatsServer
 from support.net import free_port
 from support.waiting import eventually
 from tetra.v1 import stream_pb2
+from tetragon.events_pb2 import GetEventsResponse
 
 GONE = "the stream had them and lacks them now"
 NODES = 3
@@ -228,6 +230,18 @@ async def damage(cluster, nc, *, kill):
     return victim, file
 
 
+async def numbers_of_node(history, node):
+    """Read all events of a node, as an exporter beside its collector does."""
+    reader, found = NodeReader(history, "sink", node), []
+    await reader.open(None, "oldest")
+    while len(found) < 300:
+        chunk = await reader.next()
+        assert not chunk.gaps
+        found += [number_of(GetEventsResponse.FromString(payload))
+                  for batch, _ in chunk.batches for payload in batch.payloads]  # fmt: skip
+    return found
+
+
 @pytest.mark.timeout(240)
 async def test_a_damaged_copy_is_named_and_the_others_serve_its_events(cluster):
     cluster, nc = cluster
@@ -246,6 +260,12 @@ async def test_a_damaged_copy_is_named_and_the_others_serve_its_events(cluster):
         assert (found.server, found.first, found.last) == (f"n{victim}", 16, 16)
         code, out, _ = await tetra(gateway, "verify")
         unchecked, _, _ = await tetra(gateway, "verify", "--no-copies", "--since", "1h")
+        repaired = history.repaired_total
+        for _ in range(40):  # an exporter of one node
+            assert await numbers_of_node(history, "one") == list(range(1, 301))
+            if history.repaired_total > repaired:
+                break
+        assert history.repaired_total > repaired
     assert code == 3
     assert unchecked in (0, 3)  # whichever copy answers
     assert f"damage: NATS server n{victim}: its copy of the stream lacks 1 messages" in out

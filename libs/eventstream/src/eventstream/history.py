@@ -112,6 +112,15 @@ class History:
             wanted = batch.stream_sequence + 1
         return Fetched(whole, damage)
 
+    async def fetch_node(self, node: str, start: int, limit: int = CHUNK_BATCHES) -> list[Batch]:
+        """Return batches of ``node`` from sequence number ``start`` on; empty if there is none yet.
+
+        One that is missing in the copy that answers is missing here.
+        """
+        subject = events_subject(node)
+        wanted = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": CHUNK_BYTES}
+        return await self._fetch(wanted)
+
     async def _fetch_from(self, start: int, limit: int = CHUNK_BATCHES) -> list[Batch]:
         return await self._fetch({"seq": start, "batch": limit, "max_bytes": CHUNK_BYTES})
 
@@ -160,9 +169,13 @@ class History:
         found = await self._fetch({"start_time": f"{time}.{nanos:09d}Z", "batch": 1})
         return found[0] if found else None
 
-    async def last_of_each_node(self, up_to: int) -> list[Batch]:
-        """Return the last batch of each node, of those that are not behind message ``up_to``."""
-        wanted = {"multi_last": [EVENTS_ALL], "up_to_seq": up_to, "batch": _MAX_NODES}
+    async def last_of_each_node(self, up_to: int, node: str = "") -> list[Batch]:
+        """Return the last batch of each node, of those that are not behind message ``up_to``.
+
+        ``node``: of this one only.
+        """
+        subject = events_subject(node) if node else EVENTS_ALL
+        wanted = {"multi_last": [subject], "up_to_seq": up_to, "batch": _MAX_NODES}
         return await self._fetch(wanted)
 
     async def _fetch(self, request: dict[str, Any]) -> list[Batch]:

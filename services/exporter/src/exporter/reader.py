@@ -16,7 +16,7 @@ from eventstream.history import CHUNK_BATCHES, CHUNK_BYTES, Bounds, History
 from exporter.place import Place
 from tetra.v1 import stream_pb2
 
-_POLL_S = 0.1  # while the stream has nothing new, and after a chunk that was not full
+POLL_S = 0.1  # while the stream has nothing new, and after a chunk that was not full
 _RETRY_MIN_S, _RETRY_MAX_S = 0.2, 5.0
 _ATTEMPTS = Attempts(alone=30, copies=200)
 
@@ -43,6 +43,7 @@ class Reader:
         self._stored_ns = 0  # when NATS stored the last batch that was read
         self._ending = Ending(self._continuity, _ATTEMPTS)
         self._pause = False
+        self._poll_s = POLL_S
         self.behind = 0  # messages of the stream that are not read yet
 
     async def open(self, place: Place | None, start: str) -> None:
@@ -77,7 +78,7 @@ class Reader:
         """Wait for the next chunk that has a batch or a notice."""
         retry = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         if self._pause:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(self._poll_s)
         while True:
             try:
                 chunk = await self._read()
@@ -91,7 +92,7 @@ class Reader:
                 retry.reset()
             if chunk is not None:
                 return chunk
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(self._poll_s)
 
     async def _read(self) -> Chunk | None:
         found, damage = await self._history.fetch(self._position)
@@ -149,8 +150,11 @@ class Reader:
     # So that a hole, a loss or a repeated batch behind the place is noticed as without the restart.
     async def _remember(self, sequence: int) -> None:
         try:
-            for batch in await self._history.last_of_each_node(sequence):
-                self._continuity.check(batch)
+            await self._check_last(sequence)
         except BusError as error:
             self._log.warning("numbers before the restart not known", error=str(error))
         self._continuity.notices.take()
+
+    async def _check_last(self, sequence: int) -> None:
+        for batch in await self._history.last_of_each_node(sequence):
+            self._continuity.check(batch)

@@ -21,6 +21,7 @@ from eventstream.history import History
 from exporter import formats
 from exporter.config import Common
 from exporter.errors import DeliveryError
+from exporter.node_reader import NodeReader
 from exporter.place import Place, PlaceFile
 from exporter.reader import Chunk, Reader
 from exporter.selection import RateLimit, Selected, Selection
@@ -86,7 +87,7 @@ class Worker:
         self._kept = place
         self.limit = RateLimit(self.config.rate_limit, place.withheld if place else {})
         self.selection = Selection(self.config, self.limit, self._own_node)
-        self.reader = Reader(self._history, self.config.name)
+        self.reader = _reader(self._history, self.config)
         self._unsettled.clear()
         settings = self.config.aggregation
         self._windows = Windows(settings) if settings else None
@@ -272,6 +273,12 @@ class Worker:
             await asyncio.sleep(_MEASURE_S)
             with suppress(BusError):
                 await self.reader.measure()
+
+
+def _reader(history: History, sink: Common) -> Reader:
+    if len(sink.nodes) == 1:
+        return NodeReader(history, sink.name, sink.nodes[0])
+    return Reader(history, sink.name)
 
 
 def _parts(batches: Numbered, most: int) -> Iterator[Numbered]:
