@@ -118,7 +118,7 @@ class Containerd:
             )  # fmt: skip
         wait_until(self._answers, 60, self._log)
         archive = self._state / "image.tar"
-        archive.write_bytes(_image(self._busybox.read_bytes()))
+        archive.write_bytes(image_archive(self._busybox.read_bytes()))
         self.import_images(archive)
         wait_until(lambda: self.images.ListImages(cri.ListImagesRequest()).images, 30, self._log)
 
@@ -259,7 +259,7 @@ class Containerd:
                 time.sleep(0.01 * attempt)  # until the kernel has removed the last process
 
 
-def _image(busybox: bytes) -> bytes:
+def image_archive(busybox: bytes) -> bytes:
     """Return a docker-archive of busybox with some of its commands, which waits by default."""
     layer = _tar(
         {"bin/busybox": busybox},
