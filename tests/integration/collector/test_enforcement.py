@@ -271,6 +271,18 @@ async def test_enforcement_outlives_the_collector_as_it_is_set(
         assert collector.detach()[0] == 0
 
 
+OWN = """\
+kind: TracingPolicy
+metadata: {{name: own}}
+spec:
+  kprobes:
+  - call: sys_connect
+    selectors:
+    - matchPIDs: [{{operator: In, values: [{pid}]}}]
+      matchActions: [{{action: GetUrl, argUrl: "{url}"}}]
+"""
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     paths: ClassVar[list[str]] = []
@@ -317,3 +329,41 @@ async def test_event_causes_a_request_to_an_allowed_host_only(
             server.shutdown()
             thread.join()
     assert _Server.paths == ["/seen"]
+
+
+async def test_events_of_the_collector_itself_cause_no_requests(
+    gateway,
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    kill,
+):
+    """A request connects, so each would cause the next one."""
+    evil, settings = kill
+    settings["TETRA_POLICY_REQUEST_HOSTS"] = "127.0.0.1"
+    _Server.paths.clear()
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        text = KILL.format(prefix=evil).replace("Sigkill", f'GetUrl, argUrl: "{url}/other"')
+        (tmp_path / "policies" / "kill.yaml").write_text(text)
+        collector = Collector(tmp_path, headers, nats_server.url, **settings)
+        try:
+            async with running(collector):
+                own = OWN.format(pid=collector.process.pid, url=f"{url}/own")
+                (tmp_path / "policies" / "own.yaml").write_text(own)
+                await eventually(lambda: collector.logged("policy loaded") == 2, READY_S)
+
+                async def own_connections():
+                    opener(evil)  # another process: its request makes the collector connect
+                    return (await events_of(gateway, "own"))[0]
+
+                await eventually(own_connections, READY_S)
+                count = len(_Server.paths)
+                opener(evil)
+                await eventually(lambda: len(_Server.paths) > count, READY_S)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set(_Server.paths) == {"/other"}

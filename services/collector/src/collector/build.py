@@ -38,6 +38,7 @@ from collector.policies import saved as saved_policies
 from collector.policies.explain import Explainer
 from collector.policies.report import statuses
 from collector.policies.service import PolicyService, policy_service
+from collector.policies.spared import own_pid
 from collector.policies.table import EventKind
 from collector.pressure import Pressure
 from collector.processes.procfs import host_namespaces, read_all
@@ -256,6 +257,7 @@ def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
         ancestors=frozenset(k for k in EventKind if k.value.removeprefix("process_") in names),
         statistics=statistics,
         requests=Requests(settings.request_hosts(), settings.policy_resolver, statistics.requests),
+        own_pid=own_pid(settings.procfs),
     )
 
 

@@ -2,12 +2,12 @@
 
 They run in threads of their own, so the event loop never waits for a network. Everything is
 bounded: hosts by an allow list, waiting requests by a queue, each request by a time and a size. The
-answer is read and discarded, as in the original; redirects are not followed.
+answer is read and discarded, as in the original; redirects are not followed. Events of the
+collector itself cause none: a request would cause the next one.
 """
 
 from __future__ import annotations
 
-import http.client
 import queue
 import secrets
 import socket
@@ -22,11 +22,11 @@ import structlog
 
 from collector.policies.check_requests import is_allowed
 from collector.policies.table import Request, RequestKind
+from collector.web import AddressRefusedError, Deadline, Web
 
 TIMEOUT_S = 5.0  # a request, from its connection to the end of the answer
 QUEUE_MAX = 256
 THREADS = 2
-ANSWER_MAX = 1 << 16
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _DNS_PORT = 53
 _TYPE_A, _CLASS_IN, _RECURSE = 1, 1, 0x0100
@@ -41,7 +41,7 @@ class RequestStatistics:
     sent: int = 0
     failed: int = 0  # no answer in time, or none at all
     dropped: int = 0  # the queue was full
-    refused: int = 0  # the host is not on the allow list
+    refused: int = 0  # the host, or each of its addresses, is not on the allow list
 
 
 class Requests:
@@ -57,6 +57,7 @@ class Requests:
         self.hosts = hosts
         self.statistics = statistics or RequestStatistics()
         self._resolver = resolver
+        self._web = Web(hosts)
         self._queue: queue.Queue[Request] = queue.Queue(QUEUE_MAX)
         self._open = False
         self._threads: list[threading.Thread] = []
@@ -92,10 +93,13 @@ class Requests:
             request = self._queue.get()
             try:
                 if request.kind is RequestKind.URL:
-                    get_url(request.target, TIMEOUT_S)
+                    self._web.get(request.target, TIMEOUT_S)
                 else:
                     look_up(request.target, self._resolver or system_resolver(), TIMEOUT_S)
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except AddressRefusedError as error:
+                self.statistics.refused += 1
+                log.debug("request of a policy refused", target=request.target, error=str(error))
+            except (OSError, ValueError) as error:
                 self.statistics.failed += 1
                 log.debug("request of a policy failed", target=request.target, error=str(error))
             else:
@@ -110,43 +114,18 @@ def _host(request: Request) -> str:
     return urlsplit(request.target).hostname or ""
 
 
-def get_url(url: str, timeout_s: float) -> int:
-    """Send a GET and read the answer; return its status; raise `OSError` or `HTTPException`."""
-    deadline_s = time.monotonic() + timeout_s
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers={"User-Agent": "tetra-collector"})
-        connection.sock.settimeout(_left(deadline_s))
-        answer = connection.getresponse()
-        left = ANSWER_MAX
-        while left > 0:
-            if connection.sock is not None:  # None: the server closes behind the answer
-                connection.sock.settimeout(_left(deadline_s))
-            piece = answer.read1(left)
-            left -= len(piece)
-            if not piece or time.monotonic() > deadline_s:
-                break
-        return answer.status
-    finally:
-        connection.close()
-
-
 def look_up(name: str, resolver: str, timeout_s: float) -> None:
     """Send an A query over UDP and wait for the answer; raise `OSError`."""
     address, port = _resolver_address(resolver)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     query_id = secrets.randbits(16)
-    deadline_s = time.monotonic() + timeout_s
+    deadline = Deadline(time.monotonic() + timeout_s)
     with socket.socket(family, socket.SOCK_DGRAM) as one:
         one.settimeout(timeout_s)
         one.connect((address, port))
         one.send(dns_query(query_id, name))
         while True:
-            one.settimeout(_left(deadline_s))
+            one.settimeout(deadline.left_s())
             answer = one.recv(4096)
             if answer[:2] == query_id.to_bytes(2, "big"):
                 return
@@ -176,10 +155,3 @@ def _resolver_address(text: str) -> tuple[str, int]:
         address, _, port = text.partition(":")
         return address, int(port)
     return text, _DNS_PORT
-
-
-def _left(deadline_s: float) -> float:
-    left = deadline_s - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("no answer in time")
-    return left

@@ -24,7 +24,7 @@ class Spared:
 
     def find(self) -> dict[int, int]:
         """Return their process ids, each with its start in clock ticks since boot."""
-        wanted = {1, self._own_pid()}
+        wanted = {1, own_pid(self.procfs)}
         wanted |= {
             int(entry.name)
             for entry in self.procfs.iterdir()
@@ -33,15 +33,16 @@ class Spared:
         found = {pid: _start_ticks(self.procfs / str(pid)) for pid in wanted}
         return {pid: ticks for pid, ticks in found.items() if ticks is not None}
 
-    def _own_pid(self) -> int:
-        """The collector's number in the pid namespace of procfs."""
-        try:
-            return int(os.readlink(self.procfs / "self"))
-        except (OSError, ValueError):
-            return os.getpid()
-
     def _is_of_the_stack(self, folder: Path) -> bool:
         return _program(folder) in self.programs and _uids(folder) <= self.uids
+
+
+def own_pid(procfs: Path = Path("/proc")) -> int:
+    """Return this process's number in the pid namespace of ``procfs``."""
+    try:
+        return int(os.readlink(procfs / "self"))
+    except (OSError, ValueError):
+        return os.getpid()
 
 
 def nothing_spared() -> dict[int, int]:

@@ -28,6 +28,7 @@ class PolicyParts:
     ancestors: frozenset[EventKind] = frozenset()  # kinds of events that have them
     statistics: TracingStatistics = field(default_factory=TracingStatistics)
     requests: Requests = field(default_factory=lambda: Requests(frozenset()))  # sends none
+    own_pid: int = 0  # the collector's, as the kernel counts; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def _tracing(parts: Parts) -> Sensor:
         policies.ancestors,
         policies.statistics,
         policies.requests.submit,
+        policies.own_pid,
     ).sensor()
 
 

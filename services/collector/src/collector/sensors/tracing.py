@@ -56,8 +56,12 @@ class TracingSensor:
         ancestors: frozenset[EventKind] = frozenset(),
         statistics: TracingStatistics | None = None,
         request: Callable[[Request], None] = _unrequested,
+        own_pid: int = 0,
     ) -> None:
-        """``ancestors``: the kinds of events that have them; ``request`` sends what they ask."""
+        """``ancestors``: the kinds of events that have them; ``request`` sends what they ask.
+
+        ``own_pid``: the process whose events ask nothing, since its requests cause events.
+        """
         self.policies = policies
         self.statistics = statistics or TracingStatistics()
         self._processes = processes
@@ -65,6 +69,7 @@ class TracingSensor:
         self._machine = machine
         self._ancestors = ancestors
         self._request = request
+        self._own_pid = own_pid
         self._forms: dict[Key, list[_HookForm]] = {}
 
     def sensor(self) -> Sensor:
@@ -99,10 +104,13 @@ class TracingSensor:
             return None
         self.statistics.events[hook.label] += 1
         self.statistics.kinds[hook.kind] += 1
-        if hook.requests and record.selector < len(hook.requests):
+        self._send_requests(hook, record)
+        return event
+
+    def _send_requests(self, hook: _HookForm, record: TracingRecord) -> None:
+        if record.pid != self._own_pid and record.selector < len(hook.requests):
             for request in hook.requests[record.selector]:
                 self._request(request)
-        return event
 
     def _process(self, record: TracingRecord) -> Process | None:
         """The image that called: by its name, or the one that the pid runs now."""
