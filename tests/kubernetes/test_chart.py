@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.config import ColumnsSink, load
+from exporter.settings import Settings
+
 PARTS = Path(os.environ.get("TETRA_KUBERNETES_PARTS", "/nonexistent"))
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "tetra"
@@ -25,7 +28,12 @@ pytestmark = pytest.mark.kubernetes
 
 EVERYTHING = {
     "clusterName": "shop",
-    "collector": {"environment": {"TETRA_USERNAME_METADATA": "unix"}},
+    "collector": {
+        "environment": {"TETRA_USERNAME_METADATA": "unix"},
+        "cgroupRate": "1000,1s",
+        "policyCgroupRate": "500,1s",
+    },
+    "columns": {"claim": "past"},
     "exporter": {"enabled": True},
     "gateway": {
         "autoscaling": {"enabled": True},
@@ -127,6 +135,8 @@ def test_schema_check_finds_a_mistake(tmp_path):
         ({"nats": {"enabled": False}}, "nats.external.url: set it"),
         ({"tls": {"enabled": True}}, "tls.certManager.issuer: set it"),
         ({"collector": {"environment": {"lower": "x"}}}, "lower"),
+        ({"collector": {"cgroupRate": "many"}}, "cgroupRate"),
+        ({"columns": {"claim": "past"}}, "set exporter.enabled to true"),
     ],
 )
 def test_wrong_values_are_refused(values, words):
@@ -144,6 +154,35 @@ def test_collector_has_four_capabilities():
     }
     assert context["privileged"] is False
     assert context["appArmorProfile"] == {"type": "Unconfined"}
+
+
+def environment(variant: str, kind: str, name: str) -> dict[str, str]:
+    (container,) = one(variant, kind, name)["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each.get("value", "") for each in container["env"]}
+
+
+def test_throttling_is_set_in_the_collector():
+    found = environment("everything", "DaemonSet", "tetra-collector")
+    assert (found["TETRA_CGROUP_RATE"], found["TETRA_POLICY_CGROUP_RATE"]) == ("1000,1s", "500,1s")
+    assert "TETRA_CGROUP_RATE" not in environment("defaults", "DaemonSet", "tetra-collector")
+
+
+def test_columns_are_written_where_gateways_read(tmp_path):
+    path = tmp_path / "sinks.yaml"
+    path.write_text(one("everything", "Secret", "tetra-sinks")["stringData"]["sinks.yaml"])
+    options: dict[str, Any] = {"sinks_file": path}
+    _, sink = load(Settings(**options)).sinks
+    assert isinstance(sink, ColumnsSink)
+    gateway = environment("everything", "Deployment", "tetra-gateway")
+    assert str(sink.folder) == gateway["TETRA_COLUMNS_DIR"]
+    for kind, name, read_only in (
+        ("StatefulSet", "tetra-exporter", None), ("Deployment", "tetra-gateway", True)
+    ):  # fmt: skip
+        pod = one("everything", kind, name)["spec"]["template"]["spec"]
+        mounts = {each["mountPath"]: each for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts["/columns"].get("readOnly") == read_only
+        claims = {each["name"]: each.get("persistentVolumeClaim") for each in pod["volumes"]}
+        assert claims[mounts["/columns"]["name"]] == {"claimName": "past"}
 
 
 def test_older_releases_get_the_annotation_of_apparmor():
