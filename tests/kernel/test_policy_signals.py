@@ -94,6 +94,25 @@ def test_mode_off_has_no_effect_at_once(policies):
         assert outcome(open_evil()[1]) == 9
 
 
+@pytest.mark.parametrize("enforcing", [0, 1], ids=["enforce first", "monitor first"])
+def test_two_policies_on_one_call_act_by_their_own_modes(policies, enforcing):
+    modes = [ModeWord.MONITOR, ModeWord.MONITOR]
+    modes[enforcing] = ModeWord.ENFORCE
+    plan = plan_of(opened(KILL))
+    with policies.loaded(plan, modes[0]) as first, policies.loaded(plan, modes[1]) as second:
+        pid, status = open_evil()
+        assert outcome(status) == 9
+        assert [one.action for one in first.until(2, pid)] == [SIGKILL, SIGKILL]
+        both = [first, second]
+        other = both[1 - enforcing]
+        assert [one.counts().signal for one in both] == [1 - enforcing, enforcing]
+        assert other.counts().monitor_signal == 1
+        both[enforcing].shared.set_mode(both[enforcing].slot, ModeWord.OFF)
+        assert outcome(open_evil()[1]) == -7
+        other.shared.set_mode(other.slot, ModeWord.ENFORCE)
+        assert outcome(open_evil()[1]) == 9
+
+
 def test_signal_is_sent_without_an_event_too(policies):
     with policies.loaded(plan_of(opened(f"{KILL}, {{action: NoPost}}")), ModeWord.ENFORCE) as one:
         pid, status = open_evil()

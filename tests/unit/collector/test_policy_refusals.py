@@ -7,6 +7,7 @@ from collector.policies.override import register_move
 from collector.policies.plan import Mechanism as M
 from collector.policies.plan import OverrideBy, RegisterMove
 from collector.policies.plan_policy import check_document
+from support.elf_builder import write_program
 from support.policy_kernel import host
 from tracingpolicy import PolicyErrors
 
@@ -175,6 +176,58 @@ def test_jump_from_several_places():
         "a jump needs one place: the distance differs between several (allowed: one symbol, "
         "offset or address a hook)"
     )
+
+
+@pytest.mark.parametrize(
+    ("argument", "features", "expected"),
+    [
+        ("-4@8(%rdi)", Nothing(), "Set: no memory (allowed: Sigkill or Signal)"),
+        ("-4@%edi", Nothing(),
+         "Set: the registers of a program cannot be written here: no registers (allowed: an "
+         "argument in memory, a kernel newer than Linux 6.18; Sigkill or Signal)"),
+        ("-8@8(%rdi)", Anything(),
+         "Set: the argument has 8 bytes (allowed: an argument of 4 bytes)"),
+        ("4@$7", Anything(),
+         "Set: the argument is a constant of the program (allowed: memory, or a register)"),
+    ],
+)  # fmt: skip
+def test_set_of_what_cannot_be_written(tmp_path, argument, features, expected):
+    path = write_program(tmp_path / "program", "shop", "sale", argument)
+    spec = acting(f"path: {path}, provider: shop, name: sale, args: [{{index: 0, type: int64}}]",
+                  "action: Set, argIndex: 0, argValue: 1", "usdts")  # fmt: skip
+    at = "spec.usdts[0].selectors[0].matchActions[0].argIndex: "
+    assert mistakes(spec, features) == [at + expected]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("argNewSymbol: nowhere", 'argNewSymbol: PROGRAM has no symbol "nowhere"'),
+        ("argNewAddr: 5", "argNewAddr: 0x5 is not in the file PROGRAM"),
+    ],
+)
+def test_jump_to_what_the_program_does_not_have(tmp_path, keys, expected):
+    path = write_program(tmp_path / "program", "shop", "sale", "-4@%edi")
+    spec = acting(f"path: {path}, offsets: [120]", f"action: Override, {keys}", "uprobes")
+    at = "spec.uprobes[0].selectors[0].matchActions[0]."
+    assert mistakes(spec, Anything()) == [at + expected.replace("PROGRAM", str(path))]
+
+
+def test_position_that_set_does_not_have():
+    spec = acting(f"{PROGRAM}, args: [{{index: 0, type: int32}}]",
+                  "action: Set, argIndex: 1, argValue: 1", "uprobes")  # fmt: skip
+    assert mistakes(spec, Anything()) == [
+        "spec.uprobes[0].selectors[0].matchActions[0].argIndex: position 1 is not in the hook's "
+        "args"
+    ]
+
+
+def test_no_program_can_be_attached_at_an_lsm_hook():
+    refused = {one: f"no {one.value}" for one in (M.LSM, M.FMOD_RET)}
+    assert mistakes(acting("hook: file_open", OVERRIDE, "lsmhooks"), Anything(), refused) == [
+        "spec.lsmhooks[0]: LSM hook file_open cannot be hooked here: lsm: no lsm; "
+        "fmod_ret: no fmod_ret"
+    ]
 
 
 def test_no_program_can_be_attached_at_an_enforcer():
