@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.policies.spared import Spared, nothing_spared
+from collector.policies.spared import Spared, nothing_spared, numbers_of
 
 NAMES = frozenset({"nats-server", "tetra-gateway"})
 OWN = frozenset({os.geteuid()})
@@ -75,3 +75,7 @@ def test_program_that_was_replaced_on_disk_is_still_known(running, tmp_path):
 
 def test_setting_can_spare_nothing():
     assert nothing_spared() == {}
+
+
+def test_users_are_known_by_number_and_by_name():
+    assert numbers_of(["0", "65532", "daemon", "no-such-user", ""]) == {0, 65532, 1}

@@ -176,9 +176,10 @@ class Settings(ServiceSettings, BusSettings):
         description="names of the stack's programs, separated by commas",
     )
     policy_spare_uids: str = Field(
-        "0,65532",
-        pattern=r"^(\d+(,\d+)*)?$",
-        description="users that these programs run as; others can run a program of that name",
+        "0,65532,tetra,nats",
+        pattern=r"^([\w.-]+(,[\w.-]+)*)?$",
+        description="users that these programs run as, by number or by a name that this host "
+        "knows; others can run a program of that name",
     )
     keep_enforcement: Literal["never", "crash", "always"] = Field(
         "never",

@@ -44,7 +44,7 @@ from collector.policies.plan_policy import plan_policy
 from collector.policies.planner import KernelPlans, Planner
 from collector.policies.ready import ReadyPolicies
 from collector.policies.scope import WatchedContainers
-from collector.policies.spared import Spared, nothing_spared
+from collector.policies.spared import Spared, nothing_spared, numbers_of
 from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.translate import Kernel
@@ -182,7 +182,7 @@ def enforcement(settings: Settings) -> Enforcement:
     spared: Callable[[], Mapping[int, int]] = nothing_spared
     known: frozenset[tuple[str, int]] = frozenset()
     if settings.policy_spare:
-        uids = {os.geteuid(), *map(int, filter(None, settings.policy_spare_uids.split(",")))}
+        uids = {os.geteuid(), *numbers_of(settings.policy_spare_uids.split(","))}
         programs = frozenset(settings.policy_spare_programs.replace(" ", "").split(",")) - {""}
         spared = Spared(programs, frozenset(uids), settings.procfs).find
         known = frozenset(product(programs, uids))

@@ -2,12 +2,16 @@
 
 Without them a policy could not be corrected any more. They are found in /proc by the name of their
 program; a process that anybody may start is not spared for its name, so its user has to be one that
-the stack runs as.
+the stack runs as. The kernel programs compare both too (bpf/tracing/act.h): they know a service
+from its start.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +47,21 @@ def own_pid(procfs: Path = Path("/proc")) -> int:
         return int(os.readlink(procfs / "self"))
     except (OSError, ValueError):
         return os.getpid()
+
+
+def numbers_of(users: Iterable[str]) -> frozenset[int]:
+    """Return the numbers of users; names that this host does not know are left out.
+
+    The packages of Debian make the users of the gateway and of NATS, with numbers of their own.
+    """
+    found = set()
+    for user in filter(None, users):
+        if user.isdecimal():
+            found.add(int(user))
+        else:
+            with suppress(KeyError):
+                found.add(pwd.getpwnam(user).pw_uid)
+    return frozenset(found)
 
 
 def nothing_spared() -> dict[int, int]:
