@@ -39,6 +39,7 @@ _COMPILING = (
     "test_policies_processes",
     "test_policies_selectors",
     "test_policy_events",
+    "test_enforcement_page",
     "test_policy_overrides",
     "test_policy_registers",
     "test_policy_signals",
