@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from collector.bpf import kernel
-from collector.throttle import Throttle
+from collector.throttle import Throttle, Withheld
 from kernel.conftest import execs_of, exits_of, is_exit
 from kernel.test_lives import TRUE
 from support.cgroups import cgroup
@@ -27,7 +27,8 @@ class Limited:
         opened = watch.opened
         self.throttle = Throttle(
             watch.stages.throttled,
-            feed=lambda record: watch.feed([record]),
+            lambda record: watch.feed([record]),
+            Withheld(opened.throttle.totals),
             life=(watch.rate, opened.throttle, opened.processes),
         )
 
@@ -112,7 +113,7 @@ def test_a_storm_is_withheld_and_counted_and_others_are_complete(collector, grou
     assert withheld + seen == {"exec": STORM, "exit": STORM}
     assert withheld["exec"] > STORM / 2
     assert all(collector.watch.table.living(pid) is None for pid in [shell.pid, *others])
-    totals = collector.throttle.withheld()
+    totals = collector.throttle.withheld.totals()
     assert totals["exec"] >= withheld["exec"]
     assert totals["exit"] >= withheld["exit"]
 

@@ -8,7 +8,7 @@ from collector.metadata.enricher import Enricher
 from collector.records import layouts
 from collector.records.layouts import ThrottleKey, ThrottleValue
 from collector.settings import Settings
-from collector.throttle import IDLE_NS, Throttle
+from collector.throttle import IDLE_NS, Throttle, Withheld
 from support.stages import Stages
 from tetragon.events_pb2 import THROTTLE_START, THROTTLE_STOP, GetEventsResponse
 from unit.collector.synthetic import HOST_NS
@@ -53,6 +53,7 @@ def watched(rates):
     throttle = Throttle(
         stages.throttled,
         feed,
+        Withheld(),
         policy_rate=RATE,
         policy_map=lambda: rates,
         policy_name={1: "one"}.get,
@@ -76,7 +77,7 @@ def test_a_beginning_that_the_ring_had_no_room_for_is_found_and_said_once(rates,
     throttle.look(NOW_NS + 1)
     throttle.look(NOW_NS + 2)
     assert said(watched) == [(THROTTLE_START, 0)]
-    assert throttle.withheld() == {"policy:one": 3}
+    assert throttle.withheld.totals() == {"policy:one": 3}
 
 
 def test_the_end_comes_after_the_hold_with_what_was_withheld_since_the_last(rates, watched):
@@ -90,7 +91,7 @@ def test_the_end_comes_after_the_hold_with_what_was_withheld_since_the_last(rate
         throttle.look(at_ns + RATE.hold_ns)
         throttle.look(at_ns + RATE.hold_ns + 1)
         assert said(watched) == [(THROTTLE_STOP, total - 3 * round_)]
-    assert throttle.withheld() == {"policy:one": 10}
+    assert throttle.withheld.totals() == {"policy:one": 10}
 
 
 def test_a_cgroup_that_is_idle_is_forgotten_and_its_numbers_stay(rates, watched):
@@ -103,7 +104,7 @@ def test_a_cgroup_that_is_idle_is_forgotten_and_its_numbers_stay(rates, watched)
     assert not rates.entries
     rates.set(5, over_ns=NOW_NS, tracing=2)  # the cgroup is back
     throttle.look(NOW_NS)
-    assert throttle.withheld() == {"policy:one": 5}
+    assert throttle.withheld.totals() == {"policy:one": 5}
 
 
 def test_an_end_without_an_entry_is_said(rates, watched):

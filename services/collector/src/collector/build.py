@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -53,7 +54,7 @@ from collector.sensors.registry import Parts, PolicyParts, sensors
 from collector.sensors.throttle import Throttled
 from collector.sensors.tracing import TracingStatistics
 from collector.settings import Settings
-from collector.throttle import Throttle
+from collector.throttle import Throttle, Withheld
 
 log = structlog.get_logger()
 
@@ -125,8 +126,9 @@ async def build(settings: Settings) -> Collector:
         api=base.api,
     )
     published = PublisherStatistics()
-    throttle = _throttle(base, attached, policies)
-    losses = _losses(base, storage, attached, observed, policies, published, throttle)
+    maps = attached.probes.throttle
+    withheld = Withheld(maps.totals if base.settings.cgroup_rate and maps else None)
+    losses = _losses(base, storage, attached, observed, policies, published, withheld)
     publisher = Publisher(
         storage.own, settings.spool_memory_bytes, losses.counters, storage.spool, published,
         storage.journal.base,
@@ -141,7 +143,7 @@ async def build(settings: Settings) -> Collector:
     losses.refresh()
     saver.save()  # before any event is published under our name
     return _collector(
-        base, storage, attached, observed, policies, losses, publisher, saver, throttle
+        base, storage, attached, observed, policies, losses, publisher, saver, withheld
     )
 
 
@@ -154,12 +156,13 @@ def _collector(
     losses: Losses,
     publisher: Publisher,
     saver: Saver,
-    throttle: Throttle,
+    withheld: Withheld,
 ) -> Collector:
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     table, pipeline = observed.table, observed.pipeline
     intake = Intake(pipeline, publisher)
-    throttle.feed = partial(intake.handle_made, storage.journal.made)
+    feed = partial(intake.handle_made, storage.journal.made)
+    throttle = _throttle(base, attached, policies, feed, withheld)
     control = Control(
         storage.own.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
@@ -322,7 +325,7 @@ def _losses(
     observed: Observed,
     policies: PolicyService,
     published: PublisherStatistics,
-    throttle: Throttle,
+    withheld: Withheld,
 ) -> Losses:
     spooled, passed = storage.spool.statistics, observed.pipeline.statistics
     tracing, table = base.policies.statistics, observed.table
@@ -339,17 +342,25 @@ def _losses(
         noted=storage.journal.loss,
         continued=observed.continued.loss if observed.continued else None,
         more=policies.losses,
-        withheld=throttle.withheld,
+        withheld=withheld.totals,
     )
 
 
-def _throttle(base: Base, attached: Attached, policies: PolicyService) -> Throttle:
+def _throttle(
+    base: Base,
+    attached: Attached,
+    policies: PolicyService,
+    feed: Callable[[bytes], None],
+    withheld: Withheld,
+) -> Throttle:
     settings, maps = base.settings, attached.probes.throttle
     life = None
     if settings.cgroup_rate and maps is not None:
         life = settings.cgroup_rate, maps, attached.probes.processes
     return Throttle(
         base.throttled,
+        feed,
+        withheld,
         life=life,
         policy_rate=settings.policy_cgroup_rate,
         policy_map=policies.rates,

@@ -48,11 +48,35 @@ class RateMap(Protocol):
         """Delete ``key``; return whether it was there."""
 
 
-class ProcessMap(Protocol):
-    """The kernel's process map; see `BpfMap`."""
+class Lookup(Protocol):
+    """A map of the kernel; see `BpfMap`."""
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value, or None."""
+
+
+@dataclass(slots=True)
+class Withheld:
+    """How many events were withheld."""
+
+    life: Lookup | None = None  # the kernel's counters of process life
+    policies: Counter[str] = field(default_factory=Counter)  # as last looked at, by policy:NAME
+
+    def totals(self) -> Mapping[str, int]:
+        """Return the totals, by kind."""
+        found = Counter(self.policies)
+        counts = self.counts()
+        found.update({kind: counts[kind] for kind in ("exec", "exit")})
+        return {kind: count for kind, count in found.items() if count}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many execs, forks and exits were withheld, as the kernel counts them now."""
+        if self.life is None:
+            return dict.fromkeys(_KINDS, 0)
+        return {
+            kind: sum(memoryview(self.life.lookup(_PID.pack(slot)) or b"").cast("Q"))
+            for slot, kind in enumerate(_KINDS)
+        }
 
 
 @dataclass(slots=True)
@@ -60,15 +84,15 @@ class Throttle:
     """What the collector does for throttling; ``feed`` takes a record as if from the ring."""
 
     throttled: Throttled
-    feed: Callable[[bytes], None] = lambda _record: None
-    life: tuple[Rate, ThrottleMaps, ProcessMap] | None = None  # throttling of process life
+    feed: Callable[[bytes], None]
+    withheld: Withheld
+    life: tuple[Rate, ThrottleMaps, Lookup] | None = None  # throttling of process life
     policy_rate: Rate | None = None
     policy_map: Callable[[], RateMap | None] = lambda: None
     policy_name: Callable[[int], str] = lambda _number: ""
     procfs: Path = Path("/proc")
     environment: bool = False
     reported: int = 0  # processes that were found in /proc
-    _withheld: Counter[str] = field(default_factory=Counter)  # of policies, by policy:NAME
     _expected: set[ThrottleKey] = field(default_factory=set)  # beginnings that were not read yet
     _seen: dict[ThrottleKey, ThrottleValue] = field(default_factory=dict)
     _at_stop: dict[ThrottleKey, ThrottleValue] = field(default_factory=dict)
@@ -100,23 +124,6 @@ class Throttle:
             self._say(THROTTLE_STOP, key, now_ns)  # of an earlier collector, or a policy that went
         if self.life is not None:
             self._report_stayed(now_ns)
-
-    def withheld(self) -> Mapping[str, int]:
-        """Return the totals of events that were withheld, by kind, as last looked at."""
-        totals = Counter(self._withheld)
-        counts = self.counts()
-        totals.update({kind: counts[kind] for kind in ("exec", "exit")})
-        return {kind: count for kind, count in totals.items() if count}
-
-    def counts(self) -> dict[str, int]:
-        """Return how many execs, forks and exits were withheld, as the kernel counts them now."""
-        if self.life is None:
-            return dict.fromkeys(_KINDS, 0)
-        totals = self.life[1].totals
-        return {
-            kind: sum(memoryview(totals.lookup(_PID.pack(slot)) or b"").cast("Q"))
-            for slot, kind in enumerate(_KINDS)
-        }
 
     def _look_at(self, rates: RateMap, rate: Rate, now_ns: int) -> set[ThrottleKey]:
         """Return the cgroups that are throttled."""
@@ -158,7 +165,7 @@ class Throttle:
         self._seen[key] = value
         if key[1] and value.tracing:
             more = value.tracing - (seen.tracing if seen else 0)
-            self._withheld[f"policy:{self.policy_name(key[1])}"] += more
+            self.withheld.policies[f"policy:{self.policy_name(key[1])}"] += more
 
     def _say(self, what: ThrottleType.ValueType, key: ThrottleKey, ktime_ns: int) -> None:
         if (what == THROTTLE_START) == (key in self.throttled.cgroups):
@@ -202,6 +209,6 @@ class Throttle:
                 return
 
 
-def _value(processes: ProcessMap, pid: int) -> ProcessValue | None:
+def _value(processes: Lookup, pid: int) -> ProcessValue | None:
     data = processes.lookup(_PID.pack(pid))
     return None if data is None else ProcessValue(*layouts.PROCESS_VALUE.format.unpack(data))

@@ -17,7 +17,7 @@ def collect(throttle: Throttle, losses: Losses) -> Iterator[Metric]:
         "Events that throttling withheld, by kind",
         labels=["kind"],
     )
-    kinds = dict(losses.counters().withheld) | throttle.counts()
+    kinds = dict(losses.counters().withheld) | throttle.withheld.counts()
     for kind, number in sorted(kinds.items()):
         withheld.add_metric([kind], number)
     yield withheld
