@@ -63,7 +63,7 @@ async def test_one_node_that_cannot_publish_leaves_the_stream_healthy(quick, gat
     assert await eventually(reported, every_s=0.1) == ["stalled"]
     assert not fleet.stream_is_stuck
     [_, node] = await healths(gateway)
-    assert node[1].startswith("node stalled: 1 events wait")
+    assert node[1].startswith("node stalled: 1 event waits")
 
 
 async def test_an_idle_node_whose_events_aged_out_is_not_stalled(

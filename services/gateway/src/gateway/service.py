@@ -155,7 +155,7 @@ class Sensors:
                 response.health_status.add(
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
                     status=tetragon_pb2.HEALTH_STATUS_ERROR,
-                    details=f"node {name}: {self._fleet.waiting()[name]} events wait at its "
+                    details=f"node {name}: {_waiting(self._fleet.waiting()[name])} at its "
                     "collector: it answers, but the stream stores nothing from it",
                 )
         for node in self._fleet.nodes():
@@ -294,3 +294,7 @@ def _no_answer(nodes: frozenset[str]) -> RequestError:
 def _without_user(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     return scheme + separator + rest.rpartition("@")[2] if separator else text
+
+
+def _waiting(count: int) -> str:
+    return "1 event waits" if count == 1 else f"{count} events wait"

@@ -228,8 +228,9 @@ def gateway(args: Args) -> tuple[Finding, ...]:
 
 def policies(nodes: Sequence[NodeInfo]) -> Finding:
     """Look at the tracing policies of nodes that are alive."""
-    from cli.policies.results import counted, some
+    from cli.policies.results import some
     from cli.policies.table import bytes_text
+    from cli.words import counted
 
     loaded = sum(node.policies.loaded for node in nodes)
     memory = sum(node.policies.kernel_memory_bytes for node in nodes)

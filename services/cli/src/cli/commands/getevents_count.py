@@ -11,6 +11,7 @@ from cli.commands.getevents_flags import COUNT_FIELDS
 from cli.errors import UsageError
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
+from cli.words import grouped
 from eventjson.times import rfc3339
 
 if TYPE_CHECKING:
@@ -121,12 +122,12 @@ def basis_lines(basis: CountBasis, shown: int) -> list[str]:
 
     events = sum(node.events for node in basis.nodes)
     count = len(basis.nodes)
-    nodes = f"{count:,} node" + ("" if count == 1 else "s")
+    nodes = grouped(count, "node")
     lines = []
     if basis.rows > shown:
         lines.append(f"{basis.rows - shown:,} more rows: --top 0 prints all")
     span = f", {_second(basis.first)} to {_second(basis.last)}" if events else ""
-    about = f"{basis.matched:,} of {events:,} events of {nodes}{span}"
+    about = f"{basis.matched:,} of {grouped(events, 'event')} of {nodes}{span}"
     holes = [
         f"loss: node {loss.node_name}: "
         + ", ".join(f"{cause} {n}" for cause, n in sorted(loss.lost.by_cause.items()))

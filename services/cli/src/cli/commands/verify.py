@@ -10,6 +10,7 @@ from cli.node_names import NODES
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
 from cli.values import TIME, Choice
+from cli.words import counted
 from eventjson.times import rfc3339
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def _text(book: Book) -> str:
     if book.aged_out:
         lines.append(f"the stream begins {book.aged_out} messages after its first: they aged out")
     count = sum(1 for node in book.accounts if node)
-    nodes = f"{count} node" + ("" if count == 1 else "s")
+    nodes = counted(count, "node")
     withheld = f", {book.withheld} withheld" if book.withheld else ""
-    verdict = f"{_verdict(book)}: {book.events} events of {nodes}, {len(book.gaps)} gaps{withheld}"
-    lines.append(verdict)
+    events, gaps = counted(book.events, "event"), counted(len(book.gaps), "gap")
+    lines.append(f"{_verdict(book)}: {events} of {nodes}, {gaps}{withheld}")
     return "".join(line + "\n" for line in lines)
 
 

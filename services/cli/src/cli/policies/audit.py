@@ -10,12 +10,12 @@ from cli.command import Args
 from cli.errors import UsageError
 from cli.flags import Flag
 from cli.policies.calls import PolicyCalls
-from cli.policies.results import counted
 from cli.policies.revisions import action_text, address_text, local_time, selector_text, who_text
 from cli.policies.table import mode_text
 from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
 from cli.timestamps import unix_ns
+from cli.words import counted
 from eventjson.encoder import JsonEncoder
 from tetra.v1.policies_pb2 import AuditEntry, StreamAuditRequest
 from tetragon.sensors_pb2 import TP_MODE_UNKNOWN

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cli.errors import RefusedError, TetraError, UsageError
 from cli.values import Value
+from cli.words import counted
 
 STDIN = "-"
 LARGEST_BYTES = 1 << 20  # a collector refuses larger ones
@@ -80,7 +81,7 @@ def with_mistakes(error: RefusedError, document: Document, step: str) -> Refused
     if error.status == "INVALID_ARGUMENT":
         _, mistakes = read(document.text, document.name)
         if mistakes:
-            count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
+            count = counted(len(mistakes), "mistake")
             details = [mistake_line(mistake) for mistake in mistakes]
             return RefusedError(f"{step}: {document.name}: {count}", error.status, details)
     return error.under(step).map(lambda line: with_file_name(line, document))

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cli.policies.progress import progress_text
-from cli.policies.results import counted, reasons
+from cli.policies.results import reasons
 from cli.policies.table import bytes_text, columns, mode_text, state_text
 from cli.terminal import visible
+from cli.words import counted
 from tetra.v1.policies_pb2 import FleetPolicy, NodePolicy
 from tetragon.sensors_pb2 import (
     TP_MODE_UNKNOWN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cli.errors import RefusedError
+from cli.words import counted
 from tetra.v1.policies_pb2 import NodePolicy, PolicyChange
 from tetragon.sensors_pb2 import TP_STATE_ERROR, TP_STATE_LOAD_ERROR
 
@@ -57,11 +58,6 @@ def some(names: Iterable[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     shown = ", ".join(names[:_NAMES_SHOWN])
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def counted(count: int, what: str) -> str:
-    """Return ``1 node`` or ``3 nodes``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def summary(change: PolicyChange) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cli.policies.results import counted, failed, reasons
+from cli.policies.results import failed, reasons
 from cli.policies.table import columns
 from cli.processes import process_of
 from cli.renderers.kinds import kind_of
 from cli.renderers.kinds.calls import short_name
 from cli.resume import Batch
 from cli.terminal import visible
+from cli.words import counted, grouped
 from tetra.v1.policies_pb2 import NodePolicy, TryPolicyUpdate
 from tetragon.events_pb2 import GetEventsResponse
 
@@ -71,7 +72,7 @@ class Trial:
         parts = [f"monitor mode on {loaded} of {counted(len(nodes), 'node')}"]
         if bad:
             parts.append(f"{bad} failed")
-        parts.append(f"{self.events:,} events")
+        parts.append(grouped(self.events, "event"))
         if self.posted > self.events:
             parts.append(f"{self.posted - self.events:,} more on their way")
         parts.append(f"{self.nodes_lost:,} lost")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from cli.profiles.model import Profile
 from cli.terminal import visible
+from cli.words import counted
 
 _MOST = 20
 # What each section needs, and the policy that reports it.
@@ -33,14 +34,14 @@ def certainty(profile: Profile) -> list[str]:
     lines = ["", "certainty"]
     if not profile.instances:
         return [*lines, "  nothing of it is in the stream: is the name complete?"]
-    nodes = f"{len(profile.nodes)} node{'s' * (len(profile.nodes) != 1)}"
+    nodes = counted(len(profile.nodes), "node")
     lines.append(
         f"  {profile.hours:.1f} hours between its first and last event, "
-        f"{len(profile.instances)} instances on {nodes}"
+        f"{counted(len(profile.instances), 'instance')} on {nodes}"
     )
     if profile.lost or profile.gaps:
         lines.append(
-            f"  {profile.lost} events were lost, {profile.gaps} gaps: it may lack something"
+            f"  {counted(profile.lost, 'event')} lost, {counted(profile.gaps, 'gap')}: it may lack something"
         )
     else:
         lines.append("  no event was lost")
