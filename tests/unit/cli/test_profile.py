@@ -84,7 +84,7 @@ def test_containers_are_found_by_name_id_and_pod(name):
 def test_text_has_every_section_and_its_certainty(profile):
     shown = text(profile)
     for part in ("/bin/sh", "/etc/nginx", "10.0.0.1:53", "CAP_NET_BIND_SERVICE", "openat read",
-                 "3.0 hours between its first and last event, 1 instances on 1 node",
+                 "3.0 hours between its first and last event, 1 instance on 1 node",
                  "no event was lost"):  # fmt: skip
         assert part in shown
     assert "is the name complete?" in text(Profile(Subject("/x")))

@@ -41,7 +41,8 @@ def certainty(profile: Profile) -> list[str]:
     )
     if profile.lost or profile.gaps:
         lines.append(
-            f"  {counted(profile.lost, 'event')} lost, {counted(profile.gaps, 'gap')}: it may lack something"
+            f"  {counted(profile.lost, 'event')} lost, {counted(profile.gaps, 'gap')}: "
+            "it may lack something"
         )
     else:
         lines.append("  no event was lost")
