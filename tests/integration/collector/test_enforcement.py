@@ -283,6 +283,29 @@ spec:
 """
 
 
+async def test_collector_starts_again_under_kept_enforcement_that_matches_it(
+    nats_server,
+    headers,  # noqa: F811
+    bpf_file_system,
+    tmp_path,
+    kill,
+):
+    """Its files are forbidden: it is spared by programs of the killed one, which know no pid."""
+    _, settings = kill
+    settings |= {"TETRA_KEEP_ENFORCEMENT": "crash", "TETRA_PIN_DIR": str(bpf_file_system / "tetra")}
+    collector = Collector(tmp_path, headers, nats_server.url, **settings)
+    state = collector.state
+    (tmp_path / "policies" / "kill.yaml").write_text(KILL.format(prefix=state))
+    async with running(collector):
+        await eventually(lambda: collector.logged("policy loaded"), READY_S)
+        assert opener(state) == -9
+        await collector.end(signal.SIGKILL)
+        assert opener(state) == -9
+        await collector.start()
+        await eventually(lambda: collector.logged("kept enforcement ended"), READY_S)
+        assert opener(state) == -9  # by its own programs
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     paths: ClassVar[list[str]] = []
