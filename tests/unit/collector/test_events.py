@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from collector.events.encoder import Encoder
+from collector.events.pod import is_probe
 from collector.events.process import binary_properties, exec_event, exit_event, running_event
 from collector.processes.pods import HostUnit, Pod, PodContainer
 from collector.processes.table import ContainerInfo, Image, Process
@@ -96,6 +97,9 @@ def add_pod(message, image, pod, nspid):
             message.container.start_time.FromNanoseconds(pod.container.started_at_ns)
         message.container.security_context.privileged = pod.container.privileged
         message.container.security_context.SetInParent()
+        message.container.maybe_exec_probe = any(
+            is_probe(probe, image.binary, image.arguments) for probe in pod.container.probes
+        )
 
 
 def naive(process: Process) -> Message:
