@@ -12,7 +12,9 @@ import pytest
 from collector import requests
 from collector.policies.check_requests import is_allowed, why_refused
 from collector.policies.table import Request, RequestKind
-from collector.requests import Requests, dns_query, look_up, system_resolver
+from collector.requests import Requests, dns_query, look_up
+from collector.resolver import resolver_address, system_resolver
+from collector.settings import Settings
 from collector.web import AddressRefusedError, Web
 from support.receivers import make_certificate
 from tracingpolicy.actions import ActionKind
@@ -313,6 +315,26 @@ def test_first_resolver_of_the_system(tmp_path):
     file = tmp_path / "resolv.conf"
     file.write_text("# none\nsearch a.b\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n")
     assert system_resolver(file) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+        ("[2001:db8::1]:5353", ("2001:db8::1", 5353)),
+        ("fe80::1%eth0", ("fe80::1%eth0", 53)),
+    ],
+)
+def test_address_of_a_resolver(text, address):
+    assert resolver_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["dns.example.org", "192.0.2.1:", "192.0.2.1:0", "[::1]", "a:53"])
+def test_resolver_that_is_no_address_is_refused_at_the_start(text):
+    with pytest.raises(ValueError, match="expected ADDRESS, ADDRESS:PORT"):
+        Settings.model_validate({"policy_resolver": text})
 
 
 @pytest.mark.parametrize(

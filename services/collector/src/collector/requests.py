@@ -15,20 +15,18 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
 from collector.policies.check_requests import is_allowed
 from collector.policies.table import Request, RequestKind
+from collector.resolver import resolver_address, system_resolver
 from collector.web import AddressRefusedError, Deadline, Web
 
 TIMEOUT_S = 5.0  # a request, from its connection to the end of the answer
 QUEUE_MAX = 256
 THREADS = 2
-_RESOLV_CONF = Path("/etc/resolv.conf")
-_DNS_PORT = 53
 _TYPE_A, _CLASS_IN, _RECURSE = 1, 1, 0x0100
 
 log = structlog.get_logger()
@@ -53,7 +51,7 @@ class Requests:
         resolver: str = "",
         statistics: RequestStatistics | None = None,
     ) -> None:
-        """``resolver``: address of a DNS server, ADDRESS or ADDRESS:PORT; "": the system's."""
+        """``resolver``: a DNS server, see `resolver_address`; "": the system's."""
         self.hosts = hosts
         self.statistics = statistics or RequestStatistics()
         self._resolver = resolver
@@ -116,7 +114,7 @@ def _host(request: Request) -> str:
 
 def look_up(name: str, resolver: str, timeout_s: float) -> None:
     """Send an A query over UDP and wait for the answer; raise `OSError`."""
-    address, port = _resolver_address(resolver)
+    address, port = resolver_address(resolver)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     query_id = secrets.randbits(16)
     deadline = Deadline(time.monotonic() + timeout_s)
@@ -139,19 +137,3 @@ def dns_query(query_id: int, name: str) -> bytes:
     )
     head = struct.pack(">HHHHHH", query_id, _RECURSE, 1, 0, 0, 0)
     return head + labels + b"\0" + struct.pack(">HH", _TYPE_A, _CLASS_IN)
-
-
-def system_resolver(file: Path = _RESOLV_CONF) -> str:
-    """Return the first name server of the system; raise `OSError`."""
-    for line in file.read_text().splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            return words[1]
-    raise OSError(f"{file}: no nameserver")
-
-
-def _resolver_address(text: str) -> tuple[str, int]:
-    if text.count(":") == 1:
-        address, _, port = text.partition(":")
-        return address, int(port)
-    return text, _DNS_PORT

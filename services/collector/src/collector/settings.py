@@ -15,6 +15,7 @@ from bus.settings import BusSettings
 from chassis.durations import parse_seconds
 from chassis.settings import ENV_PREFIX, ServiceSettings
 from collector.bpf.rate import Rate
+from collector.resolver import resolver_address
 
 # Settings that Tetragon's agent has too, under its names; its environment prefix works as well.
 _TETRAGON = (
@@ -53,6 +54,12 @@ def _rate(value: object) -> object:
 
 def _ready_made(value: str) -> str:
     readymade.selection(value)  # raises ReadyError, a ValueError
+    return value
+
+
+def _resolver(value: str) -> str:
+    if value:
+        resolver_address(value)  # raises ValueError
     return value
 
 
@@ -197,9 +204,10 @@ class Settings(ServiceSettings, BusSettings):
         description="hosts that actions GetUrl and DnsLookup may ask, separated by commas; "
         ".example.org: all names below that domain; empty: none",
     )
-    policy_resolver: str = Field(
+    policy_resolver: Annotated[str, AfterValidator(_resolver)] = Field(
         "",
-        description="DNS server of action DnsLookup, ADDRESS or ADDRESS:PORT; empty: the system's",
+        description="DNS server of action DnsLookup, ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; "
+        "empty: the system's",
     )
     expose_stack_addresses: bool = Field(
         False, description="report the addresses of stack frames, which show where the kernel is"
