@@ -27,7 +27,7 @@ test: $(STAMP) ## all tests but those with containers and Kubernetes: unit, inte
 	@$(PYTEST) -m 'not containers and not kubernetes'
 
 test-unit: $(STAMP) ## the tests that need no network, no root and a few seconds
-	@$(PYTEST) tests/unit
+	@$(PYTEST) tests/unit -n auto
 
 test-kernel: $(STAMP) ## the tests that load BPF programs: kernel and end to end (root)
 	@$(PYTEST) -m 'kernel and not kubernetes'
