@@ -111,3 +111,12 @@ def test_version_is_quick_and_small(tetra):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
     )
     assert int(done.stdout.split()[-1]) < 30_000  # kB
+
+
+def test_eventlog_at_a_gateway_names_the_address_that_is_meant(tetra, serve, gateway_of):
+    done = tetra("eventlog", "get", "--server-address", serve(gateway_of([])))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "TETRA_EVENT_LOG_ADDRESS" in done.stderr
+    assert done.stderr.endswith(
+        "; for example: tetra eventlog get --server-address unix:///run/tetra-exporter/api.sock\n"
+    )

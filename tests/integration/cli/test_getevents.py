@@ -204,12 +204,16 @@ def test_unknown_node_has_a_notice(serve, gateway_of, make_event, tetra):
     assert tetra(*flags, "--node", "nod2", "--quiet").stderr == ""
 
 
-def test_field_that_no_event_has_is_noticed(serve, plain_tetragon_of, make_event, tetra):
+def test_field_that_no_event_has_is_refused(serve, plain_tetragon_of, make_event, tetra):
     address = serve(plain_tetragon_of([make_event(1)]))
     flags = ("getevents", "-o", "json", "--server-address", address)
     done = tetra(*flags, "-f", "proces.pid,parent", "-F", "process.pod.name,args.int_arg")
-    assert done.returncode == 0
-    assert done.stderr == ("tetra: no event has a field 'proces.pid', did you mean process.pid?\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "tetra: error: --include-fields: no event has a field 'proces.pid', did you mean process.p"
+    )
+    done = tetra(*flags, "-f", "process.pid,parent", "-F", "process.pod.name,args.int_arg")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_refused_request_is_a_wrong_command_line(serve, gateway_of, tetra):
@@ -220,7 +224,9 @@ def test_refused_request_is_a_wrong_command_line(serve, gateway_of, tetra):
     assert "filter: binary_regex: missing )" in done.stderr
     gateway.refuse = "labels: selector 'a in b': malformed at 0"
     done = tetra("getevents", "--server-address", serve(gateway))
-    assert done.stderr.endswith("malformed at 0; for example: --labels 'app=web,tier in (a,b)'\n")
+    assert done.stderr.endswith(
+        "malformed at 0; for example: tetra getevents --labels 'app=web,tier in (a,b)'\n"
+    )
 
 
 def test_events_are_shown_at_once_and_ctrl_c_ends_quietly(

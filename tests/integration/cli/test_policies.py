@@ -77,7 +77,8 @@ def test_add_sends_the_document_and_reports_the_nodes(tp, fleet, file):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, f'tracing policy "{file}" added\n')
     assert done.stderr.splitlines() == [
-        "tetra: policy files: revision 7 on 2 nodes; c loads it on return",
+        "tetra: policy files: revision 7 on 2 nodes; c loads it on return; no node is named db "
+        "(known: a, b, c); it is loaded there when one joins",
         "tetra: this is a canary: tetra tracingpolicy promote files loads it everywhere, abort "
         "files ends it",
     ]

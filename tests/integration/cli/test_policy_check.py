@@ -32,6 +32,14 @@ def check(tetra):
     return run
 
 
+@pytest.mark.skipif(not HAS_BTF, reason="the collector's check is not run without BTF")
+def test_a_document_that_is_not_utf_8_is_named(check, tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(GOOD.replace("files", "fil\xe9s").encode("latin-1"))
+    done = check(tmp_path / "latin.yaml")
+    assert done.returncode == 1
+    assert done.stderr == f"tetra: error: read: {tmp_path}/latin.yaml: not UTF-8 at byte 72\n"
+
+
 def test_every_mistake_has_its_file_line_and_column(check, tmp_path):
     (tmp_path / "bad.yaml").write_text(BAD)
     done = check("--document-only", tmp_path / "bad.yaml")

@@ -232,7 +232,9 @@ def test_full_screen_without_a_server_is_one_line(terminal):
 def test_full_screen_on_a_dumb_terminal_is_refused(terminal):
     screen = terminal("top", ADDRESS, "127.0.0.1:1", TERM="dumb")
     screen.wait_until(
-        lambda lines: "more than TERM=dumb; for example: --once" in "".join(line for line in lines)
+        lambda lines: (
+            "more than TERM=dumb; for example: tetra top --once" in "".join(line for line in lines)
+        )
     )
     assert screen.process.wait(20) == 2
 

@@ -24,6 +24,13 @@ def fleet():
     return FleetServer()
 
 
+def test_enable_reports_which_policy_has_a_parameter(policies, fleet):
+    fleet.change = PolicyChange(revision=3, nodes=[node_policy("a")])
+    done = policies(fleet, "enable", "files", "network", "--set", "paths=/etc")
+    assert done.stderr.splitlines()[0] == "tetra: --set paths: only files has it, not network"
+    assert done.returncode == 0
+
+
 def test_enable_sends_each_policy_with_its_parameters(policies, fleet):
     fleet.change = PolicyChange(revision=3, nodes=[node_policy("a"), node_policy("b")])
     done = policies(
@@ -34,6 +41,8 @@ def test_enable_sends_each_policy_with_its_parameters(policies, fleet):
         0, 'policy "files" enabled\npolicy "network" enabled\n',
     )  # fmt: skip
     assert done.stderr.splitlines() == [
+        "tetra: --set paths: only files has it, not network",
+        "tetra: --set loopback: only network has it, not files",
         "tetra: policy files: revision 3 on 2 nodes",
         "tetra: policy network: revision 3 on 2 nodes",
     ]

@@ -144,7 +144,10 @@ def test_server_that_wants_tls_is_one_line(tls_address, tetra, command):
     [
         ((), "does it require a client certificate? --tls-cert-file client.pem"),
         (("other.pem", "other-key.pem"), "does it know the authority of --tls-cert-file?"),
-        (("cert.pem", "other-key.pem"), "they do not belong together; for example: --tls-cert-f"),
+        (
+            ("cert.pem", "other-key.pem"),
+            "they do not belong together; for example: tetra status --tls-cert-f",
+        ),
         (("junk.pem", "key.pem"), "not a certificate and its key (without a"),
         (("cert.pem", "locked-key.pem"), "not a certificate and its key (without a"),
     ],
@@ -170,7 +173,8 @@ def test_authority_that_cannot_be_read_is_one_line(certificates, tetra, name):
     done = tetra("status", *flags)
     assert done.returncode == 2
     assert done.stderr.endswith(
-        f"{name}: no readable certificate in it; for example: --tls-ca-cert-files ca.pem\n"
+        f"{name}: no readable certificate in it; for example: tetra status --tls-ca-cert-files "
+        "ca.pem\n"
     )
 
 
@@ -208,7 +212,7 @@ def test_token_is_sent_with_every_call(guarded_address, tetra, tmp_path):
         assert tetra(*command, *flags, TETRA_TOKEN="secret").stdout == expected
         done = tetra(*command, *flags)
         assert done.returncode == 1
-        assert done.stderr.endswith("a bearer token; for example: --token-file token.txt\n")
+        assert done.stderr.endswith("a bearer token; give it with --token-file or TETRA_TOKEN\n")
 
 
 def test_token_on_an_open_network_is_warned_of(tetra):

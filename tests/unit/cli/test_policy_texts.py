@@ -81,6 +81,23 @@ def test_a_summary_counts_nodes_that_have_it_that_failed_and_that_are_away():
     assert results.summary(change) == ("revision 4 on 1 node; not on c; b, d load it on return")
 
 
+def test_a_name_that_no_node_has_is_reported():
+    nodes = [
+        NodePolicy(node_name="a", selected=True, alive=True, state=TP_STATE_ENABLED),
+        NodePolicy(node_name="web-1", alive=True),
+    ]
+    change = PolicyChange(revision=4, nodes=nodes)
+    assert results.summary(change, ["a", "x*"]) == "revision 4 on 1 node"
+    assert results.summary(change, ["a", "web-2"]) == (
+        "revision 4 on 1 node; no node is named web-2 (known: a, web-1); it is loaded there when "
+        "one joins"
+    )
+    for each in nodes:
+        each.selected = False
+    change = PolicyChange(revision=4, nodes=nodes)
+    assert results.summary(change, ["nope"]).startswith("revision 4; no node is named nope (known")
+
+
 def test_a_refusal_without_node_reasons_keeps_its_own_lines():
     change = PolicyChange(error="policy grpc:x: not loaded\nnode a: why")
     with pytest.raises(RefusedError) as caught:

@@ -68,8 +68,14 @@ def test_values_of_other_types_are_checked():
 
 
 def test_empty_values_never_widen_a_policy():
-    policy = parse(render(load("files"), {"paths": "", "secrets": ""}), "files")
+    policy = parse(render(load("files"), {"paths": "none", "secrets": "none"}), "files")
     assert all(not list(variant.hooks()) for variant in policy.variants)
+
+
+def test_an_empty_value_is_refused_where_it_would_switch_something_off():
+    with pytest.raises(ReadyError, match=r"^paths: the value is empty \(allowed: .*, or none\)$"):
+        render(load("files"), {"paths": ""})
+    render(load("files"), {"except": ""})  # its default
 
 
 def test_values_cannot_become_keys_of_the_document():

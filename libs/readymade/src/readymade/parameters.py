@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_VALUES = 64
+NONE = "none"  # written for a list without values
 _MOST_BYTES = 255  # of a path: what a prefix may have in a tracing policy
 _INTERVAL = re.compile(r"[1-9]\d{0,6}[smh]\Z")
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -31,7 +32,17 @@ class Parameter:
     help: str
 
     def read(self, text: str) -> Value:
-        """Return the value that a user wrote; raise `ReadyError`."""
+        """Return the value that a user wrote; raise `ReadyError`.
+
+        An empty text is refused where it would switch off what the default reports: it most often
+        comes from a variable that is not set. ``none`` does that on purpose.
+        """
+        if isinstance(self.default, tuple):
+            if text.strip() == NONE:
+                return ()
+            if self.default and not text.strip():
+                allowed = f"allowed: {self.what}, or {NONE}"
+                raise ReadyError(f"{self.name}: the value is empty ({allowed})")
         try:
             return TYPES[self.type].read(text)
         except ValueError as error:
@@ -58,7 +69,7 @@ def parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
         text = "true" if default else "false"
     else:
         text = default if isinstance(default, str) else ",".join(default)
-    bare = Parameter(name, entry["type"], False, " ".join(entry["help"].split()))
+    bare = Parameter(name, entry["type"], (), " ".join(entry["help"].split()))
     return Parameter(name, bare.type, bare.read(text), bare.help)
 
 

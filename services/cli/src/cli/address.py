@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 54321
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
 AGENT_INFO_FILE = "/var/run/tetragon/tetragon-info.json"
-_EXAMPLE = "--server-address gateway.example:54321, unix:///run/tetra.sock or dns:///gateways:54321"
+_EXAMPLE = "--server-address gateway.example:54321"
+_ALLOWED = "host:port, unix:///run/tetra.sock, dns:///gateways:54321"
 _PROBE_TIMEOUT_S = 0.3
 _ROUTE_FLAG_GATEWAY = 0x2  # RTF_GATEWAY, include/uapi/linux/route.h
 
@@ -136,10 +137,12 @@ def _parse_address(text: str) -> Address:
     prefix = "dns:///" if text.startswith("dns:///") else ""
     rest = text.removeprefix(prefix)
     if "://" in rest:
-        raise UsageError(f"server address {text!r}: no scheme is needed", _EXAMPLE)
+        raise UsageError(
+            f"server address {text!r}: no scheme is needed (allowed: {_ALLOWED})", _EXAMPLE
+        )
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+)(?::(\d+))?", rest)
     if not found:
-        raise UsageError(f"server address {text!r}: not host:port", _EXAMPLE)
+        raise UsageError(f"server address {text!r}: not understood (allowed: {_ALLOWED})", _EXAMPLE)
     port = int(found.group(2) or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise UsageError(f"server address {text!r}: port {port} is not in 1-65535", _EXAMPLE)

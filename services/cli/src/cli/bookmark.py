@@ -101,7 +101,7 @@ class Bookmark:
         except (ValueError, KeyError, TypeError, UsageError):
             os.close(self._fd)
             raise UsageError(
-                f"--cursor-file: {self._path}: not a cursor file", "a new file name"
+                f"--cursor-file: {self._path}: not a cursor file", "--cursor-file place"
             ) from None
 
     def _save(self) -> None:

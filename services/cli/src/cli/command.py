@@ -11,7 +11,7 @@ import click
 
 from cli.errors import UsageError
 from cli.server_flags import given_server_flags, server_flags
-from cli.usage import explained, first_example
+from cli.usage import completed, explained, first_example
 
 Args = SimpleNamespace  # one member for each flag
 
@@ -25,8 +25,10 @@ class _Base(click.Command):
         """Parse; raise `UsageError` that says what to do instead."""
         try:
             return super().parse_args(ctx, args)
+        except UsageError as error:
+            raise completed(error, ctx) from None
         except click.UsageError as error:
-            raise explained(error, ctx) from None
+            raise completed(explained(error, ctx), ctx) from None
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description with its examples."""
@@ -76,13 +78,14 @@ class Command(_Base):
         """Run the command; raise `UsageError` for an argument that it does not take."""
         if ctx.args:
             words = ctx.command_path.partition(" ")[2]
-            raise UsageError(
-                f"{words}: unexpected argument {ctx.args[0]!r}", first_example(self.help)
-            )
+            raise UsageError(f"{words}: unexpected argument {ctx.args[0]!r}", first_example(self))
         args = Args(**ctx.params, **given_server_flags(ctx))
         # gRPC's own log would stand between the lines; our errors say what it knows.
         os.environ.setdefault("GRPC_VERBOSITY", "DEBUG" if args.debug else "NONE")
-        return self._run(args)
+        try:
+            return self._run(args)
+        except UsageError as error:
+            raise completed(error, ctx) from None
 
 
 class Group(_Base, click.Group):
@@ -153,5 +156,5 @@ def _needs_command(**params: object) -> None:
     assert isinstance(ctx.command, Group)
     raise UsageError(
         f"{ctx.info_name}: {'|'.join(ctx.command.list_commands(ctx))} is missing",
-        first_example(ctx.command.help),
+        first_example(ctx.command),
     )

@@ -21,4 +21,6 @@ def parse_cursor(text: str) -> Cursor:
         sequence, index, stored_ns = int(found[1]), int(found[2]), int(found[3] or 0)
         if sequence < 1 << 64 and index < 1 << 32 and stored_ns < 1 << 64:
             return Cursor(stream_sequence=sequence, index=index, stored_ns=stored_ns)
-    raise UsageError(f"--after: {text!r} is not a cursor", "--after 81234:17 (from --show-cursor)")
+    raise UsageError(
+        f"--after: {text!r} is not a cursor (--show-cursor prints one)", "--after 81234:17"
+    )

@@ -24,14 +24,22 @@ class TetraError(Exception):
 
 
 class UsageError(TetraError):
-    """A flag, address, certificate, time or cursor is wrong; ``example`` is a correct one."""
+    """A flag, address, certificate, time or cursor is wrong; ``example`` is correct.
+
+    Where it is raised, the example may be flags alone; the command completes it (`in_command`).
+    """
 
     exit_code = 2
 
     def __init__(self, message: str, example: str = "") -> None:
-        """Append the example to the message."""
-        super().__init__(f"{message}; for example: {example}" if example else message)
+        """``message`` is without the example."""
+        super().__init__(message)
+        self.message = message
         self.example = example
+
+    def __str__(self) -> str:
+        """Return the message with the example behind it."""
+        return f"{self.message}; for example: {self.example}" if self.example else self.message
 
 
 class ServerError(TetraError):

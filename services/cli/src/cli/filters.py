@@ -17,9 +17,7 @@ from tetragon.events_pb2 import (
 
 _CAPABILITY_SETS = ("permitted", "effective", "inheritable")
 _CAPABILITY_MODES = ("any", "all", "exactly", "none")
-_CAPABILITIES_EXAMPLE = (
-    "--capabilities CAP_SYS_ADMIN or --capabilities effective:any:CAP_BPF+CAP_PERFMON"
-)
+_CAPABILITIES_EXAMPLE = "--capabilities effective:any:CAP_BPF+CAP_PERFMON"
 
 
 def filter_from(args: Any) -> Filter:

@@ -58,6 +58,8 @@ _EXAMPLES = {
     "container_id": "--container-id '^0123'",
     "labels": "--labels 'app=web,tier in (a,b)'",
     "cel_expression": "--cel-expression 'process_exec.process.pid > uint(1)'",
+    "file_below": "--files /etc",
+    "peer": "--connections 10.0.0.0/8",
     "field_filters": "--include-fields process.pid,parent",
 }
 
@@ -74,7 +76,7 @@ def explained(
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return UnsupportedError(f"call: {address}: the server does not offer it")
     if code == grpc.StatusCode.UNAUTHENTICATED:
-        return ServerError(f"call: {address}: {details}; for example: --token-file token.txt")
+        return ServerError(f"call: {address}: {details}; give it with --token-file or TETRA_TOKEN")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         example = _EXAMPLES.get(details.partition(":")[0], "")
         return UsageError(f"request: {address}: {details}", example)

@@ -15,7 +15,8 @@ from tetra.v1.stream_pb2 import StreamEventsRequest
 
 _CHUNK_BYTES = 256 * 1024
 _PATIENCE_S = 2.0
-_HINT = "to ask a server: tetra getevents --server-address localhost:54321"
+_SERVER = "tetra getevents --server-address localhost:54321"
+_HINT = f"to ask a server: {_SERVER}"
 
 
 def read_events(
@@ -24,7 +25,9 @@ def read_events(
     """Yield a batch for each piece of stdin, filtered as a gateway filters."""
     for wanted in ("since", "until", "last", "after", "snapshot"):
         if request.HasField(wanted):
-            raise UsageError(f"--{wanted}: events come from stdin", _HINT)
+            raise UsageError(
+                f"--{wanted}: events come from stdin, which has no past", f"{_SERVER} --last 100"
+            )
     filters = _compile(request)
     nodes = frozenset(request.nodes)
     skipped = lines = 0

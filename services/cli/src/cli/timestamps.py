@@ -24,8 +24,10 @@ def parse_duration_s(text: str) -> float:
     try:
         return parse_seconds(text)
     except ValueError:
-        example = "10m, 2h30m, 1.5s or 7d"
-        raise UsageError(f"duration {text!r}: not a number with a unit", example) from None
+        allowed = "10m, 2h30m, 1.5s, 7d"
+        raise UsageError(
+            f"duration {text!r}: not a number with a unit (allowed: {allowed})"
+        ) from None
 
 
 def parse_time(text: str, now: float | None = None) -> Timestamp:
@@ -45,7 +47,7 @@ def parse_time(text: str, now: float | None = None) -> Timestamp:
     try:
         moment.FromNanoseconds(nanos)
     except ValueError:
-        raise UsageError(f"time {text!r}: not in the years 1 to 9999", "10m (ago)") from None
+        raise UsageError(f"time {text!r}: not in the years 1 to 9999", "10m") from None
     return moment
 
 
@@ -69,8 +71,9 @@ def _unix_ns(text: str, now: float) -> int:
         return _iso_ns(text)
     except (ValueError, OverflowError, UsageError):
         raise UsageError(
-            f"time {text!r}: not understood",
-            "10m (ago), 14:30, 2026-01-31T14:30:00Z, yesterday or @1767225600",
+            f"time {text!r}: not understood (allowed: 10m (ago), 14:30, 2026-01-31T14:30:00Z, "
+            "yesterday, @1767225600)",
+            "10m",
         ) from None
 
 

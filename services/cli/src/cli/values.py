@@ -41,9 +41,11 @@ class Value(click.ParamType[Any]):
         try:
             return self._parse(value)
         except UsageError as error:
+            if isinstance(param, click.Argument) and ctx is not None:
+                raise UsageError(f"{param.make_metavar(ctx)}: {error.message}") from None
             flag = param.opts[-1] if param is not None else self.name
-            example = "" if error.example else f"{flag} {self.example}"
-            raise UsageError(f"{flag}: {error}", example) from None
+            example = f"{flag} {error.example or self.example}"
+            raise UsageError(f"{flag}: {error.message}", example) from None
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return the name of the value."""
@@ -78,8 +80,7 @@ class Choice(click.Choice[str]):
             names = "/".join(param.opts)
             raise UsageError(f"{names}: {message}", f"{param.opts[-1]} {self.example}")
         where = f"{param.metavar}: " if param is not None else ""
-        path = f"{ctx.command_path} " if ctx is not None else ""
-        raise UsageError(f"{where}{message}", f"{path}{self.example}")
+        raise UsageError(f"{where}{message}")
 
 
 def one_of(words: Iterable[str]) -> str:

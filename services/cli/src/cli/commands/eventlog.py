@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import click
 
 from cli.command import Args, Command, Group
-from cli.errors import UsageError
+from cli.errors import UnsupportedError, UsageError
 from cli.server_flags import server_options
 
+if TYPE_CHECKING:
+    from cli.client import Client
+
+_EXPORTER = "--server-address unix:///run/tetra-exporter/api.sock"
 _TEXT = """Show or set the rotation of the file that tetra-exporter writes, as in Tetragon.
 
 --server-address is the exporter's TETRA_EVENT_LOG_ADDRESS. A change lasts until the exporter ends;
@@ -19,11 +27,25 @@ examples:
 """
 
 
-def _get(args: Args) -> int:
-    """Print the parameters."""
+@contextmanager
+def _exporter(args: Args) -> Iterator[Client]:
+    """Connect; an error of a server that is no exporter says which address is meant."""
     from cli.client import Client
 
     with Client(server_options(args)) as client:
+        try:
+            yield client
+        except UnsupportedError as error:
+            raise UsageError(
+                f"{error}: a gateway has no export file; the exporter answers, at the address that "
+                "its TETRA_EVENT_LOG_ADDRESS names",
+                _EXPORTER,
+            ) from None
+
+
+def _get(args: Args) -> int:
+    """Print the parameters."""
+    with _exporter(args) as client:
         now = client.event_log_params()
     print(
         f"Current logging parameters: max_size:{now.max_size} "
@@ -34,7 +56,6 @@ def _get(args: Args) -> int:
 
 def _set(args: Args) -> int:
     """Set the parameters that were given."""
-    from cli.client import Client
     from tetragon.eventlogservice_pb2 import SetEventLogParamsRequest
 
     request = SetEventLogParamsRequest(
@@ -43,8 +64,8 @@ def _set(args: Args) -> int:
         max_backups=args.max_backups,
     )
     if not request.ListFields():
-        raise UsageError("eventlog set: no flag is given", "tetra eventlog set --max-size 100")
-    with Client(server_options(args)) as client:
+        raise UsageError("eventlog set: no flag is given", f"{_EXPORTER} --max-size 100")
+    with _exporter(args) as client:
         client.set_event_log_params(request)
     print("Logging parameters set")
     return 0

@@ -58,7 +58,10 @@ def _check(args: Args, flags: Iterable[Flag]) -> None:
     for one in flags:
         name = one.name or ""
         if name in _REFUSED and getattr(args, name) not in (one.default, None, [], ""):
-            raise UsageError(f"{flag} and {one.opts[-1]}: it is about single events", flag)
+            raise UsageError(
+                f"{flag} and {one.opts[-1]}: the second is about single events",
+                f"{flag} binary --since 1h",
+            )
     if args.output not in (None, "json"):
         raise UsageError(f"{flag}: its forms are a table and json", f"{flag} binary -o json")
     fields = args.count_by or args.first_seen

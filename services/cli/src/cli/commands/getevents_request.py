@@ -25,6 +25,7 @@ def request_from(args: Args) -> StreamEventsRequest:
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
     _check_starts(args)
+    _check_fields(args)
     request = StreamEventsRequest(
         allow_list=[filter_from(args)],
         field_filters=field_filters_from(args),
@@ -52,6 +53,27 @@ def request_from(args: Args) -> StreamEventsRequest:
     return request
 
 
+def _check_fields(args: Args) -> None:
+    for flag, paths in (
+        ("--include-fields", args.include_fields),
+        ("--exclude-fields", args.exclude_fields),
+    ):
+        if not paths:
+            continue
+        from cli.renderers.template import did_you_mean, is_field
+
+        for path in filter(_is_whole, paths):
+            if not is_field(path):
+                raise UsageError(
+                    f"{flag}: no event has a field {path!r}{did_you_mean(path)}",
+                    f"{flag} process.pid,parent",
+                )
+
+
+def _is_whole(path: str) -> bool:
+    return all(path.split("."))
+
+
 def _check_starts(args: Args) -> None:
     given = {
         "--since": args.since is not None,
@@ -62,7 +84,7 @@ def _check_starts(args: Args) -> None:
     }
     starts = [flag for flag, is_given in given.items() if is_given]
     if len(starts) > 1:
-        raise UsageError(f"{' and '.join(starts)}: a stream has one beginning", starts[0])
+        raise UsageError(f"{' and '.join(starts)}: a stream has one beginning", "--since 5m")
     if args.last is not None and not 0 < args.last < 1 << 64:
         raise UsageError("--last: must be at least 1, and less than 2^64", "--last 100")
 
@@ -82,11 +104,3 @@ def warn_about_flags(args: Args) -> None:
             if any(found[1] for found in _COMMA.finditer(pattern)):
                 flag = f"--{name.replace('_', '-')}"
                 notice(f"{flag}: {pattern!r} is one regular expression; repeat {flag} for several")
-    paths = [*args.include_fields, *args.exclude_fields]
-    if not paths:
-        return
-    from cli.renderers.template import did_you_mean, is_field
-
-    for path in paths:
-        if not is_field(path):
-            notice(f"no event has a field {path!r}{did_you_mean(path)}")

@@ -51,7 +51,9 @@ def read_documents(names: Iterable[str]) -> Iterator[Document]:
             if path.suffix in _SUFFIXES and path.is_file() and not _is_hidden(path, Path(name))
         )
         if not found:
-            raise UsageError(f"{name}: the folder has no .yaml file", "policy.yaml")
+            raise UsageError(
+                f"{name}: the folder has no .yaml file", "tetra tracingpolicy check policy.yaml"
+            )
         yield from (read_document(str(path)) for path in found)
 
 

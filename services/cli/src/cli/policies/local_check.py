@@ -15,7 +15,7 @@ from shutil import which
 from typing import NamedTuple
 
 from cli.errors import TetraError
-from cli.policies.documents import Document
+from cli.policies.documents import Document, text_of
 from tracingpolicy import Mistake, PolicyErrors
 
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -47,6 +47,7 @@ def checker() -> Path | None:
 def check_here(program: Path, alone: Checked) -> Checked:
     """Return what ``alone`` has and what the collector finds beside it; raise `TetraError`."""
     document = alone.document
+    text_of(document)  # in other text the collector would name its own standard input
     try:
         done = subprocess.run(
             [program, "--check-policy", "/dev/stdin"],

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.errors import UsageError
 from cli.flags import Flag, repeated
+from cli.terminal import notice
 from cli.values import Value
+
+if TYPE_CHECKING:
+    from readymade import Ready
 
 
 def _names(ctx: click.Context) -> Iterable[str]:
@@ -47,22 +52,44 @@ def set_flag() -> Flag:
     return repeated("--set", type=_SETTING, help="value of a parameter: paths=/etc,/srv")
 
 
+def notice_partial_settings(names: Sequence[str], given: Iterable[tuple[str, str]]) -> None:
+    """Print a notice for each parameter that only some of the policies have."""
+    from readymade import load
+
+    policies = {name: load(name) for name in names}
+    for key in dict(given):
+        without = [name for name, ready in policies.items() if key not in ready.parameters]
+        if without:
+            owners = ", ".join(name for name in policies if name not in without)
+            notice(f"--set {key}: only {owners} has it, not {', '.join(without)}")
+
+
+def _require_parameter(policies: Mapping[str, Ready], key: str) -> None:
+    if any(key in ready.parameters for ready in policies.values()):
+        return
+    known = sorted({name for ready in policies.values() for name in ready.parameters})
+    message = (
+        f"--set: {' or '.join(policies)} has no parameter {key!r} (allowed: {', '.join(known)})"
+    )
+    raise UsageError(message, _explain(policies))
+
+
 def rendered(names: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the documents of the policies; raise `UsageError` for a bad parameter."""
     from readymade import ReadyError, load, render
 
     settings = dict(given)
     policies = {name: load(name) for name in names}
-    known = {key for ready in policies.values() for key in ready.parameters}
     for key in settings:
-        if key not in known:
-            shown = " or ".join(policies)
-            example = f"--set {next(iter(sorted(known)), 'paths')}=..."
-            raise UsageError(f"--set: {shown} has no parameter {key!r}", example)
+        _require_parameter(policies, key)
     try:
         return {
             name: render(ready, {k: v for k, v in settings.items() if k in ready.parameters})
             for name, ready in policies.items()
         }
     except ReadyError as error:
-        raise UsageError(f"--set: {error}", "--set paths=/etc,/srv") from None
+        raise UsageError(f"--set: {error}", _explain(policies)) from None
+
+
+def _explain(policies: Iterable[str]) -> str:
+    return f"tetra policies explain {' '.join(policies)}"

@@ -60,8 +60,24 @@ def some(names: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def summary(change: PolicyChange) -> str:
-    """Return which nodes a change reached, for a line under its result."""
+def _unknown(change: PolicyChange, wanted: Iterable[str]) -> list[str]:
+    names = {node.node_name for node in change.nodes}
+    return sorted({name for name in wanted if not set(name) & set("*?[")} - names)
+
+
+def summary(change: PolicyChange, wanted: Iterable[str] = ()) -> str:
+    """Return which nodes a change reached, for a line under its result.
+
+    ``wanted`` are the names that were asked for; those that no node has are reported.
+    """
+    unknown = _unknown(change, wanted)
+    if unknown:
+        known = some(sorted(node.node_name for node in change.nodes)) or "none"
+        rest = (
+            f"no node is named {some(unknown)} (known: {known}); it is loaded there when one joins"
+        )
+        reached = [node for node in change.nodes if node.selected]
+        return f"{summary(change)}; {rest}" if reached else f"revision {change.revision}; {rest}"
     selected = [node for node in change.nodes if node.selected]
     if not selected:
         return f"revision {change.revision}; no node that is known is selected: see tetra nodes"

@@ -24,7 +24,7 @@ from tetragon.tetragon_pb2 import Process
 
 _Field = Callable[[GetEventsResponse], str]
 
-_EXAMPLE = "--format '{{time}} {{pid}} {{binary}}' or --format time,pid,process.cwd"
+_EXAMPLE = "--format '{{time}} {{pid}} {{process.cwd}}'"
 _HOLE = re.compile(r"\{\{\s*\.?([\w.]*)\s*\}\}")
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\", r"\e": "\\e"}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cli.command import Args, Command
 from cli.errors import RefusedError
 from cli.policies.flags import comment_flag, node_flags, rollout_flags, selector
-from cli.policies.ready import names_argument, rendered, set_flag
+from cli.policies.ready import names_argument, notice_partial_settings, rendered, set_flag
 from cli.server_flags import server_options
 from cli.terminal import Output, notice
 
@@ -26,6 +26,7 @@ def run(args: Args) -> int:
     from tetra.v1.policies_pb2 import PolicyRef
 
     documents = rendered(args.name, args.set)
+    notice_partial_settings(args.name, args.set)
     output = Output.stdout()
     with Client(server_options(args)) as client:
         for name, text in documents.items():
@@ -38,7 +39,7 @@ def run(args: Args) -> int:
                 raise error.under(f"{_STEP} {name}") from None
             output.write(f'policy "{name}" enabled\n')
             if change is not None:
-                notice(f"policy {name}: {summary(change)}")
+                notice(f"policy {name}: {summary(change, args.node)}")
     return 0
 
 

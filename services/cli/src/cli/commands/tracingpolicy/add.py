@@ -138,7 +138,7 @@ def _explained(error: RefusedError, document: Document) -> RefusedError:
 def _report(change: PolicyChange, args: Args, document: Document) -> None:
     from cli.policies.results import failed, reasons, summary
 
-    notice(f"policy {change.policy.name}: {summary(change)}")
+    notice(f"policy {change.policy.name}: {summary(change, args.node)}")
     for line in reasons(failed(change.nodes)):
         notice(with_file_name(line, document))
     if args.canary is not None:
