@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -390,3 +391,27 @@ async def test_events_of_the_collector_itself_cause_no_requests(
             server.shutdown()
             thread.join()
     assert set(_Server.paths) == {"/other"}
+
+
+async def test_event_causes_a_lookup_by_the_set_resolver(
+    nats_server,
+    headers,  # noqa: F811
+    tmp_path,
+    kill,
+):
+    evil, settings = kill
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+        resolver.bind(("127.0.0.1", 0))
+        resolver.settimeout(READY_S)
+        settings |= {
+            "TETRA_POLICY_REQUEST_HOSTS": ".example.org",
+            "TETRA_POLICY_RESOLVER": f"127.0.0.1:{resolver.getsockname()[1]}",
+        }
+        text = KILL.format(prefix=evil).replace("Sigkill", "DnsLookup, argFqdn: a.example.org")
+        (tmp_path / "policies" / "kill.yaml").write_text(text)
+        collector = Collector(tmp_path, headers, nats_server.url, **settings)
+        async with running(collector):
+            await eventually(lambda: collector.logged("policy loaded"), READY_S)
+            assert opener(evil) == 0
+            query = await asyncio.to_thread(resolver.recv, 512)
+    assert query[12:] == b"\x01a\x07example\x03org\0\0\x01\0\x01"
