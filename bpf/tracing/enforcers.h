@@ -39,7 +39,7 @@ static __always_inline u32 notify_enforcer(u32 mode, s32 error, u32 signal, u32 
 		return COUNTER_SPARED;
 	old = bpf_map_lookup_elem(MAP(MAP_NOTIFICATIONS), &key);
 	if (old)
-		count(old->missed); /* overwritten */
+		count(old->missed + COUNTER_OVERWRITTEN - COUNTER_MISSED);
 	return bpf_map_update_elem(MAP(MAP_NOTIFICATIONS), &key, &one, 0) ? COUNTER_FAILED
 									  : COUNTER_NOTIFY;
 }

@@ -58,7 +58,9 @@ enum selector_counter {
 	COUNTER_MONITOR_SET,
 	COUNTER_SPARED, /* not carried out: the process is spared, or the kernel refused */
 	COUNTER_FAILED,
-	COUNTER_MISSED, /* notifications that no enforcer took */
+	/* Notifications that no enforcer took: cleaned up, and replaced by the thread's next one. */
+	COUNTER_MISSED,
+	COUNTER_OVERWRITTEN,
 	COUNTERS_OF_SELECTOR = 16,
 };
 #define COUNTER_OF(selector, counter) (1 + (selector) * COUNTERS_OF_SELECTOR + (counter))

@@ -397,7 +397,9 @@ def test_notification_that_is_cleaned_up_does_nothing(policies, secret):
     with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
         assert result_of(lambda: action(lambda: None))[1] == -9
         assert result_of(lambda: action(lambda: os.umask(0o22)))[1] == 0
-        assert loaded.counts().missed == 1
+        assert (loaded.counts().missed, loaded.counts().overwritten) == (1, 0)
+        assert result_of(lambda: action(lambda: opening(secret)()))[1] == -9
+        assert (loaded.counts().missed, loaded.counts().overwritten) == (1, 1)
 
 
 # --- enforcement that outlives its process

@@ -46,6 +46,7 @@ async def test_metrics_have_the_originals_names():
                 monitor_signal=7,
                 spared=8,
                 missed=9,
+                overwritten=2,
             )
         },
         lost=Counter({"ring full": 4}),
@@ -88,7 +89,9 @@ async def test_metrics_have_the_originals_names():
         f'tetragon_tracingpolicy_selector_actions_total{{action="signal",{labels} 6.0',
         f'tetragon_tracingpolicy_selector_actions_total{{action="monitor_signal",{labels} 7.0',
         'tetragon_enforcer_missed_notifications_total{info="kprobe:fd_install",policy="files",'
-        'reason="unspecified"} 9.0',
+        'reason="no_action"} 9.0',
+        'tetragon_enforcer_missed_notifications_total{info="kprobe:fd_install",policy="files",'
+        'reason="overwritten"} 2.0',
     ):
         assert line in text, text
     assert 'reason="spared"' in text

@@ -35,6 +35,7 @@ class Counter(IntEnum):
     SPARED = 11
     FAILED = 12
     MISSED = 13
+    OVERWRITTEN = 14
 
 
 class SelectorCounts(NamedTuple):
@@ -54,6 +55,7 @@ class SelectorCounts(NamedTuple):
     spared: int = 0
     failed: int = 0
     missed: int = 0
+    overwritten: int = 0
 
 
 @dataclass(frozen=True, slots=True)

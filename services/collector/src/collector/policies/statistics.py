@@ -27,7 +27,8 @@ class SelectorCounters:
     monitor_set: int = 0
     spared: int = 0  # actions left out because the process is spared
     failed: int = 0  # actions that the kernel refused
-    missed: int = 0  # notifications that no enforcer took
+    missed: int = 0  # notifications that were cleaned up: no enforcer took them
+    overwritten: int = 0  # notifications that the thread's next one replaced
 
     def __add__(self, other: SelectorCounters) -> SelectorCounters:
         return SelectorCounters(*map(add, astuple(self), astuple(other)))

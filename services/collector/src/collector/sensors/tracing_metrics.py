@@ -145,7 +145,7 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
     filtered = CounterMetricFamily(
         "tetra_collector_policy_filtered", "Calls that no selector matched", labels=_POLICY
     )
-    notifications = Counter[tuple[str, str]]()
+    notifications = Counter[tuple[str, str, str]]()
     for entry in entries:
         labels = [entry.identity.name, entry.identity.namespace]
         counters = entry.counters()
@@ -165,8 +165,11 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
             for reason, number in (("spared", counted.spared), ("failed", counted.failed)):
                 if number:
                     left_out.add_metric([*of, reason], number)
-            notifications[labels[0], describe(hook)] += counted.missed
-    for (policy, place_of), number in sorted(notifications.items()):
+            for reason, number in (
+                ("no_action", counted.missed), ("overwritten", counted.overwritten)
+            ):  # fmt: skip
+                notifications[labels[0], describe(hook), reason] += number
+    for names_of, number in sorted(notifications.items()):
         if number:
-            missed.add_metric([policy, place_of, "unspecified"], number)
+            missed.add_metric(names_of, number)
     yield from (actions, limited, left_out, missed, filtered)
