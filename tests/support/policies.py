@@ -22,7 +22,6 @@ from collector.bpf.ring import Ring
 from collector.errors import VerifierError
 from collector.metadata.containers.catalog import Catalog
 from collector.policies.check import Host
-from collector.policies.counters import SelectorCounts
 from collector.policies.direct_reads import direct_reads
 from collector.policies.install import Installed, ModeWord, SharedMaps, install
 from collector.policies.plan import (
@@ -36,6 +35,7 @@ from collector.policies.plan import (
     Target,
 )
 from collector.policies.plan_policy import check_document
+from collector.policies.statistics import SelectorCounters
 from collector.policies.translate import Kernel, Translation, translate
 from collector.records.tracing import decode_tracing
 from collector.records.values import TracingRecord
@@ -90,7 +90,7 @@ class Loaded:
             time.sleep(0.002)
         return found
 
-    def counts(self, selector: int = 0) -> SelectorCounts:
+    def counts(self, selector: int = 0) -> SelectorCounters:
         """Return what the programs counted for a selector."""
         memory = self.installed.maps["policy_counters"].mapped()
         return self.translation.counters.of_selector(memory, selector)

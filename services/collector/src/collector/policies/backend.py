@@ -159,7 +159,7 @@ class KernelInstallation:
             for selector in range(max(1, len(planned.hook.selectors))):
                 counts = self._translation.counters.of_selector(self._memory, first + selector)
                 key = place, selector
-                found[key] = found.get(key, SelectorCounters()) + SelectorCounters(*counts)
+                found[key] = found.get(key, SelectorCounters()) + counts
         return found
 
 

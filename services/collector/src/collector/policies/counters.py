@@ -10,9 +10,9 @@ import mmap
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
 
 from collector.bpf.maps import MMAPABLE, MapSpec, MapType
+from collector.policies.statistics import SelectorCounters
 
 NAME = "policy_counters"
 _OF_SELECTOR = 16  # COUNTERS_OF_SELECTOR
@@ -36,26 +36,6 @@ class Counter(IntEnum):
     FAILED = 12
     MISSED = 13
     OVERWRITTEN = 14
-
-
-class SelectorCounts(NamedTuple):
-    """Of one selector: what became of the calls that it matched."""
-
-    posted: int = 0
-    not_posted: int = 0
-    rate_limited: int = 0
-    signal: int = 0
-    monitor_signal: int = 0
-    override: int = 0
-    monitor_override: int = 0
-    notify: int = 0
-    monitor_notify: int = 0
-    set: int = 0
-    monitor_set: int = 0
-    spared: int = 0
-    failed: int = 0
-    missed: int = 0
-    overwritten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +62,10 @@ class Counters:
         """Return how many calls no selector matched."""
         return self._sum(memory, 0)
 
-    def of_selector(self, memory: mmap.mmap, number: int) -> SelectorCounts:
+    def of_selector(self, memory: mmap.mmap, number: int) -> SelectorCounters:
         """Return the counts of a selector."""
         first = 1 + number * _OF_SELECTOR
-        return SelectorCounts(*(self._sum(memory, first + counter) for counter in Counter))
+        return SelectorCounters(*(self._sum(memory, first + counter) for counter in Counter))
 
     def _sum(self, memory: mmap.mmap, slot: int) -> int:
         one = Struct("<Q")

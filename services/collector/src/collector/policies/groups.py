@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from collector.errors import ProbeError
+from collector.policies.bits import free_bit
 from tracingpolicy.selectors import LabelSelector, MatchContainers
 
 GROUPS_MAX = 62
@@ -54,7 +55,9 @@ class Groups:
         with self._lock:
             for one in dict.fromkeys(groups):
                 if one not in self._bits:
-                    self._bits[one] = self._free_bit()
+                    self._bits[one] = free_bit(
+                        self._bits.values(), GROUPS_MAX, "filters on containers"
+                    )
             self._uses.update(groups)
             masks = tuple(1 << self._bits[one] for one in groups)
         if groups:
@@ -77,12 +80,3 @@ class Groups:
         """Return the mask of each filter in use."""
         with self._lock:
             return {one: 1 << bit for one, bit in self._bits.items()}
-
-    def _free_bit(self) -> int:
-        used = set(self._bits.values())
-        for bit in range(GROUPS_MAX):
-            if bit not in used:
-                return bit
-        raise ProbeError(
-            f"policies: {GROUPS_MAX} different filters on containers are in use; remove a policy"
-        )

@@ -22,7 +22,7 @@ from collector.bpf.links import Link
 from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
 from collector.bpf.syscall import Command, address_of, bpf
-from collector.errors import ProbeError
+from collector.policies.bits import free_bit
 from collector.policies.maps import (
     BINARIES,
     BINARY_PREFIXES,
@@ -141,7 +141,7 @@ class Images:
         try:
             new = [one for one in dict.fromkeys(lists) if one not in self._bits]
             for one in new:
-                self._bits[one] = self._free_bit()
+                self._bits[one] = free_bit(self._bits.values(), LISTS_MAX, "lists of binaries")
             self._uses.update(lists)
             if self._users == 1:
                 self._start(codes, names, shared)
@@ -178,15 +178,6 @@ class Images:
         for one in self.maps.values():
             one.close()
         self._links, self._programs, self.maps, self._written = [], {}, {}, {}
-
-    def _free_bit(self) -> int:
-        used = set(self._bits.values())
-        for bit in range(LISTS_MAX):
-            if bit not in used:
-                return bit
-        raise ProbeError(
-            f"policies: matchBinaries: {LISTS_MAX} different lists are in use; remove a policy"
-        )
 
     # --- the programs
 
