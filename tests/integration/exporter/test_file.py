@@ -256,3 +256,12 @@ async def test_damaged_place_is_an_error_with_advice(gateway, nats_server, tmp_p
     assert await exporter.process.wait() == 2
     assert "delete it to begin where `start` says" in exporter.log.read_text()
     assert "Traceback" not in exporter.log.read_text()
+
+
+async def test_path_that_cannot_be_written_ends_the_exporter(gateway, nats_server, tmp_path):
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path) | {"path": str(tmp_path)})
+    await exporter.start(wait=False)
+    assert await exporter.process.wait() == 2
+    (last,) = exporter.log.read_text().splitlines()[-1:]
+    assert last == f"tetra-exporter: error: sink archive: {tmp_path}: Is a directory"
+    assert "Traceback" not in exporter.log.read_text()

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from google.protobuf import json_format
@@ -26,12 +27,14 @@ import eventfilters
 from chassis.durations import parse_seconds
 from eventstream.aggregation import DEFAULT_EVENTS, MAX_EVENTS, MAX_WINDOW_S
 from exporter.errors import ConfigError
+from exporter.mistakes import describe
 from exporter.settings import Settings
 from tetragon.events_pb2 import FieldFilter, Filter
 
 M = TypeVar("M", bound=Message)
 
 _SIZE = re.compile(r"(\d+)\s*([kMG]i?B?|B)?")
+_PERMISSIONS = re.compile(r"0?[0-7]{3}")
 _UNIT_BYTES = {"k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -48,23 +51,48 @@ def _size(value: object) -> object:
     return value
 
 
-def _mode(value: str) -> str:
+def _mode(value: object) -> object:
+    # YAML reads 0640 without quotes as the number 416.
+    if isinstance(value, int):
+        raise ValueError('permissions are a text of three octal digits: write "600" with quotes')
+    if isinstance(value, str) and not _PERMISSIONS.fullmatch(value):
+        raise ValueError(f"{value!r} are no permissions: three octal digits, such as 600")
+    return value
+
+
+def _url(value: str) -> str:
     try:
-        if int(value, 8) > 0o777:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"{value!r} are no permissions: three octal digits, such as 600") from None
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port
+        is_url = False
+    if not is_url:
+        raise ValueError(f"{value!r} is no URL: write it as https://host:port")
+    return value
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{value!r} is no address: write it as host:port")
     return value
 
 
 Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
-Permissions = Annotated[str, AfterValidator(_mode)]
+Permissions = Annotated[str, BeforeValidator(_mode)]
+Url = Annotated[str, AfterValidator(_url)]
+Address = Annotated[str, AfterValidator(_address)]
 Format = Literal["tetragon", "ocsf", "ecs"]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    if key is not None and certificate is None:
+        raise ValueError("key_file: certificate_file is missing: set both or neither")
 
 
 class Aggregation(_Model):
@@ -149,7 +177,7 @@ class HttpSink(Common):
     """Batches by HTTP POST; an answer from 200 to 299 acknowledges them."""
 
     type: Literal["http"]
-    url: str = Field(pattern=r"^https?://")
+    url: Url
     preset: Literal["json-lines", "json-array", "elasticsearch", "loki", "splunk-hec"] = (
         "json-lines"
     )
@@ -167,7 +195,7 @@ class OtlpSink(Common):
     """OpenTelemetry log records."""
 
     type: Literal["otlp"]
-    endpoint: str = Field(pattern=r"^https?://")
+    endpoint: Url
     protocol: Literal["grpc", "http"] = "grpc"
     headers: dict[str, SecretStr] = {}
     ca_file: Path | None = None
@@ -180,7 +208,7 @@ class SyslogSink(Common):
     """RFC 5424 messages over TCP or TLS (RFC 5425)."""
 
     type: Literal["syslog"]
-    address: str = Field(pattern=r"^.+:\d{1,5}$")
+    address: Address
     transport: Literal["tls", "tcp"] = "tls"
     ca_file: Path | None = None
     certificate_file: Path | None = None
@@ -191,12 +219,17 @@ class SyslogSink(Common):
     # connection holds; when it breaks, everything younger is sent again.
     settle: Seconds = 5
 
+    @model_validator(mode="after")
+    def _has_certificate(self) -> SyslogSink:
+        _check_certificate(self.certificate_file, self.key_file)
+        return self
+
 
 class KafkaSink(Common):
     """Records of a topic: the key is the node, the header ``id`` the event's id."""
 
     type: Literal["kafka"]
-    brokers: tuple[Annotated[str, Field(pattern=r"^.+:\d{1,5}$")], ...] = Field(min_length=1)
+    brokers: tuple[Address, ...] = Field(min_length=1)
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
     transport: Literal["tls", "tcp"] = "tls"
     ca_file: Path | None = None
@@ -214,6 +247,7 @@ class KafkaSink(Common):
     def _has_password(self) -> KafkaSink:
         if bool(self.user) != (self.password_file is not None):
             raise ValueError("user and password_file: set both or neither")
+        _check_certificate(self.certificate_file, self.key_file)
         return self
 
 
@@ -236,7 +270,22 @@ class Sinks(_Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sinks are called {', '.join(twice)}")
+        self._check_places()
         return self
+
+    # Each cuts off what it finds behind its own place: two would destroy each other's lines.
+    def _check_places(self) -> None:
+        found: dict[Path, str] = {}
+        for sink in self.sinks:
+            if not isinstance(sink, FileSink | ColumnsSink):
+                continue
+            name = "path" if isinstance(sink, FileSink) else "folder"
+            place = getattr(sink, name)
+            other = found.setdefault(place.resolve(), sink.name)
+            if other != sink.name:
+                raise ValueError(
+                    f"{sink.name}: {name}: {place}: sink {other} writes it: choose another"
+                )
 
 
 def _messages(values: tuple[dict[str, Any], ...], kind: type[M], what: str) -> list[M]:
@@ -245,7 +294,8 @@ def _messages(values: tuple[dict[str, Any], ...], kind: type[M], what: str) -> l
         try:
             found.append(json_format.ParseDict(value, kind()))
         except json_format.ParseError as error:
-            raise ValueError(f"{what}[{number}]: {error}") from None
+            reason = str(error).partition("\n")[0]  # behind it: all fields that there are
+            raise ValueError(f"{what}[{number}]: {reason}") from None
     return found
 
 
@@ -313,15 +363,21 @@ def _json_lines(text: str, name: str) -> list[Any]:
 
 
 _SINKS = TypeAdapter(Sinks)
+_KINDS: dict[str, type[BaseModel]] = {
+    "file": FileSink,
+    "columns": ColumnsSink,
+    "stdout": StdoutSink,
+    "http": HttpSink,
+    "otlp": OtlpSink,
+    "syslog": SyslogSink,
+    "kafka": KafkaSink,
+}
 
 
 def _validated(document: object, source: str) -> Sinks:
     try:
         return _SINKS.validate_python(document)
     except ValidationError as error:
-        lines = [f"sinks: {source}: {len(error.errors())} mistakes"]
-        for one in error.errors():
-            place = ".".join(str(part) for part in one["loc"]) or "document"
-            message = one["msg"].removeprefix("Value error, ")
-            lines.append(f"  {place}: {message[:1].lower()}{message[1:]}")
-        raise ConfigError("\n".join(lines)) from None
+        lines = describe(error, _KINDS)
+        count = f"{len(lines)} mistake{'s' if len(lines) > 1 else ''}"
+        raise ConfigError("\n  ".join([f"sinks: {source}: {count}", *lines])) from None

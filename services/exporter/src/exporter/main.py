@@ -23,6 +23,7 @@ from exporter.event_log import EventLog, serving
 from exporter.metrics import Metrics, find_fault
 from exporter.place import PlaceFile, lock
 from exporter.settings import Settings
+from exporter.sinks import check
 from exporter.worker import Worker
 
 _DRAIN_S = 1.0
@@ -38,6 +39,7 @@ async def serve(settings: Settings) -> None:
     callers = Callers(settings.token_file, settings.node_name)
     callers.check()
     if settings.check_sinks:
+        await check(sinks)
         for sink in sinks:
             print(f"{sink.name}: {sink.type}, {sink.format}", file=sys.stderr)
         return

@@ -3,8 +3,19 @@ Kafka."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exporter import config
 from exporter.sinks.base import Sink
+from exporter.sinks.tls import read
+
+
+async def check(sinks: Sequence[config.Common]) -> None:
+    """Make each sink: its certificates, keys and tokens are read. Raises `SinkError`."""
+    for sink in sinks:
+        if isinstance(sink, config.HttpSink) and sink.token_file is not None:
+            read(sink.name, "token_file", sink.token_file)
+        await make(sink).close()
 
 
 def make(sink: config.Common) -> Sink:

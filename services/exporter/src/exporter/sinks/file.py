@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from errno import ENOTDIR
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,7 +121,10 @@ class File:
         self._opened_s = self._opened_s or self._now()
 
     def _open_file(self) -> int:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR)) from error
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         mode = int(self._sink.permissions, 8)
         fd = os.open(self._path, flags, mode)

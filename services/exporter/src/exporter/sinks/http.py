@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ import httpx
 import structlog
 
 from exporter.config import HttpSink
-from exporter.errors import DeliveryError, SinkError
+from exporter.errors import DeliveryError
 from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.tls import make_context
 
 _log = structlog.get_logger()
 # The request itself is at fault; 401 and 403 are not here: a token can be replaced.
@@ -47,10 +47,7 @@ class Http:
         self.max_batch = sink.max_batch
         url = httpx.URL(sink.url)
         self._url = url.copy_with(path=self._preset.path) if url.path in ("", "/") else url
-        try:
-            verify = ssl.create_default_context(cafile=sink.ca_file)
-        except OSError as error:
-            raise SinkError(f"sink {sink.name}: ca_file: {error}") from None
+        verify = make_context(sink.name, sink.ca_file)
         self._client = httpx.AsyncClient(timeout=sink.timeout, verify=verify)
         self._warned = False
 

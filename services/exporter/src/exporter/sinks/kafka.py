@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from exporter.config import KafkaSink
 from exporter.errors import DeliveryError, SinkError
 from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.tls import check_ca, read
 
 _log = structlog.get_logger()
 _MESSAGE_BYTES = 8 << 20  # the topic decides what it takes
@@ -144,6 +144,7 @@ def _properties(sink: KafkaSink) -> dict[str, Any]:
         "log_level": 0,  # `error_cb` has what it would log
     }
     if sink.transport == "tls":
+        check_ca(sink.name, sink.ca_file)
         for name, kind in (
             ("ca_file", "ca"),
             ("certificate_file", "certificate"),
@@ -151,22 +152,14 @@ def _properties(sink: KafkaSink) -> dict[str, Any]:
         ):
             path = getattr(sink, name)
             if path is not None:
-                _read(sink, name, path)  # the library's own error names no file
+                read(sink.name, name, path)  # the library's own error names no file
                 found[f"ssl.{kind}.location"] = str(path)
     protocol = {"tls": "SSL", "tcp": "PLAINTEXT"}[sink.transport]
-    if sink.user:
+    if sink.password_file is not None:
         protocol = f"SASL_{protocol}"
         found |= {
             "sasl.mechanism": sink.mechanism,
             "sasl.username": sink.user,
-            "sasl.password": _read(sink, "password_file", sink.password_file).strip(),
+            "sasl.password": read(sink.name, "password_file", sink.password_file).decode().strip(),
         }
     return found | {"security.protocol": protocol} | sink.properties
-
-
-def _read(sink: KafkaSink, name: str, path: Path | None) -> str:
-    assert path is not None  # the settings' check
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise SinkError(f"sink {sink.name}: {name}: {path}: {error.strerror}") from None

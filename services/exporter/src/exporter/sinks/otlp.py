@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,8 +20,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from eventfilters import Event
 from exporter.config import OtlpSink
-from exporter.errors import DeliveryError, SinkError
+from exporter.errors import DeliveryError
 from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.tls import check_ca
 
 _SCOPE = InstrumentationScope("tetra-exporter")
 _REQUEST_CHARACTERS = 2 << 20  # receivers take 4 MiB by default
@@ -138,6 +138,7 @@ def _attributes(event: Event) -> dict[str, Any]:
 
 
 def _exporter(sink: OtlpSink) -> LogRecordExporter:
+    certificates = check_ca(sink.name, sink.ca_file)
     headers = {name.lower(): value.get_secret_value() for name, value in sink.headers.items()}
     if sink.protocol == "http":
         from opentelemetry.exporter.otlp.proto.http import Compression
@@ -159,16 +160,8 @@ def _exporter(sink: OtlpSink) -> LogRecordExporter:
     return GrpcLogExporter(
         endpoint=sink.endpoint,
         insecure=insecure,
-        credentials=None if insecure else grpc.ssl_channel_credentials(_certificates(sink)),
+        credentials=None if insecure else grpc.ssl_channel_credentials(certificates),
         headers=headers,
         timeout=sink.timeout,
         compression=grpc.Compression.Gzip if sink.compress else grpc.Compression.NoCompression,
     )
-
-
-def _certificates(sink: OtlpSink) -> bytes | None:
-    path: Path | None = sink.ca_file
-    try:
-        return path.read_bytes() if path else None
-    except OSError as error:
-        raise SinkError(f"sink {sink.name}: ca_file: {path}: {error.strerror}") from None

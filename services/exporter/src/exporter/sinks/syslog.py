@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exporter.config import SyslogSink
-from exporter.errors import DeliveryError, SinkError
+from exporter.errors import DeliveryError
 from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.tls import make_context
 
 _SEVERITY = 6  # informational
 _CONNECT_S = 10.0
@@ -39,19 +40,12 @@ class Syslog:
         self.settle_s = max(sink.settle, 0.1)
         self._host, _, port = sink.address.rpartition(":")
         self._port = int(port)
-        self._tls = self._context() if sink.transport == "tls" else None
+        self._tls: ssl.SSLContext | None = None
+        if sink.transport == "tls":
+            files = (sink.ca_file, sink.certificate_file, sink.key_file)
+            self._tls = make_context(sink.name, *files)
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-
-    def _context(self) -> ssl.SSLContext:
-        sink = self._sink
-        try:
-            context = ssl.create_default_context(cafile=sink.ca_file)
-            if sink.certificate_file:
-                context.load_cert_chain(sink.certificate_file, sink.key_file)
-        except OSError as error:
-            raise SinkError(f"sink {sink.name}: certificates: {error}") from None
-        return context
 
     async def open(self, mark: dict[str, Any]) -> None:
         """Connect."""
