@@ -275,7 +275,7 @@ async def test_tetra_prints_the_answer_and_what_it_rests_on(gateway, feeder):
     assert "5 events missing" in basis["basis"]["holes"][0]
     code, _, err = await tetra("--count-by", "binary", "--last", "5")
     assert code == 2
-    assert "it is about single events" in err
+    assert "the second is about single events" in err
     code, _, err = await tetra("--count-by", "binery")
     assert code == 2
     assert "no field 'binery'" in err

@@ -4,18 +4,23 @@ import os
 
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from eventcolumns import folder as keeping
 from eventcolumns.basis import missing_in
 from eventcolumns.engine import Engine, Limits
+from eventcolumns.errors import ColumnsError, DamagedBlock
 from eventcolumns.rows import Row, place_of, row_of
 from eventcolumns.schema import Block, Footer, blocks
-from eventcolumns.writer import SCHEMA, Writer
+from eventcolumns.writer import SCHEMA, UNFINISHED, Writer
 from eventfilters import Event
 from eventstream.batch import Batch
+from exporter.config import ColumnsSink
+from exporter.errors import SinkError
+from exporter.sinks.columns import Columns
 from support.feeder import exec_event
 from tetra.v1 import bus_pb2
-from tetra.v1.stream_pb2 import GapNotice
+from tetra.v1.stream_pb2 import CountEventsRequest, GapNotice
 from tetragon.events_pb2 import GetEventsResponse
 
 
@@ -125,3 +130,51 @@ def test_row_of_an_event_without_a_process():
     one = Event(batch.payloads[0])
     row = row_of(place_of(batch, 0, one), one)
     assert (row.kind, row.binary, row.time) == ("process_throttle", None, 77)
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        del data[len(data) // 2 :]
+    if how == "data":
+        for at in range(100, len(data) // 2, 50):
+            data[at] ^= 0xFF
+    path.write_bytes(b"" if how == "empty" else data)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "data"])
+def test_damaged_block_is_named_and_others_are_merged(folder, how):
+    made = [Block(1, n, n, n, n + 1) for n in range(1, 21)]
+    for block in made:
+        write(folder, block)
+    path = folder / made[10].name
+    damage(path, how)
+    with pytest.raises(DamagedBlock) as caught:
+        keeping.merge_small(folder, 64 << 20)
+    assert caught.value.path == path
+    assert not [one for one in folder.iterdir() if one.suffix == UNFINISHED]
+    merged = keeping.merge_small(folder, 64 << 20, damaged={path.name})
+    assert merged is not None
+    assert (merged.first, merged.last) == (1, 10)
+    with pytest.raises(ColumnsError, match="move a damaged file away: answers name the hole"):
+        Engine(folder, Limits()).count(CountEventsRequest(by=["binary", "arguments"]), [])
+    path.unlink()
+    [gap] = missing_in(Engine(folder, Limits()).footers(), 0, 0, []).gaps
+    assert (gap.first, gap.last) == (11, 11)
+
+
+async def test_exporter_survives_a_damaged_block_and_names_it(folder):
+    for n in range(1, 13):
+        write(folder, Block(1, n, n, n, n + 1))
+    damage(folder / blocks(folder)[3].name, "cut")
+    settings = {"name": "past", "type": "columns", "folder": folder, "max_age": 0}
+    sink = Columns(ColumnsSink.model_validate(settings))
+    place = sink.resume(None)
+    assert place is not None
+    with capture_logs() as logs:
+        sink._tidy()
+        sink._tidy()
+    assert [one["path"] for one in logs] == [str(folder / Block(1, 4, 4, 4, 5).name)]
+    damage(folder / blocks(folder)[-1].name, "empty")
+    with pytest.raises(SinkError, match=r"sink past: damaged block .*: move it away$"):
+        sink.resume(None)

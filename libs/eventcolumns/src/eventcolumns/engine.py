@@ -222,7 +222,10 @@ def _explained(folder: Path, error: duckdb.Error) -> ColumnsError:
     cause = str(error).splitlines()[0][:300]
     if isinstance(error, duckdb.IOException):
         return BlocksChanged(f"columns: {folder}: {cause}")
-    return ColumnsError(f"columns: {folder}: {cause}")
+    # A block that was removed is a hole, which the answer reports.
+    return ColumnsError(
+        f"columns: {folder}: {cause}: move a damaged file away: answers name the hole"
+    )
 
 
 def _within(wanted: Condition, nodes: Sequence[str], since_ns: int, until_ns: int) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eventcolumns.errors import DamagedBlock
 from eventcolumns.schema import FOOTER_KEY, Block, Footer, blocks
 from eventcolumns.writer import Writer
 
@@ -15,13 +18,24 @@ _MOST = 64
 
 
 def footer_of(path: Path) -> Footer:
-    """Return the footer of a block's file; raise `OSError` or `ValueError`."""
-    with pq.ParquetFile(path) as file:
+    """Return the footer of a block's file; raise `OSError` or `DamagedBlock`."""
+    with _reading(path), pq.ParquetFile(path) as file:
         metadata = file.metadata.metadata or {}
-    found = metadata.get(FOOTER_KEY.encode())
-    if found is None:
-        raise ValueError("not written by tetra-exporter")
-    return Footer.decode(found)
+        found = metadata.get(FOOTER_KEY.encode())
+        if found is None:
+            raise ValueError("not written by tetra-exporter")
+        return Footer.decode(found)
+
+
+# What pyarrow raises on damaged bytes: ValueError, or OSError without a number.
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise DamagedBlock(path, " ".join(str(error).split())) from error
 
 
 def remove_superseded(folder: Path) -> None:
@@ -50,13 +64,16 @@ def remove_old(folder: Path, before_s: float, max_bytes: int) -> int:
     return removed
 
 
-def merge_small(folder: Path, max_bytes: int, mode: int = 0o600) -> Block | None:
+def merge_small(
+    folder: Path, max_bytes: int, mode: int = 0o600, damaged: Collection[str] = ()
+) -> Block | None:
     """Merge a run of small blocks side by side; return the new block, None where none is due.
 
     A block is small below a quarter of ``max_bytes``. The small ones stay until
-    `remove_superseded`: a query may be reading them. Raises `OSError`.
+    `remove_superseded`: a query may be reading them. ``damaged``: names of blocks that are left
+    alone. Raises `OSError`, and `DamagedBlock` where one of the others cannot be read.
     """
-    run = _small_run(folder, blocks(folder), max_bytes)
+    run = _small_run(folder, blocks(folder), max_bytes, damaged)
     if len(run) < _LEAST:
         return None
     first, last = run[0], run[-1]
@@ -70,9 +87,8 @@ def merge_small(folder: Path, max_bytes: int, mode: int = 0o600) -> Block | None
             footer.losses += one.losses
             footer.gaps += one.gaps
             footer.last_stored_ns = one.last_stored_ns
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    writer.append_batch(batch)
+            for batch in _batches(path):
+                writer.append_batch(batch)
         writer.finish(merged, footer)
     except BaseException:
         writer.discard()
@@ -80,11 +96,26 @@ def merge_small(folder: Path, max_bytes: int, mode: int = 0o600) -> Block | None
     return merged
 
 
-def _small_run(folder: Path, found: Sequence[Block], max_bytes: int) -> list[Block]:
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with _reading(path):
+        file = pq.ParquetFile(path)
+    with file:
+        batches = file.iter_batches()
+        while True:
+            with _reading(path):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def _small_run(
+    folder: Path, found: Sequence[Block], max_bytes: int, damaged: Collection[str]
+) -> list[Block]:
     run: list[Block] = []
     total = 0
     for block in found:
-        size = (folder / block.name).stat().st_size
+        size = max_bytes if block.name in damaged else (folder / block.name).stat().st_size
         joins = bool(run) and (run[-1].generation, run[-1].last + 1) == block[:2]
         if size < max_bytes // 4 and joins and total + size <= max_bytes and len(run) < _MOST:
             run.append(block)

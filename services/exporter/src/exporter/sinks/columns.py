@@ -18,6 +18,7 @@ from chassis.errors import ServiceError
 from chassis.folders import make_own
 from eventcolumns import folder as keeping
 from eventcolumns import schema
+from eventcolumns.errors import DamagedBlock
 from eventcolumns.rows import place_of, row_of
 from eventcolumns.schema import Block, Footer
 from eventcolumns.writer import UNFINISHED, Writer
@@ -60,6 +61,7 @@ class Columns:
         self._first_ns = 0  # when NATS stored the first message of the block; 0: none yet
         self._opened_s = 0.0  # monotonic, when the block began
         self._tidied_s = float("-inf")
+        self._damaged: set[str] = set()  # names of blocks that cannot be read
 
     def resume(self, kept: Place | None) -> Place | None:
         """Return the place behind the last block; ``kept`` where there is none."""
@@ -70,6 +72,8 @@ class Columns:
             keeping.remove_superseded(self._folder)
             found = schema.blocks(self._folder)
             place = self._place_behind(found[-1], kept) if found else kept
+        except DamagedBlock as error:
+            raise SinkError(f"sink {self._sink.name}: {error}: move it away") from None
         except (OSError, ValueError, ServiceError) as error:
             raise SinkError(f"sink {self._sink.name}: {self._folder}: {error}") from None
         self._durable = place or Place(0, 0)
@@ -184,7 +188,15 @@ class Columns:
         removed = keeping.remove_old(self._folder, before_s, self._sink.max_size)
         if removed:
             _log.info("old blocks removed", sink=self._sink.name, blocks=removed)
-        keeping.merge_small(self._folder, BLOCK_BYTES, self._mode)
+        try:
+            keeping.merge_small(self._folder, BLOCK_BYTES, self._mode, self._damaged)
+        except DamagedBlock as error:
+            self._damaged.add(error.path.name)
+            _log.error(
+                "damaged block is not merged, and questions about its time fail: move it away, "
+                "then answers name the hole", sink=self._sink.name, path=str(error.path),
+                error=error.reason,
+            )  # fmt: skip
 
     def _discard(self) -> None:
         if self._writer is not None:
