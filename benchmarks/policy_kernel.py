@@ -15,8 +15,8 @@ from collector.bpf.programs import Kind, ProgramSpec
 from collector.bpf.ring import Ring
 from collector.policies.backend import KernelBackend, KernelInstallation
 from collector.policies.install import KINDS
+from collector.policies.kernel_backend import kernel_backend
 from collector.policies.plan import Mechanism
-from collector.policies.service import kernel_backend
 from tracingpolicy import parse
 from tracingpolicy.model import Policy
 from tracingpolicy.values import Mode

@@ -1,0 +1,3 @@
+from chassis.imports import load_structlog
+
+load_structlog()

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chassis.errors import ServiceError
-from collector.bpf.base import bpf_folder
-from collector.bpf.btf import Btf
-from collector.bpf.features import Features
 from collector.bpf.kernel import KernelInfo
-from collector.bpf.maps import possible_cpus
-from collector.policies.check import Host
-from collector.policies.direct_reads import direct_reads
-from collector.policies.plan import HookStatus, Plan, PlannedHook
-from collector.policies.plan_policy import check_document
-from collector.policies.report import describe
-from collector.policies.translate import Kernel, translate
 from tetra.v1 import plans_pb2 as pb
-from tracingpolicy.position import PolicyErrors
 
 MAX_DOCUMENT_BYTES = 256 << 10
-_MAX_SOURCE_BYTES = 512 << 10  # an answer has to fit into a message of the bus
-_TARGETS_SHOWN = 20
 
 
 @dataclass(slots=True)
@@ -53,47 +39,6 @@ class Explainer:
         return answer
 
     def _plan(self, yaml: str, with_source: bool) -> pb.NodePlan:
-        types = Btf.vmlinux(self.kernel.btf)
-        try:
-            features = Features(types)
-            plan = check_document(yaml, "policy", Host.of(features))
-        except PolicyErrors as errors:
-            return pb.NodePlan(mistakes=[
-                pb.PolicyMistake(
-                    line=one.line, column=one.column, message=one.message, allowed=one.allowed
-                )
-                for one in errors.mistakes
-            ])  # fmt: skip
-        answer = pb.NodePlan(hooks=_hooks(plan))
-        if with_source:
-            kernel = Kernel(types, possible_cpus(), bpf_folder(), direct_reads(features))
-            shown = translate(plan, kernel).shown
-            answer.source = shown.encode()[:_MAX_SOURCE_BYTES].decode(errors="ignore")
-        return answer
+        from collector.policies.node_plan import node_plan  # the planner, which few nodes need
 
-
-def _hooks(plan: Plan) -> Iterable[pb.PlannedHook]:
-    """Yield every planned hook, then hooks of which nothing is on this kernel."""
-    by_hook: dict[tuple[object, int], HookStatus] = {
-        (status.hook.kind, status.hook.index): status for status in plan.statuses
-    }
-    for planned in plan.hooks:
-        status = by_hook.pop((planned.hook.kind, planned.hook.index), None)
-        yield _hook(planned, status.missing if status else ())
-    for status in by_hook.values():
-        if not status.mechanisms:
-            yield pb.PlannedHook(
-                hook=describe(status.hook), note=status.note, missing=status.missing
-            )
-
-
-def _hook(planned: PlannedHook, missing: Iterable[str]) -> pb.PlannedHook:
-    return pb.PlannedHook(
-        hook=describe(planned.hook),
-        entry=planned.entry.value,
-        exit=planned.exit.value if planned.exit else "",
-        targets=[target.name for target in planned.targets[:_TARGETS_SHOWN]],
-        target_count=len(planned.targets),
-        note=planned.note,
-        missing=missing,
-    )
+        return node_plan(self.kernel.btf, yaml, with_source=with_source)

@@ -14,46 +14,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from nats.aio.client import Client
 
-from collector.bpf.base import bpf_folder
-from collector.bpf.btf import Btf
-from collector.bpf.features import Features
 from collector.bpf.kernel import KernelInfo
-from collector.bpf.maps import BpfMap, possible_cpus, raise_memlock_limit
-from collector.bpf.objects import Objects
-from collector.bpf.rate import Rate
+from collector.bpf.maps import BpfMap
 from collector.errors import BtfError, ProbeError
 from collector.kubernetes.policies import KubernetesPolicies
 from collector.kubernetes.setup import Kubernetes
-from collector.policies.backend import KernelBackend
-from collector.policies.check import Host
 from collector.policies.desired import Node
-from collector.policies.direct_reads import direct_reads
 from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
 from collector.policies.fleet import FleetPolicies
-from collector.policies.install import SharedMaps
 from collector.policies.kept_enforcement import KeptEnforcement, folder_of
 from collector.policies.manager import PolicyManager
-from collector.policies.plan_policy import plan_policy
-from collector.policies.planner import KernelPlans, Planner
-from collector.policies.ready import ReadyPolicies
 from collector.policies.scope import WatchedContainers
 from collector.policies.spared import Spared, nothing_spared, numbers_of
 from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
-from collector.policies.translate import Kernel
 from collector.policies.tries import Tries
 from collector.policies.watch import EnforcementWatch
 from collector.settings import Settings
 from readymade import load, selection
 from tracingpolicy import parse
 from tracingpolicy.model import Policy
+
+if TYPE_CHECKING:
+    from collector.policies.backend import KernelBackend
 
 _RETRY_S = 5.0
 
@@ -192,60 +182,6 @@ def enforcement(settings: Settings) -> Enforcement:
     return Enforcement(settings.policy_signals_per_minute, spared, known, kept)
 
 
-def kernel_backend(
-    kernel: KernelInfo,
-    shared: Mapping[str, int],
-    procfs: Path = Path("/proc"),
-    containers: WatchedContainers | None = None,
-    acting: Enforcement | None = None,
-    request_hosts: frozenset[str] = frozenset(),
-    throttle: Rate | None = None,
-) -> KernelBackend:
-    """Return a backend for this kernel; raise `BtfError` or `ProbeError`.
-
-    ``shared``: descriptors of the base programs' maps ``events`` and ``processes``.
-    """
-    raise_memlock_limit()
-    folder = bpf_folder()
-
-    def read_types() -> KernelPlans:
-        btf = Btf.vmlinux(kernel.btf)
-        features = Features(btf)
-        host = Host.of(features)
-        host.request_hosts = request_hosts
-        return KernelPlans(
-            partial(plan_policy, host=host),
-            partial(plan_policy, host=host.without_trampolines()),
-            Kernel(
-                btf,
-                possible_cpus(),
-                folder,
-                direct_reads(features),
-                throttle=throttle,
-                cgroup_subsys=kernel.cgroup_subsys,
-            ),
-        )
-
-    return KernelBackend(
-        Planner(read_types),
-        SharedMaps.create(
-            shared["events"],
-            shared["processes"],
-            procfs,
-            containers,
-            acting,
-            throttled=throttle is not None,
-        ),
-        Objects(kernel.cache, kernel.build, folder),
-        ReadyPolicies(
-            kernel.cache,
-            kernel.build,
-            folder,
-            (*sorted(request_hosts), f"throttle {throttle} {kernel.cgroup_subsys}"),
-        ),
-    )
-
-
 def policy_service(
     settings: Settings,
     table: PolicyTable,
@@ -262,10 +198,16 @@ def policy_service(
     ``prepare_stacks`` is called in a thread ahead of the first policy with kernel stacks.
     """
     acting = enforcement(settings)
-    make = partial(
-        kernel_backend, kernel, shared, settings.procfs, containers, acting,
-        settings.request_hosts(), settings.policy_cgroup_rate,
-    )  # fmt: skip
+
+    def make() -> KernelBackend:
+        # Code that a collector without policies does not need; imported in a thread.
+        from collector.policies.kernel_backend import kernel_backend
+
+        return kernel_backend(
+            kernel, shared, settings.procfs, containers, acting,
+            settings.request_hosts(), settings.policy_cgroup_rate,
+        )  # fmt: skip
+
     backend = LateBackend(make, prepare_stacks)
     manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []

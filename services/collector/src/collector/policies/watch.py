@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from collector.policies.backend import KernelInstallation
 from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Entry
 from collector.policies.manager import PolicyManager
@@ -52,6 +51,8 @@ class EnforcementWatch:
 
 
 def _fell_back(entry: Entry) -> bool:
+    from collector.policies.backend import KernelInstallation  # there since the first policy
+
     one = entry.installation
     return (
         isinstance(one, KernelInstallation)
