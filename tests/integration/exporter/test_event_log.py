@@ -9,6 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from bus import connection
+from bus.settings import BusSettings
 from eventstream.history import History
 from exporter import node_reader
 from support.exporter import Exporter
@@ -90,11 +92,12 @@ async def test_own_node_is_exported_alone(gateway, feeder, nc, nats_server, tmp_
 
 
 async def test_place_of_a_quiet_node_moves_behind_what_others_published(
-    gateway, feeder, nc, monkeypatch
+    gateway, feeder, nc, nats_server, monkeypatch
 ):
     monkeypatch.setattr(node_reader, "_BOUNDS_S", 0.0)
     monkeypatch.setattr(node_reader, "_SETTLED_S", 0.0)
-    history, other = History(nc, 1), Feeder(nc, "n2")
+    reading = await connection.connect(BusSettings(nats_url=nats_server.url), "reader")
+    history, other = History(reading, 1), Feeder(nc, "n2")
     await other.send(other.batch([exec_event(901, node="n2")]))
     reader = node_reader.NodeReader(history, "sink", "n2")
     await reader.open(None, "oldest")
@@ -113,6 +116,7 @@ async def test_place_of_a_quiet_node_moves_behind_what_others_published(
     assert [number_of(GetEventsResponse.FromString(one))
             for batch, _ in chunk.batches for one in batch.payloads] == [902]  # fmt: skip
     assert chunk.gaps == []
+    await reading.close()
 
 
 @pytest.mark.parametrize(

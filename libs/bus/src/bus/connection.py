@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from nats.aio.client import Client
@@ -52,11 +52,30 @@ def is_reflected(message: Msg, *, direct: bool) -> bool:
     return (_REFLECTED_HEADER if direct else _SUBJECT_HEADER) in headers
 
 
+Take = Callable[[bytes, bytes], None]  # headers as they came, data
+
+
 class _Client(Client):
     """Connects again where nats-py would close the connection, or give up without a word.
 
     uvloop raises RuntimeError where a lost connection is written to. nats-py expects OSError.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: dict[int, Take] = {}  # by subscription
+
+    # Reading the past is mostly this: no object, queue and task for each message.
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        take = self.takers.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        take(headers or b"", data)
 
     async def _process_connect_init(self) -> None:
         try:
@@ -116,6 +135,33 @@ class _Client(Client):
             await self._process_op_err(Error(f"nats: {err_msg}"))
         else:
             await super()._process_err(err_msg)
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Return the headers of a message that `taking` gave; of one name, the last."""
+    return _Client._parse_header_lines(raw)
+
+
+@contextlib.asynccontextmanager
+async def taking(nc: Client, subject: str, take: Take) -> AsyncIterator[None]:
+    """Subscribe for as long as the context lasts; ``take`` gets each message as it was read.
+
+    It is called while the connection is read, so it must neither raise nor take long.
+    """
+    if not isinstance(nc, _Client):
+        raise TypeError("taking: a client that `connect` did not make")
+    subscription = await nc.subscribe(subject)
+    number = subscription._id
+    nc.takers[number] = take
+    try:
+        yield
+    finally:
+        # Taken until the end: what still comes must not fill a queue that nothing reads.
+        try:
+            if not nc.is_closed and not nc.is_draining:
+                await subscription.unsubscribe()
+        finally:
+            del nc.takers[number]
 
 
 class _Watch:

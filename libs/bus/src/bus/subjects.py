@@ -6,6 +6,7 @@ A node's name becomes one subject token: every byte outside ``[A-Za-z0-9_-]`` is
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 EVENTS_STREAM = "TETRA_EVENTS"
@@ -29,6 +30,7 @@ def unescape(token: str) -> str:
     return unquote(token.replace("=", "%"))
 
 
+@lru_cache(4096)  # for each message that is read
 def events_subject(node: str) -> str:
     """Return the subject of the node's event batches."""
     return EVENTS_PREFIX + escape(node)

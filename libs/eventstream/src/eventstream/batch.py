@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,8 +33,17 @@ def without_malformed(payloads: list[bytes], node_name: str) -> list[bytes]:
 
 def _parse(node_name: str, events: bytes) -> Sequence[GetEventsResponse] | None:
     """Return the events, parsed; None where one is malformed or of another node."""
+    return _parse_as(stream_pb2.StreamEventsResponse, node_name, events)
+
+
+def _parse_batch(node_name: str, batch: bytes) -> Sequence[GetEventsResponse] | None:
+    """As `_parse`, of a whole EventBatch."""
+    return _parse_as(encoded.parsed_batch(), node_name, batch)
+
+
+def _parse_as(kind: Any, node_name: str, data: bytes) -> Sequence[GetEventsResponse] | None:
     try:
-        parsed = stream_pb2.StreamEventsResponse.FromString(events).events
+        parsed: Sequence[GetEventsResponse] = kind.FromString(data).events
     except DecodeError:
         return None
     return parsed if {event.node_name for event in parsed} <= {node_name, ""} else None
@@ -87,9 +97,12 @@ class Batch:
         loss = node_pb2.LossCounters()
         loss.CopyFrom(message.loss)  # a reference would keep the whole message in memory
         payloads = list(message.events)
-        spliced = encoded.splice_events(payloads)
         # All at once is done in C, and takes a third of a microsecond for each.
-        parsed = _parse(message.node_name, spliced)
+        if keep_parsed:
+            spliced, parsed = None, _parse_batch(message.node_name, data)
+        else:
+            spliced = encoded.splice_events(payloads)
+            parsed = _parse(message.node_name, spliced)
         malformed: list[int] = []
         if parsed is None:
             payloads = without_malformed(payloads, message.node_name)
@@ -115,6 +128,12 @@ class Batch:
     def last_sequence(self) -> int:
         """Number of the last event."""
         return self.first_sequence + len(self.payloads) - 1
+
+    def time_ns(self, index: int) -> int:
+        """Return the time of an event; see `encoded.event_time_ns`."""
+        if self._parsed is not None:
+            return encoded.parsed_time_ns(self._parsed[index])
+        return encoded.event_time_ns(self.payloads[index])
 
     def events(self) -> Iterable[Event]:
         """Return the events; while the batch is warm, all readers share what is parsed of them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,10 +17,9 @@ import structlog
 from cachetools import LRUCache
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bus.connection import is_reflected, until_cancelled
+from bus.connection import parse_headers, taking, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM, events_subject
 from eventstream.batch import Batch
 from eventstream.copies import Copies, Damage
@@ -185,38 +185,61 @@ class History:
 
     async def _get(self, request: dict[str, Any]) -> list[Batch]:
         inbox = self._nc.new_inbox()
-        batches: list[Batch] = []
+        answers: list[tuple[bytes, bytes]] = []
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        async def receive(message: Msg) -> None:
-            status = message.headers.get("Status") if message.headers else None
+        def take(headers: bytes, data: bytes) -> None:
+            status = _status(headers)
             if status is None:
-                batches.append(_decode(message))
+                answers.append((headers, data))
             elif not done.done():
                 done.set_result(status)
 
         try:
-            subscription = await self._nc.subscribe(inbox, cb=receive)
-            try:
+            async with taking(self._nc, inbox, take):
                 await self._nc.publish(_DIRECT_GET, json.dumps(request).encode(), reply=inbox)
                 async with asyncio.timeout(_TIMEOUT_S):
                     status = await done
-            finally:
-                if not self._nc.is_closed and not self._nc.is_draining:
-                    await subscription.unsubscribe()
         except (Error, TimeoutError) as error:
             raise _bus_error("events", error) from None
         if status not in ("204", "404"):  # end of batch; nothing there
             raise BusError(f"events: stream {EVENTS_STREAM}: status {status}")
-        return batches
+        return [one for answer in answers if (one := decode_answer(*answer)) is not None]
 
 
-def _decode(message: Msg) -> Batch:
-    headers = message.headers or {}
-    sequence = int(headers["Nats-Sequence"])
-    stored_ns = time_ns(headers["Nats-Time-Stamp"])
-    data = b"" if is_reflected(message, direct=True) else message.data
-    return decode(data, headers["Nats-Subject"], sequence, stored_ns, keep_parsed=True)
+# The headers of an answer, in the order in which nats-server writes them (`genHeader` and
+# `processDirectGet` in server/stream.go); those of the message itself come before.
+_SUBJECT = b"\nNats-Subject:"
+_PLACE = re.compile(
+    rb"\r\nNats-Subject: ([!-~]+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: ([0-9TZ:.-]+)\r\n"
+)
+_STATUS = b"NATS/1.0 "
+
+
+def _status(headers: bytes) -> str | None:
+    """Return the status in the first line of ``headers``; None for a message of the stream."""
+    if not headers.startswith(_STATUS):
+        return None
+    words = headers[len(_STATUS) :].split(None, 1)
+    return words[0].decode(errors="replace") if words else None
+
+
+def decode_answer(headers: bytes, data: bytes) -> Batch | None:
+    """Return the batch in an answer; None where it has no place in the stream."""
+    # A message that has these headers itself was not published there: see `is_reflected`.
+    reflected = headers.count(_SUBJECT) != 1
+    place = None if reflected else _PLACE.search(headers)
+    if place is not None:
+        subject, sequence, stored = place[1].decode(), int(place[2]), place[3].decode()
+    else:
+        named = parse_headers(headers)
+        try:
+            subject, stored = named["Nats-Subject"], named["Nats-Time-Stamp"]
+            sequence = int(named["Nats-Sequence"])
+        except (KeyError, ValueError):
+            return None
+    body = b"" if reflected else data
+    return decode(body, subject, sequence, time_ns(stored), keep_parsed=True)
 
 
 def time_ns(text: str) -> int:

@@ -61,6 +61,20 @@ class Selection:
             yield part
             await self.turn.rest()
 
+    def select_one(self, batch: Batch) -> Selected:
+        """Return what to send of a batch of one event: as `select`, which no turn can cut."""
+        if not self.chooses(batch.node_name):
+            return []
+        if self.complete:
+            return [(0, one) for one in batch.payloads if one]
+        start_s = thread_time()
+        selected: Selected = []
+        for event in batch.events():
+            if event.data and (sent := self.filters.apply(event)) is not None:
+                selected.append((0, sent))
+        self._budget.charge(thread_time() - start_s, 1)
+        return selected
+
     async def passing(self, batch: Batch, skip: int = 0) -> list[int]:
         """Return the indexes of the events that pass, of those behind the first ``skip``."""
         if not self.chooses(batch.node_name):

@@ -8,7 +8,7 @@ import time
 from eventstream import encoded
 from eventstream.batch import Batch
 from gateway.plan import Plan
-from gateway.selection import Selection
+from gateway.selection import Selected, Selection
 from gateway.streams import Context, Streams
 from tetra.v1 import stream_pb2
 
@@ -115,7 +115,7 @@ class Sender:
         until_ns = self._plan.window.until_ns
         if until_ns is None or not batch.payloads or batch.stream_sequence <= self._plan.counted:
             return False
-        return encoded.event_time_ns(batch.payloads[0]) > until_ns + GRACE_NS
+        return batch.time_ns(0) > until_ns + GRACE_NS
 
     def _skip(self, batch: Batch, duplicates: int) -> int:
         skip, self._plan.skip = max(self._plan.skip, duplicates), 0
@@ -135,16 +135,22 @@ class Sender:
                 self._count += len(batch.payloads)
             self._cursor = behind
             return
-        async for part in self._selection.select(batch, skip):
-            for index, payload in part:
-                if timed and not self._is_in_time(batch.payloads[index]):
-                    continue
-                if self._plan.drop:
-                    self._plan.drop -= 1
-                    continue
-                stored_ns = batch.stored_ns if index else before_ns
-                await self._add(payload, (batch.stream_sequence, index, stored_ns))
+        if len(batch.payloads) == 1 and not skip:
+            await self._add_part(batch, self._selection.select_one(batch), timed, before_ns)
+        else:
+            async for part in self._selection.select(batch, skip):
+                await self._add_part(batch, part, timed, before_ns)
         self._cursor = behind
+
+    async def _add_part(self, batch: Batch, part: Selected, timed: bool, before_ns: int) -> None:
+        for index, payload in part:
+            if timed and not self._plan.window.includes(batch.time_ns(index)):
+                continue
+            if self._plan.drop:
+                self._plan.drop -= 1
+                continue
+            stored_ns = batch.stored_ns if index else before_ns
+            await self._add(payload, (batch.stream_sequence, index, stored_ns))
 
     def _passes_whole(self, batch: Batch, skip: int) -> bool:
         """Return whether the batch is sent unchanged."""
@@ -162,10 +168,7 @@ class Sender:
         since_ns, until_ns = self._plan.window
         if until_ns is not None:
             return True
-        return since_ns > 0 and encoded.event_time_ns(batch.payloads[0]) < since_ns + DISORDER_NS
-
-    def _is_in_time(self, payload: bytes) -> bool:
-        return self._plan.window.includes(encoded.event_time_ns(payload))
+        return since_ns > 0 and batch.time_ns(0) < since_ns + DISORDER_NS
 
     # ``place`` is the event's own: what is sent before it ends there.
     async def _add(self, payload: bytes, place: tuple[int, int, int]) -> None:
