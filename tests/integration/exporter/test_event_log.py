@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -96,7 +97,8 @@ async def test_place_of_a_quiet_node_moves_behind_what_others_published(
 ):
     monkeypatch.setattr(node_reader, "_BOUNDS_S", 0.0)
     monkeypatch.setattr(node_reader, "_SETTLED_S", 0.0)
-    reading = await connection.connect(BusSettings(nats_url=nats_server.url), "reader")
+    settings: dict[str, Any] = {"nats_url": nats_server.url}
+    reading = await connection.connect(BusSettings(**settings), "reader")
     history, other = History(reading, 1), Feeder(nc, "n2")
     await other.send(other.batch([exec_event(901, node="n2")]))
     reader = node_reader.NodeReader(history, "sink", "n2")
