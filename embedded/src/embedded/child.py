@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import signal
+from asyncio import StreamReader
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ class Child:
         self._process: Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._logged = False
+        self._unwritten = 0  # lines, since the last one that was written
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._waiters: list[tuple[str, asyncio.Future[str]]] = []
 
@@ -86,13 +88,23 @@ class Child:
         assert self._process
         assert self._process.stdout
         with log:
-            while line := await self._process.stdout.readline():
-                log.write(line)
+            while line := await _next_line(self._process.stdout):
+                self._log(log, line)
                 text = line.decode(errors="replace").rstrip()
                 self._tail.append(text)
                 for phrase, future in self._waiters:
                     if phrase in text and not future.done():
                         future.set_result(text)
+
+    def _log(self, log: FileIO, line: bytes) -> None:
+        """Write a line; on a full disk it is dropped and counted: a child must never block."""
+        try:
+            if self._unwritten:
+                log.write(b"%d lines could not be written: the disk was full\n" % self._unwritten)
+            self._unwritten = 0
+            log.write(line)
+        except OSError:
+            self._unwritten += 1
 
     async def wait_for_line(self, phrase: str, timeout_s: float) -> str:
         """Return the next line that contains ``phrase``; raise `ChildError` if none comes."""
@@ -152,6 +164,14 @@ class Child:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
         await self.wait()
+
+
+async def _next_line(output: StreamReader) -> bytes:
+    """Return the next line, nothing at the end; a longer one than the limit is a short text."""
+    try:
+        return await output.readline()
+    except ValueError:
+        return b"a line of more than %d bytes is left out\n" % _LINE_MAX_BYTES
 
 
 def _readable(line: str) -> str:

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
+from io import FileIO
 
 import pytest
 
@@ -30,6 +32,26 @@ async def test_last_runs_log_is_kept(tmp_path):
         await child.wait()
     assert (tmp_path / "child.log.1").read_text() == "first\n"
     assert (tmp_path / "child.log").read_text() == "second\n"
+
+
+async def test_full_disk_and_endless_lines_do_not_block_a_child(tmp_path, monkeypatch):
+    full = FileIO("/dev/full", "wb")
+    code = """
+for _ in range(5000): print("x" * 1000)
+print("y" * 3_000_000)
+print("all printed")
+import time; time.sleep(60)
+"""
+    child = python(code)
+    monkeypatch.setattr(child, "_open_log", lambda path: full)
+    await child.start(os.environ, tmp_path / "unused")
+    await child.wait_for_line("all printed", 60)
+    with FileIO(tmp_path / "child.log", "wb") as log:
+        child._log(log, b"there is room again\n")
+    await child.stop()
+    first, second = (tmp_path / "child.log").read_text().splitlines()
+    assert re.fullmatch(r"50\d\d lines could not be written: the disk was full", first)
+    assert second == "there is room again"
 
 
 async def test_own_error_line_is_the_reason(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import click
 
 from cli.command import Args, Command
-from cli.errors import UsageError
+from cli.errors import TetraError
 from cli.flags import Flag, colour_flag
 from cli.policies.documents import DOCUMENT, Document, read_document
 from cli.policies.flags import domain_flag
@@ -50,7 +50,7 @@ def _identity(document: Document) -> tuple[str, str]:
     policy, mistakes = read(document.text, document.name)
     if policy is None or not policy.name:
         cause = str(mistakes[0]) if mistakes else f"{document.name}: it names no policy"
-        raise UsageError(cause)
+        raise TetraError(cause)
     return policy.name, policy.namespace
 
 

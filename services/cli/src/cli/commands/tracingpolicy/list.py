@@ -43,7 +43,7 @@ every node that it selects. Errors follow on stderr. tetra tracingpolicy status 
 
 examples:
   tetra tracingpolicy list
-  tetra tp list -o json | jq '.policies[] | select(.error) | .name'
+  tetra tp list -o json | jq '.policies[]? | select(.error) | .name'
 """,
     params=[
         output_flag("text", "json"),

@@ -24,7 +24,7 @@ def run(args: Args) -> int:
         last = next((one.revision for one in revisions if not one.deleted), 0)
         raise TetraError(
             f"show: policy {args.name}: revision {spec.revision} deleted it; for example: "
-            f"--revision {last}"
+            f"tetra tracingpolicy show {args.name} --revision {last}"
         )
     text = spec.yaml
     Output.stdout(exact=True).write(text if text.endswith("\n") else text + "\n")
