@@ -94,6 +94,20 @@ def test_long_buffers_with_max_data(policies, tmp_path):
                 assert found == values.TruncatedBytes(written(327360), size)
 
 
+def test_texts_whose_address_is_an_unsigned_long(policies):
+    """prctl(PR_SET_NAME) has its text in arg2: the prototype has a number there."""
+    args = "[{index: 0, type: int}, {index: 1, type: string}]"
+    only = "  selectors:\n  - matchArgs: [{index: 1, operator: Equal, values: [longname]}]\n"
+
+    def rename() -> None:
+        set_name = partial(ctypes.CDLL(None).prctl, 15)  # include/uapi/linux/prctl.h: PR_SET_NAME
+        for name in (b"other", b"longname", None):
+            set_name(name)
+
+    (record,) = records(policies, syscall("sys_prctl", args, only), rename)
+    assert record.args == (15, b"longname")
+
+
 def test_char_iovec_of_writev(policies, tmp_path):
     text = syscall("sys_writev", "[{index: 1, type: char_iovec, sizeArgIndex: 3}]")
     fd = os.open(tmp_path / "written", os.O_WRONLY | os.O_CREAT)

@@ -54,6 +54,10 @@ _POINTER = re.compile(
 _WIDE = {"long", "unsigned long", "size_t", "u64", "s64", "__u64", "__s64", "loff_t", "off_t",
          "long long", "unsigned long long", "kernel_ulong_t", "aio_context_t", "__kernel_ulong_t",
          "off64_t", "ssize_t"}  # fmt: skip
+# A program's address is passed in one: prctl(PR_SET_NAME, arg2), ioctl(arg), fcntl(arg).
+# The second name is the one that GCC writes into BTF.
+_ADDRESSES = {"unsigned long", "long unsigned int"}
+_OF_PROGRAMS = {_T.STRING, _T.CHAR_BUF, _T.CHAR_IOVEC, _T.SOCKADDR, _T.SOCKADDR_UN, _T.BPF_ATTR}
 _SIGNED = {"int", "long", "pid_t", "loff_t", "off_t", "key_serial_t", "clockid_t", "timer_t",
            "mqd_t", "s32", "s64", "short", "key_t", "rwf_t", "ssize_t"}  # fmt: skip
 
@@ -143,6 +147,8 @@ def mismatch(shape: Shape, kind: ArgumentType, registers: bool = False) -> str:
     numbers = TYPES[kind].family in (Family.NUMBER, Family.CAPABILITIES)
     if (numbers and kind is not _T.SOCK_AGE) or kind in (_T.FD, _T.FD_SOCK):
         return _number_mismatch(shape, kind, registers)
+    if shape.text in _ADDRESSES and kind in _OF_PROGRAMS:
+        return ""
     if not shape.pointer:
         return f"{shape.text} is not a pointer"
     if shape.target in ("void", ""):
@@ -175,6 +181,8 @@ def fitting(shape: Shape) -> str:
             return "nop"
         word = "int" if shape.signed else "uint"
         name = f"{word}{8 * shape.size}"
+        if shape.text in _ADDRESSES:
+            return f"{name}, string, char_buf, nop"
         return f"{name}, int" if shape.size == 4 else name
     if shape.target in _CHARACTERS:
         return "string, char_buf, uint64"
