@@ -60,13 +60,13 @@ class Kafka:
 
     def end(self) -> None:
         """End it; once more: nothing."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+        if self._consumer is not None:  # it would wait for a frozen broker
+            self._consumer.close()
+            self._consumer = None
 
     def _has_topic(self) -> bool:
         admin = AdminClient(self._client)
@@ -83,7 +83,9 @@ class Kafka:
     def messages(self) -> list[Message]:
         """Return the topic's messages so far."""
         if self._consumer is None:
-            self._consumer = Consumer(self._client | {"group.id": "none"})
+            self._consumer = Consumer(
+                self._client | {"group.id": "none", "enable.auto.commit": "false"}
+            )
             self._consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
         while found := self._consumer.consume(1000, _READ_S):
             self._messages += [one for one in found if one.error() is None]
