@@ -45,7 +45,7 @@ from collector.pressure import Pressure
 from collector.processes.procfs import host_namespaces, read_all
 from collector.processes.table import ProcessTable
 from collector.recovery import state
-from collector.recovery.journal import Journal
+from collector.recovery.journal import LIMIT_BYTES, Journal
 from collector.recovery.replay import Recovered, recover
 from collector.recovery.saver import Saver
 from collector.recovery.versions import records_version
@@ -268,10 +268,8 @@ def _storage(settings: Settings) -> Storage:
     own = Run(settings.node_name, kernel.boot_id(), start_time_ns=time.time_ns())
     spool = Spool(settings.state_dir / "spool", own, settings.spool_disk_bytes, settings.spool_sync)
     spool.open()
-    journal = Journal(settings.state_dir / "journal")
-    if not settings.spool_disk_bytes:
-        journal.limit_bytes = 0
-    return Storage(own, spool, journal)
+    limit_bytes = LIMIT_BYTES if settings.spool_disk_bytes else 0
+    return Storage(own, spool, Journal(settings.state_dir / "journal", limit_bytes))
 
 
 def _recover(base: Base, storage: Storage) -> Recovered | None:

@@ -26,6 +26,7 @@ from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.policy_pb2 import PolicyRevision
 
 VERSION = 2
+LIMIT_BYTES = 64 << 20
 _MAGIC = b"TJRN"
 _FILE = Struct("<4sI")  # magic, version
 _HEADER = Struct("<I")  # crc32 of the entry that follows
@@ -58,7 +59,7 @@ class Journal:
     """
 
     folder: Path
-    limit_bytes: int = 64 << 20
+    limit_bytes: int = LIMIT_BYTES
     size_bytes: int = 0  # of what would have to be replayed
     _number: int = 0
     _fd: int = -1
