@@ -7,7 +7,7 @@ SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchma
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-kernel test-kernels test-containers test-kubernetes chaos \
-  fuzz check lint types proto requirements chart packages bench screenshots audit clean
+  fuzz check lint types proto requirements chart wheel packages bench screenshots audit clean
 
 help:
 	@echo 'usage: make TARGET'
@@ -61,6 +61,9 @@ proto: $(STAMP) ## regenerate the Python code of proto/
 
 requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
+
+wheel: $(STAMP) ## build the client's wheel into build/wheels, for uv tool install and pipx install
+	@cd deploy/client && ../../$(BIN)/hatchling build --target wheel --directory ../../build/wheels
 
 packages: ## build Debian packages of this distribution's release into build/packages
 	@scripts/packages
