@@ -12,6 +12,7 @@ import pytest
 
 from bus import connection
 from bus.settings import BusSettings
+from bus.subjects import events_subject
 from eventstream.history import History
 from exporter import node_reader
 from support.exporter import Exporter
@@ -80,6 +81,12 @@ async def test_own_node_is_exported_alone(gateway, feeder, nc, nats_server, tmp_
     exporter = Exporter(
         tmp_path, nats_server.url, file_sink(tmp_path), TETRA_OWN_NODE="true", NODE_NAME="n2"
     )
+    requests = []
+
+    async def note(message):
+        requests.append(json.loads(message.data))
+
+    await nc.subscribe("$JS.API.DIRECT.GET.TETRA_EVENTS", cb=note)
     await exporter.start()
     try:
         await eventually(lambda: len(pids(tmp_path)) >= 10, WAIT_S)
@@ -90,6 +97,10 @@ async def test_own_node_is_exported_alone(gateway, feeder, nc, nats_server, tmp_
         await exporter.stop()
     assert pids(tmp_path) == list(range(901, 912))
     assert published
+    # NATS selects the node's batches: the others' never come here.
+    reads = [one for one in requests if "batch" in one and "multi_last" not in one]
+    assert reads
+    assert {one.get("next_by_subj") for one in reads} == {events_subject("n2")}
 
 
 async def test_place_of_a_quiet_node_moves_behind_what_others_published(
