@@ -100,7 +100,7 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
 
     text = wait_until(shown, 60, launch.text)
     assert "listens on (1)" in text
-    assert "1 instances on 1 node" in text
+    assert "1 instance on 1 node" in text
     assert "no event was lost" in text
 
     profile = tetra("write", program, "--as", "seccomp")
@@ -121,3 +121,5 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     assert tetra("diff", program, "--new", "1h", code=1).count("+ system call") > 20
     assert tetra("diff", program, "--new", "0s") == "nothing new\n"
     assert "is the name complete?" in tetra("show", "/no/such/program", code=1)
+    for command in (("diff",), ("write", "--as", "seccomp")):
+        assert tetra(*command, "/no/such/program", code=3) == ""

@@ -2,6 +2,7 @@
 
 TetraError                   exit code 1
 ├── UsageError               exit code 2: the user can correct it; carries an example
+├── NotSeenError             exit code 3: the stream has nothing of what was asked for
 └── ServerError              the server answered with an error
     ├── RefusedError         the server refused a change, with its reason
     ├── UnreachableError     nothing answered, or the connection broke
@@ -40,6 +41,17 @@ class UsageError(TetraError):
     def __str__(self) -> str:
         """Return the message with the example behind it."""
         return f"{self.message}; for example: {self.example}" if self.example else self.message
+
+
+class NotSeenError(TetraError):
+    """The stream has nothing of ``subject``."""
+
+    exit_code = 3
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"profile: {subject}: nothing of it is in the stream: is the name complete?"
+        )
 
 
 class ServerError(TetraError):

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
+from cli.errors import NotSeenError
 from cli.flags import Flag
 from cli.profiles.flags import subject_argument, window_flags
 from cli.server_flags import server_options
-from cli.terminal import Output, visible
+from cli.terminal import Output, notice, visible
 from cli.values import TIME
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def run(args: Args) -> int:
     with Client(server_options(args)) as client:
         before = collect(client, args.subject, args.since, new, nodes=args.node)
         after = collect(client, args.subject, new, nodes=args.node)
+    if not before.instances and not after.instances:
+        raise NotSeenError(args.subject)
+    if not before.instances:
+        notice("nothing of it is in the stream before that time: all is new")
+    elif not after.instances:
+        notice("nothing of it is in the stream since that time")
     lines = list(differences(before, after))
     Output.stdout().write("".join(f"{line}\n" for line in lines) or "nothing new\n")
     return 1 if lines else 0
@@ -57,7 +64,7 @@ COMMAND = Command(
     run,
     summary="show what a program or container does since lately",
     text="""Show what a program or container has done since a time and never before it in the
-stream. The exit code is 1 if something is new.
+stream. The exit code is 1 if something is new, 3 if the stream has nothing of it.
 
 examples:
   tetra profile diff /usr/sbin/nginx --new 1d

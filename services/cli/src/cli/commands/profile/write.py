@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.command import Args, Command
-from cli.errors import TetraError
+from cli.errors import NotSeenError, TetraError
 from cli.flags import Flag
 from cli.profiles.flags import subject_argument, window_flags
 from cli.server_flags import server_options
@@ -22,6 +22,8 @@ def run(args: Args) -> int:
     with Client(server_options(args)) as client:
         profile = collect(client, args.subject, **window)
         profiles = with_started(client, profile, **window)
+    if not profile.instances:
+        raise NotSeenError(args.subject)
     if not profile.syscalls:
         raise TetraError(
             f"profile: {args.subject}: no system call of it is in the stream: "
