@@ -305,7 +305,7 @@ def test_stdin_is_read_and_filtered(tetra):
     )
     done = tetra("getevents", input=stdin)
     assert done.stdout == "🚀 process 1: u: /bin/a\n💥 exit 2: ?: /bin/b 3 @n\n"
-    assert done.stderr == "tetra: stdin: 1 of 3 lines are not events\n"
+    assert done.stderr == "tetra: stdin: skipped 1 of 3 lines: no JSON event\n"
     assert tetra("getevents", "--pid", "2", "-o", "json", input=stdin).stdout == (
         '{"process_exit":{"process":{"pid":2,"binary":"/bin/b"},"status":3},"node_name":"n"}\n'
     )

@@ -76,7 +76,7 @@ async def test_the_only_copy_is_damaged(nats_server, start_gateway, nc, tmp_path
     gateway = await start_gateway()
     code, out, _ = await tetra(gateway, "verify")
     assert code == 3
-    assert "stream: 1 messages missing (number 16 to 16): " + GONE in out
+    assert "stream: 1 message missing (number 16 to 16): " + GONE in out
     assert "node one: 10 events missing (number 151 to 160): " + GONE in out
     assert out.splitlines()[-1] == "not complete: 290 events of 1 node, 2 gaps"
     code, out, err = await tetra(gateway, "getevents", "--since", "1h", "--no-follow")
@@ -93,7 +93,7 @@ async def test_the_last_message_is_damaged(nats_server, start_gateway, nc, tmp_p
     gateway = await start_gateway()
     code, out, _ = await tetra(gateway, "verify")
     assert code == 3
-    assert "stream: 1 messages missing (number 30 to 30): " + GONE in out
+    assert "stream: 1 message missing (number 30 to 30): " + GONE in out
     await feeder.publish(10)
     code, out, _ = await tetra(gateway, "verify")
     assert "node one: 10 events missing (number 291 to 300): " + GONE in out
@@ -268,7 +268,7 @@ async def test_a_damaged_copy_is_named_and_the_others_serve_its_events(cluster):
         assert history.repaired_total > repaired
     assert code == 3
     assert unchecked in (0, 3)  # whichever copy answers
-    assert f"damage: NATS server n{victim}: its copy of the stream lacks 1 messages" in out
+    assert f"damage: NATS server n{victim}: its copy of the stream lacks 1 message (" in out
     assert out.splitlines()[-1] == ("complete, but not in every copy: 300 events of 1 node, 0 gaps")
 
 

@@ -133,6 +133,11 @@ def test_colours_are_around_the_parts_and_nothing_else(exit_event):
         ),
         (
             "rate_limit_info",
+            {"number_of_dropped_process_events": 1},
+            "🛑 rate limit: 1 event dropped",
+        ),
+        (
+            "rate_limit_info",
             {"number_of_dropped_process_events": 3},
             "🛑 rate limit: 3 events dropped",
         ),

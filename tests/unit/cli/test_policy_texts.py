@@ -182,6 +182,11 @@ def test_fleets_without_a_selected_node_have_no_bar():
     )
 
 
+def test_progress_of_a_single_node_has_no_plural():
+    text = progress.progress_text(FleetPolicy(selected=1, done=1), unicode=False)
+    assert text == "######################## 1 of 1 node"
+
+
 def test_a_terminal_shows_the_place_of_a_mistake():
     text = b"kind: TracingPolicy\nspec: {kprobes: x}\n"
     mistake = Mistake("p.yaml", 2, 17, "spec.kprobes: no list\x1b", "a, " * 99 + "b")

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from cli.words import grouped
+
 _DELAY_S = 1.0  # what takes less shows no line
 _EVERY_S = 0.25
 _CLEAR = "\r\x1b[K"
@@ -33,7 +35,7 @@ class ProgressLine:
         self._next_at = now + _EVERY_S
         self._shown = True
         percent = done * 100 // total
-        self._write(f"{_CLEAR}tetra: reading the past: {percent} % of {total:,} messages")
+        self._write(f"{_CLEAR}tetra: reading the past: {percent} % of {grouped(total, 'message')}")
 
     def clear(self) -> None:
         """Remove the line."""

@@ -10,6 +10,7 @@ import eventfilters
 from cli.errors import UsageError
 from cli.resume import Batch
 from cli.terminal import notice
+from cli.words import counted
 from eventjson.decoder import decode
 from tetra.v1.stream_pb2 import StreamEventsRequest
 
@@ -50,7 +51,7 @@ def read_events(
     if not lines:
         notice(f"stdin was empty; {_HINT}")
     elif skipped:
-        notice(f"stdin: {skipped} of {lines} lines are not events")
+        notice(f"stdin: skipped {skipped} of {counted(lines, 'line')}: no JSON event")
 
 
 def _compile(request: StreamEventsRequest) -> eventfilters.Filters:

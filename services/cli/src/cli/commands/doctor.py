@@ -19,6 +19,7 @@ from cli.flags import Flag, colour_flag
 from cli.server_flags import server_options
 from cli.terminal import Output, visible, wants_colour
 from cli.values import Value
+from cli.words import counted
 
 if TYPE_CHECKING:
     from tetra.v1.node_pb2 import NodeInfo
@@ -218,7 +219,7 @@ def gateway(args: Args) -> tuple[Finding, ...]:
             Finding("bad", "gateway", str(error), "start one (make run), or give --server-address"),
         )
     alive = [node for node in nodes if node.alive]
-    fact = f"{address}: {version}, {len(alive)} of {len(nodes)} nodes alive"
+    fact = f"{address}: {version}, {len(alive)} of {counted(len(nodes), 'node')} alive"
     if not alive:
         return (Finding("warn", "gateway", fact, "no collector is connected to its NATS server"),)
     found = Finding("ok", "gateway", fact)
@@ -230,7 +231,6 @@ def policies(nodes: Sequence[NodeInfo]) -> Finding:
     """Look at the tracing policies of nodes that are alive."""
     from cli.policies.results import some
     from cli.policies.table import bytes_text
-    from cli.words import counted
 
     loaded = sum(node.policies.loaded for node in nodes)
     memory = sum(node.policies.kernel_memory_bytes for node in nodes)

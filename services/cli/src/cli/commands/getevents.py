@@ -14,6 +14,7 @@ from cli.commands.getevents_request import check_start, request_from, warn_about
 from cli.errors import UsageError
 from cli.server_flags import server_options
 from cli.terminal import Output, notice
+from cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,8 @@ def _open_bookmark(args: Args, request: StreamEventsRequest) -> Bookmark:
         bookmark.snapshot = request.snapshot
     cut = bookmark.begin()
     if cut and not args.quiet:
-        notice(f"removed {cut} bytes after the cursor from standard output: they are printed again")
+        text = f"removed {counted(cut, 'byte')} after the cursor from standard output"
+        notice(f"{text}: these events are printed again")
     return bookmark
 
 

@@ -82,7 +82,8 @@ def _text(book: Book) -> str:
         )
     lines = table(rows) + [visible(line) for line in book.lines()]
     if book.aged_out:
-        lines.append(f"the stream begins {book.aged_out} messages after its first: they aged out")
+        aged_out = counted(book.aged_out, "message")
+        lines.append(f"aged out: {aged_out} at the start of the stream")
     count = sum(1 for node in book.accounts if node)
     nodes = counted(count, "node")
     withheld = f", {book.withheld} withheld" if book.withheld else ""

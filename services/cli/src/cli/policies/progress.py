@@ -11,6 +11,7 @@ from cli.address import ServerOptions
 from cli.client import Client
 from cli.errors import TetraError
 from cli.policies.calls import PolicyCalls
+from cli.words import counted
 from tetra.v1.policies_pb2 import FleetPolicy, ListPoliciesRequest, PolicyRef
 
 _CLEAR = "\r\x1b[K"
@@ -34,7 +35,7 @@ def progress_text(policy: FleetPolicy, *, unicode: bool = True) -> str:
     if not policy.selected:
         return f"{policy.away} away" if policy.away else "no known node is selected"
     shown = bar(policy.done, policy.failed, policy.selected, unicode=unicode)
-    text = f"{shown} {policy.done} of {policy.selected} nodes"
+    text = f"{shown} {policy.done} of {counted(policy.selected, 'node')}"
     if policy.failed:
         text += f", {policy.failed} failed"
     if policy.away:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cli.words import counted
 from eventjson.times import rfc3339
 from tetra.v1.stream_pb2 import GapNotice
 
@@ -24,8 +25,10 @@ def gap_text(gap: GapNotice) -> str:
     if gap.cause in COPIES:
         return _copy_text(gap)
     cause = _CAUSES.get(gap.cause, "cause unknown")
-    where, unit = (f"node {gap.node_name}", "events") if gap.node_name else ("stream", "messages")
-    count = f"{gap.count} {unit} missing" if gap.count else f"{unit} missing, number unknown"
+    where, unit = (f"node {gap.node_name}", "event") if gap.node_name else ("stream", "message")
+    count = (
+        f"{counted(gap.count, unit)} missing" if gap.count else f"{unit}s missing, number unknown"
+    )
     text = f"gap: {where}: {count}{_span(gap)}: {cause}"
     if gap.HasField("from") and gap.HasField("to"):
         text += f", {rfc3339(getattr(gap, 'from'))} to {rfc3339(gap.to)}"
@@ -37,7 +40,8 @@ def _copy_text(gap: GapNotice) -> str:
     if gap.cause == GapNotice.CAUSE_COPY_UNSEEN:
         return f"copy: {where}: its copy of the stream could not be read"
     return (
-        f"damage: {where}: its copy of the stream lacks {gap.count} messages{_span(gap)}; "
+        f"damage: {where}: its copy of the stream lacks {counted(gap.count, 'message')}"
+        f"{_span(gap)}; "
         "another copy has them, nothing is missing; to repair it, stop that server, remove its "
         "jetstream folder, start it"
     )
