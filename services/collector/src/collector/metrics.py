@@ -13,13 +13,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from collector import throttle_metrics
 from collector.delivery.publisher import Publisher
 from collector.delivery.statistics import LATENCY_BOUNDS_S
 from collector.losses import Losses
 from collector.pipeline import Pipeline
 from collector.policies.manager import PolicyManager
 from collector.processes.table import ProcessTable
-from collector.sensors import throttle_metrics, tracing_metrics
+from collector.sensors import tracing_metrics
 from collector.sensors.tracing import TracingStatistics
 from collector.throttle import Throttle
 
