@@ -44,6 +44,12 @@ class Watch:
     def _parse(self, events: list[bytes]) -> list[GetEventsResponse]:
         return [GetEventsResponse.FromString(event) for event in events]
 
+    def begin(self) -> Watch:
+        """Forget what was reported before: pids are used again while the tests run."""
+        self.pump()
+        self.events.clear()
+        return self
+
     def pump(self) -> None:
         """Handle the records in the ring."""
         while records := self.opened.ring.drain():
@@ -125,9 +131,15 @@ def headers(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plain(headers) -> Generator[Watch, None, None]:
-    """The collector with default settings."""
+def plain_of_session(headers) -> Generator[Watch, None, None]:
     yield from _watch(headers, ())
+
+
+@pytest.fixture
+def plain(plain_of_session) -> Watch:
+    """The collector with default settings."""
+    begun: Watch = plain_of_session.begin()
+    return begun
 
 
 @pytest.fixture
@@ -136,9 +148,15 @@ def limited(headers) -> Generator[Watch, None, None]:
     yield from _watch(headers, ("CRED",), Rate(10, 1_000_000_000, hold_ns=1_500_000_000))
 
 
-@pytest.fixture(scope="session")
-def full(headers) -> Generator[Watch, None, None]:
+@pytest.fixture
+def full(full_of_session) -> Watch:
     """The collector with everything on that can be on."""
+    begun: Watch = full_of_session.begin()
+    return begun
+
+
+@pytest.fixture(scope="session")
+def full_of_session(headers) -> Generator[Watch, None, None]:
     yield from _watch(
         headers,
         ("CRED", "NS", "ENVS"),
