@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import structlog
+
 from exporter.errors import DeliveryError, SinkError
 from exporter.place import Place
 from exporter.selection import Selected
 from tetra.v1.stream_pb2 import GapNotice, LossNotice
+
+_log = structlog.get_logger()
 
 R = TypeVar("R")
 
@@ -69,6 +73,23 @@ class Archive(Sink, Protocol):
 
     async def reach(self, place: Place) -> None:
         """Note that all events up to ``place`` were delivered, before `mark`."""
+
+
+class Refusals:
+    """Logs the first event that a receiver refuses for good; the others are counted only."""
+
+    def __init__(self, sink: str) -> None:
+        self._sink = sink
+        self._logged = False
+
+    def note(self, answer: str, event: str) -> None:
+        """Log the ``answer`` for an event's id, once."""
+        if not self._logged:
+            _log.error(
+                "receiver refuses an event for good: it is counted and left out; others of this "
+                "kind are not logged", sink=self._sink, event_id=event, answer=answer,
+            )  # fmt: skip
+            self._logged = True
 
 
 async def in_thread(name: str, path: Path, step: Callable[..., R], *args: Any) -> R:

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import structlog
 
 from exporter.config import HttpSink
 from exporter.errors import DeliveryError
-from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.base import PART_BYTES, Line, Refusals
 from exporter.sinks.tls import make_context
 
-_log = structlog.get_logger()
 # The request itself is at fault; 401 and 403 are not here: a token can be replaced.
 _REFUSED = frozenset({400, 413, 415, 422})
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
@@ -49,7 +47,7 @@ class Http:
         self._url = url.copy_with(path=self._preset.path) if url.path in ("", "/") else url
         verify = make_context(sink.name, sink.ca_file)
         self._client = httpx.AsyncClient(timeout=sink.timeout, verify=verify)
-        self._warned = False
+        self._refusals = Refusals(sink.name)
 
     async def open(self, mark: dict[str, Any]) -> None:
         """Nothing to open."""
@@ -78,7 +76,7 @@ class Http:
         if len(lines) > 1:
             middle = len(lines) // 2
             return await self.deliver(lines[:middle]) + await self.deliver(lines[middle:])
-        self._warn(f"{answer.status_code} {answer.text[:_SHOWN]}", lines[0].event.id)
+        self._refusals.note(f"{answer.status_code} {answer.text[:_SHOWN]}", lines[0].event.id)
         return 1
 
     async def mark(self) -> dict[str, Any]:
@@ -103,16 +101,10 @@ class Http:
             if status == 429 or status >= 500:
                 raise DeliveryError(f"{self._url}: document {result.get('_id')}: {status}")
             refused += 1
-            self._warn(f"{status} {json.dumps(result.get('error'))[:_SHOWN]}", result.get("_id"))
+            self._refusals.note(
+                f"{status} {json.dumps(result.get('error'))[:_SHOWN]}", result.get("_id")
+            )
         return refused
-
-    def _warn(self, answer: str, event: str) -> None:
-        if not self._warned:
-            _log.error(
-                "receiver refuses an event for good: it is counted and left out; others of this "
-                "kind are not logged", sink=self._sink.name, event_id=event, answer=answer,
-            )  # fmt: skip
-            self._warned = True
 
 
 def _read(path: Path) -> str:

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from exporter.config import KafkaSink
 from exporter.errors import DeliveryError, SinkError
-from exporter.sinks.base import PART_BYTES, Line
+from exporter.sinks.base import PART_BYTES, Line, Refusals
 from exporter.sinks.tls import check_ca, read
 
-_log = structlog.get_logger()
 _MESSAGE_BYTES = 8 << 20  # the topic decides what it takes
 _POLL_S = 0.1
 # The record itself is at fault.
@@ -37,7 +35,7 @@ class Kafka:
         self._sink = sink
         self.max_batch = sink.max_batch
         self._fault = ""  # what the client reported last of its connections
-        self._warned = False
+        self._refusals = Refusals(sink.name)
         self._producer = self._connect()
 
     def _connect(self) -> Producer:
@@ -81,7 +79,7 @@ class Kafka:
                 return
             if error.code() in _REFUSED:
                 refused += 1
-                self._warn(error, event)
+                self._refusals.note(error.str(), event)
             else:
                 failed.append(error)
 
@@ -121,14 +119,6 @@ class Kafka:
         about = f": {self._fault}" if self._fault and self._fault != error.str() else ""
         address = ",".join(self._sink.brokers)
         raise DeliveryError(f"{address}: topic {self._sink.topic}: {error.str()}{about}")
-
-    def _warn(self, error: KafkaError, event: str) -> None:
-        if not self._warned:
-            _log.error(
-                "receiver refuses an event for good: it is counted and left out; others of this "
-                "kind are not logged", sink=self._sink.name, event_id=event, answer=error.str(),
-            )  # fmt: skip
-            self._warned = True
 
 
 def _properties(sink: KafkaSink) -> dict[str, Any]:
