@@ -6,15 +6,19 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from support.feeder import Feeder
 from support.waiting import eventually
 
 _PROGRAM = Path(sys.executable).parent / "tetra-exporter"
 _READY_S = 30.0
+_WAIT_S = 60
 
 
 class Exporter:
@@ -61,3 +65,33 @@ class Exporter:
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), _READY_S)
+
+
+async def away_and_killed(
+    feeder: Feeder, exporter: Exporter, receiver: Any, received: Callable[[], Collection[Any]]
+) -> list[int]:
+    """Publish while the receiver and the exporter come and go; return the published numbers."""
+    published = await feeder.publish(300)
+    await exporter.start()
+    await eventually(lambda: len(received()) >= 100, _WAIT_S)
+    receiver.stop()
+    published += await feeder.publish(300)
+    await eventually(lambda: exporter.count("sink does not take events, trying again"), _WAIT_S)
+    await exporter.stop(signal.SIGKILL)
+    published += await feeder.publish(300)
+    await exporter.start(wait=False)
+    receiver.start()
+    for _ in range(3):
+        published += await feeder.publish(200)
+        enough = len(published) - 150
+        await eventually(partial(_has, received, enough), _WAIT_S)
+        await exporter.stop(signal.SIGKILL)
+        await exporter.start(wait=False)
+    published += await feeder.publish(100)
+    await eventually(lambda: len(set(received())) >= len(published), _WAIT_S)
+    return published
+
+
+def _has(received: Callable[[], Collection[Any]], count: int) -> bool:
+    """Whether so many events are there, or more."""
+    return len(set(received())) >= count

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import re
-import signal
 import ssl
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 import pytest
 
@@ -15,7 +13,7 @@ from exporter.errors import DeliveryError, SinkError
 from exporter.selection import Selected
 from exporter.sinks.base import Line
 from exporter.sinks.kafka import Kafka as Sink
-from support.exporter import Exporter
+from support.exporter import Exporter, away_and_killed
 from support.kafka import Kafka
 from support.net import free_port
 from support.receivers import make_certificate
@@ -38,10 +36,6 @@ def pids(broker):
     return [json.loads(one.value())["process_exec"]["process"]["pid"] for one in broker.messages()]
 
 
-def has(broker, count):
-    return len(set(pids(broker))) >= count
-
-
 async def test_broker_away_and_exporter_killed(gateway, feeder, nats_server, tmp_path, brokers):
     broker = Kafka(tmp_path, "events")
     brokers.append(broker)
@@ -50,24 +44,8 @@ async def test_broker_away_and_exporter_killed(gateway, feeder, nats_server, tmp
             "transport": "tcp", "timeout": "2s", "start": "oldest", "max_batch": 50,
             "compression": "zstd"}  # fmt: skip
     exporter = Exporter(tmp_path, nats_server.url, sink)
-    published = await feeder.publish(300)
-    await exporter.start()
     try:
-        await eventually(lambda: len(pids(broker)) >= 100, WAIT_S)
-        broker.stop()
-        published += await feeder.publish(300)
-        await eventually(lambda: exporter.count("sink does not take events, trying again"), WAIT_S)
-        await exporter.stop(signal.SIGKILL)
-        published += await feeder.publish(300)
-        await exporter.start(wait=False)
-        broker.start()
-        for _ in range(3):
-            published += await feeder.publish(200)
-            await eventually(partial(has, broker, len(published) - 150), WAIT_S)
-            await exporter.stop(signal.SIGKILL)
-            await exporter.start(wait=False)
-        published += await feeder.publish(100)
-        await eventually(lambda: len(set(pids(broker))) == len(published), WAIT_S)
+        published = await away_and_killed(feeder, exporter, broker, lambda: pids(broker))
     finally:
         await exporter.stop()
     texts = {dict(one.headers())["id"]: one.value() for one in broker.messages()}
@@ -83,6 +61,8 @@ async def tls_before(address, port, certificate):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
 
+    open_now = set()
+
     async def copy(reader, writer):
         with suppress(OSError):
             while data := await reader.read(1 << 16):
@@ -91,15 +71,26 @@ async def tls_before(address, port, certificate):
         writer.close()
 
     async def forward(reader, writer):
+        open_now.add(asyncio.current_task())
         host, _, number = address.rpartition(":")
-        other_reader, other_writer = await asyncio.open_connection(host, int(number))
-        await asyncio.gather(copy(reader, other_writer), copy(other_reader, writer))
+        writers = [writer]
+        try:
+            with suppress(OSError):  # the broker has not started yet
+                other_reader, other_writer = await asyncio.open_connection(host, int(number))
+                writers.append(other_writer)
+                await asyncio.gather(copy(reader, other_writer), copy(other_reader, writer))
+        finally:
+            for one in writers:
+                one.transport.abort()
 
     server = await asyncio.start_server(forward, "127.0.0.1", port, ssl=context)
     try:
         yield
     finally:
         server.close()
+        for one in open_now:
+            one.cancel()
+        await asyncio.gather(*open_now, return_exceptions=True)
 
 
 async def test_tls(gateway, feeder, nats_server, tmp_path, brokers):

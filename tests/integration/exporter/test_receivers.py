@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-import signal
 from collections import Counter
-from functools import partial
 
 import pytest
 
-from support.exporter import Exporter
+from support.exporter import Exporter, away_and_killed
 from support.feeder import exec_event
 from support.receivers import (
     Elasticsearch,
@@ -26,34 +24,6 @@ REFUSED = (
     "receiver refuses an event for good: it is counted and left out; others of this kind are not "
     "logged"
 )
-
-
-async def away_and_killed(feeder, exporter, receiver, received):
-    """Publish while the receiver and the exporter come and go; return the published numbers."""
-    published = await feeder.publish(300)
-    await exporter.start()
-    await eventually(lambda: len(received()) >= 100, WAIT_S)
-    receiver.stop()
-    published += await feeder.publish(300)
-    await eventually(lambda: exporter.count("sink does not take events, trying again"), WAIT_S)
-    await exporter.stop(signal.SIGKILL)
-    published += await feeder.publish(300)
-    await exporter.start(wait=False)
-    receiver.start()
-    for _ in range(3):
-        published += await feeder.publish(200)
-        enough = len(published) - 150
-        await eventually(partial(has, received, enough), WAIT_S)
-        await exporter.stop(signal.SIGKILL)
-        await exporter.start(wait=False)
-    published += await feeder.publish(100)
-    await eventually(lambda: len(set(received())) >= len(published), WAIT_S)
-    return published
-
-
-def has(received, count):
-    """Whether so many events are there, or more."""
-    return len(set(received())) >= count
 
 
 def pid(document):
