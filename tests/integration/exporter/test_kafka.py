@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import ssl
-from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -17,6 +15,7 @@ from support.exporter import Exporter, away_and_killed
 from support.kafka import Kafka
 from support.net import free_port
 from support.receivers import make_certificate
+from support.tls_proxy import tls_proxy
 from support.waiting import eventually
 from tetragon.events_pb2 import GetEventsResponse
 
@@ -55,44 +54,6 @@ async def test_broker_away_and_exporter_killed(gateway, feeder, nats_server, tmp
     assert sorted(set(pids(broker))) == published
 
 
-@asynccontextmanager
-async def tls_before(address, port, certificate):
-    """Accept TLS on ``port`` and pass it on to ``address``: Tansu has none of its own."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate)
-
-    open_now = set()
-
-    async def copy(reader, writer):
-        with suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def forward(reader, writer):
-        open_now.add(asyncio.current_task())
-        host, _, number = address.rpartition(":")
-        writers = [writer]
-        try:
-            with suppress(OSError):  # the broker has not started yet
-                other_reader, other_writer = await asyncio.open_connection(host, int(number))
-                writers.append(other_writer)
-                await asyncio.gather(copy(reader, other_writer), copy(other_reader, writer))
-        finally:
-            for one in writers:
-                one.transport.abort()
-
-    server = await asyncio.start_server(forward, "127.0.0.1", port, ssl=context)
-    try:
-        yield
-    finally:
-        server.close()
-        for one in open_now:
-            one.cancel()
-        await asyncio.gather(*open_now, return_exceptions=True)
-
-
 async def test_tls(gateway, feeder, nats_server, tmp_path, brokers):
     certificate, port = make_certificate(tmp_path), free_port()
     front, ca = f"127.0.0.1:{port}", str(certificate[0])
@@ -102,7 +63,7 @@ async def test_tls(gateway, feeder, nats_server, tmp_path, brokers):
             "start": "oldest"}  # fmt: skip
     exporter = Exporter(tmp_path, nats_server.url, sink)
     published = await feeder.publish(100)
-    async with tls_before(broker.address, port, certificate):
+    with tls_proxy(port, broker.address, certificate):
         await asyncio.to_thread(broker.start)
         await exporter.start()
         try:

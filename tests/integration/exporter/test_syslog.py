@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -21,10 +22,13 @@ def lines(count, size):
     return [Line(event, "x" * size) for _ in range(count)]
 
 
+@asynccontextmanager
 async def broken_receiver(context, how):
-    """Listen; read a little of each connection, then break it."""
+    """Listen; read a little of each connection, then break it; yields the port."""
+    writers = []
 
     async def broken(reader, writer):
+        writers.append(writer)
         await reader.read(1)
         if how == "reset":
             raw = writer.get_extra_info("socket")
@@ -33,7 +37,15 @@ async def broken_receiver(context, how):
         else:
             writer.close()
 
-    return await asyncio.start_server(broken, "127.0.0.1", 0, ssl=context, limit=1)
+    server = await asyncio.start_server(broken, "127.0.0.1", 0, ssl=context, limit=1)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for one in writers:  # TLS waits for the other side's end
+            one.transport.abort()
+            with suppress(OSError):
+                await one.wait_closed()
 
 
 async def deliver_for_ever(sink, size):
@@ -54,8 +66,7 @@ async def test_a_lost_connection_is_a_failed_delivery(tmp_path, transport, how, 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(path, key)
         certificate = {"ca_file": path}
-    async with await broken_receiver(context, how) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with broken_receiver(context, how) as port:
         sink = Syslog(SyslogSink(name="s", type="syslog", address=f"127.0.0.1:{port}",
                                  transport=transport, **certificate))  # fmt: skip
         for _ in range(3):
