@@ -164,8 +164,13 @@ def test_event_of_a_pod_has_namespace_pod_container_and_workload(installed, serv
         found = events(server, "-e", "PROCESS_EXEC", "--namespace", namespace)
         return [one for one in found if mark in one["process_exec"]["process"]["arguments"]]
 
+    def running():  # the API server may learn of a container after its first event
+        found = installed.pods(namespace)
+        states = [one for pod in found for one in pod["status"].get("containerStatuses", [])]
+        return found if any("containerID" in one for one in states) else None
+
     event = wait_until(reported, 120, lambda: described(installed), 1)[0]
-    (pod,) = installed.pods(namespace)
+    (pod,) = wait_until(running, 120, lambda: described(installed), 1)
     found = event["process_exec"]["process"]["pod"]
     assert (found["namespace"], found["name"]) == (namespace, pod["metadata"]["name"])
     assert found["uid"] == pod["metadata"]["uid"]
