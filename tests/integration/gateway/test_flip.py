@@ -249,23 +249,26 @@ async def test_a_damaged_copy_is_named_and_the_others_serve_its_events(cluster):
     assert argument(155) not in file.read_bytes()  # nats-server did not see it
     async with running(settings_of(cluster.servers[victim].url)) as gateway:
         history = gateway.gateway.streams.history
-        for _ in range(40):  # any server may answer; the chance that none is the victim is 1:10^7
-            responses = await gateway.read_all(after=stream_pb2.Cursor())
+        responses = []
+
+        async def read_and_repaired():  # any server may answer; one that lost the lead, later
+            responses[:] = await gateway.read_all(after=stream_pb2.Cursor())
             assert numbers_in(*responses) == list(range(1, 301))
-            if history.repaired_total:
-                break
-        assert history.repaired_total
+            return history.repaired_total
+
+        await eventually(read_and_repaired, 60)
         [found] = gaps_in(responses)
         assert found.cause == stream_pb2.GapNotice.CAUSE_COPY_DAMAGED
         assert (found.server, found.first, found.last) == (f"n{victim}", 16, 16)
         code, out, _ = await tetra(gateway, "verify")
         unchecked, _, _ = await tetra(gateway, "verify", "--no-copies", "--since", "1h")
         repaired = history.repaired_total
-        for _ in range(40):  # an exporter of one node
+
+        async def read_node_and_repaired():  # as an exporter of one node does
             assert await numbers_of_node(history, "one") == list(range(1, 301))
-            if history.repaired_total > repaired:
-                break
-        assert history.repaired_total > repaired
+            return history.repaired_total > repaired
+
+        await eventually(read_node_and_repaired, 60)
     assert code == 3
     assert unchecked in (0, 3)  # whichever copy answers
     assert f"damage: NATS server n{victim}: its copy of the stream lacks 1 message (" in out
