@@ -1,4 +1,4 @@
-"""A disk and a container engine that answer after two seconds do not stall the ring."""
+"""A disk and container engines that answer late stall neither the ring nor the start."""
 
 import asyncio
 import os
@@ -15,7 +15,9 @@ from uuid import uuid4
 import pytest
 
 from collector.build import build
+from collector.metadata.containers import cri
 from collector.settings import Settings
+from support.cri_runtime import Runtime
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
 
@@ -146,3 +148,73 @@ async def test_storm_beside_slow_disk_and_engine_loses_nothing(
     }
     assert engine.asked >= CONTAINERS
     assert "MainThread" not in slow_disk, "a sync ran on the event loop"
+
+
+@pytest.fixture
+def late_runtime(tmp_path, container_cgroups):
+    """A CRI runtime that does not answer yet, with a container that is one of the cgroups."""
+    runtime = Runtime(tmp_path / "cri.sock")  # type: ignore[abstract]  # the rest is not called
+    runtime.add()
+    runtime.containers[0].id = container_cgroups[0].name
+    runtime.may_answer.clear()
+    runtime.start()
+    yield runtime
+    runtime.may_answer.set()
+    runtime.stop()
+
+
+@pytest.fixture
+def shell(container_cgroups):
+    """A shell that runs in a container since before the collector; it runs what it reads."""
+    with subprocess.Popen(["/bin/sh"], stdin=subprocess.PIPE, text=True, bufsize=1) as process:
+        (container_cgroups[0] / "cgroup.procs").write_text(str(process.pid))
+        yield process
+        assert process.stdin is not None
+        print(f"echo $$ > {container_cgroups[0].parent}/cgroup.procs; exit", file=process.stdin)
+
+
+@pytest.mark.timeout(120)
+async def test_runtime_that_answers_late_does_not_delay_the_start(
+    tmp_path, nats_server, gateway, late_runtime, shell, monkeypatch
+):
+    monkeypatch.setattr(cri, "_LOOKUP_TIMEOUT_S", 100.0)  # a start that waits fails the test
+    chosen: dict[str, Any] = {
+        "node_name": f"late-{os.getpid()}",
+        "nats_url": nats_server.url,
+        "state_dir": tmp_path / "state",
+        "cache_dir": tmp_path / "cache",
+        "cri_socket": str(late_runtime.path),
+        "docker_socket": "",
+        "podman_socket": "",
+    }
+    mark = uuid4().hex
+    collector = await build(Settings(**chosen))  # returns although the runtime has not answered
+    task = asyncio.create_task(collector.run())
+
+    def images():
+        name = late_runtime.containers[0].id[:31]
+        return [one.image for one in collector.table if one.image.docker == name]
+
+    try:
+        await eventually(images, 20)
+        print(f"{TRUE} {mark}-before", file=shell.stdin)
+        await eventually(lambda: any(f"{mark}-before" in one.arguments for one in images()), 20)
+        assert {one.container for one in images()} == {None}
+        late_runtime.may_answer.set()
+        await eventually(lambda: all(one.container for one in images()), 30)
+        print(f"{TRUE} {mark}-after", file=shell.stdin)
+
+        found = []
+        while not found:
+            found = [
+                event.process_exec
+                for response in await gateway.read_all(last=1_000_000)
+                for event in response.events
+                if event.process_exec.process.arguments == f"{mark}-after"
+            ]
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert (found[0].process.pod.namespace, found[0].process.pod.name) == ("shop", "web-1")
+    assert found[0].parent.pod.name == "web-1"  # of a process that was reported before the answer

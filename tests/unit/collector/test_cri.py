@@ -1,115 +1,18 @@
 """Containers and pods from a CRI runtime that answers on a unix socket."""
 
+import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 
-import grpc
 import pytest
 
 from collector.metadata.containers import cri as module
 from collector.metadata.containers import engine as engine_module
+from collector.metadata.containers.catalog import Catalog
 from collector.metadata.containers.cri import CriRuntime
-from collector.processes.pods import Pod
-from collector.processes.table import ContainerInfo
 from cri import runtime_pb2 as cri
-from cri.runtime_pb2_grpc import (
-    ImageServiceServicer,
-    RuntimeServiceServicer,
-    add_ImageServiceServicer_to_server,
-    add_RuntimeServiceServicer_to_server,
-)
 from support.container_engine import engines_end  # noqa: F401
+from support.cri_runtime import ID, IMAGE_ID, OTHER, PAUSE, SANDBOX, WEB, Runtime
 from support.waiting import wait_until
-
-ID, SANDBOX, OTHER = "a" * 64, "b" * 64, "c" * 64
-IMAGE_ID = "sha256:" + "5" * 64
-POD = Pod("shop", "web-1", "u1", (("app", "web"),))
-WEB = ContainerInfo(ID, "nginx", "nginx:1", "containerd", POD)
-PAUSE = ContainerInfo(SANDBOX, "", "", "containerd", POD)
-LABELS = {"app": "web", "io.kubernetes.pod.name": "web-1", "io.kubernetes.pod.uid": "u1"}
-METADATA = cri.PodSandboxMetadata(name="web-1", namespace="shop", uid="u1")
-
-
-class Runtime(RuntimeServiceServicer, ImageServiceServicer):
-    """Answers as containerd does; a test changes its attributes at any time."""
-
-    def __init__(self, path):
-        self.path = path
-        self.containers, self.sandboxes, self.images = [], [], {IMAGE_ID: "nginx:1"}
-        self.events = SimpleQueue()
-        self.has_events, self.has_cri = True, True
-        self.followers = self.image_lists = 0
-        self.lookups = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self.stopped = threading.Event()
-        self._server = None
-
-    def start(self):
-        self._server = grpc.server(ThreadPoolExecutor(8))
-        add_RuntimeServiceServicer_to_server(self, self._server)
-        add_ImageServiceServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"unix://{self.path}")
-        self._server.start()
-
-    def stop(self):
-        self.stopped.set()
-        self._server.stop(None).wait()
-
-    def add(self, image="nginx:1"):
-        """Make a pod with one container."""
-        self.sandboxes.append(cri.PodSandbox(id=SANDBOX, metadata=METADATA, labels=LABELS))
-        self.containers.append(
-            cri.Container(
-                id=ID, pod_sandbox_id=SANDBOX, metadata=cri.ContainerMetadata(name="nginx"),
-                image=cri.ImageSpec(image=image), image_ref=IMAGE_ID,
-            )
-        )  # fmt: skip
-
-    def emit(self, kind=cri.CONTAINER_CREATED_EVENT, image="nginx:1"):
-        status = cri.ContainerStatus(
-            id=ID, metadata=cri.ContainerMetadata(name="nginx"), image=cri.ImageSpec(image=image)
-        )
-        sandbox = cri.PodSandboxStatus(id=SANDBOX, metadata=METADATA, labels=LABELS)
-        self.events.put(
-            cri.ContainerEventResponse(
-                container_id=ID, container_event_type=kind, pod_sandbox_status=sandbox,
-                containers_statuses=[status],
-            )
-        )  # fmt: skip
-
-    def Version(self, request, context):
-        if not self.has_cri:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service")
-        return cri.VersionResponse(runtime_name="containerd", runtime_version="1.7.24")
-
-    def ListContainers(self, request, context):
-        wanted = request.filter.id
-        if wanted:
-            self.lookups.append(wanted)
-        self.may_answer.wait(10)
-        found = [c for c in self.containers if wanted in ("", c.id)]
-        return cri.ListContainersResponse(containers=found)
-
-    def ListPodSandbox(self, request, context):
-        wanted = request.filter.id
-        return cri.ListPodSandboxResponse(items=[s for s in self.sandboxes if wanted in ("", s.id)])
-
-    def ListImages(self, request, context):
-        self.image_lists += 1
-        images = [cri.Image(id=i, repo_tags=[name]) for i, name in self.images.items()]
-        return cri.ListImagesResponse(images=images)
-
-    def GetContainerEvents(self, request, context):
-        if not self.has_events:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
-        self.followers += 1
-        # A reader that is cut off follows again at once: the flag ends that one as well.
-        while not self.stopped.is_set():
-            with suppress(Empty):
-                yield self.events.get(timeout=0.05)
 
 
 @pytest.fixture
@@ -139,8 +42,43 @@ def test_containers_and_their_pods_are_known_at_start(runtime):
     runtime.add()
     reader = CriRuntime(str(runtime.path))
     reader.start()
+    until(lambda: reader.get(SANDBOX))
     assert (reader.get(ID), reader.get(SANDBOX)) == (WEB, PAUSE)
     assert reader.settled(ID)
+    assert runtime.lookups == []
+
+
+def start(catalog):
+    """Start the engines and wait as a collector does; neither may wait for their answers."""
+    starting = threading.Thread(target=lambda: (catalog.start(), catalog.wait_listed()))
+    starting.start()
+    starting.join(20)
+    assert not starting.is_alive(), "the start waits for a runtime's answer"
+
+
+def test_runtime_that_never_answers_does_not_delay_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT_S", 120.0)
+    path = tmp_path / "hangs.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()  # the kernel accepts, and nobody reads
+        catalog = Catalog([CriRuntime(str(path))])
+        start(catalog)
+        assert catalog.get(ID) is None
+        assert not catalog.settled(ID)  # events of this container wait, for a bounded time
+
+
+def test_runtime_that_answers_after_two_seconds_names_the_container_late(runtime, monkeypatch):
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT_S", 120.0)
+    runtime.may_answer.clear()
+    runtime.add()
+    catalog = Catalog([CriRuntime(str(runtime.path))])
+    start(catalog)
+    assert catalog.get(ID) is None
+    assert catalog.take_late() == []
+    threading.Timer(2.0, runtime.may_answer.set).start()
+    assert until(catalog.take_late) == [WEB]
+    assert catalog.get(ID) == WEB
     assert runtime.lookups == []
 
 
@@ -220,7 +158,7 @@ def test_socket_without_cri_is_not_asked_about_ids(runtime, monkeypatch):
     runtime.has_cri = False
     reader = CriRuntime(str(runtime.path))
     reader.start()
-    assert reader.settled(ID)
+    until(lambda: reader.settled(ID))
     assert runtime.lookups == []
     runtime.has_cri = True
     runtime.emit()

@@ -48,10 +48,11 @@ def until(condition):
     return wait_until(condition, 20, lambda: "container engine")
 
 
-def test_containers_are_known_at_start(engine):
+def test_containers_are_known_at_start(engine, clock):
     engine.add(ID, "web", "nginx:1")
     docker = Docker(str(engine.path))
     docker.start()
+    docker.wait_listed(clock.s + 20)
     assert docker.get(ID) == WEB
     assert docker.settled(ID)
     assert docker.get(OTHER) is None

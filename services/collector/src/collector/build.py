@@ -309,6 +309,7 @@ def _observe(
     environment = base.settings.enable_process_environment_variables
     found = read_all(procfs, environment=environment)
     alive = state.still_alive(known, procfs)
+    base.containers.wait_listed()
     bootstrap = running.Bootstrap(
         table, base.enricher, base.encoder, attached.probes.processes, procfs, wall_offset_ns()
     )

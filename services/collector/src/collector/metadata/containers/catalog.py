@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
@@ -15,6 +16,7 @@ from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo
 
 _PODS_MAX = 4096
+_FIRST_LIST_S = 0.25  # how long processes that run at start wait for the first lists of containers
 
 Listener = Callable[[str], None]
 
@@ -65,14 +67,21 @@ class Catalog:
         self._lock = Lock()  # of the two below
         self._by_pod: LRUCache[str, frozenset[str]] = LRUCache(_PODS_MAX)  # container ids by uid
         self._late: set[str] = set()
+        self._wait_until_s = 0.0
 
     def start(self) -> None:
-        """List the containers of each engine, and follow changes in threads."""
+        """List the containers of each engine and follow changes, in threads."""
+        self._wait_until_s = time.monotonic() + _FIRST_LIST_S
         self._pods.start(self._pod_changed)
         for engine in self._engines:
             if isinstance(engine, Nri):
                 engine.starting = self._starting
             engine.start(partial(self._container_changed, engine))
+
+    def wait_listed(self) -> None:
+        """Wait for the first lists, a moment after `start` at most; what comes later is late."""
+        for engine in self._engines:
+            engine.wait_listed(self._wait_until_s)
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener``, in a thread, with the id of each container that is new or changed."""

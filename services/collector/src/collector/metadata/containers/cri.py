@@ -57,7 +57,7 @@ class CriRuntime(Engine):
             image = self._image(one.image, one.image_ref)
             self._add(one.id, one.metadata.name, image, pods.get(one.pod_sandbox_id))
         for sandbox, pod in pods.items():
-            if self.get(sandbox) is None:
+            if self.known(sandbox) is None:
                 self._add(sandbox, "", "", pod)
 
     def follow(self) -> None:
@@ -100,10 +100,10 @@ class CriRuntime(Engine):
         sandbox = event.pod_sandbox_status
         pod = _pod(sandbox.metadata, sandbox.labels)
         for status in event.containers_statuses:
-            if status.id and self.get(status.id) is None:
+            if status.id and self.known(status.id) is None:
                 image = self._image(status.image, status.image_ref)
                 self._add(status.id, status.metadata.name, image, pod)
-        if sandbox.id and self.get(sandbox.id) is None:
+        if sandbox.id and self.known(sandbox.id) is None:
             self._add(sandbox.id, "", "", pod)
 
     def _pods(self, full_id: str, found: Sequence[cri.Container]) -> dict[str, Pod]:
@@ -111,7 +111,7 @@ class CriRuntime(Engine):
         wanted = cri.ListPodSandboxRequest()
         if full_id:
             wanted.filter.id = sandbox = found[0].pod_sandbox_id if found else full_id
-            known = self.get(sandbox)
+            known = self.known(sandbox)
             if known is not None and known.pod is not None:
                 return {sandbox: known.pod}
         answer = self._service.ListPodSandbox(wanted, timeout=_LOOKUP_TIMEOUT_S)

@@ -1,7 +1,8 @@
 """What all container engines share: the containers that are known, and lookups of the others.
 
-One thread follows an engine's events, so a container is known when it is created, before anything
-in it runs. Another looks up the ids that are not known then. Both end with the process.
+One thread lists an engine's containers and follows its events, so a container is known when it is
+created, before anything in it runs. Another looks up the ids that are not known then. Both end with
+the process. Nothing waits for an engine: one may accept a connection and never answer.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Engine(ABC):
         self._present = bool(path) and Path(path).exists()
         self._disabled = False  # a socket that serves something else
         self._listed = False  # since the connection was lost
+        self._listed_once = False
+        self._first_read = threading.Event()  # set when the first list came, or failed
         self._changed: Callable[[str], None] = _ignore
         self._closed = threading.Event()
 
@@ -66,16 +69,10 @@ class Engine(ABC):
         """`add` each new container, until the engine ends the connection; raise `errors`."""
 
     def start(self, changed: Callable[[str], None] | None = None) -> None:
-        """List the containers and follow changes; ``changed`` gets the id of each, in a thread."""
+        """List the containers and follow changes, in threads; ``changed`` gets the id of each."""
         if not self.path:
             return
         self._changed = changed or _ignore
-        if self._present:
-            try:
-                self.read()
-                self._listed = True
-            except self.errors as error:
-                log.warning("container engine not readable", socket=self.path, error=brief(error))
         for target in (self._follow, self._look_up):
             threading.Thread(target=target, name="container engine", daemon=True).start()
 
@@ -83,8 +80,21 @@ class Engine(ABC):
         """Follow the engine no longer than until its connection ends."""
         self._closed.set()
 
+    def wait_listed(self, until_s: float) -> None:
+        """Wait for the first list, until a time of the monotonic clock at most."""
+        if self._present:
+            self._first_read.wait(max(0.0, until_s - time.monotonic()))
+
     def get(self, full_id: str) -> ContainerInfo | None:
         """Return the container with this full id, or None while it is unknown."""
+        with self._lock:
+            found = self._known.get(full_id)
+            if found is None and not self._listed_once and full_id not in self._lookups:
+                self._lookups[full_id] = _Lookup()  # it is late when the first list names it
+        return found
+
+    def known(self, full_id: str) -> ContainerInfo | None:
+        """Return what `get` returns; an engine asks this about its own containers."""
         with self._lock:
             return self._known.get(full_id)
 
@@ -134,6 +144,7 @@ class Engine(ABC):
                     lookup.asked_s = time.monotonic()
 
     def _follow(self) -> None:
+        self._read_first()
         waits = Backoff(RECONNECT_MIN_S, RECONNECT_MAX_S)
         while not self._closed.is_set():
             start_s = time.monotonic()
@@ -146,11 +157,22 @@ class Engine(ABC):
                 waits.reset()
             self._closed.wait(waits.next_s())
 
+    def _read_first(self) -> None:
+        """List the containers where there is a socket; `follow` lists them again if that failed."""
+        try:
+            if self._present:
+                self.read()
+                self._listed = self._listed_once = True
+        except self.errors as error:
+            log.warning("container engine not readable", socket=self.path, error=brief(error))
+        finally:
+            self._first_read.set()
+
     def _connected(self) -> None:
         """List what was made without a connection; call it when `follow` has one."""
         if not self._listed:
             self.read()
-            self._listed = True
+            self._listed = self._listed_once = True
         self._present = not self._disabled  # from now on unknown containers are looked up
 
 
