@@ -48,6 +48,82 @@ static __always_inline struct image *find_image(u32 tgid)
 	return bpf_map_lookup_elem(MAP(MAP_IMAGES), &tgid);
 }
 
+/*
+ * The lists that matchBinaries compares, by process: a lookup in MAP_IMAGES calls into the kernel
+ * and costs several times as much as these loads. One value of an array, which programs address
+ * directly; a process has one cell for each field of its image, and shares it with others.
+ *
+ * Nothing locks a cell. Its check holds key and lists together, so that halves written by two
+ * programs match no process. A process's cells are emptied whenever its image is written; where
+ * that happens on another CPU, by on_image_mark, the generation changes, which is part of each key.
+ */
+#define LISTS_CELLS 1024
+
+enum lists_field {
+	LISTS_BINARIES,
+	LISTS_LINEAGE,
+	LISTS_FIELDS,
+};
+
+struct lists_cell {
+	u64 check; /* 0: empty */
+	u64 lists;
+};
+
+struct process_lists {
+	u32 generation, pad;
+	struct lists_cell cells[LISTS_FIELDS][LISTS_CELLS];
+};
+_Static_assert(sizeof(struct process_lists) == 32776, "process_lists has a hole");
+
+static __always_inline volatile struct lists_cell *cell_of(u32 field, u32 tgid)
+{
+	struct process_lists *all = MAP_VALUE(MAP_PROCESS_LISTS);
+
+	FORGET(tgid);
+	return &all->cells[field][tgid & (LISTS_CELLS - 1)];
+}
+
+/* Not 0, and far from the key of any other process: an odd multiple of what is never 0. */
+static __always_inline u64 lists_key(u32 generation, u32 tgid)
+{
+	return (1ull << 63 | (u64)generation << 32 | tgid) * 0x9e3779b97f4a7c15ull;
+}
+
+static __always_inline void empty_cells(u32 tgid)
+{
+#pragma unroll
+	for (u32 field = 0; field < LISTS_FIELDS; field++) {
+		volatile struct lists_cell *cell = cell_of(field, tgid);
+
+		cell->check = 0;
+		cell->lists = 0;
+	}
+}
+
+/* Of the current process, whose executable has a known path; false where it has none. */
+static __always_inline bool lists_of_process(u32 field, u64 *lists)
+{
+	volatile struct process_lists *all = MAP_VALUE(MAP_PROCESS_LISTS);
+	u32 tgid = current_tgid();
+	u64 key = lists_key(all->generation, tgid);
+	volatile struct lists_cell *cell = cell_of(field, tgid);
+	struct image *image;
+
+	*lists = cell->lists;
+	if ((cell->check ^ *lists) == key)
+		return true;
+	image = find_image(tgid);
+	if (!image || !(image->flags & IMAGE_PATH_KNOWN))
+		return false;
+	*lists = field == LISTS_BINARIES ? image->binaries : image->lineage;
+#ifdef __x86_64__ /* other CPUs may load the generation late, and lists from before it */
+	cell->lists = *lists;
+	cell->check = key ^ *lists;
+#endif
+	return true;
+}
+
 static __always_inline void read_image_state(struct image *image)
 {
 	u64 cred = current_cred();

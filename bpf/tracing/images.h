@@ -86,6 +86,7 @@ int on_image_fork(u64 *ctx)
 	image.parent_pid = parent_pid;
 	image.nspid = own_upid(child, &upid) ? upid.number : 0;
 	bpf_map_update_elem(MAP(MAP_IMAGES), &pid, &image, 0);
+	empty_cells(pid);
 	return 0;
 }
 
@@ -116,6 +117,7 @@ int on_image_exec(u64 *ctx)
 	image.nspid = own_upid(task, &upid) ? upid.number : 0;
 	read_image_state(&image);
 	bpf_map_update_elem(MAP(MAP_IMAGES), &pid, &image, 0);
+	empty_cells(pid);
 	return 0;
 }
 
@@ -125,8 +127,10 @@ int on_image_exit(u64 *ctx)
 	u32 pid = KERNEL(u32, task + OFFSET_task_tgid);
 
 	/* The last thread; two that leave together both see 0, and the second finds no image. */
-	if (!KERNEL(u32, signal + OFFSET_signal_live))
+	if (!KERNEL(u32, signal + OFFSET_signal_live)) {
 		bpf_map_delete_elem(MAP(MAP_IMAGES), &pid);
+		empty_cells(pid);
+	}
 	return 0;
 }
 
@@ -138,6 +142,7 @@ int on_image_mark(u64 *ctx)
 {
 	u32 pid = ctx[0], execs = ctx[1];
 	struct image *image = find_image(pid);
+	struct process_lists *all = MAP_VALUE(MAP_PROCESS_LISTS);
 
 	if (!image || image->execs != execs)
 		return 1;
@@ -145,5 +150,7 @@ int on_image_mark(u64 *ctx)
 	image->lineage = (image->lineage & ~ctx[2]) | ctx[4];
 	image->parent_binaries = (image->parent_binaries & ~ctx[2]) | ctx[5];
 	image->parent_lineage = (image->parent_lineage & ~ctx[2]) | ctx[6];
+	/* Behind the stores above: a program that kept lists from before has an older generation. */
+	__sync_fetch_and_add(&all->generation, 1);
 	return 0;
 }

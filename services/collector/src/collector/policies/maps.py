@@ -45,11 +45,13 @@ CGROUPS = "policy_cgroups"
 THROTTLES = "policy_throttles"
 # Of images.py: exist while a policy needs them.
 IMAGES = "policy_images"
+PROCESS_LISTS = "process_lists"
 BINARIES = "policy_binaries"
 BINARY_PREFIXES = "binary_prefixes"
 BINARY_SUFFIXES = "binary_suffixes"
 _IMAGE_MACROS = {
     IMAGES: "MAP_IMAGES",
+    PROCESS_LISTS: "MAP_PROCESS_LISTS",
     BINARIES: "MAP_BINARIES",
     BINARY_PREFIXES: "MAP_BINARY_PREFIXES",
     BINARY_SUFFIXES: "MAP_BINARY_SUFFIXES",
@@ -72,6 +74,7 @@ SPARED_NAME_BYTES = 32  # struct spared_program of bpf/tracing/act.h
 _VERDICT_ENTRIES = 8192  # threads between a function's entry and its gate, which are few
 _NOTIFICATION_ENTRIES = 16384
 _IMAGE_ENTRIES = 32768
+_PROCESS_LISTS_SIZE = 32776  # sizeof(struct process_lists) of bpf/tracing/image.h
 _BINARY_ENTRIES = 16384
 
 # Names of shared maps in the order of their numbers; events and processes are the base programs'.
@@ -128,6 +131,7 @@ def image_specs() -> tuple[MapSpec, ...]:
     flags = NO_PREALLOC if programs_may_allocate() else 0
     return (
         MapSpec(IMAGES, MapType.HASH, 4, 112, _IMAGE_ENTRIES, flags),
+        MapSpec(PROCESS_LISTS, MapType.ARRAY, 4, _PROCESS_LISTS_SIZE, 1),
         MapSpec(BINARIES, MapType.HASH, 256, 8, _BINARY_ENTRIES, NO_PREALLOC),
         MapSpec(BINARY_PREFIXES, trie, 260, 8, _BINARY_ENTRIES, NO_PREALLOC),
         MapSpec(BINARY_SUFFIXES, trie, 132, 8, _BINARY_ENTRIES, NO_PREALLOC),

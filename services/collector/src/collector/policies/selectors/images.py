@@ -43,12 +43,16 @@ def _mask(one: MatchBinaries, unit: Unit) -> tuple[str, bool]:
 def _binaries(one: MatchBinaries, key: str, unit: Unit) -> ProcessFilter:
     mask, is_not = _mask(one, unit)
     field = "lineage" if one.follow_children else "binaries"
-    found = f"(image->{field} & {mask})"
+    found = f"({field} & {mask})"
     if is_not:
         found = negated(found)
+    prepare = (
+        f"u64 {field} = 0;",
+        f"bool {field}_known = lists_of_process(LISTS_{field.upper()}, &{field});",
+    )
     # A process that is not known, or whose path is not, matches neither In nor NotIn.
-    condition = f"(image && (image->flags & IMAGE_PATH_KNOWN) && {found})"
-    return ProcessFilter(condition, _what(key, one), IMAGE, _HEADERS)
+    condition = f"({field}_known && {found})"
+    return ProcessFilter(condition, _what(key, one), prepare, _HEADERS)
 
 
 def _parent(one: MatchBinaries, unit: Unit) -> ProcessFilter:
