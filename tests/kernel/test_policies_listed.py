@@ -149,7 +149,7 @@ def _reader_in_same_cell(shell, opened, pid):
     pytest.fail(f"no process shares the cell of {pid}")
 
 
-def _next_id() -> int:
+def _next_id():
     """Use up a process id, with a thread, and return it."""
     thread = threading.Thread(target=lambda: None)
     thread.start()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from collector.policies.manager import PolicyManager
 from collector.policies.planner import KernelPlans, Planner
 from collector.policies.ready import ReadyPolicies
 from collector.policies.table import PolicyTable
+from collector.policies.translate import translate
 from collector.records.tracing import decode_tracing
 from support.calls import NUMBERS, PREFIX
 from support.policies import BPF, arg, in_child, kernel, match, syscall_plan
@@ -65,7 +67,7 @@ async def manager(policies, tmp_path):
     objects = Objects(BlobCache(tmp_path / "objects"), "test", BPF)
     table = PolicyTable()
     backend = KernelBackend(
-        Planner(lambda: KernelPlans(plan, plan, kernel())),
+        Planner(lambda: KernelPlans(plan, plan, partial(translate, kernel=kernel()))),
         policies.shared,
         objects,
         ReadyPolicies(objects.cache, "test", BPF),

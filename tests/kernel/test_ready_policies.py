@@ -14,6 +14,7 @@ from collector.policies.backend import KernelBackend
 from collector.policies.plan_policy import plan_policy
 from collector.policies.planner import KernelPlans, Planner
 from collector.policies.ready import ReadyPolicies
+from collector.policies.translate import translate
 from collector.records.tracing import decode_tracing
 from support.policies import BPF, host, in_child, kernel
 from tracingpolicy import parse
@@ -86,7 +87,11 @@ def backend(policies, tmp_path):
     def make(*, reads_types: bool) -> KernelBackend:
         plan = partial(plan_policy, host=host())
         return KernelBackend(
-            Planner((lambda: KernelPlans(plan, plan, kernel())) if reads_types else no_types),
+            Planner(
+                (lambda: KernelPlans(plan, plan, partial(translate, kernel=kernel())))
+                if reads_types
+                else no_types
+            ),
             policies.shared,
             Objects(cache, "test", BPF),
             ReadyPolicies(cache, "test", BPF),

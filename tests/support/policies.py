@@ -36,7 +36,8 @@ from collector.policies.plan import (
 )
 from collector.policies.plan_policy import check_document
 from collector.policies.statistics import SelectorCounters
-from collector.policies.translate import Kernel, Translation, translate
+from collector.policies.translate import Kernel, translate
+from collector.policies.translation import Translation
 from collector.records.tracing import decode_tracing
 from collector.records.values import TracingRecord
 from support.calls import ABI, PREFIX

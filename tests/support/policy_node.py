@@ -23,6 +23,7 @@ from collector.policies.manager import PolicyManager
 from collector.policies.plan_policy import plan_policy
 from collector.policies.planner import KernelPlans, Planner
 from collector.policies.ready import ReadyPolicies
+from collector.policies.translate import translate
 from collector.processes.procfs import host_namespaces
 from collector.sensors.registry import PolicyParts
 from eventjson.encoder import JsonEncoder
@@ -50,7 +51,7 @@ def _plans() -> KernelPlans:
     return KernelPlans(
         partial(plan_policy, host=host()),
         partial(plan_policy, host=host().without_trampolines()),
-        kernel(),
+        partial(translate, kernel=kernel()),
     )
 
 

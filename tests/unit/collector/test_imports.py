@@ -23,6 +23,11 @@ def test_a_start_without_policies_imports_no_planner():
     assert not imported_by("collector.main").intersection(LATE)
 
 
+def test_loading_a_kept_policy_imports_no_planner():
+    late = {"collector.policies.plan_policy", "collector.policies.translate"}
+    assert not imported_by("collector.policies.kernel_backend").intersection(late)
+
+
 @pytest.mark.parametrize("module", ["gateway.main", "exporter.main"])
 def test_a_service_does_not_import_what_structlog_takes_for_tracebacks(module):
     assert not {name for name in imported_by(module) if name.partition(".")[0] == "rich"}

@@ -43,7 +43,7 @@ from collector.policies.planner import Planner
 from collector.policies.ready import Ready, ReadyPolicies
 from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import LoadedPolicy
-from collector.policies.translate import Translation
+from collector.policies.translation import Translation
 from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode

@@ -43,7 +43,7 @@ from collector.policies.maps import (
 from collector.policies.numbers import GROUP, LIST, Number, bind
 from collector.policies.plan import Mechanism, Target
 from collector.policies.scope import Scope, WatchedContainers
-from collector.policies.translate import Generated, Translation
+from collector.policies.translation import Generated, Translation
 
 KINDS: Mapping[Mechanism, Kind] = {
     Mechanism.FENTRY: Kind.FENTRY,

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from collector.bpf.base import bpf_folder
-from collector.bpf.btf import Btf
-from collector.bpf.features import Features
 from collector.bpf.kernel import KernelInfo
-from collector.bpf.maps import possible_cpus, raise_memlock_limit
+from collector.bpf.maps import raise_memlock_limit
 from collector.bpf.objects import Objects
 from collector.bpf.rate import Rate
 from collector.policies.backend import KernelBackend
-from collector.policies.check import Host
-from collector.policies.direct_reads import direct_reads
 from collector.policies.enforcement import Enforcement
 from collector.policies.install import SharedMaps
-from collector.policies.plan_policy import plan_policy
 from collector.policies.planner import KernelPlans, Planner
 from collector.policies.ready import ReadyPolicies
 from collector.policies.scope import WatchedContainers
-from collector.policies.translate import Kernel
 
 
 def kernel_backend(
@@ -42,22 +35,10 @@ def kernel_backend(
     folder = bpf_folder()
 
     def read_types() -> KernelPlans:
-        btf = Btf.vmlinux(kernel.btf)
-        features = Features(btf)
-        host = Host.of(features)
-        host.request_hosts = request_hosts
-        return KernelPlans(
-            partial(plan_policy, host=host),
-            partial(plan_policy, host=host.without_trampolines()),
-            Kernel(
-                btf,
-                possible_cpus(),
-                folder,
-                direct_reads(features),
-                throttle=throttle,
-                cgroup_subsys=kernel.cgroup_subsys,
-            ),
-        )
+        # Here, in the planner's thread: where all policies are kept, none of it is needed.
+        from collector.policies.kernel_plans import kernel_plans
+
+        return kernel_plans(kernel, request_hosts, throttle)
 
     return KernelBackend(
         Planner(read_types),

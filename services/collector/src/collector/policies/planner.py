@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collector.policies.plan import Plan
-from collector.policies.translate import Kernel, Translation, translate
+from collector.policies.translation import Translation
 from tracingpolicy.model import Policy
 
 IDLE_S = 10.0
@@ -21,13 +21,13 @@ PlanPolicy = Callable[[Policy], Plan]  # raises `PolicyErrors`
 
 
 class KernelPlans(NamedTuple):
-    """What plans, and what translation depends on: all that knows the kernel's types."""
+    """What plans and translates: all that knows the kernel's types."""
 
     plan: PlanPolicy
     # The same by kprobes: not every function takes a trampoline (on x86-64 before v6.6 none of
     # more than six arguments does), and only attaching shows it.
     by_kprobes: PlanPolicy
-    kernel: Kernel
+    translate: Callable[[Plan], Translation]
 
 
 @dataclass(slots=True)
@@ -65,4 +65,4 @@ class Planner:
     def _translated(self, policy: Policy, by_kprobes: bool) -> tuple[Plan, Translation]:
         plans = self.plans()
         plan = plans.by_kprobes(policy) if by_kprobes else plans.plan(policy)
-        return plan, translate(plan, plans.kernel)
+        return plan, plans.translate(plan)

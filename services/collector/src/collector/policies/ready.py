@@ -25,8 +25,9 @@ import tracingpolicy
 from collector.bpf import compiler
 from collector.bpf.cache import BlobCache, key_of
 from collector.bpf.maps import possible_cpus
+from collector.policies.host import host_namespaces
 from collector.policies.plan import HookState, Mechanism, Plan
-from collector.policies.translate import Translation, host_namespaces
+from collector.policies.translation import Translation
 from tracingpolicy.model import Policy
 
 _FORM = "ready policy 1"

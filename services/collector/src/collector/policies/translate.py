@@ -7,11 +7,9 @@ and hook) is left open, see `policies.numbers`.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from collector.bpf.btf import Btf
 from collector.bpf.rate import Rate
@@ -19,15 +17,16 @@ from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
 from collector.policies.direct_reads import DirectReads
-from collector.policies.groups import Group
 from collector.policies.headers import expanded
-from collector.policies.images import FUNCTIONS, BinaryList
-from collector.policies.maps import SPARED, MapNumbers, OwnMap
+from collector.policies.host import host_namespaces
+from collector.policies.images import FUNCTIONS
+from collector.policies.maps import SPARED, MapNumbers
 from collector.policies.offsets import definitions
 from collector.policies.plan import Mechanism, OverrideBy, Plan, PlannedHook, Target
 from collector.policies.program import HookText
 from collector.policies.program_enforcers import enforcer_text
 from collector.policies.sources import Frame
+from collector.policies.translation import Generated, Text, Translation
 from tracingpolicy.model import OWN_API
 from tracingpolicy.values import Namespace
 
@@ -40,77 +39,9 @@ class Kernel:
     cpus: int  # possible ones
     folder: Path  # bpf/
     direct: DirectReads | None = None  # None: kernel memory is read by helpers
-    host_namespaces: Mapping[Namespace, int] = field(default_factory=lambda: host_namespaces())
+    host_namespaces: Mapping[Namespace, int] = field(default_factory=host_namespaces)
     throttle: Rate | None = None
     cgroup_subsys: int | None = None  # of the hierarchy of cgroup v1 that has the containers
-
-
-def host_namespaces(procfs: Path = Path("/proc")) -> dict[Namespace, int]:
-    """Return the inode numbers of the first process's namespaces, what ``host_ns`` means.
-
-    Where that process may not be looked at: those of the collector.
-    """
-    found = {}
-    for namespace in Namespace:
-        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in namespace.value).lstrip("_")
-        for process in ("self", "1"):
-            with contextlib.suppress(OSError):  # not allowed, or a kernel without it
-                found[namespace] = (procfs / process / "ns" / name).stat().st_ino
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A function of the text, and what it is attached to.
-
-    ``hooks`` are indexes of hooks in the record, one for each target. Where ``by_cookie``, one
-    program serves all targets and the index is the attach cookie; else each target has a program
-    with its own number.
-    """
-
-    function: str
-    mechanism: Mechanism
-    targets: tuple[Target, ...]
-    hooks: tuple[int, ...]
-    by_cookie: bool = False
-    sleepable: bool = False
-    gate: OverrideBy | None = None  # what has to stand behind it at each target
-
-
-class Text(NamedTuple):
-    """C that is compiled on its own."""
-
-    text: str
-    functions: tuple[str, ...]
-    maps: tuple[str, ...]  # names in the order of their numbers
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """The C text of a policy."""
-
-    text: str  # what the compiler gets
-    shown: str  # without the headers: what a user reads
-    programs: tuple[Generated, ...]
-    maps: tuple[str, ...]  # names in the order of their numbers, the shared ones first
-    own: tuple[OwnMap, ...]
-    counters: Counters
-    lists: tuple[BinaryList, ...]
-    groups: tuple[Group, ...]
-    images: Text | None  # the programs of images.h, where the policy needs them
-    acting: bool  # it uses the maps of `enforcement.Enforcement`
-    selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
-
-    @property
-    def texts(self) -> tuple[Text, ...]:
-        """What has to be compiled."""
-        own = Text(self.text, tuple(one.function for one in self.programs), self.maps)
-        return (own, self.images) if self.images is not None else (own,)
-
-    def without_texts(self) -> Translation:
-        """Return what is needed when everything is compiled."""
-        images = self.images._replace(text="") if self.images is not None else None
-        return replace(self, text="", shown="", images=images)
 
 
 def translate(plan: Plan, kernel: Kernel) -> Translation:

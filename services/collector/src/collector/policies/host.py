@@ -1,0 +1,22 @@
+"""What plans and texts depend on of this host."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from tracingpolicy.values import Namespace
+
+
+def host_namespaces(procfs: Path = Path("/proc")) -> dict[Namespace, int]:
+    """Return the inode numbers of the first process's namespaces, what ``host_ns`` means.
+
+    Where that process may not be looked at: those of the collector.
+    """
+    found = {}
+    for namespace in Namespace:
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in namespace.value).lstrip("_")
+        for process in ("self", "1"):
+            with contextlib.suppress(OSError):  # not allowed, or a kernel without it
+                found[namespace] = (procfs / process / "ns" / name).stat().st_ino
+    return found
