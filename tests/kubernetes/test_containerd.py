@@ -120,7 +120,8 @@ async def test_containers_that_run_already_are_known(containerd, start_collector
     await start_collector(TETRA_CRI_SOCKET=str(containerd.socket))
 
     async def reported():
-        return await processes_of(gateway, {full_id[:31], pod[:31]})
+        found = await processes_of(gateway, {full_id[:31], pod[:31]})
+        return found if len(found) == 2 else None
 
     found = await eventually(reported, 60, 0.2)
     [process] = found[full_id[:31]]

@@ -64,8 +64,8 @@ async def test_namespaced_policy_sees_its_pod_and_no_other(
 
     async def reported():
         found = [e.process_kprobe for e in await events_of(gateway, "process_kprobe")]
-        both = {(one.policy_name, one.process.pod.namespace) for one in found}
-        return both if len(both) >= 3 else None
+        seen = {(one.policy_name, one.process.pod.namespace) for one in found}
+        return seen if len(seen) >= 3 else None
 
     expected = {(name, "elsewhere"), (name, namespace), (scoped, namespace)}
     assert await eventually(reported, 60, 0.2) == expected
