@@ -111,3 +111,14 @@ def test_where_the_collector_is_installed_its_kernel_is_checked(check, tmp_path)
     assert f'{tmp_path}/call.yaml:7:11: spec.kprobes[0].call: there is no system call "sys_' in call
     assert kind.startswith(f"{tmp_path}/call.yaml:10:13: ")
     assert done.stderr == ""
+
+
+def test_what_is_no_mistake_and_has_no_effect_is_named(check, tmp_path):
+    text = f"{GOOD}  options: [{{name: sensor-cache, value: on-demand}}]\n"
+    (tmp_path / "files.yaml").write_text(text)
+    done = check("--document-only", tmp_path / "files.yaml")
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"tetra: {tmp_path}/files.yaml: policy files: "
+        'option "sensor-cache" is unknown and has no effect\n'
+    )

@@ -529,3 +529,12 @@ def test_more_than_the_limits_of_the_original():
     ).kprobes[0]
     assert (len(hook.args), len(hook.selectors)) == (6, 20)
     assert len(hook.selectors[0].args[0].values) == 1000
+
+
+def test_option_that_is_not_known_has_no_effect_and_is_named():
+    hook = "  kprobes: [{call: sys_read}]\n"
+    policy = spec(hook + "  options: [{name: disable-sensor-cache, value: 'true'}]\n")
+    assert policy.options.ignored == ("disable-sensor-cache",)
+    assert policy.notices() == ['option "disable-sensor-cache" is unknown and has no effect']
+    assert spec(hook).notices() == []
+    assert spec("  kprobes: []\n").notices() == ["it has no hooks, and reports nothing"]

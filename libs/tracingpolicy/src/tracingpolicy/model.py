@@ -202,6 +202,7 @@ class Options:
     override_method: OverrideMethod | None = None
     mode: Mode | None = None
     sleepable_preload_size: int | None = None
+    ignored: tuple[str, ...] = ()  # names that no option has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +244,13 @@ class Policy:
         yield from self.lsmhooks
         if self.loader:
             yield Loader(place=Place(self.place.of("spec", "loader")))
+
+    def notices(self) -> list[str]:
+        """Return what is no mistake, and hardly what the author meant."""
+        found = [f'option "{name}" is unknown and has no effect' for name in self.options.ignored]
+        if not self.variants and next(self.hooks(), None) is None:
+            found.append("it has no hooks, and reports nothing")
+        return found
 
     def list_named(self, name: str) -> SymbolList | None:
         """Return the list of that name, without its ``list:`` prefix."""

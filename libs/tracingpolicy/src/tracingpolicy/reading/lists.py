@@ -8,7 +8,7 @@ from tracingpolicy.model import Enforcer, Options, SymbolList
 from tracingpolicy.reading.document import Node
 from tracingpolicy.reading.fields import Fields
 from tracingpolicy.reading.hooks import SYSCALL_PREFIXES
-from tracingpolicy.reading.report import Report, quoted, suggestion
+from tracingpolicy.reading.report import Report, nearest, quoted, suggestion
 from tracingpolicy.values import ListType, Mode, OverrideMethod
 
 E = TypeVar("E")
@@ -35,6 +35,7 @@ OPTIONS = (
     "policy-mode",
     "sleepable-preload-size",
 )
+_MISTYPED = 0.8  # of `nearest`: two letters of ten differ
 
 
 def read_list(report: Report, node: Node, path: str) -> SymbolList | None:
@@ -113,12 +114,20 @@ def read_enforcer(report: Report, node: Node, path: str, lists: frozenset[str]) 
 
 
 def read_options(spec: Fields) -> Options:
-    """Return spec.options; of two options of one name the last counts."""
+    """Return spec.options; of two options of one name the last counts.
+
+    A name that no option has is ignored, as the original does it, unless it is nearly that of one:
+    a mistyped policy-mode would enforce.
+    """
     values: dict[str, object] = {}
+    ignored: list[str] = []
     for path, node in spec.items("options"):
         fields = Fields(spec.report, node, path, ("name", "value"), required=("name",))
         name, text = fields.text("name"), fields.text("value")
         if not fields.given("name") or fields.failed("value"):
+            continue
+        if name not in OPTIONS and not nearest(name, OPTIONS, least=_MISTYPED):
+            ignored.append(name)
             continue
         if name not in OPTIONS:
             message = f"{quoted(name)} is not an option{suggestion(name, OPTIONS)}"
@@ -131,6 +140,7 @@ def read_options(spec: Fields) -> Options:
         override_method=_one_of(OverrideMethod, values.get("override-method")),
         mode=_one_of(Mode, values.get("policy-mode")),
         sleepable_preload_size=_size(values.get("sleepable-preload-size")),
+        ignored=tuple(ignored),
     )
 
 

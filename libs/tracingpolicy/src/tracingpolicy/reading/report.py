@@ -28,10 +28,10 @@ def quoted(text: object) -> str:
     return f'"{escaped}"'
 
 
-def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """Return the names that are most like a word, the best first."""
+def nearest(word: str, names: Iterable[str], count: int = 3, least: float = 0.6) -> list[str]:
+    """Return the names that are most like a word, the best first; ``least``: 0 any, 1 the same."""
     candidates = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(word.lower()[:200], candidates, count, 0.6)
+    found = difflib.get_close_matches(word.lower()[:200], candidates, count, least)
     return [candidates[name] for name in found]
 
 

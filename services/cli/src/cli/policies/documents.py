@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cli.errors import RefusedError, TetraError, UsageError
+from cli.terminal import notice
 from cli.values import Value
 from cli.words import counted
 
@@ -73,6 +74,16 @@ def text_of(document: Document) -> str:
         return document.text.decode()
     except UnicodeDecodeError as error:
         raise TetraError(f"read: {document.name}: not UTF-8 at byte {error.start}") from None
+
+
+def print_notices(document: Document) -> None:
+    """Print on stderr what is no mistake of a document, and hardly what its author meant."""
+    from tracingpolicy import read
+
+    policy, mistakes = read(document.text, document.name)
+    if policy is not None and not mistakes:
+        for text in policy.notices():
+            notice(f"{document.name}: policy {policy.name}: {text}")
 
 
 def with_mistakes(error: RefusedError, document: Document, step: str) -> RefusedError:

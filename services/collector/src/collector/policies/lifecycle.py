@@ -83,6 +83,10 @@ class Lifecycle:
             mechanisms=" ".join(mechanisms(new.statuses)),
             file=entry.file or None,
         )
+        for notice in policy.notices():
+            log.warning(
+                "policy may not do what it should", policy=str(entry.identity), notice=notice
+            )
         inactive_s = self.table.resumed(new.loaded, time.time())
         if inactive_s:
             log.warning(

@@ -12,6 +12,7 @@ from cli.flags import Flag
 from cli.policies.documents import (
     DOCUMENT,
     Document,
+    print_notices,
     read_document,
     text_of,
     with_file_name,
@@ -65,6 +66,7 @@ def run(args: Args) -> int:
         change = _add(calls, args, document)
     name = "-" if args.file == "-" else visible(args.file)
     Output.stdout().write(f'tracing policy "{name}" added\n')
+    print_notices(document)
     if change is not None:
         _report(change, args, document)
     return 0

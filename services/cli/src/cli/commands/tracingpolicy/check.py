@@ -12,7 +12,7 @@ import click
 from cli.command import Args, Command
 from cli.errors import TetraError
 from cli.flags import Flag, colour_flag, output_flag
-from cli.policies.documents import DOCUMENT, Document, read_documents, text_of
+from cli.policies.documents import DOCUMENT, Document, print_notices, read_documents, text_of
 from cli.policies.flags import node_flags, selector
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible, wants_colour
@@ -79,6 +79,7 @@ def _document_alone(document: Document) -> Checked:
     from tracingpolicy import read
 
     policy, mistakes = read(document.text, document.name)
+    print_notices(document)
     return Checked(document, policy.name if policy else "", mistakes)
 
 
