@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vm import compare, compiler, images, qemu
+from vm.guest.prove import UNSTEADY
 from vm.kernels import Machine, select
 
 LOGS = images.ROOT / ".cache" / "kernels" / "logs"
@@ -36,12 +37,15 @@ class Row:
     workload: str = "-"
     container: str = "-"
     tests: str = "-"
+    unsteady: str = ""  # tests that passed only alone
     seconds: float = 0.0
     why: list[str] = field(default_factory=list)  # nothing: passed
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the table."""
         outcome = "FAILED" if self.why else "passed"
+        if self.unsteady:
+            outcome += f", unsteady: {self.unsteady}"
         time_s = f"{self.seconds:.0f} s"
         return (
             self.name, self.release, self.user_space, self.start, self.workload, self.container,
@@ -113,7 +117,8 @@ def _judge(row: Row, results: Path, reference: Path) -> None:
         return
     if "start" in steps:
         row.start = "ok" if steps["start"]["ok"] else "failed"
-    row.tests = steps["kernel tests"].get("says", "failed").partition(" in ")[0]
+    says, _, row.unsteady = steps["kernel tests"].get("says", "failed").partition(UNSTEADY)
+    row.tests = says.partition(" in ")[0]
     if "container" in steps:
         row.container = steps["container"].get("says", "failed")
     if "client" in steps and steps["client"]["ok"]:
