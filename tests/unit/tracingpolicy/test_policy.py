@@ -538,3 +538,11 @@ def test_option_that_is_not_known_has_no_effect_and_is_named():
     assert policy.notices() == ['option "disable-sensor-cache" is unknown and has no effect']
     assert spec(hook).notices() == []
     assert spec("  kprobes: []\n").notices() == ["it has no hooks, and reports nothing"]
+
+
+def test_match_workloads_may_stand_without_a_list():
+    text = "  kprobes: [{call: sys_read, selectors: [{matchWorkloads: WORKLOADS}]}]\n"
+    one = "{podSelector: {matchLabels: {app: web}}}"
+    alone, listed = (spec(text.replace("WORKLOADS", form)) for form in (one, f"[{one}]"))
+    assert alone == listed
+    assert len(alone.kprobes[0].selectors[0].workloads) == 1

@@ -22,7 +22,7 @@ from tracingpolicy.reading.processes import (
     read_workloads,
 )
 from tracingpolicy.reading.report import Report, quoted, suggestion
-from tracingpolicy.selectors import Selector
+from tracingpolicy.selectors import MatchWorkloads, Selector
 
 T = TypeVar("T")
 
@@ -100,6 +100,14 @@ def _check_return(fields: Fields, hook: HookContext) -> None:
             del fields.entries[key]
 
 
+def _workloads(fields: Fields) -> tuple[MatchWorkloads, ...]:
+    """Return matchWorkloads: a list, or its only element."""
+    node, report = fields.entries.get("matchWorkloads"), fields.report
+    if node is not None and node.kind is Kind.MAPPING:
+        return (read_workloads(report, node, f"{fields.path}.matchWorkloads"),)
+    return fields.each("matchWorkloads", lambda node, path: read_workloads(report, node, path))
+
+
 def _selector(fields: Fields, policy: PolicyContext, hook: HookContext | None) -> Selector:
     report = fields.report
 
@@ -119,7 +127,7 @@ def _selector(fields: Fields, policy: PolicyContext, hook: HookContext | None) -
         namespace_changes=each("matchNamespaceChanges", read_namespace_changes),
         capabilities=each("matchCapabilities", read_capabilities),
         capability_changes=each("matchCapabilityChanges", read_capabilities),
-        workloads=each("matchWorkloads", read_workloads),
+        workloads=_workloads(fields),
         users=each("matchUsers", read_users),
         containers=each("matchContainers", read_containers),
         args=each("matchArgs", lambda r, n, p: read_filter(r, n, p, "matchArgs", hook)),

@@ -72,6 +72,7 @@ class Shape:
     pointer: bool = False
     target: str = ""  # struct or union that a pointer leads to, "void", or a scalar's name
     embedded: tuple[str, ...] = ()  # structs at the beginning of that one
+    of_program: bool = False  # the pointer leads to memory of the program, not of the kernel
 
 
 def shape_of(btf: Btf, number: int) -> Shape:
@@ -129,10 +130,9 @@ def shape_of_text(text: str) -> Shape:
     if match:
         base = match["base"].removeprefix("const ").removesuffix(" const").strip()
         if match["stars"].count("*") > 1:
-            return Shape(text, 8, pointer=True, target="*")
-        return Shape(
-            text, 8, pointer=True, target=base.removeprefix("struct ").removeprefix("union ")
-        )
+            base = "*"
+        target = base.removeprefix("struct ").removeprefix("union ")
+        return Shape(text, 8, pointer=True, target=target, of_program=True)
     size = 8 if text in _WIDE else 2 if text in ("umode_t", "mode_t", "short") else 4
     return Shape(text, size, text in _SIGNED)
 
@@ -151,6 +151,8 @@ def mismatch(shape: Shape, kind: ArgumentType, registers: bool = False) -> str:
         return ""
     if not shape.pointer:
         return f"{shape.text} is not a pointer"
+    if shape.of_program and kind in STRUCTS and kind not in _OF_PROGRAMS:
+        return f"{shape.text} leads to memory of the program, which has no object of the kernel"
     if shape.target in ("void", ""):
         return ""
     if kind in _TEXTS:
