@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -245,3 +246,27 @@ def test_offsets_are_the_compilers(struct, btf, tmp_path):
     )  # fmt: skip
     (tmp_path / "vmlinux.h").write_bytes(dump.stdout)
     subprocess.run(["gcc", "-std=gnu11", "-w", "-fsyntax-only", source], check=True)
+
+
+# r1 = 0; r1 += 1; if r1 < 200,000 goto -2; r0 = 0; exit. The verifier follows each round.
+LOOP = bytes.fromhex(
+    "b701000000000000 0701000001000000 a501feff400d0300 b700000000000000 9500000000000000"
+)
+
+
+def test_signals_in_the_verifier_do_not_refuse_a_program():
+    came = []
+
+    def interrupt(number, frame):
+        came.append(number)
+        if len(came) < 3:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        programs.load(ProgramSpec("interrupted", Kind.RAW_TRACEPOINT, LOOP)).close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(came) == 3

@@ -20,6 +20,9 @@ from collector.errors import VerifierError
 _SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
 _NAME_MAX = 15  # BPF_OBJ_NAME_LEN without the NUL
 _LOG_SIZES = (1 << 18, 1 << 24)  # the largest that every kernel accepts: UINT_MAX >> 8
+# A signal ends the verifier with EAGAIN: do_check() in kernel/bpf/verifier.c, since c3494801cd17
+# ("bpf: check pending signals while verifying programs", v5.0).
+_ATTEMPTS = 10
 # union bpf_attr, BPF_PROG_LOAD: up to attach_btf_obj_fd.
 _LOAD = Struct("<IIQQIIQII16sIIIIQIIQIII")
 _INFO_SIZE = 224  # struct bpf_prog_info up to verified_insns
@@ -182,4 +185,9 @@ def _load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None) -> int:
         0, _SLEEPABLE if spec.sleepable else 0, spec.name.encode()[:_NAME_MAX], 0, expected,
         0, 0, 0, 0, 0, 0, 0, spec.attach_btf_id, spec.attach_btf_fd,
     )  # fmt: skip
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return bpf(Command.PROG_LOAD, attr)
+        except BlockingIOError:
+            continue
     return bpf(Command.PROG_LOAD, attr)
