@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chassis import capabilities
+from chassis import capabilities, signals
 from chassis.errors import ServiceError
 from chassis.folders import make_own, open_own
 from chassis.scheduling import be_batch
@@ -111,6 +111,7 @@ async def run(settings: Settings) -> None:
             await stack.stop()
     # The banner has scrolled away behind the events.
     print(farewell(settings), flush=True)
+    signals.ignore(loop)
 
 
 def main() -> None:

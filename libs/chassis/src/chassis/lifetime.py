@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
-from chassis import logging
+from chassis import logging, signals
 from chassis.errors import ServiceError
 from chassis.scheduling import be_batch
 from chassis.settings import ServiceSettings, load
@@ -53,8 +53,9 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
 
     def stop() -> None:
         nonlocal signalled
-        signalled = True
-        task.cancel()
+        if not signalled:  # a second Ctrl-C must not interrupt the drain
+            signalled = True
+            task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,6 +65,8 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not signalled:
             raise
+    finally:
+        signals.ignore(loop)
 
 
 # A TaskGroup wraps what its tasks raise.

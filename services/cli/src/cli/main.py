@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 import click
 
-from cli import commands
+from cli import commands, interrupts
 from cli.errors import TetraError, UsageError
 from cli.terminal import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``tetra`` and return its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the locale cannot write becomes an escape, not an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -43,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(tetra: click.Group, context: click.Context) -> int:
     try:
+        interrupts.enable()
         with context:
             code: int = tetra.invoke(context)
         if sys.stdout is not None:  # closed by the parent process
@@ -70,10 +69,6 @@ def _fail(error: TetraError) -> int:
         lines += [f"  {visible(line)}" for line in error.details]
         print("\n".join(lines), file=sys.stderr, flush=True)
     return error.exit_code
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _quietly(code: int) -> int:

@@ -1,3 +1,0 @@
-from chassis.imports import load_structlog
-
-load_structlog()

@@ -4,7 +4,3 @@ Each sink has a worker of its own with its own place in the stream, so a slow or
 other: ``reader`` (batches from a place on) → ``selection`` (filters, rate limit) → ``formats`` →
 ``sinks`` → ``place`` (saved when the sink has the events).
 """
-
-from chassis.imports import load_structlog
-
-load_structlog()
