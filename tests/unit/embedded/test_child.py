@@ -25,7 +25,9 @@ async def test_ready_line_is_returned_and_everything_is_logged(tmp_path):
     assert (tmp_path / "child.log").read_text() == "one\nnow ready\n"
 
 
-async def test_last_runs_log_is_kept(tmp_path):
+async def test_last_runs_log_is_kept(tmp_path, monkeypatch):
+    # A busy machine may read the last line late: the limit is for helpers that hold the output.
+    monkeypatch.setattr("embedded.child._LAST_LINES_WITHIN_S", 30.0)
     for text in ("first", "second"):
         child = python(f"print('{text}')")
         await child.start(os.environ, tmp_path / "child.log")
