@@ -192,4 +192,5 @@ def test_without_a_command_there_is_help(run_here):
 
 def test_reference_in_the_docs_is_the_parsers():
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-    assert page.partition(MARKER)[2] == reference()
+    found = page.partition(MARKER)[2]
+    assert found == reference(), "run .venv/bin/python -m cli.reference docs/cli.md"
