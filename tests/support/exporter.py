@@ -38,12 +38,12 @@ class Exporter:
         }
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *, wait: bool = True) -> None:
-        """Start it; wait until each sink's worker runs."""
+    async def start(self, *, wait: bool = True, stdout: int | None = None) -> None:
+        """Start it; wait until each sink's worker runs. ``stdout``: in place of the log."""
         before = self.count("exporting")
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                _PROGRAM, stdout=log, stderr=log, env=self._env
+                _PROGRAM, stdout=stdout or log, stderr=log, env=self._env
             )
         if wait:
             sinks = len(yaml.safe_load(self._sinks.read_text())["sinks"])

@@ -33,7 +33,7 @@ def pid(document):
 async def test_elasticsearch_has_one_document_an_event(gateway, feeder, nats_server, tmp_path):
     database = Elasticsearch()
     receiver = HttpReceiver(database.answer)
-    database.busy_once = True
+    database.busy_once = database.page_once = True
     sink = {"name": "search", "type": "http", "url": receiver.url, "preset": "elasticsearch",
             "start": "oldest", "compress": True, "max_batch": 50}  # fmt: skip
     exporter = Exporter(tmp_path, nats_server.url, sink)

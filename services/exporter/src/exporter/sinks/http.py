@@ -89,7 +89,12 @@ class Http:
 
     # Elasticsearch answers 200 and a status for each document.
     def _refused(self, answer: httpx.Response) -> int:
-        found = answer.json()
+        try:
+            found = answer.json()
+        except ValueError:
+            raise DeliveryError(
+                f"{self._url}: answer is not JSON: {answer.text[:_SHOWN]}"
+            ) from None
         if not found.get("errors"):
             return 0
         refused = 0

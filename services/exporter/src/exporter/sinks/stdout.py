@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporter.errors import SinkError
 from exporter.sinks.base import PART_BYTES, Line
+
+# A pipe takes so much at once or nothing, and is writable only while it has room for it (pipe(7)):
+# a kill leaves no part of a line, and a write does not block. Longer lines can be cut.
+_WRITE_BYTES = select.PIPE_BUF
+_WAIT_MIN_S, _WAIT_MAX_S = 0.001, 0.05  # between looks at a pipe that is full
 
 
 class Stdout:
@@ -24,9 +30,10 @@ class Stdout:
 
     async def deliver(self, lines: Sequence[Line]) -> int:
         """Write the lines; raise `SinkError` where the reader is gone."""
-        data = "".join([f"{line.text}\n" for line in lines]).encode()
+        fd = sys.stdout.fileno()
         try:
-            await asyncio.to_thread(_write_all, sys.stdout.fileno(), data)
+            for data in _writes(lines):
+                await _write(fd, data)
         except OSError as error:
             raise SinkError(f"standard output: {error.strerror}") from None
         return 0
@@ -39,7 +46,27 @@ class Stdout:
         """Nothing to close."""
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    at = 0
-    while at < len(data):
-        at += os.write(fd, memoryview(data)[at:])
+def _writes(lines: Sequence[Line]) -> Iterator[bytes]:
+    """Yield the lines, as many at once as one write takes."""
+    together = b""
+    for line in lines:
+        data = f"{line.text}\n".encode()
+        if together and len(together) + len(data) > _WRITE_BYTES:
+            yield together
+            together = b""
+        together += data
+    if together:
+        yield together
+
+
+# Not in a thread: one that waits for a frozen reader would hold up the end of the process.
+async def _write(fd: int, data: bytes) -> None:
+    room = select.poll()
+    room.register(fd, select.POLLOUT)
+    left = memoryview(data)
+    while left:
+        wait_s = _WAIT_MIN_S
+        while not room.poll(0):
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _WAIT_MAX_S)
+        left = left[os.write(fd, left[:_WRITE_BYTES]) :]
