@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
+from eventjson.encoder import JsonEncoder
 from exporter import formats
 from exporter.formats import ecs, ocsf
 from exporter.selection import Selected
@@ -73,6 +74,72 @@ def test_any_event_makes_a_valid_record(kind, name, check, data):
     text = formats.encoder(name)(Selected("n1:boot:1", 1_700_000_000_123_456_789, message))
     assert "\n" not in text
     check(json.loads(text))
+
+
+def full_message():
+    """Return an event in which every field that a collector fills has a value of its own."""
+    message = GetEventsResponse(node_name="n1", cluster_name="berlin", node_labels={"zone": "z7"})
+    message.aggregation_info.count = 4711
+    event = message.process_kprobe
+    event.function_name, event.policy_name, event.message = "security_file_open", "watch", "why"
+    event.args.add().string_arg = "argument-1"
+    event.tags.append("tag-1")
+    for name, number in (("process", 61), ("parent", 71)):
+        process = getattr(event, name)
+        process.pid.value, process.tid.value = number * 1000 + 1, number * 1000 + 2
+        process.uid.value, process.auid.value = number * 1000 + 3, number * 1000 + 4
+        process.exec_id, process.parent_exec_id = f"{name}-id", f"{name}-of-{name}-id"
+        process.binary, process.cwd = f"/usr/bin/{name}", f"/home/{name}"
+        process.arguments, process.flags = f"--of {name}", f"execve {name}"
+        process.start_time.seconds = 1_700_000_000
+        process.docker = f"{name}-container"[:31]
+        process.container_info.id = f"{name}-container-full"
+        process.container_info.name, process.container_info.image = f"{name}-web", f"{name}:9"
+        process.container_info.runtime = f"{name}-engine"
+        process.user_name = f"{name}-user"
+        process.host_unit.unit, process.host_unit.session = f"{name}.service", f"{name}-42"
+        process.pod.namespace, process.pod.name = f"{name}-shop", f"{name}-pod"
+        process.pod.pod_labels["app"], process.pod.workload = f"{name}-app", f"{name}-deployment"
+        process.cap.effective.append(1)
+        process.ns.net.inum = number * 1000 + 5
+        process.environment_variables.add(Key=f"{name}-key", Value=f"{name}-value")
+        process.binary_properties.file.path = f"/deleted/{name}"
+    event.ancestors.add().binary = "/usr/sbin/ancestor"
+    return message
+
+
+def leaves(value):
+    """Yield the texts of all values in a JSON document."""
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from leaves(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from leaves(one)
+    else:
+        yield str(value)
+
+
+@pytest.mark.parametrize("name", ["ocsf", "ecs"])
+@pytest.mark.parametrize("has_pod", [True, False])
+def test_record_has_every_value_of_the_event(name, has_pod):
+    message = full_message()
+    if not has_pod:
+        message.process_kprobe.process.ClearField("pod")
+        message.process_kprobe.parent.ClearField("pod")
+    else:  # an event has either
+        for one in (message.process_kprobe.process, message.process_kprobe.parent):
+            one.pod.container.id, one.pod.container.name = f"runtime://{one.docker}-full", "web"
+            one.pod.container.image.id, one.pod.container.image.name = "sha256:5", "nginx"
+            one.ClearField("container_info")
+    record = json.loads(formats.encoder(name)(Selected("n1:b:1", 5_000_000_000, message)))
+    (check_ocsf if name == "ocsf" else check_ecs)(record)
+    text = "\n".join(leaves(record))
+    event = json.loads(JsonEncoder(extensions=True).encode(message))
+    for times in (event["process_kprobe"]["process"], event["process_kprobe"]["parent"]):
+        assert times.pop("start_time")  # in another form
+    missing = [one for one in leaves(event) if one not in text]
+    assert not missing
 
 
 def test_every_kind_of_process_event_is_in_both_tables():

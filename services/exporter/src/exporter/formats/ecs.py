@@ -9,10 +9,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from exporter.formats.parts import Parts, arguments, command_line, container, dumps, name_of
+from exporter.formats.parts import (
+    MAPPED,
+    Parts,
+    arguments,
+    command_line,
+    container,
+    dumps,
+    name_of,
+    user_name,
+)
 from exporter.selection import Selected
 
 VERSION = "8.17.0"
+_MAPPED = MAPPED | {"cwd"}
 
 Fields = dict[str, Any]
 
@@ -58,14 +68,14 @@ def encode(selected: Selected) -> str:
     }
     if parts.process is not None:
         found["process"] = _process(parts)
-        found["user"] = {"id": str(parts.process.uid.value)}
+        found["user"] = _user(parts.process)
         found |= _where(parts)
     policy = getattr(parts.inner, "policy_name", "")
     if policy:
         found["rule"] = {"name": policy}
     if parts.kind == "process_loader":
         found["file"] = {"path": parts.inner.path, "name": name_of(parts.inner.path)}
-    rest = parts.rest()
+    rest = parts.rest(_MAPPED)
     if rest:
         found["tetra"] = rest
     return dumps(found)
@@ -74,7 +84,6 @@ def encode(selected: Selected) -> str:
 def _process(parts: Parts) -> Fields:
     process = parts.process
     found = _one(process)
-    found["working_directory"] = process.cwd
     if parts.parent is not None:
         found["parent"] = _one(parts.parent)
     if parts.kind == "process_exit":
@@ -92,11 +101,17 @@ def _one(process: Any) -> Fields:
         "args": arguments(process),
         "command_line": command_line(process),
         "start": _time(process.start_time.ToNanoseconds()),
-        "user": {"id": str(process.uid.value)},
+        "working_directory": process.cwd,
+        "user": _user(process),
     }
     if process.HasField("tid"):
         found["thread"] = {"id": process.tid.value}
     return found
+
+
+def _user(process: Any) -> Fields:
+    name = user_name(process)
+    return {"id": str(process.uid.value)} | ({"name": name} if name else {})
 
 
 def _where(parts: Parts) -> Fields:

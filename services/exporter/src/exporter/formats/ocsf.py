@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from exporter.formats.parts import Parts, command_line, container, dumps, milliseconds, name_of
+from exporter.formats.parts import (
+    MAPPED,
+    Parts,
+    command_line,
+    container,
+    dumps,
+    milliseconds,
+    name_of,
+    user_name,
+)
 from exporter.selection import Selected
 
 VERSION = "1.3.0"
@@ -121,7 +130,9 @@ def encode(selected: Selected) -> str:
         },
         **kind.attributes(parts),
     }
-    rest = parts.rest()
+    rest = parts.rest(MAPPED)
+    if parts.count:
+        found["count"] = parts.count
     if kind.uid:
         found["device"] = {"type_id": _UNKNOWN, "hostname": parts.node, "name": parts.node}
     else:  # a Base Event has no device
@@ -148,6 +159,8 @@ def _process(process: Any, parent: Any = None) -> Attributes:
         "created_time": milliseconds(process.start_time.ToNanoseconds()),
         "user": {"uid": str(process.uid.value)},
     }
+    if name := user_name(process):
+        found["user"]["name"] = name
     if process.HasField("tid"):
         found["tid"] = process.tid.value
     known = container(process)

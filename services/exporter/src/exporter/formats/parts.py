@@ -10,10 +10,15 @@ from eventfilters import Event
 from eventjson.encoder import JsonEncoder
 from exporter.selection import Selected
 
-# Members of an event's message that the formats map, or that repeat what they have.
-_MAPPED = frozenset({"process", "parent", "ancestors"})
+# Fields of a process that each format maps; ``argv`` has what ``arguments`` has.
+MAPPED = frozenset(
+    ("exec_id", "pid", "uid", "binary", "arguments", "argv", "start_time", "docker", "tid",
+     "user", "user_name")
+)  # fmt: skip
+_FAMILY = ("process", "parent")
+_OF_EVENT = ("aggregation_info", "cluster_name", "node_labels")
 
-_encoder = JsonEncoder()
+_encoder = JsonEncoder(extensions=True)
 
 
 class Parts:
@@ -21,28 +26,33 @@ class Parts:
 
     def __init__(self, selected: Selected) -> None:
         event = Event(None, selected.message)
+        self.message = selected.message
         self.id = selected.id
         self.time_ns = selected.time_ns
         self.node: str = selected.message.node_name
         self.cluster: str = selected.message.cluster_name
         self.kind: str = event.kind or "event"
+        self.count: int = selected.message.aggregation_info.count
         self.inner: Any = event.inner
         self.process: Any = event.process
         self.parent: Any = event.parent
 
-    def rest(self) -> dict[str, Any]:
-        """Return what no field of a format is for, in Tetragon's JSON form."""
+    def rest(self, mapped: frozenset[str]) -> dict[str, Any]:
+        """Return what no field of a format is for, in the JSON form of events.
+
+        ``mapped``: the fields of a process, and of its parent, that the format has.
+        """
         if self.inner is None:
             return {}
         found: dict[str, Any] = json.loads(_encoder.encode(self.inner))
-        kept = {name: value for name, value in found.items() if name not in _MAPPED}
-        if self.process is not None:
-            process = json.loads(_encoder.encode(self.process))
-            more = {
-                name: process[name] for name in ("flags", "cap", "ns", "auid") if name in process
-            }
-            kept |= {"process": more} if more else {}
-        return kept
+        for name in _FAMILY:
+            process = found.pop(name, {})
+            if more := {key: value for key, value in process.items() if key not in mapped}:
+                found[name] = more
+        for name in _OF_EVENT:
+            if (text := _encoder.field(self.message, name)) is not None:
+                found[name] = json.loads(text)
+        return found
 
 
 def milliseconds(time_ns: int) -> int:
@@ -68,6 +78,11 @@ def arguments(process: Any) -> list[str]:
         return [process.binary, *process.arguments.split()]
 
 
+def user_name(process: Any) -> str:
+    """Return the name of the process's user, where it is known."""
+    return str(process.user.name or process.user_name)
+
+
 def container(process: Any) -> dict[str, str]:
     """Return id, name, image id and image name of the process's container, where known."""
     if process.HasField("pod") and process.pod.HasField("container"):
@@ -79,7 +94,8 @@ def container(process: Any) -> dict[str, str]:
             "image": found.image.name,
         }
     else:
-        values = {"id": process.docker}
+        found = process.container_info
+        values = {"id": found.id or process.docker, "name": found.name, "image": found.image}
     return {name: value for name, value in values.items() if value}
 
 

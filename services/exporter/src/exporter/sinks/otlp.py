@@ -21,6 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from eventfilters import Event
 from exporter.config import OtlpSink
 from exporter.errors import DeliveryError
+from exporter.formats.parts import container, user_name
 from exporter.sinks.base import PART_BYTES, Line
 from exporter.sinks.tls import check_ca
 
@@ -115,12 +116,18 @@ def _attributes(event: Event) -> dict[str, Any]:
         "process.working_directory": process.cwd,
         "process.user.id": process.uid.value,
         "tetra.exec_id": process.exec_id,
+        "tetra.unit": process.host_unit.unit,
     }
     parent: Any = event.parent
     if parent is not None:
         found["process.parent_pid"] = parent.pid.value
-    if process.docker:
-        found["container.id"] = process.docker
+    known = container(process)
+    found |= {
+        "process.user.name": user_name(process),
+        "container.id": known.get("id", ""),
+        "container.name": known.get("name", ""),
+        "container.image.name": known.get("image", ""),
+    }
     if process.HasField("pod"):
         pod = process.pod
         found |= {
@@ -128,8 +135,6 @@ def _attributes(event: Event) -> dict[str, Any]:
             "k8s.pod.name": pod.name,
             "k8s.pod.uid": pod.uid,
             "k8s.container.name": pod.container.name,
-            "container.id": pod.container.id.rpartition("//")[2],
-            "container.image.name": pod.container.image.name,
         }
     inner: Any = event.inner
     if "policy_name" in inner.DESCRIPTOR.fields_by_name and inner.policy_name:
