@@ -1,10 +1,7 @@
 """A receiver of syslog that breaks the connection while the sink waits for its acknowledgement."""
 
 import asyncio
-import socket
 import ssl
-import struct
-from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -14,6 +11,7 @@ from exporter.selection import Selected
 from exporter.sinks.base import Line
 from exporter.sinks.syslog import Syslog
 from support.receivers import make_certificate
+from support.tcp_server import tcp_server
 from tetragon.events_pb2 import GetEventsResponse
 
 
@@ -22,30 +20,17 @@ def lines(count, size):
     return [Line(event, "x" * size) for _ in range(count)]
 
 
-@asynccontextmanager
-async def broken_receiver(context, how):
-    """Listen; read a little of each connection, then break it; yields the port."""
-    writers = []
+def breaker(how):
+    """Return what reads a little of a connection, then breaks it."""
 
-    async def broken(reader, writer):
-        writers.append(writer)
-        await reader.read(1)
+    def serve(connection):
+        connection.recv(1)
         if how == "reset":
-            raw = writer.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            connection.reset()
         else:
-            writer.close()
+            connection.finish()
 
-    server = await asyncio.start_server(broken, "127.0.0.1", 0, ssl=context, limit=1)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for one in writers:  # TLS waits for the other side's end
-            one.transport.abort()
-            with suppress(OSError):
-                await one.wait_closed()
+    return serve
 
 
 async def deliver_for_ever(sink, size):
@@ -66,7 +51,7 @@ async def test_a_lost_connection_is_a_failed_delivery(tmp_path, transport, how, 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(path, key)
         certificate = {"ca_file": path}
-    async with broken_receiver(context, how) as port:
+    with tcp_server(breaker(how), context) as port:
         sink = Syslog(SyslogSink(name="s", type="syslog", address=f"127.0.0.1:{port}",
                                  transport=transport, **certificate))  # fmt: skip
         for _ in range(3):

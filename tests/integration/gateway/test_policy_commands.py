@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from functools import partial
 
 import pytest
 
 from support.fleet import document, fleet, known
+from support.tcp_server import tcp_server
 from support.waiting import eventually
 
 LONG_S = 30
@@ -163,18 +165,16 @@ async def test_a_try_is_removed_when_its_client_ends(nodes, gateway, start, file
 
 
 async def test_a_try_that_is_interrupted_before_its_first_answer_says_what_happened(file):
-    accepted = asyncio.Event()
+    accepted = threading.Event()
 
-    async def answer_nothing(reader, writer):
+    def answer_nothing(connection):
         accepted.set()
-        await reader.read()
-        writer.close()
+        while connection.recv(4096):
+            pass
 
-    server = await asyncio.start_server(answer_nothing, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    with tcp_server(answer_nothing) as port:
         process = await run_client(f"127.0.0.1:{port}", "tp", "try", file, "--for", "300s")
-        await asyncio.wait_for(accepted.wait(), LONG_S)
+        await eventually(accepted.is_set, LONG_S)
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert (process.returncode, out) == (0, b"")

@@ -66,6 +66,7 @@ class Syslog:
             writer.write(data)
             async with asyncio.timeout(_ACKNOWLEDGED_S):
                 await writer.drain()
+                await asyncio.sleep(0)  # the event loop sees a connection that is lost
                 while self._is_unacknowledged(writer):  # noqa: ASYNC110  # nothing wakes it
                     await asyncio.sleep(_POLL_S)
         except DeliveryError:
