@@ -18,7 +18,8 @@ def _host_and_port(address: str) -> str:
 
 
 def _ready_made(text: str) -> str:
-    readymade.selection(text)  # raises ReadyError, a ValueError
+    if text:
+        readymade.selection(text)  # raises ReadyError, a ValueError
     return text
 
 

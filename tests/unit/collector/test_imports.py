@@ -7,6 +7,9 @@ import pytest
 
 LATE = (
     "rich",
+    "yaml",
+    "tracingpolicy.reading.policy",
+    "readymade.documents",
     "collector.policies.backend",
     "collector.policies.translate",
     "collector.policies.elf",

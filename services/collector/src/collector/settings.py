@@ -53,7 +53,8 @@ def _rate(value: object) -> object:
 
 
 def _ready_made(value: str) -> str:
-    readymade.selection(value)  # raises ReadyError, a ValueError
+    if value:
+        readymade.selection(value)  # raises ReadyError, a ValueError
     return value
 
 

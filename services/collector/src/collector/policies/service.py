@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import structlog
 from nats.aio.client import Client
 
+import readymade
+import tracingpolicy
 from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import BpfMap
 from collector.errors import BtfError, ProbeError
@@ -38,8 +40,6 @@ from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.tries import Tries
 from collector.policies.watch import EnforcementWatch
 from collector.settings import Settings
-from readymade import load, selection
-from tracingpolicy import parse
 from tracingpolicy.model import Policy
 
 if TYPE_CHECKING:
@@ -209,33 +209,43 @@ def policy_service(
         )  # fmt: skip
 
     backend = LateBackend(make, prepare_stacks)
-    manager = PolicyManager(backend, table, parse, record)
+    manager = PolicyManager(backend, table, _parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
-    ready_made = [
-        Document(load(one.name).path, one.document()) for one in selection(settings.policies)
-    ]
     node = Node(settings.node_name, settings.node_labels)
-    fleet = FleetPolicies(node, manager, parse, settings.state_dir)
+    fleet = FleetPolicies(node, manager, _parse, settings.state_dir)
     status = PolicyStatus(
         settings.node_name, boot_id, manager, lambda: fleet.sequence, lambda: fleet.applied
     )
     resources = None
     if api is not None and settings.enable_tracing_policy_crd:
         name = settings.k8s_node_name
-        resources = KubernetesPolicies(api.client, api.node, name, manager, parse)
+        resources = KubernetesPolicies(api.client, api.node, name, manager, _parse)
         manager.on_change = partial(_call_all, manager.on_change, resources.states_changed)
     return PolicyService(
-        PolicyFiles(settings.tracing_policy_dir, files, ready_made),
+        PolicyFiles(settings.tracing_policy_dir, files, _ready_made(settings.policies)),
         manager,
         fleet,
         status,
-        Tries(manager, parse),
+        Tries(manager, _parse),
         backend,
         resources,
         EnforcementWatch(acting, manager),
         acting.kept,
         settings.keep_enforcement == "always",
     )
+
+
+def _parse(text: str, file: str) -> Policy:
+    return tracingpolicy.parse(text, file)  # imported with the first policy
+
+
+def _ready_made(names: str) -> list[Document]:
+    if not names:
+        return []  # nothing is imported
+    return [
+        Document(readymade.load(one.name).path, one.document())
+        for one in readymade.selection(names)
+    ]
 
 
 def _call_all(*calls: Callable[[], None]) -> None:
