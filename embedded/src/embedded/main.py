@@ -1,7 +1,7 @@
 """``tetra-embedded``: the whole product as child processes of one terminal.
 
-NATS, gateway, collector and ``tetra getevents`` start in this order, each when the one before is
-ready. They stop in the reverse order, within two seconds, whatever the reason.
+NATS starts first, then gateway and collector together, then ``tetra getevents``. They stop in the
+reverse order, within two seconds, whatever the reason.
 """
 
 import asyncio

@@ -20,13 +20,19 @@ def free_bytes(folder: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
+def stream_folder(folder: Path) -> Path:
+    """Return the folder of the stream, which may be on a disk of its own."""
+    own = folder / "jetstream"
+    return own if own.is_dir() else folder
+
+
 def fit_stream(folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
     """Return the bytes that the stream may have, and a text where the disk limits them.
 
     Half of the room is left to the rest: events that wait, the process table, logs. Raises
     `EmbeddedError` where there is too little room.
     """
-    room = free_bytes(folder) + _size(folder / "jetstream")
+    room = free_bytes(stream_folder(folder)) + _size(folder / "jetstream")
     has = f"{folder} has room for {_text(room)}"
     chosen = env.get(SETTING)
     if chosen is not None:

@@ -77,10 +77,16 @@ class Stack:
         if self._limited:
             print(f"{'disk':<10} {self._limited}", flush=True)
         await self._show_start(self.nats, f"127.0.0.1:{self._settings.nats_port}")
-        await self._show_start(self.gateway, self._settings.listen_address)
-        if self.exporter:
-            await self._show_start(self.exporter, f"columns in {self._folder / COLUMNS}")
-        ready = await self._show_start(self.collector, "probes of this kernel")
+        # The collector keeps its events until the gateway has made the stream.
+        collector = asyncio.create_task(self._timed_start(self.collector))
+        try:
+            await self._show_start(self.gateway, self._settings.listen_address)
+            if self.exporter:
+                await self._show_start(self.exporter, f"columns in {self._folder / COLUMNS}")
+            ready = await self._show_start(self.collector, "probes of this kernel", collector)
+        finally:
+            collector.cancel()
+            await asyncio.wait((collector,))
         # Every event after the banner is printed, even if the client connects later; the start of
         # the client itself is not.
         since = time.time() + _CLIENT_STARTS_S
@@ -90,16 +96,22 @@ class Stack:
         # The collector reports the node name that it publishes events under.
         print(_banner(json.loads(ready), self._settings), flush=True)
 
-    async def _show_start(self, child: Child, what: str) -> str:
+    async def _show_start(
+        self, child: Child, what: str, start: asyncio.Task[tuple[str, float]] | None = None
+    ) -> str:
         print(f"{child.name:<10} {what} ", end="", flush=True)
-        began = time.monotonic()
         try:
-            line = await self._start(child)
+            line, took_s = await (start or self._timed_start(child))
         except BaseException:
             print(flush=True)
             raise
-        print(f"ready ({time.monotonic() - began:.1f} s)", flush=True)
+        print(f"ready ({took_s:.1f} s)", flush=True)
         return line
+
+    async def _timed_start(self, child: Child) -> tuple[str, float]:
+        began = time.monotonic()
+        line = await self._start(child)
+        return line, time.monotonic() - began
 
     async def _start(self, child: Child) -> str:
         """Start a service; return the line that reports it ready."""
@@ -122,7 +134,7 @@ class Stack:
         supervisor = Supervisor(
             [Service(child, self._health[child.name], "/healthz") for child in services],
             self._start_again,
-            lambda: room.free_bytes(self._folder),
+            lambda: room.free_bytes(room.stream_folder(self._folder)),
             lambda text: print(f"tetra-embedded: {text}", file=sys.stderr, flush=True),
         )
         watch = asyncio.create_task(supervisor.run())

@@ -39,6 +39,13 @@ def test_space_of_the_existing_stream_counts_as_free(free, tmp_path):
     assert size == 100 * MIB
 
 
+def test_a_stream_on_a_disk_of_its_own_is_fitted_to_that_disk(monkeypatch, tmp_path):
+    stream = tmp_path / "jetstream"
+    stream.mkdir()
+    monkeypatch.setattr(room, "free_bytes", lambda path: GIB if path == stream else 100 * GIB)
+    assert room.fit_stream(tmp_path, {})[0] == GIB // 2
+
+
 def test_full_disk_is_refused_at_once(free, tmp_path):
     free(100 * MIB)
     with pytest.raises(EmbeddedError, match=r"has room for 100 MiB, and needs 128 MiB") as caught:
