@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.harness import CACHE
@@ -95,17 +95,25 @@ class PolicyKernel:
     @contextmanager
     def empty_tracepoint(self) -> Iterator[None]:
         """Attach a program that returns at once to every system call."""
-        program = programs.load(ProgramSpec("empty", Kind.RAW_TRACEPOINT, _EMPTY))
-        link = links.attach(program, "sys_enter")
-        yield
-        link.close()
-        program.close()
+        with empty_programs(("sys_enter",)):
+            yield
 
     def policy(self, text: str) -> Policy:
         """Return the policy of a document, parsed once."""
         if text not in self._policies:
             self._policies[text] = parse(text, "bench.yaml")
         return self._policies[text]
+
+
+@contextmanager
+def empty_programs(tracepoints: Sequence[str]) -> Iterator[None]:
+    """Attach a program that returns at once to each raw tracepoint."""
+    with ExitStack() as stack:
+        for name in tracepoints:
+            program = programs.load(ProgramSpec("empty", Kind.RAW_TRACEPOINT, _EMPTY))
+            stack.callback(program.close)
+            stack.callback(links.attach(program, name).close)
+        yield
 
 
 def _process_value_size() -> int:

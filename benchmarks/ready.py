@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import ready_costs, ready_loads
+from benchmarks import ready_costs, ready_hooks, ready_loads
 from benchmarks.harness import Report, mount_tracefs, need_root
 
 
@@ -12,4 +12,5 @@ def run(report: Report, quick: bool) -> None:
     need_root()
     mount_tracefs()
     ready_costs.run(report, quick)
+    ready_hooks.run(report, quick)
     ready_loads.run(report, quick)

@@ -5,13 +5,15 @@
  * Another system call pays for one load, whatever the number of policies.
  *
  * Programs of one call stand at levels of the program array; each jumps to the next used level at
- * its end. The level of a program never changes. bpf_tail_call() allows 33 in a row.
+ * its end. The level of a program never changes. bpf_tail_call() allows 33 in a row. A program for
+ * every call stands at a high level of all numbers. The last number stands for those above (x32, -1),
+ * behind which only programs for every call run: the number of x32's call is not masked before them.
  */
 #pragma once
 
 #include "context.h"
 
-#define SYSCALLS_MAX 512 /* numbers of both ABIs are below; x32's carry bit 30 */
+#define SYSCALLS_MAX 512 /* numbers of both ABIs are below 511; x32's carry bit 30 */
 #define SYSCALL_LEVELS 32
 #define SYSCALL_ENTER 0
 #define SYSCALL_EXIT ((SYSCALL_LEVELS + 1) * SYSCALLS_MAX)

@@ -67,7 +67,11 @@ static __always_inline bool first_use(u32 hook, u64 value)
 {
 	u64 mm = KERNEL(u64, current_task() + OFFSET_task_mm), bit = 1ull << (value & 63);
 	u32 word = value >> 6 & (FACT_WORDS - 1);
+#ifdef CAST_FUNCTION
+	u32 tgid = KERNEL(u32, current_task() + OFFSET_task_tgid), at = tgid; /* a load, no call */
+#else
 	u32 tgid = bpf_get_current_pid_tgid() >> 32, at = tgid;
+#endif
 	struct fact_slot *slots = MAP_VALUE(MAP_FACT_SLOTS);
 
 	if ((value & ~(u64)COMPAT_BIT) >= FACT_WORDS * 64)

@@ -1,6 +1,8 @@
 """Policies on system calls: whole records of real calls, by the dispatcher."""
 
+import ctypes
 import os
+import textwrap
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 from collector.policies.install import ModeWord
 from collector.records.values import TracingRecord
 from support.calls import NUMBERS
-from support.policies import POLICY, REVISION, arg, in_child, match, syscall_plan
+from support.policies import POLICY, REVISION, arg, in_child, match, plan_of, syscall_plan
 from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import Selector
 from tracingpolicy.types import ArgumentType as T
@@ -69,3 +71,44 @@ def test_each_of_several_policies_on_one_call_reports_it(policies):
         assert len(first.of(pid)) == 2
         # Other processes of this machine may open the file too.
         assert min(first.counts().posted, third.counts().posted) >= 1
+
+
+GETPRIORITY = NUMBERS["getpriority"]
+ODD = (-1, 600, 0x40000000 | GETPRIORITY)  # no calls, and x32's, which a kernel may have
+
+
+def call_odd_numbers() -> None:
+    libc = ctypes.CDLL(None)
+    for number in (GETPRIORITY, *ODD):
+        libc.syscall(ctypes.c_long(number), 0, 0)
+
+
+def test_every_call_is_seen_beside_a_policy_on_one(policies):
+    """Numbers that no call has too; and the program of the one call does not see x32's."""
+    values = ", ".join(f'"{one}"' for one in (GETPRIORITY, *ODD))
+    every = plan_of(
+        textwrap.dedent(f"""
+        apiVersion: cilium.io/v1alpha1
+        kind: TracingPolicy
+        metadata:
+          name: every-call
+        spec:
+          tracepoints:
+          - subsystem: raw_syscalls
+            event: sys_enter
+            args: [{{index: 4, type: int64}}]
+            selectors:
+            - matchArgs: [{{index: 4, operator: Equal, values: [{values}]}}]
+        """)
+    )
+    one = syscall_plan("getpriority", GETPRIORITY, (arg(0, T.INT), arg(1, T.INT)))
+    with policies.loaded(every) as everywhere, policies.loaded(one) as single:
+        pid = in_child(call_odd_numbers)
+        everywhere.until(5, pid)
+        seen = [record.args for record in everywhere.of(pid)]
+        assert sorted(seen, key=len) == [(n,) for n in (GETPRIORITY, *ODD)] + [(0, 0)]
+        everywhere.shared.set_mode(everywhere.slot, ModeWord.OFF)
+        everywhere.installed.close()
+        again = in_child(call_odd_numbers)
+        assert [record.args for record in single.until(1, again)] == [(0, 0)]
+        assert single.of(again) == single.until(1, again)

@@ -185,3 +185,39 @@ def test_every_level_leads_to_the_next_one_in_use(monkeypatch):
     dispatcher.remove(7, 2, at_return=True)
     assert following(at_return=True) == [0] * 6
     assert sum(map(bool, levels)) == 5
+
+
+def test_program_for_every_call_stands_behind_those_of_each_call(monkeypatch):
+    programs = {}
+    array = SimpleNamespace(update=programs.__setitem__, delete=programs.pop)
+    levels = memoryview(bytearray(2 * SYSCALL_DIRECTION))
+    dispatcher = Dispatcher(array, array, array, levels)
+    attached = []
+    monkeypatch.setattr(Dispatcher, "_attach", lambda self, at_return: None)
+    monkeypatch.setattr(Dispatcher, "_detach", lambda self, at_return: attached.append(at_return))
+
+    def way(number):
+        """The levels that a call goes through."""
+        found, level = [], 0
+        while following := levels[number + level * SYSCALLS_MAX]:
+            found.append(following - 1)
+            level = following
+        return found
+
+    dispatcher.add(7, 0, 1, at_return=False)
+    first = dispatcher.free_level_everywhere()
+    dispatcher.add_everywhere(first, 2)
+    second = dispatcher.free_level_everywhere()
+    dispatcher.add_everywhere(second, 3)
+    assert way(7) == [0, second, first]
+    assert way(8) == way(SYSCALLS_MAX - 1) == [second, first]
+    dispatcher.remove_everywhere(first)
+    assert dispatcher.free_level_everywhere() == first
+    assert (way(7), way(8)) == ([0, second], [second])
+    dispatcher.remove_everywhere(second)
+    assert (way(7), way(8)) == ([0], [])
+    assert attached == []
+    dispatcher.remove(7, 0, at_return=False)
+    assert attached == [False]
+    assert not any(levels)
+    assert programs == {}

@@ -10,26 +10,15 @@ from __future__ import annotations
 
 import platform
 import struct
-from typing import NamedTuple
 
 from collector.bpf.btf import BtfKind
 from collector.bpf.features import Features
 from collector.bpf.programs import Kind
+from collector.policies.translation import DirectReads
 
 # A struct that begins with plain words, the longest of which a text reads at once.
 _TYPES = {"x86_64": "pt_regs"}
 _INSTRUCTION = struct.Struct("<BBhi")
-
-
-class DirectReads(NamedTuple):
-    """Numbers in the kernel's BTF."""
-
-    function: int  # bpf_rdonly_cast
-    type: int  # of what an address is cast to
-
-    def definitions(self) -> str:
-        """Return them as C, for bpf/tracing/program.h."""
-        return f"#define CAST_FUNCTION {self.function}\n#define CAST_TYPE {self.type}\n"
 
 
 def direct_reads(features: Features) -> DirectReads | None:

@@ -1,7 +1,8 @@
 """The dispatcher of system calls: one raw tracepoint program for all policies.
 
-It jumps by the call's number; programs of one call stand at levels, see bpf/tracing/dispatch.h. The
-two dispatcher programs are written as instructions, there is nothing to compile.
+It jumps by the call's number; programs of one call stand at levels, see bpf/tracing/dispatch.h. A
+program for every call stands at a level of all numbers. The two dispatcher programs are written as
+instructions, there is nothing to compile.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
 from collector.errors import ProbeError
 from collector.policies.maps import SYSCALL_DIRECTION, SYSCALL_LEVELS, SYSCALLS_MAX
+from collector.policies.translation import DirectReads
 
 _U32 = struct.Struct("<I")
+# The place of numbers above, x32's and -1: no call of either ABI has this number, so only programs
+# for every call are there.
+_OTHERS = SYSCALLS_MAX - 1
 # Of the call's number in struct pt_regs: orig_ax, and syscallno, which has four bytes and stands
 # before four that nothing sets (arch/*/include/asm/ptrace.h).
 _NUMBER_OFFSET = {"x86_64": 120, "aarch64": 280}[platform.machine()]
@@ -32,8 +37,16 @@ def enter_program(array: int, levels: int) -> bytes:
     return _program([_instruction(0x79, 7, 1, 8)], array, levels, 0)  # r7 = ctx[1]
 
 
-def exit_program(array: int, levels: int) -> bytes:
+def exit_program(array: int, levels: int, direct: DirectReads | None = None) -> bytes:
     """Return the instructions: the number is in the saved registers, ctx[0]."""
+    if direct is not None:
+        number = [
+            _instruction(0x79, 1, 1, 0),  # r1 = ctx[0]
+            _instruction(0xB7, 2, value=direct.type),
+            _instruction(0x85, src=2, value=direct.function),  # r0 = bpf_rdonly_cast(r1, r2)
+            _instruction(0x61, 7, 0, _NUMBER_OFFSET),  # r7 = *(u32 *)(r0 + the offset)
+        ]
+        return _program(number, array, levels, SYSCALL_DIRECTION)
     number = [
         _instruction(0x79, 3, 1, 0),  # r3 = ctx[0] + its offset
         _instruction(0x07, 3, value=_NUMBER_OFFSET),
@@ -55,7 +68,8 @@ def _program(number: list[bytes], array: int, levels: int, direction: int) -> by
     code = [
         _instruction(0xBF, 6, 1),  # r6 = ctx
         *number,
-        _instruction(0x35, 7, offset=0, value=SYSCALLS_MAX),  # if r7 >= it: to the end
+        _instruction(0xB5, 7, offset=1, value=_OTHERS),  # if r7 > it: r7 = it
+        _instruction(0xB7, 7, value=_OTHERS),
         _instruction(0x18, 8, 2, value=levels),  # r8 = the levels' only value + direction
         _instruction(0, value=direction),
         _instruction(0x0F, 8, 7),  # r8 += r7
@@ -74,7 +88,7 @@ def _program(number: list[bytes], array: int, levels: int, direction: int) -> by
         ]
     end = len(code)
     for at, one in enumerate(code):
-        if one[0] in (0x35, 0x15):
+        if one[0] == 0x15:
             code[at] = one[:2] + struct.pack("<h", end - at - 1) + one[4:]
     return b"".join([*code, _instruction(0xB7, 0, value=0), _instruction(0x95)])
 
@@ -87,13 +101,14 @@ class Dispatcher:
     exit: BpfMap
     level_map: BpfMap
     levels: memoryview  # its value, see bpf/tracing/dispatch.h
+    direct: DirectReads | None = None  # how the number is read at return
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
 
     def free_level(self, number: int, *, at_return: bool) -> int:
         """Return a level that no program of this system call uses; raise `ProbeError`."""
-        if not 0 <= number < SYSCALLS_MAX:
-            raise ProbeError(f"attach: system call {number}: numbers are below {SYSCALLS_MAX}")
+        if not 0 <= number < _OTHERS:
+            raise ProbeError(f"attach: system call {number}: numbers are below {_OTHERS}")
         used = self._used.get((at_return, number), set())
         for level in range(SYSCALL_LEVELS):
             if level not in used:
@@ -110,6 +125,32 @@ class Dispatcher:
         self._set_levels(number, at_return=at_return)
         if at_return not in self._attached:
             self._attach(at_return=at_return)
+
+    def free_level_everywhere(self) -> int:
+        """Return a level that is free at every call's entry; raise `ProbeError`.
+
+        The last one: levels of single calls are taken from the first on.
+        """
+        taken = {
+            level for (at_return, _), used in self._used.items() if not at_return for level in used
+        }
+        for level in reversed(range(SYSCALL_LEVELS)):
+            if level not in taken:
+                return level
+        raise ProbeError(
+            f"attach: sys_enter: {SYSCALL_LEVELS} hooks on system calls already; remove a policy"
+        )
+
+    def add_everywhere(self, level: int, program: int) -> None:
+        """Let a program run at the entry of every system call."""
+        for number in range(SYSCALLS_MAX):
+            self.add(number, level, program, at_return=False)
+
+    def remove_everywhere(self, level: int) -> None:
+        """Take a program away from all calls, also from the first few if adding it failed."""
+        for number in range(SYSCALLS_MAX):
+            if level in self._used.get((False, number), ()):
+                self.remove(number, level, at_return=False)
 
     def remove(self, number: int, level: int, *, at_return: bool) -> None:
         """Take a program away."""
@@ -143,7 +184,7 @@ class Dispatcher:
 
     def _attach(self, *, at_return: bool) -> None:
         if at_return:
-            name, code = "sys_exit", exit_program(self.exit.fd, self.level_map.fd)
+            name, code = "sys_exit", exit_program(self.exit.fd, self.level_map.fd, self.direct)
         else:
             name, code = "sys_enter", enter_program(self.entry.fd, self.level_map.fd)
         program = programs.load(ProgramSpec(f"on_{name}", Kind.RAW_TRACEPOINT, code))

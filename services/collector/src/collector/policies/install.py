@@ -165,7 +165,7 @@ class SharedMaps:
             for number, link in enumerate(one.links)
             if not link.by_ioctl
         }
-        if any(one.jumps for one in acting.values()):
+        if any(one.jumps or one.everywhere for one in acting.values()):
             found |= self.dispatcher.kept()
         if any(one.lists is not None for one in acting.values()):
             found |= self.images.kept()
@@ -204,6 +204,7 @@ class Installed:
     lists: tuple[BinaryList, ...] | None = None  # None: the policy needs no images
     groups: tuple[Group, ...] = ()
     jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
+    everywhere: list[int] = field(default_factory=list)  # levels at every system call's entry
     gates: list[tuple[Kind, int]] = field(default_factory=list)
     _dispatcher: Dispatcher | None = None
     _images: Images | None = None
@@ -216,6 +217,9 @@ class Installed:
         for at_return, number, level in self.jumps:
             assert self._dispatcher is not None
             self._dispatcher.remove(number, level, at_return=at_return)
+        for level in self.everywhere:
+            assert self._dispatcher is not None
+            self._dispatcher.remove_everywhere(level)
         for link in self.links:
             link.close()
         for gate in self.gates:  # behind the programs that leave verdicts
@@ -226,7 +230,7 @@ class Installed:
             program.close()
         for one in self.maps.values():
             one.close()
-        self.links, self.programs, self.maps, self.jumps = [], [], {}, []
+        self.links, self.programs, self.maps, self.jumps, self.everywhere = [], [], {}, [], []
         if self._images is not None and self.lists is not None:
             self._images.release(self.lists)
             self.lists = None
@@ -245,6 +249,7 @@ def install(
     revision: int,
 ) -> Installed:
     """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
+    shared.dispatcher.direct = translation.direct
     installed = Installed(
         _dispatcher=shared.dispatcher,
         _mmap_events=shared.mmap_events,
@@ -320,6 +325,9 @@ def _install_function(
     if one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
         _install_jumps(one, code, numbers, installed)
         return
+    if one.every_syscall:
+        _install_everywhere(one, code, numbers, installed)
+        return
     for hook, target in zip(one.hooks, one.targets, strict=True):
         values = numbers | {Number.HOOK: hook, Number.FUNCTION: target.btf_id}
         program = _load(one, bind(code, values), target, installed)
@@ -347,6 +355,21 @@ def _install_jumps(
         installed.jumps.append((at_return, number, level))
 
 
+def _install_everywhere(
+    one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
+) -> None:
+    dispatcher = installed._dispatcher
+    assert dispatcher is not None
+    for hook, target in zip(one.hooks, one.targets, strict=True):
+        level = dispatcher.free_level_everywhere()
+        values = numbers | {
+            Number.HOOK: hook, Number.FUNCTION: target.btf_id, Number.LEVEL: level
+        }  # fmt: skip
+        program = _load(one, bind(code, values), target, installed)
+        installed.everywhere.append(level)
+        dispatcher.add_everywhere(level, program.fd)
+
+
 def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
     program = _load(one, code, one.targets[0], installed)
     if one.mechanism in _UPROBES:
@@ -358,7 +381,8 @@ def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
 
 
 def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> Program:
-    kind, btf_fd = KINDS[one.mechanism], 0
+    kind = Kind.TAIL_CALL if one.every_syscall else KINDS[one.mechanism]
+    btf_fd = 0
     if kind not in BOUND_BY_BTF:
         spec = ProgramSpec(one.function, kind, code, sleepable=one.sleepable)
     else:

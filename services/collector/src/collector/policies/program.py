@@ -80,7 +80,7 @@ class HookText:
     # --- the beginning: which hook, whether the policy is on
 
     def _begin(self, frame: Frame, out: Lines) -> None:
-        if frame.dispatched:
+        if frame.dispatched or frame.every_syscall:
             self.unit.headers.add("dispatch.h")
         index = "bpf_get_attach_cookie(ctx)" if frame.by_cookie else "NUMBER(NUMBER_HOOK)"
         out.add("struct scratch *s = NULL;", f"u32 hook = {index};")
@@ -499,7 +499,7 @@ class HookText:
         if values.scratch:
             out.add("if (s)", "\trelease_scratch(s);")
         out.label("leave")
-        if mechanism is Mechanism.SYS_ENTER:
+        if mechanism is Mechanism.SYS_ENTER or values.frame.every_syscall:
             out.add("jump_to_level(ctx, MAP(MAP_SYSCALLS_ENTER), SYSCALL_ENTER, ctx[1],")
             out.add("\t      NUMBER(NUMBER_LEVEL) + 1);")
         if mechanism is Mechanism.SYS_EXIT:

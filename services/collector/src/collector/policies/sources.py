@@ -39,6 +39,7 @@ class Frame:
     syscall: bool = False
     compat: bool = False  # the 32-bit calling convention of system calls
     together: bool = False  # all arguments of the system call are read at once, into `words`
+    every_syscall: bool = False  # at sys_enter, for whichever call, behind the dispatcher
 
     @property
     def words(self) -> bool:

@@ -16,7 +16,6 @@ from collector.bpf.rate import Rate
 from collector.policies.arguments.base import Unit
 from collector.policies.counters import Counters
 from collector.policies.ctext import comment
-from collector.policies.direct_reads import DirectReads
 from collector.policies.headers import expanded
 from collector.policies.host import host_namespaces
 from collector.policies.images import FUNCTIONS
@@ -26,7 +25,7 @@ from collector.policies.plan import Mechanism, OverrideBy, Plan, PlannedHook, Ta
 from collector.policies.program import HookText
 from collector.policies.program_enforcers import enforcer_text
 from collector.policies.sources import Frame
-from collector.policies.translation import Generated, Text, Translation
+from collector.policies.translation import DirectReads, Generated, Text, Translation
 from tracingpolicy.model import OWN_API
 from tracingpolicy.values import Namespace
 
@@ -80,7 +79,7 @@ def translate(plan: Plan, kernel: Kernel) -> Translation:
         constants + headers + body, constants + shown + "\n" + body, tuple(programs),
         unit.maps.names(), tuple(unit.maps.own), counters,
         tuple(unit.lists), tuple(unit.groups), images_text(kernel) if unit.images else None,
-        SPARED in unit.maps.names(), tuple(starts),
+        SPARED in unit.maps.names(), tuple(starts), kernel.direct,
     )  # fmt: skip
 
 
@@ -119,15 +118,25 @@ def _functions(
             frame = Frame(
                 mechanism, first.parameters, first.syscall is not None,
                 first.syscall is not None and first.syscall.compat,
+                every_syscall=is_every_syscall(mechanism, first),
             )  # fmt: skip
             function = name + suffix
             generated = Generated(
                 function, mechanism, tuple(t for _, t in group), tuple(i for i, _ in group),
                 by_cookie=frame.by_cookie, sleepable=hook.sleepable,
                 gate=None if frame.at_return else gate_of(hook.override),
+                every_syscall=frame.every_syscall,
             )  # fmt: skip
             found.append((generated, text.function(function, frame)))
     return found
+
+
+def is_every_syscall(mechanism: Mechanism, target: Target) -> bool:
+    """Return whether a hook is the raw tracepoint that the dispatcher is attached to.
+
+    A second program at a tracepoint costs as much again; behind the dispatcher it costs a jump.
+    """
+    return mechanism is Mechanism.RAW_TRACEPOINT and target.attach == "sys_enter"
 
 
 def gate_of(override: OverrideBy | None) -> OverrideBy | None:

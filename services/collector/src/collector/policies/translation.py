@@ -28,6 +28,18 @@ class Generated:
     by_cookie: bool = False
     sleepable: bool = False
     gate: OverrideBy | None = None  # what has to stand behind it at each target
+    every_syscall: bool = False  # a level of the dispatcher at all system calls
+
+
+class DirectReads(NamedTuple):
+    """What plain loads of kernel memory need, by numbers in the kernel's BTF."""
+
+    function: int  # bpf_rdonly_cast
+    type: int  # of what an address is cast to
+
+    def definitions(self) -> str:
+        """Return them as C, for bpf/tracing/program.h."""
+        return f"#define CAST_FUNCTION {self.function}\n#define CAST_TYPE {self.type}\n"
 
 
 class Text(NamedTuple):
@@ -53,6 +65,7 @@ class Translation:
     images: Text | None  # the programs of images.h, where the policy needs them
     acting: bool  # it uses the maps of `enforcement.Enforcement`
     selectors: tuple[int, ...]  # of each planned hook: the number of its first selector
+    direct: DirectReads | None = None  # of the kernel that it is for
 
     @property
     def texts(self) -> tuple[Text, ...]:
