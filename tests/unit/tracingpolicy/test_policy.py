@@ -101,6 +101,7 @@ spec:
 def test_empty_spec_and_foreign_version_are_accepted():
     policy = parse("apiVersion: other/v9\nkind: TracingPolicy\nmetadata: {name: p}\nspec: {}\n")
     assert list(policy.hooks()) == []
+    assert policy.notices()[0] == "apiVersion other/v9 is unknown, and read as cilium.io/v1alpha1"
 
 
 def test_a_marker_at_the_end_begins_no_document():

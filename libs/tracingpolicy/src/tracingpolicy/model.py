@@ -248,6 +248,8 @@ class Policy:
     def notices(self) -> list[str]:
         """Return what is no mistake, and hardly what the author meant."""
         found = [f'option "{name}" is unknown and has no effect' for name in self.options.ignored]
+        if self.api_version not in (ORIGINAL_API, OWN_API):
+            found.append(f"apiVersion {self.api_version} is unknown, and read as {ORIGINAL_API}")
         if not self.variants and next(self.hooks(), None) is None:
             found.append("it has no hooks, and reports nothing")
         return found
