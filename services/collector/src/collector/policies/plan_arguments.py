@@ -78,7 +78,7 @@ def _argument(
     if parameter is not None:
         why = mismatch(parameter.shape, argument.type, signature.registers)
         if why:
-            message = f"argument {argument.index} of {signature.name} cannot be a "
+            message = f"argument {argument.index} of {signature.name} cannot be read as "
             message += f"{argument.type.value}: {why}"
             checker.fail(argument.place, path, message, fitting(parameter.shape), "type")
             return None
@@ -217,7 +217,7 @@ def plan_returned(
             checker.fail(argument.place, path, str(error), error.allowed, "resolve")
             return None
     elif why := mismatch(signature.result, kind, signature.registers):
-        message = f"the result of {signature.name} cannot be a {kind.value}: {why}"
+        message = f"the result of {signature.name} cannot be read as {kind.value}: {why}"
         checker.fail(argument.place, path, message, fitting(signature.result), "type")
         return None
     return PlannedArgument(

@@ -285,9 +285,8 @@ def plan_usdt(checker: Checker, hook: Usdt) -> Planned:
             names = probe_names(elf)
             near = ", ".join(nearest(wanted, names))
             message = f"{elf.path} has no probe {quoted(wanted)}"
-            allowed = (
-                f"nearest: {near}" if near else f"{len(names)} probes: {', '.join(names[:10])}"
-            )
+            allowed = f"nearest: {near}" if near else f"of {len(names)}: {', '.join(names[:10])}"
+            allowed = allowed if names else "a program with probes: this one has none"
             checker.fail(hook.place, path_of(hook), message, allowed, "name")
             return nothing
         path = elf.path
