@@ -41,13 +41,33 @@ def test_a_fork_that_execs_leaves_one_image():
     cache, first = started()
     child = fork(cache, first, 5, 100)
     image = exec_(cache, first.key, 5, 101, 100)
-    assert cache.get(child.key) is None
     assert cache.living(5) is image
     assert cache.parent_of(image) is first
     assert first.references == 2
+    cache.collect(child.ktime_ns / 1e9 + GRACE_S + 1)
+    assert cache.get(child.key) is None
     cache.exit(image.key, 0.0)
     assert (image.references, first.references) == (0, 1)
     assert cache.living(5) is None
+
+
+def test_the_return_of_an_execve_finds_the_fork_that_called_it():
+    cache, first = started()
+    child = fork(cache, first, 5, 100)
+    exec_(cache, first.key, 5, 101, 100)
+    assert cache.get(child.key) is child
+    assert cache.parent_of(child) is first
+
+
+def test_forks_that_execd_are_bounded_in_a_storm():
+    cache, first = started()
+    for pid in range(2, 2000):
+        fork(cache, first, pid, pid * 10)
+        exec_(cache, first.key, pid, pid * 10 + 1, pid * 10)
+    assert len(cache) == 2 + 1998 + 256
+    cache.collect(GRACE_S + 1)
+    assert len(cache) == 2 + 1998
+    assert cache.statistics.evictions == 0
 
 
 def test_a_dead_parent_stays_while_a_child_refers_to_it():

@@ -6,8 +6,8 @@ An entry is counted as Tetragon counts it: it starts with one reference and has 
 live child image (and, with ancestors enabled, each further live descendant). An exec releases the
 image it replaces, an exit the image that ended; each release returns the references that image
 held. An entry without references stays for a grace time, for late events, and is then removed;
-in a storm of short lives it is removed earlier, and a fork that is followed by an exec is removed
-with that exec. The ring keeps records in order, so no later record can name a removed entry.
+in a storm of short lives it is removed earlier. A fork that is followed by an exec is named after
+that exec by the return of its execve only, so of those few stay. The ring keeps records in order.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collector.records.process import FLAG_EXECVE, FLAG_IN_INIT_TREE
 Key = tuple[int, int]  # (pid, ktime_ns)
 
 _EVICT_AMONG = 64  # as many as the smallest table has
+_REPLACED_MAX = 256  # forks that exec'd: more than execve calls that have not returned yet
 
 KERNEL_KEY: Key = (0, 1)  # the synthetic parent of pids 1 and 2
 
@@ -108,6 +109,7 @@ class ProcessTable:
     _table: dict[Key, Process] = field(default_factory=dict)
     _alive: dict[int, Key] = field(default_factory=dict)  # the image each living pid runs now
     _released: deque[tuple[float, Process]] = field(default_factory=deque)
+    _replaced: deque[tuple[float, Process]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -170,7 +172,9 @@ class ProcessTable:
                 replaced.ended = True
                 replaced.references = 0
                 self._release_family(replaced, now_s)
-                self._remove(replaced.key)
+                self._keep(self._replaced, replaced, now_s)
+                if len(self._replaced) > _REPLACED_MAX:
+                    self._drop_oldest(self._replaced)
             else:
                 self._end(replaced, now_s)
 
@@ -213,16 +217,18 @@ class ProcessTable:
 
     def collect(self, now_s: float) -> None:
         """Remove entries that have had no references for the grace time."""
-        while self._released and self._released[0][0] <= now_s - self.grace_s:
-            self._drop_released()
+        for ended in (self._replaced, self._released):
+            while ended and ended[0][0] <= now_s - self.grace_s:
+                self._drop_oldest(ended)
 
     def _insert(self, process: Process, now_s: float) -> None:
         self._table[process.key] = process
         if not process.ended:
             self._alive[process.pid] = process.key
         while len(self._table) > self.capacity:
-            if self._released:  # before its grace time ends, but without references
-                self._drop_released()
+            # Before its grace time ends, but without references.
+            if ended := self._replaced or self._released:
+                self._drop_oldest(ended)
             else:
                 self._evict(now_s)
 
@@ -239,8 +245,8 @@ class ProcessTable:
             self._release_family(process, now_s)
         process.ended = True
 
-    def _drop_released(self) -> None:
-        _, process = self._released.popleft()
+    def _drop_oldest(self, ended: deque[tuple[float, Process]]) -> None:
+        _, process = ended.popleft()
         if process.references <= 0 and self._table.get(process.key) is process:
             self._remove(process.key)
 
@@ -279,9 +285,12 @@ class ProcessTable:
     def _release(self, process: Process, now_s: float) -> None:
         process.references -= 1
         if process.references == 0:
-            self._released.append((now_s, process))
-            if len(self._released) > self.released_max:
-                self._drop_released()
+            self._keep(self._released, process, now_s)
+
+    def _keep(self, ended: deque[tuple[float, Process]], process: Process, now_s: float) -> None:
+        ended.append((now_s, process))
+        if len(self._released) + len(self._replaced) > self.released_max:
+            self._drop_oldest(self._released or self._replaced)
 
 
 def forked_from(
