@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.config import ColumnsSink, load
+from exporter.config import ColumnsSink, KafkaSink, load
 from exporter.settings import Settings
 
 PARTS = Path(os.environ.get("TETRA_KUBERNETES_PARTS", "/nonexistent"))
@@ -26,6 +26,15 @@ CUSTOM = {"ServiceMonitor", "Certificate", "CustomResourceDefinition"}
 
 pytestmark = pytest.mark.kubernetes
 
+KAFKA = {
+    "name": "bus",
+    "type": "kafka",
+    "brokers": ["kafka.example:9093"],
+    "topic": "events",
+    "ca_file": "/run/secrets/tetra-sinks/ca.crt",
+    "user": "tetra",
+    "password_file": "/run/secrets/tetra-sinks/password",
+}
 EVERYTHING = {
     "clusterName": "shop",
     "collector": {
@@ -34,7 +43,7 @@ EVERYTHING = {
         "policyCgroupRate": "500,1s",
     },
     "columns": {"claim": "past"},
-    "exporter": {"enabled": True},
+    "exporter": {"enabled": True, "sinks": [KAFKA], "sinksSecret": "kafka-access"},
     "gateway": {
         "autoscaling": {"enabled": True},
         "tokensSecret": "tokens",
@@ -171,7 +180,8 @@ def test_columns_are_written_where_gateways_read(tmp_path):
     path = tmp_path / "sinks.yaml"
     path.write_text(one("everything", "Secret", "tetra-sinks")["stringData"]["sinks.yaml"])
     options: dict[str, Any] = {"sinks_file": path}
-    _, sink = load(Settings(**options)).sinks
+    kafka, sink = load(Settings(**options)).sinks
+    assert isinstance(kafka, KafkaSink)
     assert isinstance(sink, ColumnsSink)
     gateway = environment("everything", "Deployment", "tetra-gateway")
     assert str(sink.folder) == gateway["TETRA_COLUMNS_DIR"]
@@ -183,6 +193,14 @@ def test_columns_are_written_where_gateways_read(tmp_path):
         assert mounts["/columns"].get("readOnly") == read_only
         claims = {each["name"]: each.get("persistentVolumeClaim") for each in pod["volumes"]}
         assert claims[mounts["/columns"]["name"]] == {"claimName": "past"}
+
+
+def test_secrets_of_sinks_are_where_the_sinks_look():
+    pod = one("everything", "StatefulSet", "tetra-exporter")["spec"]["template"]["spec"]
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert KAFKA["password_file"] == f"{mounts['sinks-secret']}/password"
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "sinks-secret"]
+    assert volume["secret"]["secretName"] == "kafka-access"
 
 
 def test_older_releases_get_the_annotation_of_apparmor():
