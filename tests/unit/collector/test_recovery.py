@@ -243,6 +243,15 @@ def test_journal_of_another_version_stops_the_replay_with_a_reason(tmp_path):
     assert "version 3, this one reads 2" in replay.stopped
 
 
+def test_file_without_the_mark_of_a_journal_has_no_version(tmp_path):
+    journal_of(tmp_path, PARTS)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[4:])
+    found, replay = read(tmp_path)
+    assert found == []
+    assert replay.stopped == "file 1: not a journal that this collector reads"
+
+
 def test_full_journal_is_logged_once_and_restarted(tmp_path, capsys):
     room = 2 * (ENTRY + len(PARTS[0]))
     journal = journal_of(tmp_path, PARTS, limit_bytes=room)

@@ -178,7 +178,10 @@ class Replay:
         if len(data) < _FILE.size:  # killed while it began the file
             return
         magic, version = _FILE.unpack_from(data)
-        if magic != _MAGIC or version != VERSION:
+        if magic != _MAGIC:  # the journal of a collector before this format, or damaged
+            self.stopped = f"file {number}: not a journal that this collector reads"
+            return
+        if version != VERSION:
             self.stopped = f"file {number}: journal of version {version}, this one reads {VERSION}"
             return
         at = _FILE.size
