@@ -83,7 +83,7 @@ class Watch:
     def run(self, *argv: Any, **options: Any) -> tuple[int, list[int], list[Any]]:
         """Run a command; return its pid, the pids it printed, and the events of all of them."""
         child = subprocess.Popen(list(argv), stdout=subprocess.PIPE, **options)
-        output, _ = child.communicate(timeout=20)
+        output, _ = child.communicate(timeout=60)
         printed = [int(word) for word in output.split() if word.isdigit()]
         return child.pid, printed, self.until_exit(child.pid, *printed)
 

@@ -74,7 +74,7 @@ class Reader:
         assert self._process.stdout.readline() == b"\n"
 
     def end(self) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def test_exec_changes_what_a_process_matches(policies, opened, shell, operator, 
     script = f"read -r _ < {opened}; read -r _ < {opened}; exec {other} {opened}"
     with policies.loaded(opens(opened, other, operator, follow)) as loaded:
         child = subprocess.Popen([shell, "-c", script], stdout=subprocess.DEVNULL)
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         assert len(loaded.of(child.pid)) == expected
 
 
@@ -105,7 +105,7 @@ def test_child_of_a_process_that_matched_matches(policies, opened, shell):
     script = f"read -r _ < {opened}; (read -r _ < {opened}); read -r _ < {opened}"
     with policies.loaded(opens(opened, shell)) as loaded:
         child = subprocess.Popen([shell, "-c", script])
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         found = [record.pid for record in loaded.pump()]
     assert found.count(child.pid) == 2
     assert len(found) == 3

@@ -48,7 +48,7 @@ def document(path: Path, filters: str, api: str = "cilium.io/v1alpha1") -> str:
 def cat(path: Path, *before: str) -> int:
     """Open the file in another process; return its pid."""
     child = subprocess.Popen([*before, "/bin/cat", path], stdout=subprocess.DEVNULL)
-    assert child.wait(20) == 0
+    assert child.wait(60) == 0
     return child.pid
 
 
@@ -83,7 +83,7 @@ def test_match_binaries(policies, opened, tmp_path, operator, value, expected):
 
     def run_other() -> int:
         child = subprocess.Popen([other, opened], stdout=subprocess.DEVNULL)
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         return child.pid
 
     filters = f'matchBinaries:\n- operator: {operator}\n  values: ["{value}"]'
@@ -99,7 +99,7 @@ def test_renamed_binary_is_known_by_its_path_at_exec(policies, opened, tmp_path)
 
     def by_link() -> int:
         child = subprocess.Popen([link, opened], stdout=subprocess.DEVNULL)
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         return child.pid
 
     assert matched(policies, opened, filters, by_link, lambda: cat(opened)) == [True, False]
@@ -114,7 +114,7 @@ def test_script_is_known_by_its_interpreter(policies, opened, tmp_path):
 
     def run() -> int:
         child = subprocess.Popen([script])
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         return child.pid
 
     assert matched(policies, opened, filters, run, lambda: cat(opened)) == [True, False]

@@ -166,7 +166,7 @@ def cat(opened: Path, cgroup: Path | None) -> int:
     script = 'if [ -n "$1" ]; then echo $$ > "$1/cgroup.procs"; fi && exec /bin/cat "$2"'
     command = ["/bin/sh", "-c", script, "sh", cgroup or "", opened]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    assert child.wait(20) == 0
+    assert child.wait(60) == 0
     return child.pid
 
 

@@ -50,7 +50,7 @@ def summing(program, action):
 def total(program, a, b):
     """Return the pid of a process that adds two numbers, and its result."""
     child = subprocess.Popen([program, "sum", str(a), str(b)], stdout=subprocess.PIPE, text=True)
-    output, _ = child.communicate(timeout=20)
+    output, _ = child.communicate(timeout=60)
     assert child.returncode == 0
     return child.pid, int(output)
 
@@ -111,7 +111,7 @@ def test_memory_of_a_usdt_argument(policies, actions, probes):
         pytest.skip(reason)
     with policies.loaded(plan_of(text), ModeWord.ENFORCE) as loaded:
         with subprocess.Popen([probes, "set"]) as child:
-            assert child.wait(20) == 7
+            assert child.wait(60) == 7
         (record,) = loaded.until(1, child.pid)
         assert (record.action, record.args, loaded.counts().set) == (SET, (33,), 1)
         loaded.shared.set_mode(loaded.slot, ModeWord.MONITOR)

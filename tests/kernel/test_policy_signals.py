@@ -251,7 +251,7 @@ def test_program_dies_at_its_function(policies, program, at_return):
         with policies.loaded(plan_of(text), mode) as loaded:
             assert subprocess.run([program, "sum", "4712", "1"], check=False).returncode == 0
             with subprocess.Popen([program, "sum", "4711", "1"], stdout=subprocess.PIPE) as child:
-                output, _ = child.communicate(timeout=20)
+                output, _ = child.communicate(timeout=60)
             (record,) = loaded.until(1, child.pid)
         assert child.returncode == ended
         assert output == (b"4712\n" if ended == 0 else b"")
@@ -306,7 +306,7 @@ def spare_programs(policies):
 
 
 def ends(command):
-    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=20, check=False).returncode
+    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode
 
 
 @pytest.mark.parametrize("kind", ["program", "script", "in a pid namespace"])

@@ -40,7 +40,7 @@ def calls(tmp_path_factory):
 def run(*command):
     """Run a program; return its pid and output."""
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    output, _ = child.communicate(timeout=20)
+    output, _ = child.communicate(timeout=60)
     return child.pid, output
 
 
@@ -234,7 +234,7 @@ def type_into_bash(lines):
         [BASH, "--norc", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, text=True, start_new_session=True, env={"PATH": "/bin"},
     )  # fmt: skip
-    child.communicate(lines, timeout=20)
+    child.communicate(lines, timeout=60)
     return child.pid
 
 

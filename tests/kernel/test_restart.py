@@ -32,7 +32,7 @@ def waiting(*argv):
     try:
         yield child
     finally:
-        child.communicate(timeout=10)
+        child.communicate(timeout=60)
 
 
 def test_identical_processes_keep_their_own_ids(plain, tmp_path):

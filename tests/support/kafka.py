@@ -22,7 +22,7 @@ from confluent_kafka.cimpl import NewTopic
 from support.net import free_port
 from support.waiting import wait_until
 
-_START_S = 20
+_START_S = 60
 _READ_S = 0.5
 
 

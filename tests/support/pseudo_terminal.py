@@ -89,7 +89,7 @@ class Terminal:
         """Kill the command if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         os.close(self._master)
         os.close(self._slave)
 

@@ -186,7 +186,7 @@ class Rsyslog:
         """End it; what it has read is in its file."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
             self._pid.unlink(missing_ok=True)
 

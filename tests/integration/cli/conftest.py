@@ -120,7 +120,7 @@ class Gateway(EventStreamServicer):
             )
             self._may_break(context, sent)
         if not request.no_follow:
-            self.released.wait(20)
+            self.released.wait(120)  # longer than a test waits
 
     def _may_break(self, context, sent):
         time.sleep(self.pause_s)
@@ -161,7 +161,7 @@ def serve():
         for servicer in servicers:
             if isinstance(servicer, Gateway | PoliciesServicer):
                 servicer.released.set()
-        server.stop(0).wait(5)
+        server.stop(0).wait(30)
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def start_tetra():
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.wait(5)
+        process.wait(30)
         for pipe in (process.stdout, process.stderr):
             if pipe:
                 pipe.close()

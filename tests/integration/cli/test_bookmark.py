@@ -56,7 +56,7 @@ def test_killed_again_and_again_a_file_has_each_event_once(address, start_tetra,
         wait_for_growth(process, output, more)
         kills += process.poll() is None
         process.kill()
-        process.wait(5)
+        process.wait(30)
     process = appended(start_tetra, output, *flags)
     assert process.wait(60) == 0
     assert kills >= 3
@@ -71,7 +71,7 @@ def test_earlier_content_of_the_file_stays(address, start_tetra, tmp_path):
     process = appended(start_tetra, output, *flags)
     wait_for_growth(process, output, 1)
     process.kill()
-    process.wait(5)
+    process.wait(30)
     assert appended(start_tetra, output, *flags).wait(60) == 0
     assert printed(output) == list(range(4001))
 
@@ -84,7 +84,7 @@ def test_a_clean_end_needs_no_cut(address, start_tetra, tmp_path, number):
     process = appended(start_tetra, output, *flags)
     wait_for_growth(process, output, 1000)
     process.send_signal(number)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     process = appended(start_tetra, output, *flags)
     assert process.wait(60) == 0
     assert printed(output) == list(range(1, 4001))
@@ -96,7 +96,7 @@ def test_a_pipe_gets_a_batch_a_second_time_at_most(address, start_tetra, tmp_pat
     process = start_tetra("getevents", *flags)
     first = [process.stdout.readline() for _ in range(1000)]
     process.kill()
-    process.wait(5)
+    process.wait(30)
     first += process.stdout.read().splitlines(keepends=True)
     rest = start_tetra("getevents", *flags).communicate(timeout=60)[0].splitlines(keepends=True)
     numbers = [int(line.split()[-1]) for line in (*first, *rest)]
@@ -141,7 +141,7 @@ def test_a_killed_snapshot_starts_again(serve, gateway_of, make_event, start_tet
         # What the one before has printed is removed before the call.
         wait_until(partial(asked_and_printed, calls), 60, lambda: gateway.requests)
         process.kill()
-        process.wait(5)
+        process.wait(30)
     assert all(request.snapshot for request in gateway.requests)
     numbers = printed(output)
     assert len(numbers) == len(set(numbers))

@@ -237,7 +237,7 @@ def test_events_are_shown_at_once_and_ctrl_c_ends_quietly(
     )
     assert process.stdout.readline().decode() == lines(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stderr.read() == b""
 
 
@@ -247,7 +247,7 @@ def test_sigterm_ends_quietly(serve, gateway_of, make_event, start_tetra):
     )
     process.stdout.readline()
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stderr.read() == b""
 
 
@@ -257,7 +257,7 @@ def test_output_that_cannot_be_written_is_one_line(
     address = serve(plain_tetragon_of([make_event(1)]))
     with Path("/dev/full").open("wb") as full:
         process = start_tetra("getevents", "--server-address", address, stdout=full)
-        assert process.wait(20) == 1
+        assert process.wait(30) == 1
     assert process.stderr.read() == (
         b"tetra: error: write: standard output: no space left on device\n"
     )
@@ -281,7 +281,7 @@ def test_output_goes_to_a_file_without_colours(
 ):
     address = serve(plain_tetragon_of([make_event(1)]))
     with (tmp_path / "events").open("wb") as file:
-        assert start_tetra("getevents", "--server-address", address, stdout=file).wait(20) == 0
+        assert start_tetra("getevents", "--server-address", address, stdout=file).wait(30) == 0
     assert (tmp_path / "events").read_text() == lines(1)
 
 
@@ -291,7 +291,7 @@ def test_closed_pipe_is_not_an_error(serve, plain_tetragon_of, make_event, start
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stderr.read() == b""
 
 

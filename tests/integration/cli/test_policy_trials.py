@@ -143,11 +143,11 @@ def test_ctrl_c_ends_the_trial_and_prints_the_counts(
         else:
             terminal.process.terminate()
         terminal.wait_for("interrupted; the policy is removed")
-        assert terminal.process.wait(20) == 0
+        assert terminal.process.wait(30) == 0
         lines = terminal.lines
         assert lines[0] == "try files: monitor mode on 1 of 1 node, 4 events, 0 lost"
         assert not any("Ctrl-C ends it" in line for line in lines)
-        assert fleet.ended.wait(20)
+        assert fleet.ended.wait(30)
     finally:
         terminal.close()
 
@@ -179,8 +179,8 @@ def test_a_watched_policy_is_redrawn_until_ctrl_c(serve, fleet, tetra_command, t
         shown = [line for line in lines if line]
         assert shown[-2:] == ["... and 81 more nodes: 81 enabled", "node n099: no memory"]
         terminal.press("\x03")
-        assert terminal.process.wait(20) == 0
-        assert fleet.ended.wait(20)
+        assert terminal.process.wait(30) == 0
+        assert fleet.ended.wait(30)
     finally:
         terminal.close()
 
@@ -249,7 +249,7 @@ def test_audit_follows_until_it_is_interrupted(serve, fleet, tetra_command, tetr
         terminal.wait_for("    second")
         assert terminal.process.poll() is None
         terminal.press("\x03")
-        assert terminal.process.wait(20) == 0
+        assert terminal.process.wait(30) == 0
         wait_until(fleet.ended.is_set, 20, lambda: "the stream goes on")
     finally:
         terminal.close()

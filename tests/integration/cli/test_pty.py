@@ -46,7 +46,7 @@ def test_top_does_not_stay_blank_with_epoll_wait_bad_file_descriptor(terminal, a
     screen.wait_for("BINARY")
     screen.press("q")
     screen.wait_for_raw("\x1b[?1049l")  # back from the alternate screen
-    assert screen.process.wait(20) == 0
+    assert screen.process.wait(30) == 0
     assert "epoll_wait" not in screen.raw
     assert not forks
 
@@ -57,7 +57,7 @@ def test_colours_on_a_terminal_and_ctrl_c(terminal, address):
     assert "\x1b[32m🚀 process\x1b[0m 1: \x1b[36mroot\x1b[0m" in screen.raw
     assert "\x1b[2J" not in screen.raw
     screen.press("\x03")
-    assert screen.process.wait(20) == 0
+    assert screen.process.wait(30) == 0
 
 
 def test_compact_on_a_terminal(terminal, address):
@@ -181,7 +181,7 @@ def test_full_screen_follows_keys_and_size_and_restores_the_terminal(
     assert "\x1b[2J" not in screen.raw.replace("\x1b[H\x1b[2J", "")
     screen.press("q")
     screen.wait_for_raw("\x1b[?1049l")  # back from the alternate screen
-    assert screen.process.wait(20) == 0
+    assert screen.process.wait(30) == 0
     assert screen.modes == screen.before
 
 
@@ -191,7 +191,7 @@ def test_tiny_terminal_is_not_an_error(terminal, address, command):
     screen.wait_for("q quit")
     screen.press("q")
     screen.wait_for_raw("\x1b[?1049l")
-    assert screen.process.wait(20) == 0
+    assert screen.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("command", ["top", "tree"])
@@ -200,7 +200,7 @@ def test_ctrl_c_restores_the_terminal(terminal, address, command):
     screen.wait_for("q quit")
     screen.press("\x03")
     screen.wait_for_raw("\x1b[?1049l")
-    assert screen.process.wait(20) == 0
+    assert screen.process.wait(30) == 0
     assert screen.modes == screen.before
 
 
@@ -225,7 +225,7 @@ def test_ctrl_z_restores_the_terminal_and_fg_resumes_the_screen(
 def test_full_screen_without_a_server_is_one_line(terminal):
     screen = terminal("top", ADDRESS, "127.0.0.1:1")
     screen.wait_for("tetra: error: connect: 127.0.0.1:1: connection refused")
-    assert screen.process.wait(20) == 1
+    assert screen.process.wait(30) == 1
     assert screen.modes == screen.before
 
 
@@ -236,7 +236,7 @@ def test_full_screen_on_a_dumb_terminal_is_refused(terminal):
             "more than TERM=dumb; for example: tetra top --once" in "".join(line for line in lines)
         )
     )
-    assert screen.process.wait(20) == 2
+    assert screen.process.wait(30) == 2
 
 
 def test_full_screen_without_unicode(terminal, address):

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -80,20 +79,27 @@ async def test_what_was_seen_before_the_kill_is_delivered_once(
 
     async with running(collector):
         await reloaded()
-        opener = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", OPENER, opened, stdout=subprocess.PIPE
-        )
+        printed = tmp_path / "times"
+        with printed.open("wb") as file:  # a pipe that is full would stop it
+            opener = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", OPENER, opened, stdout=file
+            )
+
+        async def more_opened():
+            enough = printed.stat().st_size + 2000  # a hundred lines
+            await eventually(lambda: printed.stat().st_size > enough, READY_S)
+
         kills = []
         for _ in range(3):
-            await asyncio.sleep(0.5)
+            await more_opened()
             await collector.end(signal.SIGKILL)
             kills.append(collector.away[-1][0])
             await collector.start()
             await reloaded()
-        await asyncio.sleep(0.5)
+        await more_opened()
         opener.kill()
-        output, _ = await opener.communicate()
-        times = [int(line) for line in output.split()]
+        await opener.wait()
+        times = [int(line) for line in printed.read_text().split()]
 
         async def all_there():
             numbers = await numbers_reported(gateway)

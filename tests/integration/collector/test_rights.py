@@ -237,7 +237,7 @@ async def test_request_to_itself_opens_no_other_subject(server):
         await nc.flush()
         elsewhere = subjects.control_subject("web2")
         await nc.publish(subjects.control_subject(FURTHER), b"", reply=elsewhere)
-        await asyncio.wait_for(received.wait(), 10)
+        await asyncio.wait_for(received.wait(), 30)
         assert await is_refused(nc, refused, publish=elsewhere)
 
 

@@ -196,9 +196,9 @@ async def test_runtime_that_answers_late_does_not_delay_the_start(
         return [one.image for one in collector.table if one.image.docker == name]
 
     try:
-        await eventually(images, 20)
+        await eventually(images)
         print(f"{TRUE} {mark}-before", file=shell.stdin)
-        await eventually(lambda: any(f"{mark}-before" in one.arguments for one in images()), 20)
+        await eventually(lambda: any(f"{mark}-before" in one.arguments for one in images()))
         assert {one.container for one in images()} == {None}
         late_runtime.may_answer.set()
         await eventually(lambda: all(one.container for one in images()), 30)

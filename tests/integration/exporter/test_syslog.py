@@ -36,7 +36,7 @@ def breaker(how):
 async def deliver_for_ever(sink, size):
     """Deliver; what the kernel has taken counts as delivered until the break is seen."""
     while True:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await sink.deliver(lines(100, size))
         await sink.mark()
 

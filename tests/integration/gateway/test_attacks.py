@@ -17,6 +17,8 @@ from tetragon import events_pb2, sensors_pb2_grpc, tetragon_pb2
 RATE_EVENTS, BATCH_EVENTS = 600, 6
 ATTACK_S = 4.0
 ANSWER_S = 1.0
+REFUSED_S = 60.0  # a refusal may take a busy machine long
+ALLOWED = ("256 filters", "32 expressions")
 GROWTH_BYTES = 64 << 20
 TWENTY = str(list(range(20)))
 LOOPS = f"{TWENTY}.all(a, {TWENTY}.all(b, {TWENTY}.all(c, {TWENTY}.all(d, a + b + c + d < 100))))"
@@ -42,23 +44,24 @@ ATTACKS = {
 pytestmark = pytest.mark.timeout(300)
 
 
-async def publish_at_rate(feeder, done):
+async def publish_at_rate(feeder, done, published):
     start, sent = time.monotonic(), 0
     while not done.is_set():
         sent += len(await feeder.publish(BATCH_EVENTS, BATCH_EVENTS))
+        published.append(BATCH_EVENTS)
         ahead_s = sent / RATE_EVENTS - (time.monotonic() - start)
         if ahead_s > 0:
             await asyncio.sleep(ahead_s)
 
 
-async def attack(address, request, done):
+async def attack(address, request, done, timeout_s):
     """Send the request again and again until ``done``; return the statuses that ended it."""
     statuses = set()
     async with grpc.aio.insecure_channel(address) as channel:
         send = channel.unary_stream("/tetra.v1.EventStream/StreamEvents")  # bytes: made once
         while not done.is_set():
             try:
-                async for _ in send(request, timeout=ATTACK_S):
+                async for _ in send(request, timeout=timeout_s):
                     pass
             except grpc.aio.AioRpcError as error:
                 statuses.add(error.code())
@@ -104,25 +107,28 @@ async def test_others_are_served_under_attack(nats_server, nc, name, record_prop
         feeder = Feeder(nc)
         await feeder.publish(2000, 20)
         counts: list[int] = []
+        published: list[int] = []
         reader = asyncio.create_task(
             count_events(events.StreamEvents(stream_pb2.StreamEventsRequest()), counts)
         )
-        publisher = asyncio.create_task(publish_at_rate(feeder, done))
+        publisher = asyncio.create_task(publish_at_rate(feeder, done, published))
         calm_s = await slowest_answer_s(sensors, 1.0)
         before_bytes = resident_bytes(pid)
-        attacker = asyncio.create_task(attack(address, request, done))
+        timeout_s = ATTACK_S if name in ALLOWED else REFUSED_S
+        attacker = asyncio.create_task(attack(address, request, done, timeout_s))
         slowest_s = await slowest_answer_s(sensors, ATTACK_S)
-        seen = sum(counts)
+        seen, sent = sum(counts), sum(published)
         grown = resident_bytes(pid) - before_bytes
         done.set()
         statuses = await attacker
         await publisher
+        calm_s = max(calm_s, await slowest_answer_s(sensors, 1.0))
         reader.cancel()
     print(f"{name}: slowest answer {slowest_s:.2f} s, {grown >> 20} MiB more, {statuses}")
     assert slowest_s < max(ANSWER_S, 4 * calm_s)  # the machine itself may be slow
-    assert seen > RATE_EVENTS * ATTACK_S / 4
+    assert seen > sent / 4
     assert grown < GROWTH_BYTES
-    if name in ("256 filters", "32 expressions"):
+    if name in ALLOWED:
         assert statuses <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
     else:
         assert statuses == {grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -138,7 +144,7 @@ async def test_deadline_ends_a_stream_whose_filter_passes_nothing(gateway, feede
         async for _ in gateway.events.StreamEvents(request, timeout=0.5):
             pass
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    await eventually(lambda: len(gateway.gateway.streams) == 0, 5, 0.05)
+    await eventually(lambda: len(gateway.gateway.streams) == 0, every_s=0.05)
 
 
 async def test_slow_filter_is_named_in_the_status(gateway, feeder):

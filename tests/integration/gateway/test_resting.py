@@ -144,7 +144,7 @@ async def test_subscriber_ends_although_a_call_loses_its_cancellation(gateway, m
     task = asyncio.create_task(subscriber.run())
     await asked.wait()
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=10)
+    done, _ = await asyncio.wait({task}, timeout=25)
     assert done
 
 
