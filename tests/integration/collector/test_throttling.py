@@ -52,13 +52,14 @@ async def test_withheld_events_are_announced_and_accounted_for(
     await collector.start()
     try:
         await collector.logged("policy loaded")
-        script = f"i=0; while [ $i -lt {RUNS} ]; do {TRUE}; i=$((i+1)); done"
-        runs = asyncio.to_thread(storm.run, ["sh", "-c", script])
         calls = asyncio.to_thread(
             storm.run, [sys.executable, "-c", OPENER, str(opened), str(CALLS)]
         )
         others = asyncio.to_thread(quiet.run, [sys.executable, "-c", OPENER, str(opened), str(FEW)])
-        shell, opener, other = await asyncio.gather(runs, calls, others)
+        opener, other = await asyncio.gather(calls, others)
+        # After the opener, whose own exec would be withheld and counted beside these.
+        script = f"i=0; while [ $i -lt {RUNS} ]; do {TRUE}; i=$((i+1)); done"
+        shell = await asyncio.to_thread(storm.run, ["sh", "-c", script])
 
         async def seen():
             found = state["found"] = Seen(await gateway.read_all(last=10_000_000))
@@ -73,9 +74,9 @@ async def test_withheld_events_are_announced_and_accounted_for(
     finally:
         await collector.stop()
     life, policy = found.stopped[storm.name, ""], found.stopped[storm.name, "opens"]
-    assert life["exec"] > RUNS / 2
+    assert life["exec"] > RUNS / 10  # a loaded machine runs few a second
     assert life["exec"] + found.execs[shell] == RUNS
-    assert policy["policy"] > CALLS / 2
+    assert policy["policy"] > CALLS / 10
     assert policy["policy"] + found.opens[opener] == CALLS
     assert found.opens[other] == FEW
     assert found.book.is_complete, found.book.gaps
