@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,12 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     shutil.copy(Path("/usr/bin/python3").resolve(), program)
     assert served(program) == REQUESTS
     wait_until(lambda: launch.lines_with("📌 syscall "), 60, launch.text)
+    # Its end comes behind all that it called.
+    ends = re.compile(rf"^💥 exit \d+: \S+: {program} ")
+    wait_until(
+        lambda: any(ends.match(line) for _, line in launch.lines_with(str(program))),
+        60, launch.text,
+    )  # fmt: skip
 
     def tetra(*args, code=0):
         server = f"localhost:{launch.ports[1]}"
