@@ -2,7 +2,7 @@
 
 import json
 
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,3 +75,22 @@ def test_unknown_fields_are_ignored():
     event = decode(b'{"process_exec":{"process":{"pid":7,"shoe_size":44}},"colour":"red"}')
     assert event is not None
     assert event.process_exec.process.pid.value == 7
+
+
+def test_kind_of_event_that_tetragon_lacks_is_written():
+    file = descriptor_pb2.FileDescriptorProto(name="own_kind.proto", package="test")
+    body = file.message_type.add(name="Body")
+    body.field.add(name="name", number=1, type=9, label=1)
+    body.field.add(name="own", number=10000, type=9, label=1)
+    event = file.message_type.add(name="Event")
+    event.oneof_decl.add(name="event")
+    event.field.add(
+        name="own_kind", number=10000, type=11, label=1, type_name=".test.Body", oneof_index=0
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("test.Event"))
+    message = kind()
+    message.own_kind.name = "n"
+    message.own_kind.own = "o"
+    assert JsonEncoder().encode(message) == '{"own_kind":{"name":"n"}}'

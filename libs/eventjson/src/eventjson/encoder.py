@@ -131,7 +131,10 @@ class JsonEncoder:
         return encode
 
     def _shown(self, field: FieldDescriptor) -> bool:
-        return self._extensions or field.number not in _OUR_FIELDS
+        if self._extensions or field.number not in _OUR_FIELDS:
+            return True
+        # A kind of event that Tetragon lacks: without its field, the line would say nothing.
+        return field.containing_oneof is not None and field.containing_oneof.name == "event"
 
     def _of_field(self, field: FieldDescriptor) -> _Encode:
         if not field.is_repeated:
