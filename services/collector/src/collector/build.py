@@ -26,6 +26,7 @@ from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.intake import Intake
+from collector.kubernetes.policies import KubernetesPolicies
 from collector.kubernetes.setup import Kubernetes, kubernetes
 from collector.losses import Losses
 from collector.metadata.containers.catalog import Catalog
@@ -37,8 +38,9 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.policies import saved as saved_policies
 from collector.policies.explain import Explainer
+from collector.policies.manager import PolicyManager
 from collector.policies.report import statuses
-from collector.policies.service import PolicyService, policy_service
+from collector.policies.service import PolicyService, parse, policy_service
 from collector.policies.spared import own_pid
 from collector.policies.table import EventKind
 from collector.pressure import Pressure
@@ -123,7 +125,7 @@ async def build(settings: Settings) -> Collector:
         prepare_stacks=base.policies.stacks.prepare,
         boot_id=storage.own.boot_id,
         containers=base.containers,
-        api=base.api,
+        make_resources=_kubernetes_policies(base),
     )
     published = PublisherStatistics()
     maps = attached.probes.throttle
@@ -233,6 +235,15 @@ def _base(settings: Settings) -> Base:
     return Base(
         settings, info, containers, enricher, encoder, _policy_parts(settings, info.machine), api
     )
+
+
+def _kubernetes_policies(base: Base) -> Callable[[PolicyManager], KubernetesPolicies] | None:
+    """Return what makes the API server's policies; None where they are not wanted."""
+    api, settings = base.api, base.settings
+    if api is None or not settings.enable_tracing_policy_crd:
+        return None
+    name = settings.k8s_node_name
+    return lambda manager: KubernetesPolicies(api.client, api.node, name, manager, parse)
 
 
 def _enricher(settings: Settings, containers: Catalog) -> Enricher:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from nats.aio.client import Client
@@ -24,8 +24,6 @@ import tracingpolicy
 from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import BpfMap
 from collector.errors import BtfError, ProbeError
-from collector.kubernetes.policies import KubernetesPolicies
-from collector.kubernetes.setup import Kubernetes
 from collector.policies.desired import Node
 from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Installation
@@ -48,6 +46,16 @@ if TYPE_CHECKING:
 _RETRY_S = 5.0
 
 log = structlog.get_logger()
+
+
+class Resources(Protocol):
+    """Policies that are stored elsewhere, such as at an API server."""
+
+    def states_changed(self) -> None:
+        """Write the states of policies that have changed."""
+
+    async def run(self) -> None:
+        """Load them, now and at each change, until cancelled."""
 
 
 @dataclass(slots=True)
@@ -102,7 +110,7 @@ class PolicyService:
     status: PolicyStatus
     tries: Tries
     _backend: LateBackend
-    resources: KubernetesPolicies | None = None
+    resources: Resources | None = None
     watch: EnforcementWatch | None = None
     kept: KeptEnforcement | None = None
     stays: bool = False  # policies that act stay in force when the collector is stopped
@@ -191,11 +199,12 @@ def policy_service(
     prepare_stacks: Callable[[], None],
     boot_id: str,
     containers: WatchedContainers,
-    api: Kubernetes | None = None,
+    make_resources: Callable[[PolicyManager], Resources] | None = None,
 ) -> PolicyService:
     """Return the service; nothing is read or loaded before `PolicyService.run`.
 
     ``prepare_stacks`` is called in a thread ahead of the first policy with kernel stacks.
+    ``make_resources`` gets the manager that loads their policies.
     """
     acting = enforcement(settings)
 
@@ -209,24 +218,23 @@ def policy_service(
         )  # fmt: skip
 
     backend = LateBackend(make, prepare_stacks)
-    manager = PolicyManager(backend, table, _parse, record)
+    manager = PolicyManager(backend, table, parse, record)
     files = [settings.tracing_policy] if settings.tracing_policy else []
     node = Node(settings.node_name, settings.node_labels)
-    fleet = FleetPolicies(node, manager, _parse, settings.state_dir)
+    fleet = FleetPolicies(node, manager, parse, settings.state_dir)
     status = PolicyStatus(
         settings.node_name, boot_id, manager, lambda: fleet.sequence, lambda: fleet.applied
     )
     resources = None
-    if api is not None and settings.enable_tracing_policy_crd:
-        name = settings.k8s_node_name
-        resources = KubernetesPolicies(api.client, api.node, name, manager, _parse)
+    if make_resources is not None:
+        resources = make_resources(manager)
         manager.on_change = partial(_call_all, manager.on_change, resources.states_changed)
     return PolicyService(
         PolicyFiles(settings.tracing_policy_dir, files, _ready_made(settings.policies)),
         manager,
         fleet,
         status,
-        Tries(manager, _parse),
+        Tries(manager, parse),
         backend,
         resources,
         EnforcementWatch(acting, manager),
@@ -235,7 +243,8 @@ def policy_service(
     )
 
 
-def _parse(text: str, file: str) -> Policy:
+def parse(text: str, file: str) -> Policy:
+    """Return the policy in ``text``; raise `PolicyErrors`."""
     return tracingpolicy.parse(text, file)  # imported with the first policy
 
 
