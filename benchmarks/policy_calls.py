@@ -7,16 +7,13 @@ of the same round, so that what else the machine does is in both.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks import policy_documents as documents
-from benchmarks.harness import CACHE, Report, build_static, mount_tracefs, need, wait_for
+from benchmarks.bpftrace import bpftrace
+from benchmarks.harness import Report, build_static, mount_tracefs
 from benchmarks.policy_kernel import PolicyKernel
 
 CALLS_C = r"""
@@ -200,42 +197,8 @@ class _Variants:
                     yield name, self._workload.fastest_ns(call) - bare
         bare = self._workload.fastest_ns("openat")
         for name, program in BPFTRACE.items():
-            with _bpftrace(program):
+            with bpftrace(program):
                 yield f"bpftrace: {name}", self._workload.fastest_ns("openat") - bare
-
-
-@contextmanager
-def _bpftrace(program: str) -> Iterator[None]:
-    out = CACHE / "bpftrace.txt"
-    with out.open("wb") as file:
-        process = subprocess.Popen(
-            [need("bpftrace", "bpftrace"), "-e", program],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    try:
-        wait_for(lambda: is_attached(process.pid), "bpftrace")
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:  # it waits for an event; its end detaches all the same
-            process.kill()
-            process.wait()
-
-
-def is_attached(pid: int) -> bool:
-    """Whether a process has attached a program to a tracepoint: its events are there then."""
-    links = []
-    for one in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            links.append(os.readlink(one))
-        except OSError:
-            continue
-    programs = sum("bpf-prog" in link for link in links)
-    events = sum("perf_event" in link for link in links)
-    cpus = os.cpu_count() or 1
-    return programs > 0 and events > cpus  # one for each CPU's buffer, then the tracepoint's
 
 
 def _report(report: Report, found: dict[str, list[float]]) -> None:

@@ -8,15 +8,13 @@ load and server: on a machine that others use too it says more.
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from benchmarks import build
-from benchmarks.harness import CACHE, Report, need, services, wait_for
-from benchmarks.policy_calls import is_attached
+from benchmarks.bpftrace import bpftrace
+from benchmarks.harness import Report, services, wait_for
 from benchmarks.ready_servers import Done, Load, children_cpu_s, servers
 from readymade import NAMES
 
@@ -88,7 +86,7 @@ def _report(report: Report, name: str, found: dict[str, list[Done]]) -> None:
 def _beside(variant: str, tree: Path) -> AbstractContextManager[object]:
     if variant == "nothing":
         return nullcontext()
-    return _tetra(tree) if variant == "tetra" else _bpftrace()
+    return _tetra(tree) if variant == "tetra" else bpftrace(_BPFTRACE)
 
 
 @contextmanager
@@ -101,23 +99,3 @@ def _tetra(tree: Path) -> Iterator[None]:
         loaded = 'tetragon_tracingpolicy_loaded{state="enabled"}'
         wait_for(lambda: running.metrics("collector")[loaded] == len(NAMES), "policies loaded", 300)
         yield
-
-
-@contextmanager
-def _bpftrace() -> Iterator[None]:
-    out = CACHE / "bpftrace.txt"
-    with out.open("wb") as file:
-        process = subprocess.Popen(
-            [need("bpftrace", "bpftrace"), "-e", _BPFTRACE],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    try:
-        wait_for(lambda: is_attached(process.pid), "bpftrace")
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

@@ -16,6 +16,7 @@ from gateway.settings import Settings
 from support.feeder import Feeder
 from support.gateways import RunningGateway, StartGateway, running
 from support.nats_server import NatsServer
+from tetra.v1 import policies_pb2_grpc
 
 
 @pytest.fixture
@@ -71,3 +72,9 @@ async def start_gateway(nats_server: NatsServer) -> AsyncIterator[StartGateway]:
 async def gateway(start_gateway: StartGateway) -> RunningGateway:
     """A gateway with default settings."""
     return await start_gateway()
+
+
+@pytest.fixture
+def policies(gateway: RunningGateway) -> policies_pb2_grpc.PoliciesStub:
+    """The gateway's service of policies."""
+    return policies_pb2_grpc.PoliciesStub(gateway.channel)

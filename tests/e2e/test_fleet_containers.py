@@ -19,7 +19,6 @@ from e2e.stack import TRUE, docker, inspect
 from support.fleet import by_node, fleet
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
-from tetra.v1 import policies_pb2_grpc
 from tetragon.sensors_pb2 import TP_STATE_ENABLED
 from tracingpolicy import parse
 
@@ -114,11 +113,6 @@ async def nodes(nats_server, gateway, containers, tmp_path, monkeypatch):
 
         await eventually(all_alive, LONG_S, 0.3)
         yield found
-
-
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
 
 
 async def timed(call):

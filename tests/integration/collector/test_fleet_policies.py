@@ -15,7 +15,6 @@ from support.fleet import by_node
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
-from tetra.v1 import policies_pb2_grpc
 from tetragon import sensors_pb2
 
 pytestmark = pytest.mark.kernel
@@ -68,11 +67,6 @@ async def collectors(nats_server, headers, tmp_path, gateway):  # noqa: F811
 async def all_known(gateway, names):
     nodes = await gateway.gateway.fleet.describe()
     return {n.node_name for n in nodes if n.alive and n.HasField("policies")} >= set(names)
-
-
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
 
 
 @pytest.fixture

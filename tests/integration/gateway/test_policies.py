@@ -9,7 +9,6 @@ from prometheus_client import generate_latest
 from support.fleet import by_node, document, fleet, known
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
-from tetra.v1 import policies_pb2_grpc
 from tetragon import sensors_pb2 as tetragon
 from tetragon.sensors_pb2 import TP_MODE_ENFORCE, TP_MODE_MONITOR
 
@@ -24,11 +23,6 @@ async def nodes(nats_server, gateway, tmp_path):
             found.start(name, labels={"zone": "a" if name == "n1" else "b"})
         await known(gateway.gateway.fleet, found)
         yield found
-
-
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
 
 
 def ref(name="one", domain=""):

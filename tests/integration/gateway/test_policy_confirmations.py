@@ -12,7 +12,6 @@ from bus.policies import Key
 from support.fleet import by_node, document, fleet, known
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
-from tetra.v1 import policies_pb2_grpc
 from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOADING
 
 KEY = Key("one")
@@ -30,11 +29,6 @@ async def nodes(nats_server, gateway, tmp_path):
             found.start(name)
         await known(gateway.gateway.fleet, found)
         yield found
-
-
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from gateway.policies import documents, forget, streams
 from support.fleet import document, fleet, known
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
-from tetra.v1 import policies_pb2_grpc
 
 LONG_S = 30
 
@@ -22,11 +21,6 @@ async def nodes(nats_server, gateway, tmp_path):
             found.start(name)
         await known(gateway.gateway.fleet, found)
         yield found
-
-
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
 
 
 @pytest.fixture

@@ -36,11 +36,6 @@ async def nodes(nats_server, gateway, tmp_path):
         yield found
 
 
-@pytest.fixture
-def policies(gateway):
-    return policies_pb2_grpc.PoliciesStub(gateway.channel)
-
-
 async def code_of(call):
     try:
         await call
