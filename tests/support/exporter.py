@@ -76,7 +76,7 @@ async def away_and_killed(
     await eventually(lambda: len(received()) >= 100, _WAIT_S)
     receiver.stop()
     published += await feeder.publish(300)
-    await eventually(lambda: exporter.count("sink does not take events, trying again"), _WAIT_S)
+    await eventually(lambda: exporter.count("sink does not accept events, retrying"), _WAIT_S)
     await exporter.stop(signal.SIGKILL)
     published += await feeder.publish(300)
     await exporter.start(wait=False)

@@ -177,7 +177,7 @@ async def test_full_disk_delays_and_loses_nothing(gateway, feeder, nats_server, 
         exporter = Exporter(tmp_path, nats_server.url, sink(out, start="oldest", max_size=0))
         async with running(exporter):
             published = await feeder.publish(3000, per_batch=100)
-            await eventually(lambda: exporter.count("sink does not take events, trying again"), 30)
+            await eventually(lambda: exporter.count("sink does not accept events, retrying"), 30)
             mount("-o", "remount,size=64m", out)
             await eventually(lambda: len(texts(out)) == len(published), 30)
         assert numbers(out) == published

@@ -143,7 +143,7 @@ async def test_both_services_answer_health(gateway_port, collector_port, nats_se
     assert await get(collector_port, "/healthz") == (200, "ok\n")
     assert await get(collector_port, "/readyz") == (503, "nats unreachable\n")
     nats_server.stop()
-    unready = (503, "nats unreachable or stream not there\n")
+    unready = (503, "nats unreachable or stream missing\n")
 
     async def reported():
         return await get(gateway_port, "/readyz") == unready

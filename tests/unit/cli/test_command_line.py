@@ -137,7 +137,7 @@ def assert_is_understood(line):
         (("getevents", "--last", "0"), "--last: must be at least 1, and less than 2^64; for"),
         (
             ("getevents", "--format", "pid", "-o", "json"),
-            "--format and --output: each chooses the form",
+            "--format and --output: choose one",
         ),
         (("getevents", "-f", "process..pid"), "'process..pid': empty name in it; for exa"),
         (("getevents", "-F", "process,"), "'': empty name in it; for example: tetra getev"),

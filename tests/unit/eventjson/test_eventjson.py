@@ -1,6 +1,7 @@
 """The compiled JSON encoder writes what protobuf's own writes; the decoder reads it back."""
 
 import json
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from hypothesis import HealthCheck, given, settings
@@ -90,7 +91,7 @@ def test_kind_of_event_that_tetragon_lacks_is_written():
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("test.Event"))
-    message = kind()
+    message: Any = kind()
     message.own_kind.name = "n"
     message.own_kind.own = "o"
     assert JsonEncoder().encode(message) == '{"own_kind":{"name":"n"}}'

@@ -104,7 +104,7 @@ class Throttle:
             try:
                 self.look(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
             except OSError as error:
-                log.warning("throttling not looked at", error=str(error))
+                log.warning("throttling not checked", error=str(error))
 
     @property
     def is_on(self) -> bool:

@@ -55,7 +55,7 @@ class Reader:
                 return
             except BusError as error:
                 if not retry.attempts:
-                    self._log.warning("stream not there, waiting", error=str(error))
+                    self._log.warning("stream missing, waiting", error=str(error))
                 await retry.wait()
 
     @property

@@ -227,14 +227,14 @@ class Worker:
             except (DeliveryError, OSError) as error:
                 self.totals.failures += 1
                 if not self._retry.attempts:
-                    self._log.warning("sink does not take events, trying again", error=str(error))
+                    self._log.warning("sink does not accept events, retrying", error=str(error))
                 self.fault = str(error)
                 await self._retry.wait()
                 if self._rewinds and self._kept is not None:
                     raise _Rewind from None
                 continue
             if self._retry.attempts:
-                self._log.info("sink takes events again", failures=self._retry.attempts)
+                self._log.info("sink accepts events again", failures=self._retry.attempts)
             self._retry.reset()
             self.fault = ""
             return value

@@ -112,5 +112,5 @@ async def _read(out: asyncio.StreamReader, size: int) -> bytes:
         return await out.readexactly(size)
     except asyncio.IncompleteReadError as error:
         if error.partial:
-            raise BusError("columns: the query ended within an answer") from None
+            raise BusError("columns: the query ended during its answer") from None
         return b""

@@ -15,7 +15,7 @@ _ADVICE = (
 def find_fault(streams: Streams, fleet: Fleet) -> str:
     """Return what is wrong; empty where events arrive, or would if there were any."""
     if not streams.live:
-        return "nats unreachable or stream not there"
+        return "nats unreachable or stream missing"
     if streams.stream_is_dead:
         return f"stream {EVENTS_STREAM} took over the state of a deleted one: {_ADVICE}"
     if fleet.stream_is_stuck:

@@ -124,7 +124,7 @@ class Streams:
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
         if not self.live:
-            raise BusError("events: nats unreachable or stream not there")
+            raise BusError("events: nats unreachable or stream missing")
 
     def feed(self, turn: Turn, start: int | None = None) -> Feed:
         """Return the batches from ``start`` on, or from now on, for the stream of this task."""

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 def run(args: Args) -> int:
     """Print events until their end."""
     if args.format and args.output:
-        raise UsageError(
-            "--format and --output: each chooses the form of the output", "--format pid,binary"
-        )
+        raise UsageError("--format and --output: choose one", "--format pid,binary")
     if args.count_by or args.first_seen:
         from cli.commands.getevents_count import print_count
 
@@ -88,7 +86,7 @@ def _batches(
     if _reads_stdin(args):
         if args.aggregate is not None:
             raise UsageError(
-                "--aggregate: a gateway does it; events from stdin are printed as they are",
+                "--aggregate: only a gateway aggregates; events from stdin are printed one by one",
                 "tetra getevents --aggregate 5s < /dev/null",
             )
         from cli.stdin_events import read_events

@@ -54,7 +54,7 @@ def print_count(args: Args, flags: Iterable[Flag]) -> int:
 def _check(args: Args, flags: Iterable[Flag]) -> None:
     flag = "--first-seen" if args.first_seen else "--count-by"
     if args.count_by and args.first_seen:
-        raise UsageError("--count-by and --first-seen: each is a question", "--first-seen binary")
+        raise UsageError("--count-by and --first-seen: choose one", "--first-seen binary")
     for one in flags:
         name = one.name or ""
         if name in _REFUSED and getattr(args, name) not in (one.default, None, [], ""):

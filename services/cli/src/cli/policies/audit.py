@@ -49,7 +49,7 @@ def _request(args: Args, flags: Iterable[Flag]) -> StreamAuditRequest:
     if args.output not in (None, "json"):
         raise UsageError("--audit: its forms are lines and json", "--audit -o json")
     if len(args.policy_names) > 1:
-        raise UsageError("--audit: of one policy or of all", "--audit --policy-names files")
+        raise UsageError("--audit: takes no policy or one policy", "--audit --policy-names files")
     return StreamAuditRequest(
         since=args.since,
         last=args.last or 0,

@@ -194,7 +194,7 @@ class Columns:
             self._damaged.add(error.path.name)
             _log.error(
                 "damaged block is not merged, and questions about its time fail: move it away, "
-                "then answers name the hole", sink=self._sink.name, path=str(error.path),
+                "answers then report the gap", sink=self._sink.name, path=str(error.path),
                 error=error.reason,
             )  # fmt: skip
 

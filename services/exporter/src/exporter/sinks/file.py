@@ -112,7 +112,7 @@ class File:
             os.ftruncate(self._fd, mark["size"])
         elif mark.get("inode") == state.st_ino and state.st_size < mark["size"]:
             _log.warning(
-                "file is shorter than it was: its lines were removed by something else",
+                "file is shorter than before: another program removed lines",
                 sink=self._sink.name, path=str(self._path),
                 missing_bytes=mark["size"] - state.st_size,
             )  # fmt: skip

@@ -76,7 +76,7 @@ def _check_flags(args: Args) -> None:
     if args.canary is None and (args.max_hits is not None or args.max_lost is not None):
         raise UsageError("--max-hits, --max-lost: limits of a canary", "--canary 5% --max-hits 9")
     if args.promote and args.abort:
-        raise UsageError("--promote and --abort: a canary has one end", "--promote")
+        raise UsageError("--promote and --abort: choose one", "--promote")
 
 
 def _add(calls: PolicyCalls, args: Args, document: Document) -> PolicyChange | None:

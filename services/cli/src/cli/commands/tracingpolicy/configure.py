@@ -27,7 +27,7 @@ def run(args: Args) -> int:
 
     nodes = selector(args)
     if args.every_node and nodes is not None:
-        raise UsageError("--every-node and a choice of nodes: one of them", "--every-node")
+        raise UsageError("--every-node and a selection of nodes: choose one", "--every-node")
     if args.every_node:
         nodes = NodeSelector()
     if args.enable is None and args.mode is None and nodes is None:
