@@ -9,7 +9,8 @@ import pytest
 
 from support.extending_page import ROOT, apply_to
 
-pytestmark = pytest.mark.kernel
+# The copy is compiled: on a machine with other work that takes a minute.
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
 
 # What the copy needs to make the code of the contract and to run a kernel test.
 FOLDERS = ("bpf", "libs", "proto", "scripts", "services", "tests")
