@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from chaos import outage
 from chaos.account import Account, account, read_printed
@@ -148,14 +149,15 @@ def _run_faults(
     load.wait()
     changes.stop()
     say("load done; waiting until every mark is reported, and every node has its policies")
-    wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 180)
-    dropped = stack.value("dropped_events_total")
+    wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 300)
+    dropped = stack.settled_value("dropped_events_total")
     away = [(*span, k) for span, k in zip(stack.collector.away, killed, strict=True)]
     if args.keep_probes:  # the probes recorded what ran meanwhile
         away = []
     result = await_account(marks, folder / "events.json", mark, away)
     wrong = await_desired(stack, changes)
-    verdict = verify(stack)
+    excused = "\0" if args.keep_probes else "no collector ran"
+    verdict, gaps = await_verdict(stack, excused)
     say(f"{len(done)} faults of {len(set(done))} kinds, {result.marks} marks:")
     say_rows({
         "missing": len(result.missing),
@@ -175,8 +177,6 @@ def _run_faults(
             say(f"  {what}: {', '.join(map(str, numbers[:20]))}")
     for gap in verdict["holes"]:
         say(f"  {gap}")
-    excused = "\0" if args.keep_probes else "no collector ran"
-    gaps = [gap for gap in verdict["holes"] if excused not in gap]
     return {
         "passed": result.passed and not gaps and not dropped and not wrong,
         "seed": seed, "faults": len(done), "kinds": sorted(set(done)), "marks": result.marks,
@@ -189,12 +189,23 @@ def _run_faults(
 def await_account(
     marks: Path, events: Path, mark: str, away: list[tuple[int, int, bool]]
 ) -> Account:
-    """Return the account when it is good, or after two minutes for the client to catch up."""
-    deadline = time.monotonic() + 120
+    """Return the account when it is good, or after four minutes for the client to catch up."""
+    deadline = time.monotonic() + 240
     while True:
         result = account(marks, read_printed(events, mark), away)
         if result.passed or result.duplicates or time.monotonic() > deadline:
             return result
+        time.sleep(2)
+
+
+def await_verdict(stack: Stack, excused: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what verify reports, with the gaps that nothing excuses; wait a minute for none."""
+    deadline = time.monotonic() + 60
+    while True:
+        verdict = verify(stack)
+        gaps = [gap for gap in verdict["holes"] if excused not in gap]
+        if not gaps or time.monotonic() > deadline:
+            return verdict, gaps
         time.sleep(2)
 
 

@@ -43,7 +43,8 @@ def read_printed(events_file: Path, mark: str) -> Printed:
         for line in lines:
             if mark not in line or not line.endswith("\n"):
                 continue
-            event = json.loads(line)
+            # A client that was killed may have left the begin of an event before the next one.
+            event = json.loads(line[max(line.rfind('{"process_'), 0) :])
             kind = next((one for one in ("process_exec", "process_exit") if one in event), "")
             if not kind:
                 continue  # what a tracing policy saw a mark do

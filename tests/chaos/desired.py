@@ -19,12 +19,12 @@ from chaos.stack import Stack
 from tetra.v1 import policies_pb2 as pb
 from tetragon.sensors_pb2 import TP_STATE_DISABLED, TP_STATE_ENABLED
 
-WITHIN_S = 60.0  # of the last change: 11 s of a node that was killed, 10 s of a lease, ...
-EVENTS_WITHIN_S = 30.0
+WITHIN_S = 120.0  # of the last change: 11 s of a node that was killed, 10 s of a lease, ...
+EVENTS_WITHIN_S = 60.0
 
 
 def await_desired(stack: Stack, changes: PolicyChanges) -> list[str]:
-    """Return nothing when all is as wanted, else what is not, after a minute."""
+    """Return nothing when all is as wanted, else what is not, after two minutes."""
     deadline = time.monotonic() + WITHIN_S
     number = 0
     while True:

@@ -65,7 +65,7 @@ def run(stack: Stack, folder: Path, mark: str, plan: Plan) -> dict[str, object]:
         load.wait()
     say("load done; waiting until every mark is reported")
     wait_for(lambda: stack.value("spool_events") == 0, "the collector has published all", 300)
-    figures.dropped = stack.value("dropped_events_total")
+    figures.dropped = stack.settled_value("dropped_events_total")
     printed, stream = _await_last(stack, folder, mark)
     verdict = verify(stack)
     node: dict[str, object] = next(

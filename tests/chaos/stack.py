@@ -19,7 +19,7 @@ from pathlib import Path
 from support.net import answers, free_port
 
 BIN = Path(sys.executable).parent
-READY_S = 60.0
+READY_S, END_S = 120.0, 90.0
 # Of networks and interfaces, with the pid of who made them: several runs go side by side.
 PREFIX = "tetra"
 CLIENT_PORT = 4222  # of NATS, in a network of its own
@@ -95,7 +95,7 @@ class Service:
         self._gone_ns = boot_ns()
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(number)
-        self.process.wait(30)
+        self.process.wait(END_S)
         self.process = None
 
     def memory_bytes(self, name: str) -> int:
@@ -291,6 +291,17 @@ class Stack:
             return -1
         found = re.search(rf"^tetra_collector_{name} (\S+)$", text, re.M)
         return int(float(found[1])) if found else 0
+
+    def settled_value(self, name: str) -> int:
+        """Return a metric of the collector, which has to answer within `READY_S`."""
+        found = [-1]
+
+        def answered() -> bool:
+            found[0] = self.value(name)
+            return found[0] >= 0
+
+        wait_for(answered, f"{name} of the collector")
+        return found[0]
 
     def _nats(self, n: int, network: Network, routes: list[str]) -> Service:
         config = self.folder / f"nats{n}.conf"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from support.waiting import wait_until
@@ -14,9 +15,10 @@ BASE_IMAGE = "debian:trixie-slim"
 PROJECT = "tetra-test"
 PORT = 54321
 TRUE = "/usr/bin/true"
+CALL_S, EVENT_S = 240.0, 90.0  # much more than it takes: a machine may be busy
 
 
-def docker(*arguments, check=True, timeout_s=120.0):
+def docker(*arguments, check=True, timeout_s=CALL_S):
     """Run docker and return what it printed."""
     done = subprocess.run(
         ["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s
@@ -32,7 +34,9 @@ def inspect(container):
 
 def logs_of(container):
     """Return what a container wrote to stderr."""
-    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["docker", "logs", container], capture_output=True, text=True, timeout=CALL_S
+    )
     return done.stderr
 
 
@@ -75,7 +79,7 @@ class Stack:
             *arguments,
         ]
 
-    def compose(self, *arguments, check=True, timeout_s=120.0):
+    def compose(self, *arguments, check=True, timeout_s=CALL_S):
         """Run docker compose and return what it printed."""
         done = subprocess.run(
             self.command(*arguments),
@@ -105,6 +109,17 @@ class Stack:
         self.compose(
             "--profile", "export", "down", "--volumes", "--remove-orphans", "--timeout", "10"
         )  # fmt: skip
+
+
+@contextmanager
+def fresh_stack(*files, **environment):
+    """Yield a stack that is not up yet, without what a run that was killed left of one."""
+    stack = Stack(*files, **environment)
+    stack.down()
+    try:
+        yield stack
+    finally:
+        stack.down()
 
 
 class Client:
@@ -137,7 +152,7 @@ class Client:
             for line in stream:
                 lines.append(line.rstrip("\n"))
 
-    def wait_for(self, text, timeout_s=20.0):
+    def wait_for(self, text, timeout_s=EVENT_S):
         """Return the first line with ``text``."""
         return wait_until(
             lambda: next((line for line in list(self.lines) if text in line), None),
@@ -153,10 +168,10 @@ class Client:
             subprocess.run([TRUE, f"live-{id(self)}"], check=True)
             return any(f"live-{id(self)}" in line for line in list(self.lines))
 
-        wait_until(seen, 30, lambda: f"{self.lines[-5:]} {self.errors}")
+        wait_until(seen, EVENT_S, lambda: f"{self.lines[-5:]} {self.errors}")
 
     def stop(self):
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(EVENT_S)
         for reader in self._readers:
             reader.join(10)

@@ -12,7 +12,7 @@ from support.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.containers, pytest.mark.timeout(300)]
 
-CALLS = 30
+CALLS = 80
 POLICY = """
 apiVersion: tetra.io/v1
 kind: TracingPolicy
@@ -42,16 +42,16 @@ async def test_policy_sees_the_container_that_it_names(tmp_path, nats_server, ga
     await collector.logged("policy loaded", policy="static:opens")
     script = f"for n in $(seq {CALLS}); do cat /{mark}-$n; sleep 0.1; done"
     try:
-        for name in names:
-            run = ("run", "--rm", "--name", name, BASE_IMAGE, "/bin/sh", "-c", script)
-            await asyncio.to_thread(docker, *run, check=False)
+        both = [("run", "--rm", "--name", name, BASE_IMAGE, "/bin/sh", "-c", script)
+                for name in names]  # fmt: skip
+        await asyncio.gather(*(asyncio.to_thread(docker, *run, check=False) for run in both))
 
         async def ended():
             found = await events_of(gateway, "process_exit")
             last = [e for e in found if e.process.arguments == f"/{mark}-{CALLS}"]
             return len(last) >= len(names)
 
-        await eventually(ended, 60, 0.2)
+        await eventually(ended, 120, 0.2)
         # Without a runtime hook a busy host may be late by some calls.
         late = {f"/{mark}-{n}" for n in range(CALLS // 2, CALLS + 1)}
         seen = [

@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 from testcontainers.core.container import DockerContainer
 
+from chaos.stack import free_subnet
 from e2e.stack import (
     BASE_IMAGE,
+    CALL_S,
+    EVENT_S,
     PORT,
     PROJECT,
     TRUE,
     Client,
-    Stack,
     docker,
+    fresh_stack,
     inspect,
     logs_of,
     programs,
@@ -29,10 +32,10 @@ from e2e.stack import (
 )
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 IMAGES = ("tetra-collector", "tetra-gateway", "tetra-cli", "tetra-exporter")
-FIRST_EVENT_WITHIN_S = 15
+FIRST_EVENT_WITHIN_S = 60  # a busy machine needs much more than an idle one
 CAPABILITIES = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
 OURS = ("collector", "gateway")
 
@@ -40,17 +43,13 @@ OURS = ("collector", "gateway")
 @pytest.fixture(scope="module")
 def started():
     """Start one stack for the tests that only look; with the seconds until the first event."""
-    stack = Stack("compose.yaml")
-    stack.down()
-    try:
+    with fresh_stack("compose.yaml") as stack:
         start = time.monotonic()
         stack.up()
         with running_cli("getevents") as client:
             client.wait_until_live()
             seconds = time.monotonic() - start
         yield stack, seconds
-    finally:
-        stack.down()
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def run_in_container(marker):
     docker("rm", "--force", "probe-me", check=False)
     full_id = docker("create", "--name", "probe-me", BASE_IMAGE, TRUE, marker).strip()
     docker("start", "--attach", "probe-me")
-    docker("rm", "probe-me")
+    docker("rm", "--force", "probe-me")
     return full_id
 
 
@@ -133,7 +132,7 @@ def test_exporter_of_the_stack_writes_a_file(stack):
     stack.compose("--profile", "export", "up", "--detach", "--no-build", "exporter")
     try:
         wait_until(
-            lambda: "exporting" in stack.logs("exporter"), 30, lambda: stack.logs("exporter")
+            lambda: "exporting" in stack.logs("exporter"), EVENT_S, lambda: stack.logs("exporter")
         )
         marker = uuid.uuid4().hex
         run_in_container(marker)
@@ -141,9 +140,10 @@ def test_exporter_of_the_stack_writes_a_file(stack):
 
         def written():
             text = docker("exec", container, "cat", "/export/tetragon.log", check=False)
-            return [line for line in text.splitlines() if f'"arguments":"{marker}"' in line]
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            return [line for line in lines if f'"arguments":"{marker}"' in line]
 
-        found = wait_until(written, 30, lambda: stack.logs("exporter"))
+        found = wait_until(written, EVENT_S, lambda: stack.logs("exporter"))
         assert json.loads(found[0])["process_exec"]["process"]["binary"] == TRUE
         assert docker("exec", container, "tetra-exporter", "--check").strip() == "ok"
     finally:
@@ -228,29 +228,29 @@ def neighbour():
 
     It is what another machine on the host's network would be.
     """
-    name = f"tetra-{uuid.uuid4().hex[:6]}"
+    name, subnet = f"tetra-{uuid.uuid4().hex[:6]}", free_subnet()
     ip = ["ip", "-netns", name]
     commands = (
         ["ip", "netns", "add", name],
         ["ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name],
-        ["ip", "address", "add", "198.51.100.1/24", "dev", name],
+        ["ip", "address", "add", f"{subnet}.1/24", "dev", name],
         ["ip", "link", "set", name, "up"],
-        [*ip, "address", "add", "198.51.100.2/24", "dev", "eth0"],
+        [*ip, "address", "add", f"{subnet}.2/24", "dev", "eth0"],
         [*ip, "link", "set", "eth0", "up"],
         # A neighbour may send us what is meant for addresses behind us.
-        [*ip, "route", "add", "default", "via", "198.51.100.1"],
+        [*ip, "route", "add", "default", "via", f"{subnet}.1"],
     )
     try:
         for command in commands:
             subprocess.run(command, check=True, capture_output=True)
-        yield ["ip", "netns", "exec", name], "198.51.100.1"
+        yield ["ip", "netns", "exec", name], f"{subnet}.1"
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=False)
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
 def can_connect(prefix, address, port):
-    script = f"import socket; socket.create_connection(({address!r}, {port}), timeout=1)"
+    script = f"import socket; socket.create_connection(({address!r}, {port}), timeout=5)"
     done = subprocess.run([*prefix, "/usr/bin/python3", "-c", script], capture_output=True)
     return done.returncode == 0
 
@@ -270,7 +270,7 @@ SOON = {"start_period": SECOND_NS, "interval": SECOND_NS, "timeout": 5 * SECOND_
 
 
 @contextmanager
-def failing(image, hidden="/tmp", **options):
+def failing(image, hidden="/tmp", *, ends, **options):
     """Run one container that cannot do its work; yield its complaints and its state."""
     container = DockerContainer(image, healthcheck=SOON, read_only=True, **options)
     with container.with_tmpfs_mount("/tmp").with_tmpfs_mount(hidden):
@@ -283,11 +283,12 @@ def failing(image, hidden="/tmp", **options):
         def state():
             return inspect(identity)["State"]
 
-        wait_until(
-            lambda: complaints() and state()["Health"]["Status"] == "unhealthy",
-            60,
-            lambda: logs_of(identity),
-        )
+        def failed():
+            found = state()
+            health = found.get("Health", {}).get("Status")
+            return complaints() and health == "unhealthy" and found["Running"] is not ends
+
+        wait_until(failed, 2 * EVENT_S, lambda: f"{state()}\n{logs_of(identity)}")
         yield complaints(), state()
 
 
@@ -304,7 +305,8 @@ def collector_options(**changes):
 @pytest.mark.parametrize("missing", sorted(CAPABILITIES))
 def test_collector_names_the_capability_it_lacks(missing):
     given = [name.removeprefix("CAP_") for name in CAPABILITIES - {missing}]
-    with failing("tetra-collector", **collector_options(cap_add=given)) as (complaints, state):
+    options = collector_options(cap_add=given)
+    with failing("tetra-collector", ends=True, **options) as (complaints, state):
         (line,) = complaints
         assert line.startswith(f"tetra-collector: error: rights: {missing} missing")
         assert state["ExitCode"] == 2
@@ -312,7 +314,8 @@ def test_collector_names_the_capability_it_lacks(missing):
 
 def test_collector_without_btf_names_what_is_missing():
     hidden = "/sys/kernel/btf"
-    with failing("tetra-collector", hidden, **collector_options()) as (complaints, state):
+    options = collector_options()
+    with failing("tetra-collector", hidden, ends=True, **options) as (complaints, state):
         (line,) = complaints
         assert line.startswith("tetra-collector: error: kernel ")
         assert "/sys/kernel/btf/vmlinux" in line
@@ -326,8 +329,8 @@ def test_collector_with_a_wrong_password_reports_it_and_is_unhealthy(stack):
     wrong = collector_options(
         network_mode=f"{PROJECT}_default", env={**WRONG_PASSWORD, "TETRA_NATS_USER": "collector"}
     )
-    with failing("tetra-collector", **wrong) as (complaints, state):
-        (line,) = complaints
+    with failing("tetra-collector", ends=False, **wrong) as (complaints, state):
+        line = complaints[0]  # on a busy machine others may follow
         assert json.loads(line)["event"] == "nats unreachable"
         assert "authorization violation" in line.lower()
         assert state["Running"]
@@ -346,8 +349,8 @@ def test_gateway_that_cannot_reach_nats_says_so_and_is_unhealthy(stack, environm
         "network_mode": f"{PROJECT}_default",
         "env": environment | {"TETRA_INSECURE_LISTEN": "true"},
     }
-    with failing("tetra-gateway", **options) as (complaints, state):
-        (line,) = complaints
+    with failing("tetra-gateway", ends=False, **options) as (complaints, state):
+        line = complaints[0]
         assert json.loads(line)["event"] == "nats unreachable"
         assert cause in line.lower()
         assert state["Running"]
@@ -359,14 +362,19 @@ def test_a_collector_that_is_killed_misses_nothing(stack):
         client.wait_until_live()
         with load(count) as marker:
             wait_until(
-                lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
+                lambda: len(numbers_shown(client, marker)) > count // 5, EVENT_S, client.errors.copy
             )
             # Not docker kill: the engine would not start the container again.
             os.kill(inspect(stack.containers("collector")[0])["State"]["Pid"], signal.SIGKILL)
         assert_all_shown_once(client, marker, count)
     (collector,) = stack.containers("collector")
-    ready = [json.loads(line) for line in logs_of(collector).splitlines() if '"ready"' in line]
-    assert [line["probes"] for line in ready] == ["attached", "taken over"]
+
+    def ready():
+        lines = [json.loads(line) for line in logs_of(collector).splitlines() if '"ready"' in line]
+        return [line["probes"] for line in lines] if len(lines) > 1 else None
+
+    found = wait_until(ready, EVENT_S, lambda: logs_of(collector))
+    assert found == ["attached", "taken over"]
 
 
 # Runs last of those that share the stack: it ends it.
@@ -378,11 +386,14 @@ def test_quiet_run_logs_json_without_warnings_and_leaves_no_program(stack):
     for line in stack.logs(*OURS).splitlines():
         assert json.loads(line)["level"] in ("debug", "info"), line
     warnings = [line for line in stack.logs("nats").splitlines() if " [WRN] " in line]
-    # The passwords stand in files that only the services mount.
-    assert [line for line in warnings if "Plaintext passwords" not in line] == []
+    # The passwords stand in files that only the services mount; a busy machine may make it slow.
+    expected = re.compile("Plaintext passwords|Readloop processing time")
+    assert [line for line in warnings if not expected.search(line)] == []
     stack.down()
-    assert not held & programs()
-    assert docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}") == ""
+    # The kernel frees programs, and the engine a client's container, a moment later.
+    wait_until(lambda: not held & programs(), EVENT_S, lambda: held & programs())
+    ps = ("ps", "--all", "--quiet", "--filter", f"name={PROJECT}")
+    wait_until(lambda: docker(*ps) == "", EVENT_S, lambda: docker("ps", "--all"))
     assert docker("volume", "ls", "--quiet", "--filter", f"name={PROJECT}") == ""
 
 
@@ -393,7 +404,7 @@ def load(count):
     script = f"for i in $(seq {count}); do {TRUE} {marker} $i; done"
     with subprocess.Popen(["sh", "-c", script]) as process:
         yield marker
-        assert process.wait(60) == 0
+        assert process.wait(CALL_S) == 0
 
 
 def numbers_shown(client, marker):
@@ -409,7 +420,7 @@ def numbers_shown(client, marker):
 def assert_all_shown_once(client, marker, count):
     wait_until(
         lambda: len(numbers_shown(client, marker)) >= count,
-        60,
+        EVENT_S,
         lambda: f"{len(numbers_shown(client, marker))} of {count}, {client.errors}",
     )
     assert numbers_shown(client, marker) == list(range(1, count + 1))
@@ -424,9 +435,8 @@ def sent_bytes(container):
 
 
 def test_client_continues_when_its_gateway_dies():
-    stack = Stack("compose.yaml")
     count = 3000
-    try:
+    with fresh_stack("compose.yaml") as stack:
         stack.up("--scale", "gateway=3")
         gateways = stack.containers("gateway")
         assert len(gateways) == 3
@@ -435,13 +445,13 @@ def test_client_continues_when_its_gateway_dies():
             before = {gateway: sent_bytes(gateway) for gateway in gateways}
             with load(count) as marker:
                 wait_until(
-                    lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
+                    lambda: len(numbers_shown(client, marker)) > count // 5,
+                    EVENT_S,
+                    client.errors.copy,
                 )
                 serving = max(gateways, key=lambda gateway: sent_bytes(gateway) - before[gateway])
                 docker("kill", serving)
             assert_all_shown_once(client, marker, count)
-    finally:
-        stack.down()
 
 
 SOCKET = """
@@ -457,8 +467,7 @@ print(engine.getresponse().status)
 
 
 def test_socket_proxy_allows_only_the_calls_of_the_collector():
-    stack = Stack("compose.yaml", "compose.socket-proxy.yaml")
-    try:
+    with fresh_stack("compose.yaml", "compose.socket-proxy.yaml") as stack:
         stack.up()
         marker = uuid.uuid4().hex
         with running_cli("getevents", "-o", "json", "--extensions") as client:
@@ -483,8 +492,6 @@ def test_socket_proxy_allows_only_the_calls_of_the_collector():
         (collector,) = stack.containers("collector")
         sources = {m["Source"] for m in inspect(collector)["Mounts"]}
         assert not [source for source in sources if source.endswith("docker.sock")]
-    finally:
-        stack.down()
 
 
 POLICY = """\
@@ -510,8 +517,7 @@ def test_policy_that_is_put_into_the_folder_is_loaded(tmp_path):
     opened = tmp_path / "opened"
     opened.write_text("1")
     environment = {"TETRA_POLICIES_DIR": str(tmp_path / "policies")}
-    stack = Stack("compose.yaml", "compose.policies.yaml", **environment)
-    try:
+    with fresh_stack("compose.yaml", "compose.policies.yaml", **environment) as stack:
         stack.up()
         (tmp_path / "policies" / "files.yaml").write_text(POLICY.format(path=opened))
         with running_cli("getevents", "-o", "compact", "--policy-names", "files") as client:
@@ -520,10 +526,10 @@ def test_policy_that_is_put_into_the_folder_is_loaded(tmp_path):
                 subprocess.run(["cat", opened], check=True, stdout=subprocess.DEVNULL)
                 return list(client.lines)
 
-            (line, *_) = wait_until(seen, 60, lambda: f"{client.errors} {stack.logs('collector')}")
+            (line, *_) = wait_until(
+                seen, EVENT_S, lambda: f"{client.errors} {stack.logs('collector')}"
+            )
         assert re.fullmatch(rf"📬\ufe0f openat  \S+ /usr/bin/cat {opened}", line)
-    finally:
-        stack.down()
 
 
 def stream_leader(stack):
@@ -531,9 +537,9 @@ def stream_leader(stack):
     for service in ("nats", "nats-2", "nats-3"):  # the leader alone knows how far the others are
         answer = stack.compose(
             "exec", "-T", service, "wget", "-q", "-O", "-",
-            "http://127.0.0.1:8222/jsz?streams=true",
+            "http://127.0.0.1:8222/jsz?streams=true", check=False,
         )  # fmt: skip
-        for account in json.loads(answer).get("account_details", []):
+        for account in json.loads(answer or "{}").get("account_details", []):
             for stream in account.get("stream_detail", []):
                 cluster = stream.get("cluster", {})
                 replicas = cluster.get("replicas", [])
@@ -543,18 +549,17 @@ def stream_leader(stack):
 
 
 def test_death_of_a_nats_node_loses_nothing():
-    stack = Stack("compose.yaml", "compose.cluster.yaml")
     count = 3000
-    try:
+    with fresh_stack("compose.yaml", "compose.cluster.yaml") as stack:
         stack.up()
         with running_cli("getevents") as client:
             client.wait_until_live()
-            leader = wait_until(lambda: stream_leader(stack), 30, lambda: "no leader")
+            leader = wait_until(lambda: stream_leader(stack), EVENT_S, lambda: "no leader")
             with load(count) as marker:
                 wait_until(
-                    lambda: len(numbers_shown(client, marker)) > count // 5, 30, client.errors.copy
+                    lambda: len(numbers_shown(client, marker)) > count // 5,
+                    EVENT_S,
+                    client.errors.copy,
                 )
                 docker("kill", stack.containers(leader)[0])
             assert_all_shown_once(client, marker, count)
-    finally:
-        stack.down()

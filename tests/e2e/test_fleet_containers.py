@@ -22,7 +22,7 @@ from tetra.v1 import policies_pb2 as pb
 from tetragon.sensors_pb2 import TP_STATE_ENABLED
 from tracingpolicy import parse
 
-pytestmark = [pytest.mark.kernel, pytest.mark.containers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kernel, pytest.mark.containers, pytest.mark.timeout(900)]
 
 BIN = Path(__file__).parents[2] / ".venv" / "bin"
 RUN = uuid4().hex[:8]
@@ -30,8 +30,8 @@ REAL = tuple(f"real-{RUN}-{number}" for number in (1, 2, 3))
 SIMULATED = tuple(f"simulated-{number}" for number in range(200))
 CAPABILITIES = ("BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH")
 SOON_S = 2.0
-ATTEMPTS = 8  # of which one has to be that fast: others use this machine, too
-LONG_S = 90
+ATTEMPTS = 20  # of which one has to be that fast: others use this machine, too
+LONG_S = 150
 DOCUMENT = """\
 apiVersion: cilium.io/v1alpha1
 kind: TracingPolicy
@@ -76,7 +76,7 @@ class Container:
         since = inspect(self.name)["State"]["StartedAt"]
         done = subprocess.run(
             ["docker", "logs", "--since", since, self.name],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         return [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
 
@@ -140,11 +140,11 @@ async def read_events(gateway):
 
 
 async def test_policy_of_203_nodes(nodes, containers, policies, gateway):
-    marks = 0
+    marks, ended = 0, False
 
     async def run_marks():
         nonlocal marks
-        while True:
+        while not ended:
             process = await asyncio.create_subprocess_exec(TRUE, f"{RUN}-mark-{marks}")
             await process.wait()
             marks += 1
@@ -165,7 +165,8 @@ async def test_policy_of_203_nodes(nodes, containers, policies, gateway):
         assert min(deleted) < SOON_S
         assert not any(node.installed for node in nodes.nodes.values())
     finally:
-        marking.cancel()
+        ended = True
+        await marking
     await every_mark_is_reported_once(gateway, marks)
     returned_s = await back_soon(containers[REAL[1]], policies)
     print(f"a collector that was away had it {returned_s:.2f} s after it reached NATS")
@@ -197,9 +198,13 @@ async def a_node_that_cannot_load_it_keeps_it_from_all(nodes, policies):
     assert change.error == (
         "policy grpc:one: not carried out: node simulated-77: there is no function 'sys_unlinkat'"
     )
-    (listed,) = (await policies.ListPolicies(pb.ListPoliciesRequest())).policies
-    assert {node.revision for node in listed.nodes} == {before}
-    assert {node.hooks[0].hook for node in listed.nodes} == {"kprobe:sys_openat"}
+
+    async def as_before():  # the last of 203 may report a moment later
+        (listed,) = (await policies.ListPolicies(pb.ListPoliciesRequest())).policies
+        found = {(one.revision, *(hook.hook for hook in one.hooks)) for one in listed.nodes}
+        return found == {(before, "kprobe:sys_openat")}
+
+    await eventually(as_before, LONG_S, 0.3)
 
 
 async def every_mark_is_reported_once(gateway, marks):

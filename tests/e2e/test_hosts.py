@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.stack import ROOT, TRUE, Client, Stack, docker, inspect
+from e2e.stack import CALL_S, EVENT_S, ROOT, TRUE, Client, Stack, docker, inspect
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 BUS_PORT, GATEWAY_PORT = 24222, 25432
 # No name server here has the names of these hosts: in each container they mean this host.
@@ -102,7 +102,7 @@ def test_a_client_sees_all_hosts_through_tls(fleet, tls):
     (gateway,) = fleet["gateway"].containers("gateway")
     wait_until(
         lambda: inspect(gateway)["State"]["Health"]["Status"] == "healthy",
-        60,
+        EVENT_S,
         fleet["gateway"].logs,
     )
     marker = uuid.uuid4().hex
@@ -114,12 +114,14 @@ def test_a_client_sees_all_hosts_through_tls(fleet, tls):
             return {json.loads(line)["node_name"] for line in list(client.lines) if marker in line}
 
         wait_until(
-            lambda: hosts_shown() == {"bus-host", "other-host"}, 30, lambda: client.errors.copy()
+            lambda: hosts_shown() == {"bus-host", "other-host"},
+            EVENT_S,
+            lambda: client.errors.copy(),
         )
     finally:
         client.stop()
     listed = subprocess.run(
-        client_command(tls, "nodes"), capture_output=True, text=True, timeout=60
+        client_command(tls, "nodes"), capture_output=True, text=True, timeout=CALL_S
     )
     assert listed.returncode == 0, listed.stderr
     assert {line.split()[0] for line in listed.stdout.splitlines()[1:]} == {
@@ -132,7 +134,7 @@ def test_client_without_the_authority_gets_one_line(fleet, tls):
     command = client_command(tls, "status")
     done = subprocess.run(
         [word for word in command if word not in ("--tls-ca-cert-files", "/ca.pem")],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=CALL_S,
     )  # fmt: skip
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -153,14 +155,18 @@ def test_bus_refuses_clients_without_a_password(fleet, tls):
             "--volume", f"{tls}/ca.pem:/ca.pem:ro", *options, "tetra-gateway",
         )  # fmt: skip
         wait_until(
-            lambda: "authorization" in "".join(logs(name)).lower(), 30, lambda: "".join(logs(name))
+            lambda: "authorization" in "".join(logs(name)).lower(),
+            EVENT_S,
+            lambda: "".join(logs(name)),
         )
     finally:
         docker("rm", "--force", name)
 
 
 def logs(container):
-    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        ["docker", "logs", container], capture_output=True, text=True, timeout=CALL_S
+    )
     return done.stdout, done.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -66,7 +67,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesApi]:
         node = {"metadata": {"name": NODE, "labels": {"zone": "a"}}}
         started.make("/api/v1/nodes", node)
         account = {"metadata": {"name": "tetra-collector"}}
-        wait_until(lambda: has_namespace(started, "kube-system"), 30, lambda: "no kube-system")
+        wait_until(lambda: has_namespace(started, "kube-system"), 120, lambda: "no kube-system")
         started.make("/api/v1/namespaces/kube-system/serviceaccounts", account)
         for document in sorted(KUBERNETES.glob("*.yaml")):
             started.apply(document)
@@ -94,17 +95,15 @@ async def start_collector(
     tmp_path: Path, cache: Path, nats_server: NatsServer, gateway: RunningGateway
 ) -> AsyncIterator[StartCollector]:
     """Start a collector with settings of the test's choice."""
-    started = []
+    async with AsyncExitStack() as started:
 
-    async def start(**settings: str) -> CollectorProcess:
-        collector = CollectorProcess(tmp_path, cache, nats_server.url, **settings)
-        started.append(collector)
-        await collector.start()
-        return collector
+        async def start(**settings: str) -> CollectorProcess:
+            collector = CollectorProcess(tmp_path, cache, nats_server.url, **settings)
+            started.push_async_callback(collector.stop)
+            await collector.start()
+            return collector
 
-    yield start
-    for collector in started:
-        await collector.stop()
+        yield start
 
 
 async def events_of(gateway: RunningGateway, kind: str = "process_exec") -> list[GetEventsResponse]:

@@ -3,17 +3,15 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from uuid import uuid4
 
-import grpc
 import pytest
 
 from kubernetes.conftest import COMMAND, events_of
 from support.containerd import IMAGE
 from support.waiting import eventually
 
-pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 SHORT_LIVES = {"containerd-1.7": 500, "containerd": 100}
 PODS = 2  # at once; containerd starts the containers of one pod in one shim, one after another
@@ -37,7 +35,7 @@ async def until_ended(gateway, ids):
         ended = {one for one, all_of in found.items() if any(p.binary == COMMAND for p in all_of)}
         return ended >= set(ids)
 
-    await eventually(complete, 120, 0.5)
+    await eventually(complete, 240, 0.5)
 
 
 async def test_execs_of_short_lives_have_their_container(containerd, start_collector, gateway):
@@ -46,19 +44,12 @@ async def test_execs_of_short_lives_have_their_container(containerd, start_colle
     names, pods = {}, [f"burst-{number}" for number in range(PODS)]
 
     def run_all(pod_name):
-        pods = [containerd.run_pod(pod_name, "shop", app="burst")]
+        pod = containerd.run_pod(pod_name, "shop", app="burst")
         for number in range(lives):
             name = f"{pod_name}-{number}"
-            try:
-                full_id = containerd.run(pods[-1], name, COMMAND, "20000")
-            except grpc.RpcError as error:
-                # The pod's shim did not answer within 0.1 s, and its socket was removed.
-                if "failed to start shim" not in str(error):
-                    raise
-                pods.append(containerd.run_pod(pod_name, "shop", app="burst"))
-                full_id = containerd.run(pods[-1], name, COMMAND, "20000")
+            full_id = containerd.run(pod, name, COMMAND, "20000")
             names[full_id[:31]] = (name, pod_name)
-        return pods
+        return pod
 
     with ThreadPoolExecutor(PODS) as threads:
         loop, started = asyncio.get_running_loop(), time.monotonic()
@@ -66,7 +57,7 @@ async def test_execs_of_short_lives_have_their_container(containerd, start_colle
         print(f"{len(names)} containers in {time.monotonic() - started:.1f} s")
     await until_ended(gateway, names)
     found = await processes_of(gateway, names)
-    for pod in chain.from_iterable(made):
+    for pod in made:
         await asyncio.to_thread(containerd.remove_pod, pod)
     assert (len(names), set(found)) == (lives * PODS, set(names))
     wrong = [
@@ -90,7 +81,8 @@ async def test_process_has_its_pod_and_container(containerd, start_collector, ga
     pod = await asyncio.to_thread(
         containerd.run_pod, "web-1", "shop", app="web", **{"tier.example/x": "a.b"}
     )
-    full_id = await asyncio.to_thread(containerd.run, pod, "nginx", COMMAND, "1", mark)
+    name = "nginx"
+    full_id = await asyncio.to_thread(containerd.run, pod, name, COMMAND, "1", mark)
 
     async def reported():
         for event in await events_of(gateway):
@@ -99,18 +91,24 @@ async def test_process_has_its_pod_and_container(containerd, start_collector, ga
                 return process
         return None
 
-    process = await eventually(reported, 60, 0.2)
+    process = await eventually(reported, 120, 0.2)
+    for number in range(0 if containerd.has_events else 10):
+        if process.container_info.name:
+            break  # else the lookup at the first exec took longer than its limit
+        name, mark = f"nginx-{number}", uuid4().hex
+        full_id = await asyncio.to_thread(containerd.run, pod, name, COMMAND, "1", mark)
+        process = await eventually(reported, 120, 0.2)
     assert process.docker == full_id[:31]
     info = process.container_info
     assert (info.id, info.name, info.image, info.runtime) == (
-        full_id, "nginx", IMAGE, "containerd"
+        full_id, name, IMAGE, "containerd"
     )  # fmt: skip
     found = process.pod
     assert (found.namespace, found.name, found.uid) == ("shop", "web-1", containerd.uid_of(pod))
     assert dict(found.pod_labels) == {"app": "web", "tier.example/x": "a.b"}
     assert (found.workload, found.workload_kind) == ("", "")  # only the API server knows them
     container = found.container
-    assert (container.id, container.name) == (f"containerd://{full_id}", "nginx")
+    assert (container.id, container.name) == (f"containerd://{full_id}", name)
     assert (container.image.name, container.pid.value) == (IMAGE, 1)
 
 
@@ -123,7 +121,7 @@ async def test_containers_that_run_already_are_known(containerd, start_collector
         found = await processes_of(gateway, {full_id[:31], pod[:31]})
         return found if len(found) == 2 else None
 
-    found = await eventually(reported, 60, 0.2)
+    found = await eventually(reported, 120, 0.2)
     [process] = found[full_id[:31]]
     assert (process.container_info.name, process.pod.name, process.flags) == (
         "old", "old-1", "procFS rootcwd inInitTree"
@@ -138,8 +136,12 @@ async def test_runtime_that_restarts_is_followed_again(containerd, start_collect
     await start_collector(TETRA_CRI_SOCKET=str(containerd.socket))
     await asyncio.to_thread(containerd.kill)
     await asyncio.to_thread(containerd.start)
-    full_id = await asyncio.to_thread(containerd.run, pod, "again", COMMAND, "20000")
-    names = {full_id[:31]: "again"}
-    await until_ended(gateway, names)
-    found = await processes_of(gateway, names)
-    assert {process.container_info.name for process in found[full_id[:31]]} == {"again"}
+    for number in range(20):  # it connects again some seconds after the runtime is back
+        name = f"again-{number}"
+        full_id = await asyncio.to_thread(containerd.run, pod, name, COMMAND, "20000")
+        await until_ended(gateway, {full_id[:31]})
+        found = await processes_of(gateway, {full_id[:31]})
+        names = {process.container_info.name for process in found[full_id[:31]]}
+        if names == {name}:
+            return
+    pytest.fail(f"the last container is still not known: {names}")

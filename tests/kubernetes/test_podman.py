@@ -12,7 +12,7 @@ from support.podman import Podman
 from support.waiting import eventually
 
 pytestmark = [
-    pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300),
+    pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(600),
     pytest.mark.skipif(not shutil.which("podman"), reason="podman is not installed"),
 ]  # fmt: skip
 LIVES = 10
@@ -40,7 +40,7 @@ async def execs_with(gateway, mark, count):
         ]
         return found if len(found) >= count else None
 
-    return await eventually(reported, 60, 0.2)
+    return await eventually(reported, 120, 0.2)
 
 
 async def test_short_lives_have_their_container(podman, start_collector, gateway):

@@ -8,7 +8,7 @@ import pytest
 from kubernetes.conftest import COMMAND, NODE, events_of
 from support.waiting import eventually
 
-pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 
 def pod(name, **metadata):
@@ -67,7 +67,7 @@ async def process_of(gateway, mark):
                 return event
         return None
 
-    return await eventually(reported, 60, 0.2)
+    return await eventually(reported, 120, 0.2)
 
 
 async def test_pod_is_as_the_original_fills_it(

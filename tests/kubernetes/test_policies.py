@@ -9,7 +9,7 @@ import pytest
 from kubernetes.conftest import events_of
 from support.waiting import eventually
 
-pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 POLICY = """
 apiVersion: tetra.io/v1
@@ -89,7 +89,9 @@ async def test_policies_see_the_pods_that_they_select_and_no_other(
         for event in await events_of(gateway, "process_kprobe"):
             kprobe = event.process_kprobe
             pod = f"{kprobe.process.pod.namespace}/{kprobe.process.pod.name}"
-            found.setdefault(kprobe.policy_name, set()).add(pod)
+            # A process may start before a runtime without events has answered about its pod.
+            if pod != "/" or not kprobe.process.docker or containerd.has_events:
+                found.setdefault(kprobe.policy_name, set()).add(pod)
         return found
 
     expected = {
@@ -103,7 +105,7 @@ async def test_policies_see_the_pods_that_they_select_and_no_other(
         return await seen() == expected
 
     with suppress(TimeoutError):
-        await eventually(all_seen, 60, 0.2)
+        await eventually(all_seen, 120, 0.2)
     assert await seen() == expected
 
 

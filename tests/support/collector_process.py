@@ -13,7 +13,7 @@ from typing import Any
 from support.waiting import eventually
 
 _BIN = Path(sys.executable).parent
-READY_S = 90.0
+READY_S, STOP_S = 180.0, 60.0
 
 
 class CollectorProcess:
@@ -69,4 +69,9 @@ class CollectorProcess:
         """Stop it cleanly."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self._process.wait(), 30)
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+                raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import ssl
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from support.waiting import wait_until
 
 _ADMIN = "admin-token"
 _READY_S = 120.0
+_ANSWER_S = 60.0  # a busy server may refuse or drop what only reads
 _MERGE = "application/merge-patch+json"
 
 
@@ -114,18 +117,33 @@ class KubernetesApi:
                 process.wait()
 
     def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
-        """Call the server as its administrator; return the answer."""
+        """Call the server as its administrator; return the answer.
+
+        What only reads is asked again while the server is not able to answer.
+        """
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                return self._call(method, path, body, kind)
+            except HTTPError as error:
+                text = error.read().decode()
+                busy = error.code == 429 or error.code >= 500
+                if method != "GET" or not busy or time.monotonic() > deadline:
+                    raise AssertionError(f"{method} {path}: {text}") from None
+            except (OSError, http.client.HTTPException):
+                if method != "GET" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def _call(self, method: str, path: str, body: Any, kind: str) -> Any:
         request = urllib.request.Request(
             f"{self.url}{path}",
             None if body is None else json.dumps(body).encode(),
             {"Authorization": f"Bearer {_ADMIN}", "Content-Type": kind},
             method=method,
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30, context=self._tls) as answer:
-                return json.loads(answer.read() or b"null")
-        except HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.read().decode()}") from None
+        with urllib.request.urlopen(request, timeout=_ANSWER_S, context=self._tls) as answer:
+            return json.loads(answer.read() or b"null")
 
     def make(self, path: str, *items: dict[str, Any]) -> list[dict[str, Any]]:
         """Create resources below ``path``; return them as the server keeps them."""
@@ -136,6 +154,24 @@ class KubernetesApi:
         for item in yaml.safe_load_all(document.read_text()):
             group, kind = item["apiVersion"], item["kind"].lower() + "s"
             self.make(f"/apis/{group}/{kind}", item)
+            if kind == "customresourcedefinitions":
+                self._await_definition(f"/apis/{group}/{kind}/{item['metadata']['name']}", item)
+
+    def _await_definition(self, path: str, item: dict[str, Any]) -> None:
+        """Wait until the server serves the resources that a definition defines."""
+        spec = item["spec"]
+        served = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+
+        def established() -> bool:
+            found = self.call("GET", path).get("status", {}).get("conditions", ())
+            if not any(one["type"] == "Established" and one["status"] == "True" for one in found):
+                return False
+            try:
+                return bool(self._call("GET", served, None, "application/json"))
+            except HTTPError:
+                return False
+
+        wait_until(established, _READY_S, lambda: f"{served} is not served", 0.2)
 
     def merge(self, path: str, change: dict[str, Any]) -> Any:
         """Merge a change into a resource."""
@@ -146,7 +182,7 @@ class KubernetesApi:
         revision = int(self.call("GET", "/api/v1/namespaces")["metadata"]["resourceVersion"])
         body = json.dumps({"revision": str(revision), "physical": True}).encode()
         request = urllib.request.Request(f"{self.etcd_url}/v3/kv/compaction", body, method="POST")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=_ANSWER_S).close()
 
     def kubeconfig(self, namespace: str = "kube-system", account: str = "") -> Path:
         """Return a file with the access of a service account, or of the administrator."""
@@ -189,7 +225,7 @@ class KubernetesApi:
         try:
             with urllib.request.urlopen(request, timeout=5, context=self._tls) as answer:
                 return bool(answer.status == 200)
-        except (URLError, OSError):
+        except (URLError, OSError, http.client.HTTPException):
             return False
 
     def _log(self, name: str) -> str:

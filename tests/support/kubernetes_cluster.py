@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import yaml
 
 from support.containerd import Containerd
@@ -25,7 +26,7 @@ NODE = "node-1"
 _HOST, _INSIDE = "10.253.0.1", "10.253.0.2"
 _PODS, _SERVICES, _NAME_SERVER = "10.253.64.0/24", "10.253.128.0/24", _INSIDE
 _LINK = "tetra-k8s"
-_READY_S = 120.0
+_READY_S = 240.0
 # A kubelet changes these, and does not restore them.
 _SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
 # Folders that a kubelet uses whatever its configuration is: in memory, for it alone.
@@ -103,7 +104,8 @@ class KubernetesCluster:
         for name in ("kubelet", "kube-scheduler", "kube-controller-manager"):
             self._end(name)
         if hasattr(self, "containerd"):
-            self.containerd.remove_every_pod()
+            with suppress(grpc.RpcError):  # it may have ended, or never answered
+                self.containerd.remove_every_pod()
             self._remove_cgroups()
             self.containerd.stop()
         if hasattr(self, "api"):
@@ -111,6 +113,8 @@ class KubernetesCluster:
         for name in list(self._processes):
             self._end(name)
         subprocess.run(["ip", "link", "del", _LINK], capture_output=True, check=False)
+        for pins in Path("/sys/fs/bpf/tetra").glob(f"{NODE}-*"):  # a killed collector leaves them
+            shutil.rmtree(pins, ignore_errors=True)
         for path, value in self._sysctls.items():
             path.write_text(value)
         for path in reversed(self._made):
@@ -159,8 +163,11 @@ class KubernetesCluster:
         pid = self._processes["namespaces"].pid
         self._prefix = ("nsenter", "--target", str(pid), "--net", "--mount")
         own = Path("/proc/self/ns/net").readlink()
-        wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, 10, lambda: "no unshare")
-        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", 10, lambda: "comm")
+        path, comm = Path(f"/proc/{pid}/ns/net"), Path(f"/proc/{pid}/comm")
+        wait_until(lambda: path.readlink() != own, _READY_S, lambda: "no unshare")
+        wait_until(lambda: comm.read_text() == "sleep\n", _READY_S, lambda: "no sleep")
+        # A run that was killed leaves it, and with it the routes.
+        subprocess.run(["ip", "link", "del", _LINK], capture_output=True, check=False)
         for command in (
             f"ip link add {_LINK} type veth peer name eth0 netns {pid}",
             f"ip address add {_HOST}/30 dev {_LINK}",
@@ -236,7 +243,9 @@ class KubernetesCluster:
         return folder
 
     def _enter(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*self._prefix, *command], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [*self._prefix, *command], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}"
         return done
 

@@ -33,7 +33,7 @@ def why_no_container_tests() -> str | None:
     """Return why no Docker engine can be used here, or None."""
     if shutil.which("docker") is None:
         return "no docker command"
-    answer = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=30)
+    answer = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=120)
     return None if answer.returncode == 0 else "no Docker engine answers"
 
 

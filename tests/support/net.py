@@ -12,7 +12,7 @@ __all__ = ["answers", "free_port"]
 def answers(url: str) -> bool:
     """Return whether an HTTP server answers 200."""
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -11,8 +11,8 @@ from pathlib import Path
 from support.containerd import IMAGE, image_archive
 from support.waiting import wait_until
 
-_START_S = 60
-_STOP_S = 20
+_START_S = 120
+_STOP_S = 60
 
 
 class Podman:
