@@ -24,7 +24,7 @@ RELEASES = ("1.25", "1.29", "1.30", "1.34", "1.37")
 # Kinds that come with other software; no schema of Kubernetes has them.
 CUSTOM = {"ServiceMonitor", "Certificate", "CustomResourceDefinition"}
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 KAFKA = {
     "name": "bus",
