@@ -163,12 +163,13 @@ class KubernetesApi:
         served = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
 
         def established() -> bool:
-            found = self.call("GET", path).get("status", {}).get("conditions", ())
+            status = self.call("GET", path).get("status") or {}
+            found = status.get("conditions") or ()
             if not any(one["type"] == "Established" and one["status"] == "True" for one in found):
                 return False
             try:
                 return bool(self._call("GET", served, None, "application/json"))
-            except HTTPError:
+            except OSError:
                 return False
 
         wait_until(established, _READY_S, lambda: f"{served} is not served", 0.2)
