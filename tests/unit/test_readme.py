@@ -3,11 +3,15 @@
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+
+from cli.main import main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -85,20 +89,16 @@ def test_settings_table_was_found():
     assert len(settings_table()) >= 10
 
 
-def test_tetra_commands_are_understood():
+def test_tetra_commands_are_understood(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", StringIO())
+    before = signal.getsignal(signal.SIGTERM)
     commands = re.findall(r"^\.venv/bin/tetra (.*)$", "\n".join(code_blocks("sh")), re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
         # No server listens there: the flags are accepted, and only the connection fails.
-        args = [*shlex.split(command), "--server-address", "127.0.0.1:1"]
-        answer = subprocess.run(
-            [BIN / "tetra", *args],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=30,
-        )
-        assert "connect" in answer.stderr, command
+        assert main([*shlex.split(command), "--server-address", "127.0.0.1:1"])
+        assert "connect" in capsys.readouterr().err, command
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_linked_files_exist():
