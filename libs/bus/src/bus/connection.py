@@ -21,6 +21,8 @@ from bus.settings import BusSettings
 from bus.subjects import escape
 from chassis.backoff import Backoff
 
+# Past events are read with the batched direct get of NATS 2.11.
+OLDEST_SERVER = (2, 11)
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
 # Between two warnings that NATS is unreachable.
@@ -217,6 +219,14 @@ class _Watch:
         self._reset()
         url = self._nc.connected_url
         _log.info("nats connected", extra={"server": url.netloc.rpartition("@")[2] if url else ""})
+        found = self._nc.connected_server_version
+        version = (found.major or 0, found.minor or 0)
+        if (0, 0) < version < OLDEST_SERVER:
+            facts = {"version": version, "needed": OLDEST_SERVER}
+            _log.error(
+                "nats-server is too old: past events cannot be read",
+                extra={key: ".".join(map(str, numbers)) for key, numbers in facts.items()},
+            )
         if self._on_change:
             self._on_change(True)
 
