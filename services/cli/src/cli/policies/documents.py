@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cli.errors import RefusedError, TetraError, UsageError
 from cli.terminal import notice
 from cli.values import Value
 from cli.words import counted
+
+if TYPE_CHECKING:
+    from tracingpolicy import Mistake
+    from tracingpolicy.model import Policy
 
 STDIN = "-"
 LARGEST_BYTES = 1 << 20  # a collector refuses larger ones
@@ -76,11 +81,17 @@ def text_of(document: Document) -> str:
         raise TetraError(f"read: {document.name}: not UTF-8 at byte {error.start}") from None
 
 
-def print_notices(document: Document) -> None:
-    """Print on stderr what is no mistake of a document, and hardly what its author meant."""
+@lru_cache(maxsize=1)
+def parsed(document: Document) -> tuple[Policy | None, tuple[Mistake, ...]]:
+    """Return what could be read of a document, and every mistake."""
     from tracingpolicy import read
 
-    policy, mistakes = read(document.text, document.name)
+    return read(document.text, document.name)
+
+
+def print_notices(document: Document) -> None:
+    """Print on stderr what is no mistake of a document, and hardly what its author meant."""
+    policy, mistakes = parsed(document)
     if policy is not None and not mistakes:
         for text in policy.notices():
             notice(f"{document.name}: policy {policy.name}: {text}")
@@ -89,10 +100,9 @@ def print_notices(document: Document) -> None:
 def with_mistakes(error: RefusedError, document: Document, step: str) -> RefusedError:
     """Return a refusal with the mistakes of the document, if it was refused for those."""
     from cli.policies.mistakes import mistake_line
-    from tracingpolicy import read
 
     if error.status == "INVALID_ARGUMENT":
-        _, mistakes = read(document.text, document.name)
+        _, mistakes = parsed(document)
         if mistakes:
             count = counted(len(mistakes), "mistake")
             details = [mistake_line(mistake) for mistake in mistakes]
@@ -102,9 +112,7 @@ def with_mistakes(error: RefusedError, document: Document, step: str) -> Refused
 
 def with_file_name(text: str, document: Document) -> str:
     """Return a text of nodes, which name the policy in positions, with the file in its place."""
-    from tracingpolicy import read
-
-    policy, _ = read(document.text, document.name)
+    policy, _ = parsed(document)
     if policy is None or not policy.name:
         return text
     place = rf"(?<![^\s]){re.escape(policy.name)}(?:\.try-\w+)?:(\d+:\d+: )"

@@ -12,6 +12,7 @@ from cli.flags import Flag
 from cli.policies.documents import (
     DOCUMENT,
     Document,
+    parsed,
     print_notices,
     read_document,
     text_of,
@@ -123,9 +124,8 @@ def _request(args: Args, document: Document) -> AddPolicyRequest:
 def _policy(document: Document, domain: str) -> PolicyRef:
     """Return the policy in a document as well as it can be read."""
     from tetra.v1.policies_pb2 import PolicyRef
-    from tracingpolicy import read
 
-    policy, _ = read(document.text, document.name)
+    policy, _ = parsed(document)
     if policy is None:
         return PolicyRef(domain=domain or "grpc")
     return PolicyRef(name=policy.name, namespace=policy.namespace, domain=domain or "grpc")

@@ -12,7 +12,14 @@ import click
 from cli.command import Args, Command
 from cli.errors import TetraError
 from cli.flags import Flag, colour_flag, output_flag
-from cli.policies.documents import DOCUMENT, Document, print_notices, read_documents, text_of
+from cli.policies.documents import (
+    DOCUMENT,
+    Document,
+    parsed,
+    print_notices,
+    read_documents,
+    text_of,
+)
 from cli.policies.flags import node_flags, selector
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible, wants_colour
@@ -76,9 +83,8 @@ def _checked_on_nodes(args: Args) -> Iterator[Checked]:
 
 def _document_alone(document: Document) -> Checked:
     from cli.policies.local_check import Checked
-    from tracingpolicy import read
 
-    policy, mistakes = read(document.text, document.name)
+    policy, mistakes = parsed(document)
     print_notices(document)
     return Checked(document, policy.name if policy else "", mistakes)
 

@@ -9,7 +9,7 @@ import click
 from cli.command import Args, Command
 from cli.errors import TetraError
 from cli.flags import Flag, colour_flag
-from cli.policies.documents import DOCUMENT, Document, read_document
+from cli.policies.documents import DOCUMENT, Document, parsed, read_document
 from cli.policies.flags import domain_flag
 from cli.server_flags import server_options
 from cli.terminal import Output, wants_colour
@@ -45,9 +45,7 @@ def run(args: Args) -> int:
 
 
 def _identity(document: Document) -> tuple[str, str]:
-    from tracingpolicy import read
-
-    policy, mistakes = read(document.text, document.name)
+    policy, mistakes = parsed(document)
     if policy is None or not policy.name:
         cause = str(mistakes[0]) if mistakes else f"{document.name}: it names no policy"
         raise TetraError(cause)

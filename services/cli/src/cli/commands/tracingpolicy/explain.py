@@ -12,6 +12,7 @@ from cli.flags import Flag, output_flag
 from cli.policies.documents import (
     DOCUMENT,
     Document,
+    parsed,
     read_document,
     text_of,
     with_mistakes,
@@ -59,9 +60,8 @@ def _print(plans: list[NodePlan], document: Document, args: Args) -> None:
         output.write("".join(encode(plan) + "\n" for plan in plans))
         return
     from cli.policies.plans import explanation
-    from tracingpolicy import read
 
-    policy, _ = read(document.text, document.name)
+    policy, _ = parsed(document)
     lines = explanation(plans, policy.name if policy else "the policy", document.name)
     output.write("".join(f"{line}\n" for line in lines))
 

@@ -18,6 +18,7 @@ from cli.flags import Flag, output_flag
 from cli.policies.documents import (
     DOCUMENT,
     Document,
+    parsed,
     read_document,
     text_of,
     with_file_name,
@@ -44,10 +45,9 @@ def run(args: Args) -> int:
     from cli.policies.results import failed
     from cli.policies.trial import Trial
     from cli.policies.trying import run_trial
-    from tracingpolicy import read
 
     document = read_document(args.file)
-    policy, _ = read(document.text, document.name)
+    policy, _ = parsed(document)
     trial = Trial(policy.name if policy else document.name)
     try:
         with _shown(args) as draw:
