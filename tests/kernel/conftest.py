@@ -17,7 +17,7 @@ from collector.bpf.rate import Rate
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
 from collector.processes.procfs import host_namespaces
-from kernel.policy_fixtures import node, policies  # noqa: F401  # fixtures
+from kernel.policy_fixtures import node, opened_file, policies  # noqa: F401  # fixtures
 from support.host_compiler import host_compiler  # noqa: F401  # of a guest
 from support.machine import pytest_runtest_setup  # noqa: F401  # the hook that skips or fails
 from support.stages import Stages

@@ -22,3 +22,11 @@ async def node(policies, tmp_path) -> AsyncGenerator[Node, None]:
     node = Node(policies, tmp_path)
     yield node
     await node.manager.close()
+
+
+@pytest.fixture(name="opened")
+def opened_file(tmp_path):
+    """A file of this test, so that no other process opens it."""
+    path = tmp_path / "opened"
+    path.write_text("content\n")
+    return path

@@ -9,40 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from support.policies import plan_of
+from support.policies import opens_of, plan_of
 
 pytestmark = pytest.mark.kernel
 
-OPENS = """
-    apiVersion: cilium.io/v1alpha1
-    kind: TracingPolicy
-    metadata:
-      name: opens
-    spec:
-      kprobes:
-      - call: sys_openat
-        syscall: true
-        args:
-        - index: 1
-          type: string
-        selectors:
-        - matchArgs:
-          - index: 1
-            operator: Equal
-            values: ["{path}"]
-          matchBinaries:
-          - operator: {operator}
-            values: ["{binary}"]
-            followChildren: {follow}
-"""
 CELLS = 1024  # LISTS_CELLS of bpf/tracing/image.h
-
-
-@pytest.fixture
-def opened(tmp_path):
-    path = tmp_path / "opened"
-    path.write_text("content\n")
-    return path
 
 
 @pytest.fixture
@@ -54,8 +25,13 @@ def shell(tmp_path):
 
 
 def opens(path: Path, binary: object, operator: str = "In", follow: bool = False):
-    values = {"path": path, "binary": binary, "operator": operator, "follow": str(follow).lower()}
-    return plan_of(OPENS.format(**values))
+    filters = f"""
+matchBinaries:
+- operator: {operator}
+  values: ["{binary}"]
+  followChildren: {str(follow).lower()}
+"""
+    return plan_of(opens_of(path, filters))
 
 
 class Reader:

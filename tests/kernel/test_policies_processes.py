@@ -7,42 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.policies import plan_of
+from support.policies import opens_of, plan_of
 
 pytestmark = pytest.mark.kernel
-
-OPEN = """
-    apiVersion: {api}
-    kind: TracingPolicy
-    metadata:
-      name: opens
-    spec:
-      kprobes:
-      - call: sys_openat
-        syscall: true
-        args:
-        - index: 1
-          type: string
-        selectors:
-        - matchArgs:
-          - index: 1
-            operator: Equal
-            values: ["{path}"]
-{filters}
-"""
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """A file of this test, so that no other process opens it."""
-    path = tmp_path / "opened"
-    path.write_text("content\n")
-    return path
-
-
-def document(path: Path, filters: str, api: str = "cilium.io/v1alpha1") -> str:
-    indented = "\n".join("          " + line for line in filters.strip().splitlines())
-    return OPEN.format(api=api, path=path, filters=indented)
 
 
 def cat(path: Path, *before: str) -> int:
@@ -58,7 +25,7 @@ def pids(loaded) -> list[int]:
 
 def matched(policies, opened, filters, *commands, api="cilium.io/v1alpha1"):
     """Return whether each way to open the file is reported; the last thing is always."""
-    with policies.loaded(plan_of(document(opened, filters, api))) as loaded:
+    with policies.loaded(plan_of(opens_of(opened, filters, api))) as loaded:
         made = [command() for command in commands]
         return [pid in pids(loaded) for pid in made]
 
@@ -130,7 +97,7 @@ def test_process_that_ran_before_is_known(policies, opened):
         os.close(os.open(opened, os.O_RDONLY))
         os._exit(0)
     filters = f'matchBinaries:\n- operator: In\n  values: ["{python}"]'
-    with policies.loaded(plan_of(document(opened, filters))) as loaded:
+    with policies.loaded(plan_of(opens_of(opened, filters))) as loaded:
         os.write(go, b"x")
         os.waitpid(pid, 0)
         assert pids(loaded) == [pid]
@@ -171,7 +138,7 @@ def test_match_pids_by_ancestor(policies, opened):
 def test_match_namespace_pids(policies, opened):
     """In a pid namespace of its own the process is 1, on the host it has no such number."""
     inside = "matchPIDs:\n- operator: In\n  isNamespacePID: true\n  values: [1]"
-    with policies.loaded(plan_of(document(opened, inside))) as loaded:
+    with policies.loaded(plan_of(opens_of(opened, inside))) as loaded:
         cat(opened)
         assert pids(loaded) == []
         subprocess.run(["unshare", "--fork", "--pid", "/bin/cat", opened], check=True, stdout=-3)
@@ -206,7 +173,7 @@ ctypes.CDLL(None).unshare(0x04000000)
 for _ in range(3):
     os.close(os.open({str(opened)!r}, os.O_RDONLY))
 """
-    with policies.loaded(plan_of(document(opened, filters))) as loaded:
+    with policies.loaded(plan_of(opens_of(opened, filters))) as loaded:
         subprocess.run(["python3", "-c", script], check=True)
         assert len(pids(loaded)) == 1
 
@@ -236,7 +203,7 @@ os.setresuid(65534, 65534, 65534)
 for _ in range(3):
     os.close(os.open({str(opened)!r}, os.O_RDONLY))
 """
-    with policies.loaded(plan_of(document(opened, filters))) as loaded:
+    with policies.loaded(plan_of(opens_of(opened, filters))) as loaded:
         subprocess.run(["python3", "-c", script], check=True)
         assert len(pids(loaded)) == 1
 

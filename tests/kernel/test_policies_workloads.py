@@ -143,14 +143,6 @@ def test_unified_hierarchy_is_found_from_a_cgroup_namespace():
     assert " /.. " in done.stdout
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """A file of this test, so that no other process opens it."""
-    path = tmp_path / "opened"
-    path.write_text("content\n")
-    return path
-
-
 def plan(opened, selectors="", filters="", *, api="cilium.io/v1alpha1", namespace=""):
     return plan_of(
         POLICY.format(

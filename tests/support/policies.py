@@ -228,3 +228,30 @@ def host() -> Host:
 def plan_of(document: str) -> Plan:
     """Return the plan of a document; raise `PolicyErrors`."""
     return check_document(textwrap.dedent(document), "test.yaml", host())
+
+
+_OPENS = """
+    apiVersion: {api}
+    kind: TracingPolicy
+    metadata:
+      name: opens
+    spec:
+      kprobes:
+      - call: sys_openat
+        syscall: true
+        args:
+        - index: 1
+          type: string
+        selectors:
+        - matchArgs:
+          - index: 1
+            operator: Equal
+            values: ["{path}"]
+{filters}
+"""
+
+
+def opens_of(path: Path, filters: str, api: str = "cilium.io/v1alpha1") -> str:
+    """Return a policy that reports who opens a file, by further filters of its selector."""
+    indented = "\n".join("          " + line for line in filters.strip().splitlines())
+    return _OPENS.format(api=api, path=path, filters=indented)
