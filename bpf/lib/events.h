@@ -9,7 +9,7 @@ enum record_kind {
 	RECORD_EXEC = 1,
 	RECORD_FORK = 2,
 	RECORD_EXIT = 3,
-	RECORD_DATA = 4, /* a piece of arguments or environment, ahead of its exec record */
+	RECORD_DATA = 4, /* a piece of arguments or environment; its exec record follows */
 	RECORD_THROTTLE = 5,
 	RECORD_RETIRE = 6, /* struct exit_record: an image ended, and its exit was withheld */
 };

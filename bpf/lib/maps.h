@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What lies in the maps, and what bounds it. The collector creates the maps (collector/bpf/probes.py
+ * Contents of the maps and their bounds. The collector creates the maps (collector/bpf/probes.py
  * lists them): MAP_<NAME> is a map's number, SIZEOF_<NAME> the size of its values there.
  */
 #pragma once

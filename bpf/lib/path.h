@@ -9,8 +9,8 @@
 
 /*
  * A path of PATH_LEN_MAX bytes has at most half as many components; mounts cost a step too. The
- * verifier follows every step of a loop and gives up at some 400, so the walk can be left and
- * resumed: its state is in the scratch space, not on the stack.
+ * verifier follows every step of a loop and gives up at some 400, so the walk can be interrupted
+ * and resumed: its state is in the scratch space, not on the stack.
  */
 #define PATH_LEN_MAX 4096
 #define WALK_STEPS 128
@@ -21,8 +21,8 @@ struct walk {
 	struct dentry *dentry;
 	struct vfsmount *vfsmnt;
 	u32 start;     /* the path so far is buf[start..PATH_LEN_MAX) */
-	bool resolved; /* the walk ended at a root: the path is whole */
-	bool full;     /* the buffer is: the path is the tail of the true one */
+	bool resolved; /* the walk ended at a root: the path is complete */
+	bool full;     /* the buffer is full: it holds the end of the path */
 };
 
 static __always_inline bool dentry_is_unlinked(struct dentry *dentry)
@@ -49,7 +49,7 @@ static __always_inline void walk_begin(struct walk *walk, struct path *path, str
 	}
 }
 
-/* Walk at most WALK_STEPS up. Nothing left to do: resolved or full is set. */
+/* Walk at most WALK_STEPS up. The walk is complete when resolved or full is set. */
 static __always_inline void walk_up(struct walk *walk, char *buf)
 {
 	struct dentry *root_dentry = walk->root_dentry;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing to the ring. The collector looks into it at intervals, up to a quarter of a second on a
- * busy host, and records do not wake it meanwhile (collector/bpf/reader.py). A ring that becomes a
- * quarter full does.
+ * Writing to the ring. The collector reads it at intervals, up to a quarter of a second on a busy
+ * host, and records do not wake it meanwhile (collector/bpf/reader.py). It is woken when the ring
+ * becomes a quarter full.
  */
 #pragma once
 
@@ -14,8 +14,8 @@
 #define RING_SMALLEST 65536 /* settings.py: ring_size_bytes */
 
 /*
- * Wakes between a quarter and a half only: the reader is awake beyond that, and each wake-up costs
- * an interrupt.
+ * Wakes the reader between a quarter and a half only: the reader is awake beyond that, and each
+ * wake-up costs an interrupt.
  */
 static __always_inline u64 ring_flags(u64 size)
 {

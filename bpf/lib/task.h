@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading task_struct and what hangs from it. Every kernel read is an explicit probe read:
+ * Reads task_struct and the structs that it points to. Every kernel read is an explicit probe read:
  * BCC turns pointer chases into reads in the main file only, and the verifier refuses the rest.
  */
 #pragma once
@@ -41,7 +41,8 @@ static __always_inline u32 task_nspid(struct task_struct *task)
 	return task_upid(task).nr;
 }
 
-/* Who logged in, and the number of that login: children inherit both, sudo and su keep them. */
+/* The uid that logged in, and the number of that login: children inherit both, sudo and su keep
+ * them. */
 static __always_inline void read_login(struct task_struct *task, struct exec_record *record)
 {
 #ifdef HAVE_LOGINUID

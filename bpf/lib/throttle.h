@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Throttling: the rate of one cgroup's events, as Tetragon's --cgroup-rate measures it, but over all
- * CPUs. Intervals are numbered; the rate is this interval's count and the part of the last one's
- * that still lies inside one interval before now.
+ * CPUs. Intervals are numbered; the rate is the count of this interval plus a part of the previous
+ * interval's count: the part that lies less than one interval before now.
  *
- * The state needs no answer of user space: events are withheld until the rate has been low enough
- * for THROTTLE_HOLD_NS. So both sides agree on the end by the clock alone.
+ * The state does not depend on user space: events are withheld until the rate has been low enough
+ * for THROTTLE_HOLD_NS. So both sides compute the same end from the clock.
  */
 #pragma once
 
@@ -23,8 +23,9 @@ enum throttle_verdict {
 };
 
 /*
- * Count an event and judge it. CPUs that begin an interval at once can lose each other's first
- * count: it makes the rate inexact by that, never what is withheld.
+ * Count an event and decide whether to withhold it. CPUs that begin an interval at the same time
+ * can lose each other's first count: the rate is then slightly too low; the number of withheld
+ * events stays exact.
  */
 static __always_inline u32 throttle_judge(struct throttle_value *value, u64 now, u64 events,
 					  u64 interval_ns)

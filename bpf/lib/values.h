@@ -46,7 +46,7 @@ struct throttle_value {
 };
 _Static_assert(sizeof(struct throttle_value) == 72, "throttle_value has a hole");
 
-/* A living image that user space does not know, by its name. */
+/* A living image that user space does not know, by (pid, ktime_ns). */
 struct withheld_key {
 	u64 ktime_ns;
 	u64 pid;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Processes of a throttled cgroup: what is withheld, and what the process map says of it meanwhile.
+ * Processes of a throttled cgroup: which records are withheld, and what the process map holds
+ * meanwhile.
  *
  * The process map stays exact: a withheld exec or fork is entered as any other, with FLAG_WITHHELD.
- * The map `withheld` holds the images among them that user space does not know. User space takes
- * one out to report it later (collector/throttle.py); whichever side deletes an entry decides about
- * its end: on_exit() withholds the exit of an image that it still finds there, and counts it.
+ * The map `withheld` holds the images among them that user space does not know. User space deletes
+ * an entry when it reports the image later (collector/throttle.py). The side that deletes the entry
+ * decides about the exit: on_exit() withholds and counts the exit of an image that it still finds
+ * there.
  *
- * Each pid has as many exits reported as it should: where its last image was withheld but an
- * earlier one was reported, the exit is reported for that one.
+ * A process whose exec was reported also has its exit reported: if its last image was withheld but
+ * an earlier one was reported, the exit is reported for the earlier one.
  */
 #pragma once
 
@@ -75,8 +77,8 @@ static __always_inline bool is_withheld(u32 pid, struct process_value *value)
 }
 
 /*
- * The image `value` of a pid is replaced. Into *mark: the last image that user space knows. That is
- * `value` itself unless it is withheld and user space has not taken it out.
+ * The image `value` of a pid is replaced. Sets *mark to the last image that user space knows. That
+ * is `value` itself, unless it is withheld and user space has not reported it.
  */
 static __always_inline void take_mark(u32 pid, struct process_value *value,
 				      struct withheld_value *mark)
@@ -99,7 +101,8 @@ static __always_inline void take_mark(u32 pid, struct process_value *value,
 	mark->is_clone = before.is_clone;
 }
 
-/* Enter an image that is withheld into both maps; false where there is no room, and it is not. */
+/* Enter an image that is withheld into both maps; false if there is no room: then it is not
+ * withheld. */
 static __always_inline bool enter_withheld(u32 pid, struct process_value *value,
 					   struct withheld_value *mark)
 {
@@ -113,7 +116,7 @@ static __always_inline bool enter_withheld(u32 pid, struct process_value *value,
 	return true;
 }
 
-/* Whether the exec is withheld; then both maps have it and it is counted. */
+/* Whether the exec is withheld; if so, it is in both maps and is counted. */
 static __always_inline bool withhold_exec(struct task_struct *task)
 {
 	struct process_value value = {}, *known, *parent;
@@ -152,8 +155,8 @@ static __always_inline bool withhold_exec(struct task_struct *task)
 }
 
 /*
- * Whether the fork is withheld; then both maps have it and it is counted. So is every fork of a
- * parent that user space does not know: it could not name the child's image.
+ * Whether the fork is withheld; if so, it is in both maps and is counted. Every fork of a parent
+ * that user space does not know is withheld too, since user space could not name the child's image.
  */
 static __always_inline bool withhold_fork(struct task_struct *child, u32 pid,
 					  struct process_value *value, u32 parent_pid,
@@ -171,8 +174,8 @@ static __always_inline bool withhold_fork(struct task_struct *child, u32 pid,
 }
 
 /*
- * The image `value` of a pid has ended. Whether a record follows: for the image that it names then,
- * and of the kind that it has.
+ * The image `value` of a pid has ended. Returns whether a record has to follow; then sets the image
+ * that the record names, and its kind.
  */
 static __always_inline bool settle_exit(struct process_value *value, struct exit_record *record)
 {
@@ -186,7 +189,7 @@ static __always_inline bool settle_exit(struct process_value *value, struct exit
 	if (!held)
 		return true;
 	mark = *held;
-	if (map_delete(WITHHELD, &key)) /* user space has taken it out meanwhile, and reports it */
+	if (map_delete(WITHHELD, &key)) /* user space has deleted it meanwhile, and reports it */
 		return true;
 	record->image_ktime_ns = mark.known_ktime_ns;
 	if (mark.known_ktime_ns && !mark.is_clone)

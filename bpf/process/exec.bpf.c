@@ -16,9 +16,9 @@
  *         trace_sched_process_exec   <- here
  *
  * It fires once for each successful exec and never for a failed one. What the new process will
- * see is in place: its memory map, credentials, leader. Nothing of it has run yet, so nothing
- * could be changed or gone. That is also why no page of the arguments can be missing: the kernel
- * has just written them.
+ * see is in place: its memory map, credentials, leader. The program has not run yet, so it cannot
+ * have changed anything. For the same reason every page of the arguments is present: the kernel has
+ * just written them.
  */
 #include "events.h"
 #include "maps.h"
@@ -64,9 +64,10 @@ static __always_inline struct process_value *find_parent(struct task_struct *tas
 #ifdef ENABLE_CRED
 /*
  * How an exec changes privileges is visible only before the new credentials are committed: the
- * old ones are current's, the new ones bprm's. Kept for the exec record, which comes right after
- * on the same thread, or never, if the exec dies past the point of no return: then on_exit() of
- * exit.bpf.c deletes it, or the pid's next owner would be reported to have changed privileges.
+ * old ones are current's, the new ones bprm's. Kept for the exec record, which follows on the same
+ * thread. If the process dies after the point of no return, there is no exec record: then on_exit()
+ * of exit.bpf.c deletes the entry. Otherwise the next process with this pid would be reported as
+ * having changed privileges.
  */
 VALUES(PRIVILEGES, u32);
 
@@ -176,8 +177,8 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 		piece->record.offset = sent;
 		piece->record.len = size;
 		/*
-		 * Wakes the reader, as a record does that finds all before it read. Without that the
-		 * records behind would not wake it either: they find this one unread.
+		 * Wakes the reader, like every record before which the ring is empty. Otherwise the records
+		 * behind would not wake it either, since they find this one unread.
 		 */
 		if (ring_output(piece, sizeof(piece->record) + size)) {
 			count_lost(LOST_DATA);
@@ -226,7 +227,7 @@ static __always_inline void send_exec(void *ctx, struct exec_scratch *s)
 		count_lost(LOST_EXEC);
 }
 
-/* The end of every exec, in whichever program it is reached. 33 tail calls are the kernel's limit. */
+/* The last step of every exec, in any of the programs. The kernel allows 33 tail calls. */
 static __always_inline void walk_and_send(u64 *ctx, struct exec_scratch *s)
 {
 	if (!s->walk.resolved && !s->walk.full)
@@ -386,7 +387,7 @@ int on_exec(u64 *ctx)
 	return 0;
 }
 
-/* Sends long arguments and environment ahead of the record, then lets it follow. */
+/* Sends long arguments and environment, then the record. */
 int on_exec_pieces(u64 *ctx)
 {
 	u32 zero = 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A process ended: raw tracepoint sched_process_exit, when the last thread leaves.
+ * A process ended: raw tracepoint sched_process_exit, when the last thread exits.
  *
  * Why here (kernel/exit.c):
  *
- *   do_exit                          every thread passes, whatever ended it
+ *   do_exit                          every thread passes here, whatever ended it
  *     group_dead = atomic_dec_and_test(&tsk->signal->live)
  *     tsk->exit_code = code
  *     trace_sched_process_exit       <- here
@@ -12,8 +12,8 @@
  *     exit_notify                    the parent may reap it; then the pid is free for reuse
  *
  * Only the thread that took signal->live to zero is the last: the tracepoint has it since v6.16
- * (group_dead, "exit: move and extend sched_process_exit() tracepoint"). Before, all there is to
- * see is the counter, and two threads that leave together can both find it zero. Deleting the
+ * (group_dead, "exit: move and extend sched_process_exit() tracepoint"). On older kernels only the
+ * counter is visible, and two threads that exit together can both find it zero. Deleting the
  * process's map entry succeeds for one of them only; that one reports.
  *
  * The exit code is the last thread's: with exit_group() and with signals all threads have

@@ -7,7 +7,7 @@
  *   kernel_clone                     fork, vfork, clone, clone3, kernel threads, user mode helpers
  *     copy_process                   the child is complete: ids, parent, namespaces, cgroup
  *     trace_sched_process_fork       <- here, in the parent
- *     wake_up_new_task               only now can the child run, exec or exit
+ *     wake_up_new_task               only after this can the child run, exec or exit
  *
  * So the child's entry in the process map exists before the child runs, on any CPU.
  * A new thread also passes here: its pid differs from its tgid, and it is skipped.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Actions that change something on the host. Each function returns the counter of what became of
- * it: carried out, left out in mode monitor, left out because the process is spared, or refused by
- * the kernel. The mode is read once a call, so all actions of a call see the same one.
+ * Actions that change something on the host. Each function returns the counter of its outcome:
+ * carried out, omitted in mode monitor, omitted because the process is spared, or refused by the
+ * kernel. The mode is read once a call, so all actions of a call see the same one.
  */
 #pragma once
 
@@ -13,9 +13,10 @@
 #define SIGNAL_WINDOW_NS 60000000000ull
 
 /*
- * MAP_SPARED_PROGRAMS: programs of the stack and the users that they run as. They are found here,
- * at the action, so that a service is spared from its first instruction, and also while no
- * collector runs. 31 characters of a name count; policies/enforcement.py adds no longer ones.
+ * MAP_SPARED_PROGRAMS: programs of the stack and the users that they run as. They are compared
+ * here, when an action is due, so that a service is spared from its first instruction, and also
+ * while no collector runs. 31 characters of a name are compared; policies/enforcement.py adds no
+ * longer ones.
  */
 struct spared_program {
 	char name[32];
@@ -24,8 +25,8 @@ struct spared_program {
 _Static_assert(sizeof(struct spared_program) == 36, "the map of policies/maps.py");
 
 /*
- * The name of the current process's executable, for a script of Python that of the process: it is
- * the script's after execve(), which a process can change (PR_SET_NAME). False: not known.
+ * The name of the current process's executable, for a script of Python that of the process:
+ * execve() sets it to the script's name; a process can change it (PR_SET_NAME). False: not known.
  */
 static __always_inline bool read_program_name(struct spared_program *program)
 {
@@ -60,7 +61,7 @@ static __always_inline bool runs_the_stack(void)
 
 /*
  * MAP_SPARED: processes that no policy may act on, by tgid. The value is when the process started,
- * as /proc shows it: a process that got the number of one that has ended is not spared.
+ * as /proc shows it: a process that reuses the number of one that has ended is not spared.
  */
 static __always_inline bool is_spared(void)
 {
@@ -82,7 +83,7 @@ struct signal_window {
 
 /*
  * Whether the policy has sent as many signals as it may; then it is switched to mode monitor here,
- * so the next call sees that. Programs on several CPUs can send one signal more each.
+ * so the next call sees that. Programs on other CPUs can each send one more signal.
  */
 static __always_inline bool over_limit(void)
 {

@@ -21,8 +21,8 @@ struct iovec_entry {
 /*
  * At most BUFFER_MAX bytes at an address become an item; the length that was read, or -1.
  *
- * A size that is negative in 32 bits, as that of a returnCopy where the call has failed, is an error
- * code for the original: its events, byte for byte, have the error's name in place of the bytes.
+ * A size that is negative in 32 bits, such as that of a returnCopy after a call that failed, is an
+ * error code in Tetragon: its events have the name of the error in place of the bytes.
  */
 enum buffer_fault {
 	FAULT_UNKNOWN,
@@ -121,7 +121,7 @@ static __always_inline s32 write_iovec(struct scratch *s, u32 type, u32 position
 		at &= TEXT_MAX - 1;
 		if (at + len > BUFFER_MAX)
 			break;
-		/* Entries point into the program, not into the copied array. */
+		/* Entries point into the memory of the program, not into the copied array. */
 		if (len && bpf_probe_read_user(*text + at, len, (void *)entry.base)) {
 			write_error(s, type, position, ERROR_BUFFER, FAULT_PAGE);
 			return -1;

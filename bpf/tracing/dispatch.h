@@ -2,12 +2,13 @@
 /*
  * System calls on kernels that cannot hook their functions: one program at raw tracepoint
  * sys_enter, or sys_exit, jumps by the call's number to the programs that policies hook it with.
- * Another system call pays for one load, whatever the number of policies.
+ * A system call without hooks costs one load, however many policies there are.
  *
  * Programs of one call stand at levels of the program array; each jumps to the next used level at
- * its end. The level of a program never changes. bpf_tail_call() allows 33 in a row. A program for
- * every call stands at a high level of all numbers. The last number stands for those above (x32, -1),
- * behind which only programs for every call run: the number of x32's call is not masked before them.
+ * its end. The level of a program never changes. bpf_tail_call() allows 33 in a row. A program that
+ * hooks every call is at a high level of all numbers. The last number stands for all numbers above
+ * it (x32, -1), at which only programs that hook every call run: they see the number of an x32 call
+ * unmasked.
  */
 #pragma once
 
@@ -20,7 +21,8 @@
 
 /*
  * MAP_SYSCALL_LEVELS holds, for each direction, level and call, the first used level from this one
- * on, plus 1; 0: none. A jump fails if its program was removed meanwhile, and is then left out there.
+ * on, plus 1; 0: none. A jump fails if its program was removed meanwhile; that level is then
+ * skipped.
  */
 static __always_inline void jump_to_level(void *ctx, void *programs, u32 direction, u32 number,
 					  u32 level)

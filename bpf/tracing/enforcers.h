@@ -15,7 +15,7 @@ struct notification_key {
 struct notification {
 	s32 error;
 	u32 signal;
-	u64 missed; /* COUNTER_OF the selector that left it, for one that is not reached */
+	u64 missed; /* counter for a notification that reaches no enforcer */
 };
 
 static __always_inline struct notification_key notification_key(void)
@@ -26,7 +26,7 @@ static __always_inline struct notification_key notification_key(void)
 	return key;
 }
 
-/* `missed`: where a notification that is never reached is counted. */
+/* `missed`: the counter for a notification that reaches no enforcer. */
 static __always_inline u32 notify_enforcer(u32 mode, s32 error, u32 signal, u32 missed)
 {
 	struct notification_key key = notification_key();
@@ -56,7 +56,8 @@ static __always_inline void cleanup_notification(void)
 	bpf_map_delete_elem(MAP(MAP_NOTIFICATIONS), &key);
 }
 
-/* At an enforcer: what waits for this thread, taken out; false for nothing. */
+/* At an enforcer: remove and return the notification that waits for this thread; false if there is
+ * none. */
 static __always_inline bool take_notification(struct notification *to)
 {
 	struct notification_key key = notification_key();

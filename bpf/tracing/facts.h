@@ -14,22 +14,22 @@
 #define COMPAT_BIT 0x80000000u
 
 /*
- * A slot belongs to the last process that needed it. Two processes with one slot that use it in the
- * same nanoseconds can take each other's bits for their own; processes of one executable have the
- * same ones.
+ * A slot belongs to the last process that needed it. Two processes that share a slot and use it at
+ * the same moment can mistake each other's bits for their own; this is harmless for processes of
+ * one executable, which have the same bits.
  */
 #define FACT_SLOTS 8192
 
 struct fact_slot {
-	u64 mm; /* another one after exec, and of another process with the same id */
+	u64 mm; /* differs after exec, and for another process with the same id */
 	u32 tgid, hook;
 	u64 bits[FACT_WORDS];
 };
 _Static_assert(sizeof(struct fact_slot) == 80, "FACT_SLOT of policies/maps.py");
 
 /*
- * The address of an inode is that of another file when the first is gone; its number alone can be
- * another file's, of another file system or after the file was removed.
+ * An inode's address can be reused for another file; its number alone can belong to another file
+ * too, in another file system or after the file was removed. So both are compared.
  */
 struct fact_key {
 	u64 inode; /* address of the executable's inode; 0: a kernel thread */
@@ -61,7 +61,7 @@ static __always_inline void fact_key_of_current(struct fact_key *key, u64 mm)
 
 /*
  * Not atomic: two threads that use the same new number at once can both be the first, which is
- * reported twice; the bits of either are kept, as each only sets its own word.
+ * reported twice; no bits are lost, since each sets only its own word.
  */
 static __always_inline bool first_use(u32 hook, u64 value)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The socket behind a descriptor: what a system call's number or result leads to. */
+/* The socket behind a descriptor that a system call takes or returns. */
 #pragma once
 
 #include "files.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Paths, walked from a dentry up to the task's root with probe reads only, so that every kind of
- * hook can have them: bpf_d_path() is allowed in a few functions only (btf_allowlist_d_path in
+ * hook can report them: bpf_d_path() is allowed in a few functions only (btf_allowlist_d_path in
  * kernel/trace/bpf_trace.c). The walk is that of prepend_path() in fs/d_path.c.
  */
 #pragma once
@@ -56,8 +56,8 @@ static __always_inline void read_pair(u64 *pair, u64 path)
 }
 
 /*
- * Eight bytes of a name in front of what the text has already, the last of them first. What stands
- * before a short name comes with it, and is overwritten by the next component.
+ * Writes eight bytes of a name in front of the text so far, beginning with the last eight. For a
+ * short name this also copies the bytes before it, which the next component overwrites.
  */
 #ifdef CAST_FUNCTION
 #define NAME_WORDS 4
@@ -73,7 +73,7 @@ static __always_inline void copy_word(struct scratch *s, u32 end, u64 name_end, 
 #define NAME_WORDS 0
 #endif
 
-/* The name of a component in front of `end`, which is more than its length. */
+/* Writes the name of a component in front of `end`; `end` is larger than its length. */
 static __always_inline void copy_name(struct scratch *s, u32 end, u64 name, u32 len)
 {
 #ifdef CAST_FUNCTION
@@ -111,9 +111,9 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 		__builtin_memcpy(s->text + TEXT_MAX - 10, " (deleted)", 10);
 	}
 	/*
-	 * The position lies in memory, not in a register: the verifier then knows nothing of it,
-	 * takes all steps for the same, and follows one in place of every combination of them. A
-	 * step has one way through a component; a name without room is cut behind the loop.
+	 * The position is in memory, not in a register: the verifier then does not track its value,
+	 * considers all steps equal, and follows one of them in place of every combination. A step has one
+	 * path through a component; a name without room is cut after the loop.
 	 */
 	struct dentry_name d;
 	u32 start, len;
@@ -126,7 +126,7 @@ static __always_inline u32 walk_up(struct scratch *s, u64 vfsmount, u64 dentry, 
 
 		if (MAY_LEAVE() || ++*(volatile u32 *)&s->steps > WALK_STEPS)
 			break;
-		FORGET(differs); /* one branch, where clang would make two */
+		FORGET(differs); /* one branch; clang would make two */
 		if (!differs) {
 			flags = 0;
 			break;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file's digest of the integrity subsystem, in sleepable LSM programs: bpf_ima_file_hash()
- * since v5.18 measures the file if need be, bpf_ima_inode_hash() since v5.11 only reports what IMA
- * has. The context's first word is the file, or the struct linux_binprm, as the verifier knows it.
+ * The file's digest from the integrity subsystem, in sleepable LSM programs: bpf_ima_file_hash()
+ * (v5.18) measures the file if necessary, bpf_ima_inode_hash() (v5.11) only reports a digest that
+ * IMA already has. The context's first word is the file, or the struct linux_binprm, as the
+ * verifier knows it.
  */
 #pragma once
 

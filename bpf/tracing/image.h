@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What filters of policies know of a process beside the process map: the lists of binaries that
+ * What filters of policies need of a process beyond the process map: the lists of binaries that
  * its executable is in, those of its ancestors, its id in its own pid namespace, and namespaces
  * and capabilities as they were at exec. images.h keeps it while a policy needs it.
  */
@@ -39,7 +39,8 @@ struct image {
 	u32 parent_pid;
 	u32 nspid; /* 0 in the host's pid namespace */
 	u32 flags;
-	u32 execs; /* counts up, so that user space changes the image that it looked at */
+	/* Incremented at each write, so that user space changes only the image that it has read. */
+	u32 execs;
 };
 _Static_assert(sizeof(struct image) == 112, "image has a hole");
 
@@ -53,9 +54,9 @@ static __always_inline struct image *find_image(u32 tgid)
  * and costs several times as much as these loads. One value of an array, which programs address
  * directly; a process has one cell for each field of its image, and shares it with others.
  *
- * Nothing locks a cell. Its check holds key and lists together, so that halves written by two
- * programs match no process. A process's cells are emptied whenever its image is written; where
- * that happens on another CPU, by on_image_mark, the generation changes, which is part of each key.
+ * Cells have no lock. The check of a cell covers key and lists, so a cell that two programs wrote
+ * in parts matches no process. A process's cells are emptied whenever its image is written. When
+ * on_image_mark writes it on another CPU, the generation changes, which is part of each key.
  */
 #define LISTS_CELLS 1024
 
@@ -117,7 +118,7 @@ static __always_inline bool lists_of_process(u32 field, u64 *lists)
 	if (!image || !(image->flags & IMAGE_PATH_KNOWN))
 		return false;
 	*lists = field == LISTS_BINARIES ? image->binaries : image->lineage;
-#ifdef __x86_64__ /* other CPUs may load the generation late, and lists from before it */
+#ifdef __x86_64__ /* other CPUs may load an old generation, and the lists that belong to it */
 	cell->lists = *lists;
 	cell->check = key ^ *lists;
 #endif

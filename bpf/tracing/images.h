@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Programs that keep struct image of every process: raw tracepoints of fork, exec and exit, as the
- * base programs use them (bpf/process), and one that user space runs to change an image in place.
- * Part of the text of each policy that needs images; the first one that is loaded brings them.
+ * base programs use them (bpf/process), and a program that user space runs to change an image in
+ * place. Part of the text of each policy that needs images; the first of these policies loads them.
  */
 #pragma once
 
@@ -126,7 +126,7 @@ int on_image_exit(u64 *ctx)
 	u64 task = ctx[0], signal = KERNEL(u64, task + OFFSET_task_signal);
 	u32 pid = KERNEL(u32, task + OFFSET_task_tgid);
 
-	/* The last thread; two that leave together both see 0, and the second finds no image. */
+	/* The last thread; two threads that exit together both see 0, and the second finds no image. */
 	if (!KERNEL(u32, signal + OFFSET_signal_live)) {
 		bpf_map_delete_elem(MAP(MAP_IMAGES), &pid);
 		empty_cells(pid);
@@ -135,8 +135,8 @@ int on_image_exit(u64 *ctx)
 }
 
 /*
- * Run by user space, with numbers in place of arguments: set and clear bits of the image of a
- * process that was running before, unless it has changed since it was looked at.
+ * Run by user space, with numbers in place of arguments: set and clear bits in the image of a
+ * process that was already running, unless the image has changed since user space read it.
  */
 int on_image_mark(u64 *ctx)
 {
@@ -150,7 +150,7 @@ int on_image_mark(u64 *ctx)
 	image->lineage = (image->lineage & ~ctx[2]) | ctx[4];
 	image->parent_binaries = (image->parent_binaries & ~ctx[2]) | ctx[5];
 	image->parent_lineage = (image->parent_lineage & ~ctx[2]) | ctx[6];
-	/* Behind the stores above: a program that kept lists from before has an older generation. */
+	/* After the stores above: cells with older lists then have an older generation. */
 	__sync_fetch_and_add(&all->generation, 1);
 	return 0;
 }

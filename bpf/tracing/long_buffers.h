@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * maxData: a buffer that is longer than an item. The record is put together in the ring itself, as
- * no scratch space has room for it: what was written so far, then the buffer as one more item, which
- * replaces the short one at its position. The size that is reserved is a constant of two classes;
- * what is not used of it is skipped by the reader like any padding.
+ * maxData: a buffer that is longer than an item. The record is assembled in the ring, since no
+ * scratch space is large enough: first what was written so far, then the buffer as one more item,
+ * which replaces the short item at its position. The size that is reserved is a constant of two
+ * classes; what is not used of it is skipped by the reader like any padding.
  */
 #pragma once
 
 #include "buffers.h"
 
-#define LONG_MAX 327360 /* what the original reports at most */
+#define LONG_MAX 327360 /* Tetragon reports at most this */
 #define MEDIUM_MAX 32768
 #define LONG_MASK 0x7ffff
 #define LONG_HEAD (sizeof(struct tracing_record) + 2 * ITEMS_MAX + sizeof(struct item) + \

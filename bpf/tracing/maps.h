@@ -13,7 +13,7 @@ enum policy_mode {
 	MODE_ENFORCE,
 };
 
-/* Read before anything else: a policy is switched by one store of user space. */
+/* Read before anything else: user space switches a policy with one store. */
 static __always_inline u32 policy_mode(void)
 {
 	volatile u32 *modes = MAP_VALUE(MAP_MODES);
@@ -39,15 +39,15 @@ static __always_inline void count_loss(u32 reason)
 }
 
 /*
- * MAP_COUNTERS is u64[COUNTER_CPUS][COUNTER_SLOTS], both sizes from the text's head: a direct
- * address and an add, where a per-CPU map costs a lookup. Slot 0 counts calls that no selector
+ * MAP_COUNTERS is u64[COUNTER_CPUS][COUNTER_SLOTS], both sizes from the text's head: it is
+ * addressed directly, while a per-CPU map costs a lookup. Slot 0 counts calls that no selector
  * matched; then come COUNTERS_OF_SELECTOR for each selector of each hook, numbered through.
  */
 enum selector_counter {
 	COUNTER_POSTED, /* records that reached the ring */
 	COUNTER_NOT_POSTED, /* NoPost */
 	COUNTER_RATE_LIMITED,
-	/* Actions that act: carried out, and left out in mode monitor. */
+	/* Enforcement actions: carried out, and omitted in mode monitor. */
 	COUNTER_SIGNAL,
 	COUNTER_MONITOR_SIGNAL,
 	COUNTER_OVERRIDE,
@@ -58,7 +58,7 @@ enum selector_counter {
 	COUNTER_MONITOR_SET,
 	COUNTER_SPARED, /* not carried out: the process is spared, or the kernel refused */
 	COUNTER_FAILED,
-	/* Notifications that no enforcer took: cleaned up, and replaced by the thread's next one. */
+	/* Notifications that reached no enforcer: evicted, or replaced by the thread's next one. */
 	COUNTER_MISSED,
 	COUNTER_OVERWRITTEN,
 	COUNTERS_OF_SELECTOR = 16,
@@ -77,8 +77,8 @@ static __always_inline void count(u32 slot)
 }
 
 /*
- * A call that no selector matched. Not atomic: two programs that interrupt each other on a CPU can
- * count one, which costs a statistic less than an atomic add costs every call.
+ * A call that no selector matched. Not atomic: when one program interrupts another on a CPU, a
+ * count can be lost. That is acceptable for a statistic; an atomic add would slow down every call.
  */
 static __always_inline void count_filtered(void)
 {

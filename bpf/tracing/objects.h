@@ -24,8 +24,8 @@ struct perf_event_item {
 };
 
 /*
- * union bpf_attr of BPF_PROG_LOAD: the kernel's copy, or the program's own at the system call and in
- * functions of a program.
+ * union bpf_attr of BPF_PROG_LOAD: the kernel's copy; at the system call and in functions of a
+ * program, the user memory of the program.
  */
 static __always_inline long read_bpf_attr(void *to, u32 size, u64 address)
 {
@@ -107,7 +107,8 @@ static __always_inline void write_perf_event(struct scratch *s, u32 position, u6
 	payload->config = KERNEL(u64, attr + OFFSET_perf_attr_config);
 	payload->probe_offset = KERNEL(u64, attr + OFFSET_perf_attr_probe_offset);
 	function = KERNEL(u64, attr + OFFSET_perf_attr_kprobe_func);
-	/* A name of the program that opens the event, or copied into the kernel by then. */
+	/* A name in the memory of the program that opens the event; or in the kernel, if it has been
+	 * copied there already. */
 	if (function && bpf_probe_read_kernel_str(payload->kprobe_func, KSYM_NAME_SIZE,
 						  (void *)function) < 0)
 		bpf_probe_read_user_str(payload->kprobe_func, KSYM_NAME_SIZE, (void *)function);

@@ -4,9 +4,9 @@
  *
  * One program per function, the gate (policies/gates.py), is attached so that its result replaces
  * the function's. Programs of policies run before it, at the same function's entry, and leave their
- * verdict in MAP_VERDICTS; the gate takes it out. So every policy sees the call, whichever refuses
- * it: of several programs that return an error themselves the kernel runs only the first
- * (kernel/bpf/trampoline.c, arch/x86/net/bpf_jit_comp.c: invoke_bpf_mod_ret()).
+ * verdict in MAP_VERDICTS; the gate takes it out. So every policy sees the call, even if another
+ * policy refuses it: of several programs that return an error themselves the kernel runs only the
+ * first (kernel/bpf/trampoline.c, arch/x86/net/bpf_jit_comp.c: invoke_bpf_mod_ret()).
  */
 #pragma once
 
@@ -38,7 +38,7 @@ static __always_inline u32 override(u32 mode, s64 error)
 								       : COUNTER_OVERRIDE;
 }
 
-/* The same where the program's own result, or a helper, makes the function return. */
+/* The same for programs whose own result, or a helper, makes the function return. */
 static __always_inline u32 may_override(u32 mode)
 {
 	if (mode != MODE_ENFORCE)

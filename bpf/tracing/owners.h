@@ -49,7 +49,7 @@ static __always_inline void attribute_to_owner(struct tracing_record *record, u6
 	record->flags |= TRACING_SOCK_OWNER;
 }
 
-/* How long a socket is tracked; 0: it is not. */
+/* For how long the socket has been tracked; 0: it is not tracked. */
 static __always_inline u64 sock_age(u64 sock)
 {
 	struct sock_owner *owner = bpf_map_lookup_elem(MAP(MAP_OWNERS), &sock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a packet carries behind its UDP header, as far as it lies in the packet's linear part:
- * small packets, a question for a name among them, do so completely.
+ * The payload behind a packet's UDP header, as far as it is in the packet's linear part. Small
+ * packets, such as DNS queries, are there completely.
  */
 #pragma once
 

@@ -83,7 +83,7 @@ static __always_inline u32 login_uid(void)
 #endif
 }
 
-/* The process from which this one was forked, or the image that it replaced; NULL: not known. */
+/* The image of the process that forked this one, or the image that it replaced; NULL if unknown. */
 static __always_inline struct process_value *parent_of(struct process_value *process)
 {
 	return find_process(process->parent_pid);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every generated program starts from, beside types, helpers and maps of linux/helpers.h.
+ * The base of every generated program, in addition to the types, helpers and maps of
+ * linux/helpers.h.
  *
  * Generated programs include no kernel header: offsets of kernel structs stand in their text as
  * OFFSET_struct_member, taken from the kernel's BTF by policies/offsets.py.
@@ -19,15 +20,15 @@
 
 /*
  * A constant that is known only when the policy is loaded, so that the text and its object do not
- * depend on what else is loaded: a 16-byte load with the source register 15, which no instruction
- * of the kernel has; policies/numbers.py makes a plain load of it.
+ * depend on which other policies are loaded. It is a 16-byte load with the source register 15,
+ * which no valid instruction has; policies/numbers.py replaces it by a plain load.
  */
 #define NUMBER(which) bpf_pseudo_fd(15, which)
 
 /* What NUMBER can ask for; policies/numbers.py has the same list. */
 enum number {
-	NUMBER_SLOT,	 /* of the mode word and the losses; each loaded revision has its own */
-	NUMBER_POLICY,	 /* with the revision, what a record says */
+	NUMBER_SLOT,	 /* index of the mode word and of the losses; each loaded revision has its own */
+	NUMBER_POLICY,	 /* a record holds this number and the revision */
 	NUMBER_REVISION,
 	NUMBER_HOOK,	 /* index of the hook that the program is attached to */
 	NUMBER_LEVEL,	 /* place among the programs of one system call, see dispatch.h */
@@ -39,11 +40,12 @@ enum number {
 
 #ifdef CAST_FUNCTION
 /*
- * Kernel memory that plain loads may read, 0 where nothing is: bpf_rdonly_cast(), which the verifier
- * replaces by a move. CAST_TYPE begins with words, see policies/direct_reads.py. The compiler cannot
- * call functions of the kernel: it calls a helper with a number that none has, and
- * policies/numbers.py makes the call. Loads are written out, as the compiler may merge those of
- * different pointers, which the verifier refuses.
+ * Kernel memory for plain loads, which return 0 where an address cannot be read: bpf_rdonly_cast(),
+ * which the verifier replaces by a move. CAST_TYPE begins with words, see policies/direct_reads.py.
+ * The compiler cannot call functions of the kernel: so the text calls a helper with an unused
+ * number, and policies/numbers.py replaces it by the call of the kernel function. Loads are written
+ * in assembler, because the compiler may merge loads from different pointers, which the verifier
+ * refuses.
  */
 #define KERNEL_FUNCTION 0x40000000 /* and the function's number in BTF */
 static void *(*cast_address)(u64 address, u32 type) = (void *)(KERNEL_FUNCTION + CAST_FUNCTION);
@@ -94,9 +96,9 @@ static __always_inline u64 load_kernel(u64 address, u32 size)
 	})
 
 /*
- * Leave a loop early: never true, but with it the verifier looks for a state of the loop that holds
- * for every step, in place of following each ("bpf: Introduce may_goto instruction", v6.9). The
- * compiler does not know the instruction: BPF_JMP | BPF_JCOND with a jump of 16 bits.
+ * Leave a loop early: never true at run time. With it the verifier looks for a state that holds for
+ * every step of the loop, and does not follow each step ("bpf: Introduce may_goto instruction",
+ * v6.9). The compiler does not know the instruction: BPF_JMP | BPF_JCOND with a jump of 16 bits.
  */
 #ifdef HAVE_MAY_GOTO
 #define MAY_LEAVE()                                                                          \
@@ -112,7 +114,8 @@ static __always_inline u64 load_kernel(u64 address, u32 size)
 	stay:;                                                                               \
 		_left;                                                                       \
 	})
-#define STEP_KNOWN 0 /* a counter that the verifier knows makes every step another state */
+#define STEP_KNOWN 0 /* a counter that the verifier tracks would make every step a different
+#state */
 #else
 #define MAY_LEAVE() false
 #define STEP_KNOWN 1

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rateLimit of Post: at most one record per interval with the same hook, scope and arguments. Of
- * each argument the first bytes take part, as many as in the original: 32 of a text or path, 28 of
- * a buffer, addresses and ports of a socket or packet, 36 of others.
+ * each argument the first bytes are compared, as many as in Tetragon: 32 of a text or path, 28 of a
+ * buffer, addresses and ports of a socket or packet, 36 of others.
  */
 #pragma once
 
@@ -13,12 +13,13 @@
 
 static __always_inline u64 mixed(u64 hash, u64 word)
 {
-	/* FNV-1a on words, with the upper half folded in: multiplication only moves bits up. */
+	/* FNV-1a on words, with the upper half folded in, because multiplication only carries bits
+	 * upwards. */
 	hash = (hash ^ word) * 0x100000001b3ull;
 	return hash ^ hash >> 32;
 }
 
-/* The part of an item's payload that takes part: its first word, and how many bytes at most. */
+/* The part of an item's payload that is compared: its first word and its largest size in bytes. */
 static __always_inline u32 rated_part(u32 type, u32 *first)
 {
 	*first = 0;
@@ -44,10 +45,11 @@ static __always_inline u32 rated_part(u32 type, u32 *first)
 	case ITEM_NET_DEVICE:
 		return 32;
 	}
-	return 36; /* of a buffer the size comes first, in eight bytes */
+	return 36; /* a buffer begins with its size, in eight bytes */
 }
 
-/* Whether a record with this key was posted less than `interval_ns` ago; if not, it is now. */
+/* Whether a record with this key was posted less than `interval_ns` ago; if not, the time is now
+ * noted. */
 static __always_inline bool rate_limited(struct scratch *s, u64 scope, u64 interval_ns)
 {
 	u64 key = mixed(mixed(0xcbf29ce484222325ull, (u64)s->record.hook << 32 | s->record.action),
@@ -72,7 +74,7 @@ static __always_inline bool rate_limited(struct scratch *s, u64 scope, u64 inter
 		words += 1 + (first & 3);
 #pragma unroll
 		for (u32 n = 0; n < RATE_WORDS; n++) {
-			/* Padding behind a payload holds anything: whole words of it only. */
+			/* Padding behind a payload is undefined: only whole words of the payload are hashed. */
 			if (8 * (n + 1) <= len)
 				key = mixed(key, words[n]);
 			else if (8 * n < len)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The record of a call that matched: a fixed head, then one item for each argument, each piece of
- * data, the return value and the stacks. records/tracing.py is the other side.
+ * data, the return value and the stacks. records/tracing.py decodes it.
  *
  * Items are written when a filter first needs them, so their order is not the document's: each
  * carries its position.
@@ -18,7 +18,7 @@ struct tracing_record {
 	u32 kind; /* RECORD_TRACING */
 	u32 policy; /* number and revision of the loaded policy, */
 	u32 revision;
-	u32 hook; /* and the place of the hook in it */
+	u32 hook; /* and the index of the hook in it */
 	u64 ktime_ns;
 	u64 image_ktime_ns; /* of the process image, with pid its name; 0: not known */
 	u64 start_boottime; /* of the task, where the image is not known */
@@ -36,7 +36,7 @@ enum tracing_flags {
 	TRACING_ITEMS_DROPPED = 1, /* there was no room for all arguments */
 	TRACING_SOCK_OWNER = 2,	   /* pid, tid and image are those of the socket's tracked owner */
 	TRACING_RETURNED = 4,	   /* the function's return completed the record */
-	TRACING_NOT_POSTED = 8,	   /* waits for the return's actions only */
+	TRACING_NOT_POSTED = 8,	   /* kept only for the actions at return */
 	TRACING_FELL_BACK = 16,	   /* with this call the policy reached its limit of signals */
 };
 
@@ -57,13 +57,13 @@ enum item_position {
 
 enum item_flags {
 	ITEM_ERROR = 1,	    /* the payload is struct item_error */
-	ITEM_TRUNCATED = 2, /* the payload is a part of the original */
+	ITEM_TRUNCATED = 2, /* the payload is only a part of the value */
 	ITEM_ABSTRACT = 4,  /* an abstract socket address; its NUL is written as @ */
 };
 
 struct item_error {
 	u32 reason; /* enum item_error_reason */
-	s32 detail; /* depth of a dereference, or what the reason says */
+	s32 detail; /* depth of a dereference, or as the reason defines */
 };
 
 enum item_error_reason {
@@ -73,7 +73,7 @@ enum item_error_reason {
 };
 
 /*
- * Forms of payloads. Numbers below 64 are those of argument types; see `TypeInfo.number` of
+ * Types of payloads. Numbers below 64 are those of argument types; see `TypeInfo.number` of
  * libs/tracingpolicy.
  */
 enum item_type {
@@ -190,7 +190,7 @@ static __always_inline struct item *item_at_end(struct scratch *s)
 		s->record.flags |= TRACING_ITEMS_DROPPED;
 		return NULL;
 	}
-	/* Compares of 32 bits bound nothing for the verifiers of older kernels; a mask does. */
+	/* Verifiers of older kernels derive no bounds from 32-bit compares, but do from a mask. */
 	FORGET(at);
 	at &= ITEMS_MAX - 8;
 	return __builtin_assume_aligned(s->items + at, 8);
@@ -209,8 +209,8 @@ static __always_inline void item_finish(struct scratch *s, struct item *item, u3
 }
 
 /*
- * Items are padded to eight bytes, which clang cannot know of a place in an array of char: without
- * it a copy is made byte by byte, with shifts that the verifier refuses on pointers.
+ * Items are padded to eight bytes, but clang cannot infer that for a position in an array of char.
+ * Without this it copies byte by byte, with shifts that the verifier refuses on pointers.
  */
 static __always_inline void *item_payload(struct item *item)
 {
@@ -272,8 +272,8 @@ static __always_inline void begin_record(struct tracing_record *record, u32 hook
 }
 
 /*
- * An item of a record that has nothing but numbers: such a record is made in the ring itself, as
- * its size is known before it is written.
+ * An item of a record that holds only numbers: such a record is written directly into the ring,
+ * since its size is known in advance.
  */
 struct number_item {
 	struct item item;
@@ -289,7 +289,7 @@ static __always_inline void write_number(struct number_item *to, u32 type, u32 p
 	to->value = value;
 }
 
-/* Put the record into the ring; whether it got there. */
+/* Put the record into the ring; returns whether there was room. */
 static __always_inline bool post(struct scratch *s)
 {
 	u32 len = s->used;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Functions whose return is part of the record: what was read at entry waits for the return of the
- * same thread. All policies share a table for records of a few numbers and one for short records;
- * nearly all others are short too, so the table of long ones is small. Entries whose return never
- * comes (exit inside the call) are the first that LRU evicts.
+ * Functions whose return is part of the record: values that were read at entry are kept until the
+ * same thread returns. All policies share a table for records of a few numbers and one for short
+ * records; nearly all others are short too, so the table of long ones is small. Entries whose call
+ * never returns (exit inside the call) are evicted first, by LRU.
  */
 #pragma once
 
@@ -14,8 +14,8 @@
 
 struct pending_key {
 	u64 thread;
-	u32 hook, slot; /* of the mode word: different for all that is loaded */
-	u32 policy, revision; /* another one can have the slot when the call returns */
+	u32 hook, slot; /* index of the mode word: unique among loaded revisions */
+	u32 policy, revision; /* another revision can have the slot when the call returns */
 };
 
 /* The piece of struct scratch that is kept: from return_copy on, up to the end of the items. */
@@ -59,7 +59,7 @@ static __always_inline void save_pending_or_long(struct scratch *s, u32 hook, vo
 		save_pending(s, hook, longer, PENDING_LONG);
 }
 
-/* Move what waited into the scratch space; `saved` is of `size` bytes. */
+/* Move a pending record into the scratch space; `saved` has `size` bytes. */
 static __always_inline void restore_pending(struct scratch *s, u32 hook, void *map, void *saved,
 					    u32 size)
 {
@@ -73,7 +73,7 @@ static __always_inline void restore_pending(struct scratch *s, u32 hook, void *m
 	s->used = s->record.items_len;
 }
 
-/* What waits for this thread's return from the hook, or NULL. */
+/* The record that waits for this thread's return from the hook, or NULL. */
 static __always_inline void *find_pending(void *map, u32 hook)
 {
 	struct pending_key key = pending_key(hook);

@@ -62,7 +62,7 @@ static __always_inline bool view_sock(struct sock_view *view, u64 sock)
 	view->priority = KERNEL(u32, sock + OFFSET_sock_priority);
 	view->sport = KERNEL(u16, common + OFFSET_common_num);
 	view->dport = swapped(KERNEL(u16, common + OFFSET_common_dport));
-#ifdef OWN_API /* the original reports port 0 then */
+#ifdef OWN_API /* Tetragon reports port 0 in this case */
 	/* tcp_set_state() of net/ipv4/tcp.c frees the port before it reports TCP_CLOSE. */
 	if (!view->sport && (view->family == AF_INET || view->family == AF_INET6))
 		view->sport = swapped(KERNEL(u16, sock + OFFSET_inet_sport));
@@ -195,7 +195,7 @@ static __always_inline bool view_sockaddr(struct sockaddr_view *view, u64 addres
 
 	if (!size)
 		return true;
-	/* Constant sizes, as the verifier of 5.10 wants them. */
+	/* Constant sizes, which the verifier of 5.10 requires. */
 	if (view->family == AF_INET6) {
 		failed = user ? bpf_probe_read_user(raw, 28, (void *)address)
 			      : bpf_probe_read_kernel(raw, 28, (void *)address);
@@ -221,8 +221,8 @@ static __always_inline bool view_sockaddr(struct sockaddr_view *view, u64 addres
 
 /*
  * struct sockaddr_un: u16 family, then the path: up to 108 bytes. A path name ends at its NUL. An
- * abstract name begins with a NUL and ends with the address, whose length `address_len` says; where
- * it is not given (~0), at the next NUL: what stands behind may be anything.
+ * abstract name begins with a NUL and ends with the address, whose length `address_len` says; if it
+ * is unknown (~0), the name ends at the next NUL, since the bytes behind are undefined.
  */
 #define SUN_PATH_MAX 108
 
@@ -270,7 +270,7 @@ static __always_inline s32 write_sockaddr_un(struct scratch *s, u32 position, u6
 	bool abstract = path[0] == 0;
 
 	if (abstract)
-		path[0] = '@'; /* as in events; the item's flag says that it is none */
+		path[0] = '@'; /* as in events; the item's flag marks an abstract name */
 	path[SUN_PATH_MAX] = 0;
 	long len = bpf_probe_read_kernel_str(s->text, SUN_PATH_MAX + 1, path);
 

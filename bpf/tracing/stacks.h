@@ -11,8 +11,9 @@
 
 #if defined(__x86_64__)
 /*
- * Whether the trampoline returns to an address: that lies in its frame, above the function's
- * arguments, which the context points to (invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c).
+ * Whether the trampoline returns to an address: the return address is in its frame, above the
+ * function's arguments, to which the context points (invoke_bpf_prog() of
+ * arch/x86/net/bpf_jit_comp.c).
  */
 static __always_inline bool returns_to(void *ctx, u64 address)
 {
@@ -36,7 +37,7 @@ static __always_inline void write_stack(void *ctx, struct scratch *s, u32 positi
 		return;
 	len = bpf_get_stack(ctx, item_payload(item), STACK_DEPTH * sizeof(u64), flags);
 #if defined(__x86_64__)
-	/* Some kernels report one frame of ours more: 5.10 does. */
+	/* Some kernels, such as 5.10, report one more frame of the BPF program. */
 	if (len > 0 && flags & SKIPPED_FRAMES && !returns_to(ctx, *(u64 *)item_payload(item))) {
 		len = bpf_get_stack(ctx, item_payload(item), STACK_DEPTH * sizeof(u64), flags + 1);
 		if (len > 0 && !returns_to(ctx, *(u64 *)item_payload(item)))

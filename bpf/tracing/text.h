@@ -6,7 +6,7 @@
 
 /*
  * The eight bytes of a text from a byte offset, as a number: "/etc/pas" is 0x7361702f6374652f.
- * Bytes behind the text's end hold anything: masked away, or excluded by a compare of lengths.
+ * Bytes behind the text's end are undefined: they are masked, or excluded by a compare of lengths.
  */
 static __always_inline u64 word(const char *text, u32 offset)
 {
@@ -70,7 +70,7 @@ static __always_inline bool contains(char *text, u32 len, const u8 *automaton, u
 	const u16 *next = (const u16 *)(automaton + 256);
 	u32 state = 0;
 
-	/* The last chunk may reach over the end: what is read there must not match. */
+	/* The last chunk may extend past the end: bytes there must not match. */
 	FORGET(len);
 	len &= TEXT_MAX - 1;
 	*(u64 *)(text + len) = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Throttling of one policy's events in one cgroup: the policy goes on to filter and to act, its
+ * Throttling of one policy's events in one cgroup: the policy still filters and acts, but its
  * records are withheld and counted. The text defines THROTTLE_EVENTS and THROTTLE_INTERVAL_NS, and
  * CGROUP_SUBSYS where containers are in a hierarchy of cgroup v1.
  */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prefixes and suffixes in longest-prefix tries, where there are too many for code. */
+/* Prefixes and suffixes in longest-prefix tries, used when there are too many to compare in
+ * code. */
 #pragma once
 
 #include "text.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a BPF program needs that is not of one kernel: integer names, maps as numbers, helpers. BCC
+ * What BPF programs need independently of the kernel: integer names, maps as numbers, helpers. BCC
  * force-includes it (through kconfig.h) in place of kernel headers and of its own helpers.h.
  *
  * Helper numbers are kernel ABI: enum bpf_func_id of include/uapi/linux/bpf.h. A program that calls
@@ -33,12 +33,12 @@ typedef unsigned long size_t;
 #define __always_inline inline __attribute__((always_inline))
 /* BCC's, for names that it puts into sections of its own. */
 #define BCC_SEC(NAME) __attribute__((section(NAME), used))
-/* Keeps clang from knowing what the verifier does not: a mask after it stays in the code. */
+/* Hides a value's range from clang: it would remove a mask that the verifier still needs. */
 #define FORGET(x) asm volatile("" : "+r"(x))
 
 /*
- * Maps are numbers here: LLVM writes them where a map's descriptor goes, and the loader puts the
- * descriptor in (collector/bpf/bytecode.py). MAP_VALUE is the address of an array's values.
+ * Maps are numbers here: LLVM writes the number into the instruction, and the loader replaces it by
+ * the map's descriptor (collector/bpf/bytecode.py). MAP_VALUE is the address of an array's values.
  */
 u64 bpf_pseudo_fd(u64 kind, u64 number) asm("llvm.bpf.pseudo");
 #define MAP(number) ((void *)bpf_pseudo_fd(1, number))
