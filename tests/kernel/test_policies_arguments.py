@@ -591,7 +591,7 @@ def test_buffer_is_read_at_return(policies, tmp_path):
     assert first.args[1:] == (b"content", 77)
     assert first.returned == (7,)
     assert second.args[1:] == (b"", 77)
-    # An error is a fault without a name to the original.
+    # An error is a fault without a name to Tetragon.
     assert third.args[1:] == fourth.args[1:] == (values.BufferFault(values.FAULT_UNKNOWN), 77)
 
 

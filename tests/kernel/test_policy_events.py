@@ -188,7 +188,7 @@ async def test_files_that_are_mapped_to_be_executed(node):
         found[Path(body.path)] = body.buildid
         body.ClearField("path")
         body.ClearField("buildid")
-        assert body == ProcessLoader()  # no policy's name, as in the original
+        assert body == ProcessLoader()  # no policy's name, as in Tetragon
     assert len(events) == 3
     assert {path.name.partition(".")[0] for path in found} == {"true", "libc", LOADER}
     for path, build_id in found.items():

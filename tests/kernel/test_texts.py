@@ -48,7 +48,7 @@ _BAD = "\ud800"  # stands for a run while it may grow; no decoded text holds it
 
 
 def rendered(argv: list[bytes], *, root: bool) -> str:
-    """The rule of the original, written down a second time."""
+    """The rule of Tetragon, written down a second time."""
     words = [as_text(word) for word in argv]
     if root:  # no directory behind them: empty arguments at the end cannot be recognized
         while words and not words[-1]:

@@ -1,6 +1,6 @@
 """Policies as users write them, each with a workload and the events that it makes.
 
-The forms of values are those of the original's events; `tests/kernel/test_policy_library.py` loads
+The forms of values are those of Tetragon's events; `tests/kernel/test_policy_library.py` loads
 each policy and compares whole messages.
 """
 

@@ -1,4 +1,4 @@
-"""How often the original's policies use what a document can say.
+"""How often Tetragon's policies use what a document can say.
 
 For each: occurrences in its 83 example policies, how many of those policies have it, and
 occurrences in the 25 complete policies of its documents.

@@ -90,7 +90,7 @@ def _lines(renderer: Renderer, events: list[GetEventsResponse]) -> list[str]:
     return text.split("\n")[:-1]
 
 
-# The original pads lines by their length, colours included.
+# Tetragon pads lines by their length, colours included.
 def _squeezed(text: str) -> str:
     return text.replace(" ", "")
 

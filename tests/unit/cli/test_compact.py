@@ -1,4 +1,4 @@
-"""Compact output, held to the facts about the original's."""
+"""Compact output, held to the facts about Tetragon's."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Losses and metrics of policies, with the original's names."""
+"""Losses and metrics of policies, with Tetragon's names."""
 
 from collections import Counter
 from pathlib import Path

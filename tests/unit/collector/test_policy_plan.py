@@ -179,7 +179,7 @@ def test_resolve():
         ("int", "f_mode", T.INT),
         ("uint64", "f_mode", T.UINT64),
         ("auto", "f_mode", T.UINT32),
-        ("uint16", "f_lock", T.UINT16),  # long int, which the original does not know by name
+        ("uint16", "f_lock", T.UINT16),  # long int, which Tetragon does not know by name
         ("uint64", "f_lock", T.UINT64),
         ("uint32", "low", T.INT32),  # int, which it knows
         ("uint64", "low", T.INT32),

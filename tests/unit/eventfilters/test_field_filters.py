@@ -1,4 +1,4 @@
-"""Field filters: what is kept of an event, by the original's rules."""
+"""Field filters: what is kept of an event, by Tetragon's rules."""
 
 import re
 from typing import Any

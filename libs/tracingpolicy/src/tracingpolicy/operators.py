@@ -183,7 +183,7 @@ _BY_FAMILY: dict[Family, tuple[Operator, ...]] = {
     Family.OTHER: (),
     Family.NONE: (),
 }
-# A packet has no TCP state: the original accepts the filter, which then never matches.
+# A packet has no TCP state: Tetragon accepts the filter, which then never matches.
 _NEVER = {ArgumentType.SKB: {_O.STATE}, ArgumentType.SYSCALL64: {_O.CEL}}
 
 

@@ -1,6 +1,6 @@
 """The argument types of policies, as tables: names, numbers, families, and what a filter may ask.
 
-The numbers are those of the original's error texts; documentation and coverage are made from here.
+The numbers are those of Tetragon's error texts; documentation and coverage are made from here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ArgumentType(Enum):
 class TypeInfo:
     """What is the same for every argument of one type."""
 
-    number: int | None  # in the original's error texts; None where it has none
+    number: int | None  # in Tetragon's error texts; None where it has none
     family: Family
     what: str  # what is reported
     aliases: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ TYPES: Mapping[ArgumentType, TypeInfo] = MappingProxyType(
     }
 )
 
-# Not in the original: a document that has them says so by its API version.
+# Not in Tetragon: a document that has them says so by its API version.
 OWN_TYPES = frozenset({_T.FD_SOCK, _T.SOCK_AGE, _T.SKB_PAYLOAD})
 
 TYPES_BY_NAME: Mapping[str, ArgumentType] = MappingProxyType(

@@ -2,7 +2,7 @@
 
 They run in threads of their own, so the event loop never waits for a network. Everything is
 bounded: hosts by an allow list, waiting requests by a queue, each request by a time and a size. The
-answer is read and discarded, as in the original; redirects are not followed. Events of the
+answer is read and discarded, as in Tetragon; redirects are not followed. Events of the
 collector itself cause none: a request would cause the next one.
 """
 

@@ -21,7 +21,7 @@ _RATE = re.compile(r"([0-9]{1,20})([smhSMH]?)\Z")
 _UNIT_MS = {"": 1000, "s": 1000, "m": 60_000, "h": 3_600_000}
 _STACKS = ("kernelStackTrace", "userStackTrace")
 _A, _H = ActionKind, HookKind
-# hook kind -> actions that it refuses, as the original does, with the reason.
+# hook kind -> actions that it refuses, as Tetragon does, with the reason.
 _REFUSED: dict[HookKind, tuple[frozenset[ActionKind], str]] = {
     _H.FENTRY: (
         frozenset(kind for kind, info in ACTIONS.items() if info.enforces),
@@ -74,7 +74,7 @@ def _optional(fields: Fields, key: str) -> int | None:
 
 
 def _rate_limit(fields: Fields) -> int:
-    text = fields.text("rateLimit") or "0"  # empty: none, as in the original
+    text = fields.text("rateLimit") or "0"  # empty: none, as in Tetragon
     match = _RATE.match(text)
     if match is None:
         if not fields.failed("rateLimit"):
@@ -95,7 +95,7 @@ def _check_keys(fields: Fields, action: Action) -> None:
     """Check the keys that belong to one action."""
     kind = action.kind
     if kind is not ActionKind.POST:
-        # rateLimitScope alone limits nothing, so it is accepted anywhere, as in the original.
+        # rateLimitScope alone limits nothing, so it is accepted anywhere, as in Tetragon.
         for key in ("rateLimit", *_STACKS, "imaHash"):
             if fields.has(key) and fields.entries[key].value not in (False, ""):
                 fields.fail(f"{key} belongs to action Post, not {kind.value}", key)

@@ -1,7 +1,7 @@
 """The parser of CelExpr: a small part of the Common Expression Language, with types.
 
 Literals are 64 bits wide (``5`` s64, ``5u`` u64); ``int32(5)`` and ``uint32(5u)`` narrow them. Both
-sides of an operator have the same type, as in the original.
+sides of an operator have the same type, as in Tetragon.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """YAML to nodes with positions: strict, one document, bounded in depth and in size.
 
-Plain scalars mean what they mean to the original's reader: YAML 1.1 with ``yes``, ``on`` and ``y``
+Plain scalars mean what they mean to Tetragon's reader: YAML 1.1 with ``yes``, ``on`` and ``y``
 as truth values, but no base-60 numbers and no dates. JSON is accepted because it is YAML.
 """
 

@@ -28,7 +28,7 @@ from tracingpolicy.values import ListReference, Value
 _ARGUMENT_OPERATORS = {
     name: op for name, op in OPERATORS_BY_NAME.items() if op not in (Operator.IN, Operator.NOT_IN)
 }
-# What the documentation or habit suggests, and the original's schema refuses.
+# What the documentation or habit suggests, and Tetragon's schema refuses.
 _VALUELESS = {Operands.NONE}
 _CAPABILITY_SETS = "two capability sets: args: [old, new]"
 
@@ -128,7 +128,7 @@ def read_filter(
     fields = Fields(report, node, path, keys, required=("operator",))
     operator = fields.choice("operator", _ARGUMENT_OPERATORS, None, "an operator")
     if operator in OWN_OPERATORS and hook is not None and not hook.policy.own_api:
-        message = f"the original has no operator {operator.value}"
+        message = f"Tetragon has no operator {operator.value}"
         fields.fail(message, "operator", f"apiVersion: {OWN_API}")
         return None
     texts = tuple(text for text, _ in fields.texts("values"))

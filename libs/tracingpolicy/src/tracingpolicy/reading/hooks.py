@@ -88,7 +88,7 @@ class HookReader:
     def _check_own_types(self, fields: Fields, hook: HookContext) -> None:
         for one in (*hook.args, *hook.data, hook.returned):
             if one is not None and one.type in OWN_TYPES:
-                message = f"{fields.path}: the original has no type {one.type.value}"
+                message = f"{fields.path}: Tetragon has no type {one.type.value}"
                 self.report.add(one.place.of("type"), message, f"apiVersion: {OWN_API}")
 
     def kprobe(self, node: Node, path: str, index: int) -> Kprobe:

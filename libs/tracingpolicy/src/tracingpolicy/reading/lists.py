@@ -42,7 +42,7 @@ def read_list(report: Report, node: Node, path: str) -> SymbolList | None:
     """Return an element of lists."""
     keys = ("name", "type", "values", "pattern", "validated")
     fields = Fields(report, node, path, keys, required=("name",))
-    fields.flag("validated")  # a marker of the original's agent, without a meaning here
+    fields.flag("validated")  # a marker of Tetragon's agent, without a meaning here
     name = fields.text("name")
     fields.not_empty("name")
     kind = fields.member("type", ListType, ListType.FUNCTIONS, "a type of lists")
@@ -116,7 +116,7 @@ def read_enforcer(report: Report, node: Node, path: str, lists: frozenset[str]) 
 def read_options(spec: Fields) -> Options:
     """Return spec.options; of two options of one name the last counts.
 
-    A name that no option has is ignored, as the original does it, unless it is nearly that of one:
+    A name that no option has is ignored, as Tetragon does it, unless it is nearly that of one:
     a mistyped policy-mode would enforce.
     """
     values: dict[str, object] = {}

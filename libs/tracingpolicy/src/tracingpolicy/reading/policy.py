@@ -190,7 +190,7 @@ class _Spec:
         """Return a policy for each variant: the hooks of spec, then those of the variant."""
         spec = self._spec
         if spec.has("variants") and not self._context.own_api:
-            spec.fail("the original has no variants", "variants", f"apiVersion: {OWN_API}")
+            spec.fail("Tetragon has no variants", "variants", f"apiVersion: {OWN_API}")
         elements = spec.items("variants")
         if len(elements) > _MAX_VARIANTS:
             spec.fail(f"{len(elements)} variants", "variants", f"at most {_MAX_VARIANTS}")

@@ -92,7 +92,7 @@ def _fit(operator: Operator, number: int, text: str, kind: ArgumentType) -> int:
     elif low <= number <= high:
         return number
     elif info.signed and info.bits < 32 and number <= bits_high:
-        return number - (1 << info.bits)  # 65535 is how the original writes -1 of an int16
+        return number - (1 << info.bits)  # 65535 is how Tetragon writes -1 of an int16
     elif kind is ArgumentType.SIZE_T and -(1 << 31) <= number < 0:
         return number & bits_high
     hint = ""
@@ -262,7 +262,7 @@ def _file_types(operator: Operator, text: str, kind: ArgumentType) -> list[Value
 
 
 def _none(operator: Operator, text: str, kind: ArgumentType) -> list[Value]:
-    return []  # ignored, as in the original
+    return []  # ignored, as in Tetragon
 
 
 _READERS: dict[Operands, Callable[[Operator, str, ArgumentType], list[Value]]] = {

@@ -1,7 +1,7 @@
 """``-o compact``: Tetragon's compact form, byte for byte, colours included.
 
 The lines of each kind are in `cli.renderers.kinds`. An event without a process, or of a kind that
-the original cannot show, gets a general line here; the original ends with an error.
+Tetragon cannot show, gets a general line here; Tetragon ends with an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What compact lines are written with: colours, quoting, the parts that all kinds share.
 
-Parts of a line are joined by one space, and the separators of an absent part remain. Where the
-original has a quirk we have it too; each is named.
+Parts of a line are joined by one space, and the separators of an absent part remain. Quirks of
+Tetragon's client are reproduced; a comment names each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 _TRAILER_COLUMN = 120  # bytes of line and trailer together
-# CAP_SYS_ADMIN is number 21. Quirk: the original tests how many there are, not which.
+# CAP_SYS_ADMIN is number 21. Quirk: Tetragon tests how many there are, not which.
 _TRAILER_CAPS = 22
 
 
@@ -29,7 +29,7 @@ class CompactOptions:
     ima_hash: bool = True
     # As Tetragon does since July 2026; its releases up to 1.7.0 print texts as they are.
     quote: bool = True
-    # Escape what a terminal obeys also where the original does not quote.
+    # Escape what a terminal obeys also where Tetragon does not quote.
     guard: bool = False
 
 
@@ -42,7 +42,7 @@ class Pen:
         bare = visible if options.guard else str
         # For texts that processes choose.
         self.quote: Callable[[str], str] = quote if options.quote else bare
-        # For texts that the original never quotes.
+        # For texts that Tetragon never quotes.
         self.plain: Callable[[str], str] = bare
         self.red, self.green, self.yellow, self.blue, self.magenta, self.cyan = (
             _painter(code if options.colour else 0) for code in range(31, 37)

@@ -1,6 +1,6 @@
 """Numbers of the kernel under the names that events show; an unknown number is its decimal text.
 
-The sets are the original's: what it does not name (AF_SNA, IPPROTO_ICMPV6) stays a number here too.
+The sets are Tetragon's: what it does not name (AF_SNA, IPPROTO_ICMPV6) stays a number here too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FAMILIES = {
     35: "AF_PHONET", 36: "AF_IEEE802154", 37: "AF_CAIF", 38: "AF_ALG", 39: "AF_NFC",
     40: "AF_VSOCK", 41: "AF_KCM", 42: "AF_QIPCRTR", 43: "AF_SMC", 44: "AF_XDP", 45: "AF_MCTP",
 }  # fmt: skip
-# SOCK_PACKET is 10 in the kernel; the original names 7 so.
+# SOCK_PACKET is 10 in the kernel; Tetragon names 7 so.
 SOCKET_TYPES = {
     1: "SOCK_STREAM", 2: "SOCK_DGRAM", 3: "SOCK_RAW", 4: "SOCK_RDM", 5: "SOCK_SEQPACKET",
     6: "SOCK_DCCP", 7: "SOCK_PACKET",
@@ -78,7 +78,7 @@ def family(number: int) -> str:
 
 
 def known_family(number: int) -> str:
-    """Return the name where the original has one in addresses and tracepoints, else nothing."""
+    """Return the name where Tetragon has one in addresses and tracepoints, else nothing."""
     return FAMILIES[number] if number in (1, _AF_INET, _AF_INET6) else ""
 
 

@@ -69,7 +69,7 @@ def _container(container: ContainerInfo, pod: Pod, image: Image) -> bytes:
         body += message(_CONTAINER["start_time"], timestamp(known.started_at_ns))
     if any(is_probe(probe, image.binary, image.arguments) for probe in known.probes):
         body += _EXEC_PROBE
-    # Present for every container, as in the original; false is the default.
+    # Present for every container, as in Tetragon; false is the default.
     return body + message(_CONTAINER["security_context"], _PRIVILEGED if known.privileged else b"")
 
 

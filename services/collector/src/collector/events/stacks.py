@@ -1,7 +1,7 @@
 """Stack addresses to frames: symbols of the kernel, and of the files that a process has mapped.
 
-Kernel frames without a function symbol and user frames without a mapping are left out, as in the
-original. User frames are looked up when their record is handled, so a process that has ended by
+Kernel frames without a function symbol and user frames without a mapping are left out, as in
+Tetragon. User frames are looked up when their record is handled, so a process that has ended by
 then keeps only the frames that the kernel side named by build id.
 """
 

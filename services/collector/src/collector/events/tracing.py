@@ -69,7 +69,7 @@ def form(policy: LoadedPolicy, hook: Hook, machine: str = "x86_64") -> Form:
 
     encoders = _argument_encoders(hook.kind, machine)
     returned = None
-    if hook.returned is not None:  # without a label, as in the original
+    if hook.returned is not None:  # without a label, as in Tetragon
         # Of a uprobe it is the last argument.
         name = "return" if hook.kind is EventKind.KPROBE else "args"
         returned = encoders(field(name), Argument(hook.returned.type))
@@ -121,7 +121,7 @@ def _numbers(field_tag: bytes) -> tuple[bytes, ...]:
 
 
 def _argument_encoders(kind: EventKind, machine: str) -> Callable[[bytes, Argument], Encode]:
-    """Quirks of the original: labels of tracepoints and uprobes, and bpf_cmd of uprobes, vanish."""
+    """Quirks of Tetragon: labels of tracepoints and uprobes, and bpf_cmd of uprobes, vanish."""
     if kind is EventKind.TRACEPOINT:
         syscall = tracing_arguments.syscall_with(*_ABIS.get(machine, (machine, machine)))
         return lambda field, argument: tracing_arguments.tracepoint_encoder(
@@ -182,7 +182,7 @@ class TracingEncoder:
         parent: Process | None,
         ancestors: Sequence[Process] = (),
     ) -> bytes:
-        """Return a process_loader event. Unlike the original's it always has a time."""
+        """Return a process_loader event. Unlike Tetragon's it always has a time."""
         body = self._family(form, record, offset_ns, process, parent, ancestors)
         body.append(tracing_arguments.text(b"\x12", record.path))
         if record.build_id:
@@ -203,7 +203,7 @@ class TracingEncoder:
             unknown = not record.image_ktime_ns  # the kernel side did not know it either
             start_ns = record.image_ktime_ns or record.start_boottime_ns
             own = encoder.bare_process(record.pid, start_ns + offset_ns, "unknown" * unknown)
-        elif isinstance(record, LoaderRecord):  # the original makes no copy there
+        elif isinstance(record, LoaderRecord):  # Tetragon makes no copy there
             own = encoder.process(process)
         else:
             own = encoder.thread_copy(process, record.tid)

@@ -69,7 +69,7 @@ _ONE, _TWO, _THREE, _FOUR, _FIVE = _tags(1, 2, 3, 4, 5)
 
 
 def _named_path(value: v.Path | None, path: bytes, flags: bytes, permission: bytes) -> bytes:
-    if value is None:  # nothing could be walked: the original shows the root
+    if value is None:  # nothing could be walked: Tetragon shows the root
         value = v.Path(b"/")
     out = text(path, value.text)
     if value.flags & v.UNRESOLVED_COMPONENTS:
@@ -356,7 +356,7 @@ _OF_FUNCTIONS: dict[str, Encode] = {
     "skb": _message_member("skb_arg", _skb_with(names.family)),
     "syscall64": _varint_member("long_arg"),
 }
-# Quirks of the original: no sign of a cut buffer, and no name of a rarer address family.
+# Quirks of Tetragon: no sign of a cut buffer, and no name of a rarer address family.
 _OF_TRACEPOINTS: dict[str, Encode] = {
     **_SHARED,
     **dict.fromkeys(_BUFFERS, _buffer_of_tracepoint),
@@ -365,7 +365,7 @@ _OF_TRACEPOINTS: dict[str, Encode] = {
     ),
     "skb": _message_member("skb_arg", _skb_with(names.known_family)),
 }
-_UNLABELLED = frozenset({"sockaddr", "sockaddr_un"})  # as in the original
+_UNLABELLED = frozenset({"sockaddr", "sockaddr_un"})  # as in Tetragon
 
 TYPES = frozenset(_OF_FUNCTIONS) | {"const_buf"}
 

@@ -46,7 +46,7 @@ def _cover_all(pattern: re2.Pattern, text: str) -> str:
     return pattern.sub(lambda match: _cover(pattern, match.group()), text)
 
 
-# The pattern runs again on the matched text alone, as in the original.
+# The pattern runs again on the matched text alone, as in Tetragon.
 def _cover(pattern: re2.Pattern, matched: str) -> str:
     match = pattern.search(matched)
     if match is None:

@@ -200,7 +200,7 @@ def fitting(shape: Shape) -> str:
 
 
 def type_by_struct(name: str) -> ArgumentType | None:
-    """Return the type that has a struct's name in the original's table."""
+    """Return the type that has a struct's name in Tetragon's table."""
     return _BY_STRUCT.get(name)
 
 

@@ -30,7 +30,7 @@ from collector.policies.table import LoadedPolicy, PolicyTable
 from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 
-_FIRST_NUMBER = 2  # 0 and 1 are reserved, as in the original
+_FIRST_NUMBER = 2  # 0 and 1 are reserved, as in Tetragon
 
 log = structlog.get_logger()
 

@@ -41,7 +41,7 @@ from tracingpolicy.model import (
 )
 from tracingpolicy.values import Mode
 
-# Names of the original's sensors, in its order.
+# Names of Tetragon's sensors, in its order.
 _SENSORS = {
     HookKind.KPROBE: "generic_kprobe",
     HookKind.FENTRY: "generic_fentry",
@@ -174,7 +174,7 @@ def _actions(counted: SelectorCounters) -> TracingPolicyActionCounters:
 
 
 def _hook_statuses(found: Iterable[HookStatus]) -> Iterator[HookStatusMessage]:
-    """The original has them for functions and uprobes."""
+    """Tetragon has them for functions and uprobes."""
     for status in found:
         hook = status.hook
         if isinstance(hook, Kprobe):

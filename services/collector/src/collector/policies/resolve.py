@@ -15,7 +15,7 @@ MAX_DEPTH = 10  # steps, those through pointers included
 _T = ArgumentType
 # Numbers with a meaning of their own: what BTF calls int stays what the document says.
 _MEANINGS = {_T.FD, _T.CAPABILITY, _T.BPF_CMD, _T.SYSCALL64}
-# Numbers that the original types by their name in BTF, whatever the document says. The names of
+# Numbers that Tetragon types by their name in BTF, whatever the document says. The names of
 # the wider ones are clang's: gcc writes "long int" and "long unsigned int", which it does not know.
 _BY_NAME = {"int": _T.INT32, "long": _T.INT64, "unsigned long": _T.UINT64}
 

@@ -75,7 +75,7 @@ class Hook:
 
     @property
     def label(self) -> str:
-        """The hook in metrics, as the original names it."""
+        """The hook in metrics, as Tetragon names it."""
         match self.kind:
             case EventKind.KPROBE:
                 return f"kprobe:{self.function}"

@@ -262,7 +262,7 @@ class ProcessTable:
         self._release(process, now_s)
 
     def _hold_family(self, process: Process) -> None:
-        # A fork holds its parent only, yet its end gives back ancestors too, in the original: so
+        # A fork holds its parent only, yet its end gives back ancestors too, in Tetragon: so
         # ancestors are counted for images that took them.
         if self.with_ancestors and not process.is_clone:
             for ancestor in self.ancestors_of(process):
@@ -305,7 +305,7 @@ def forked_from(
 ) -> Process:
     """Return a child that runs ``parent``'s image and has not exec'd yet.
 
-    Its flags print as ``execve``: the kernel map's mark of a clone is that bit, in the original.
+    Its flags print as ``execve``: the kernel map's mark of a clone is that bit, in Tetragon.
     """
     in_init_tree = bool(flags & FLAG_IN_INIT_TREE)
     image = parent.image

@@ -19,7 +19,7 @@ _STATES = (
     State.SKIPPED,
 )  # fmt: skip
 _POLICY = ("policy", "policy_namespace")
-# Label of the original's metric -> field of `SelectorCounters`.
+# Label of Tetragon's metric -> field of `SelectorCounters`.
 _ACTIONS = {
     "post": "posted", "nopost": "not_posted", "signal": "signal",
     "monitor_signal": "monitor_signal", "override": "override",

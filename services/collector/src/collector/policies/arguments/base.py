@@ -88,7 +88,7 @@ _EITHER = frozenset(
         ArgumentType.SOCKADDR, ArgumentType.SOCKADDR_UN,
     }
 )  # fmt: skip
-# Item numbers of types that the original has no number for; below 64 like the others.
+# Item numbers of types that Tetragon has no number for; below 64 like the others.
 _EXTRA_NUMBERS = {ArgumentType.BPF_CMD: 45}
 
 

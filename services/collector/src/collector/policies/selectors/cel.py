@@ -1,6 +1,6 @@
 """CelExpr: the typed tree of an expression as a C expression.
 
-Arithmetic wraps in the width of its type, as in the original's compiled form; C's own overflow of
+Arithmetic wraps in the width of its type, as in Tetragon's compiled form; C's own overflow of
 signed numbers is undefined, so it is done in unsigned numbers and converted back.
 """
 

@@ -61,7 +61,7 @@ def _parent(one: MatchBinaries, unit: Unit) -> ProcessFilter:
     found = f"(image->{field} & {mask})"
     if is_not:
         found = negated(found)
-    # With an unknown parent the filter passes, as in the original.
+    # With an unknown parent the filter passes, as in Tetragon.
     condition = f"(!image || !(image->flags & IMAGE_PARENT_KNOWN) || {found})"
     return ProcessFilter(condition, _what("matchParentBinaries", one), IMAGE, _HEADERS)
 
