@@ -231,6 +231,7 @@ class Policy:
     options: Options = Options()
     # Each a policy with the hooks above and its own; the first that this kernel can load counts.
     variants: tuple[Policy, ...] = ()
+    doubts: tuple[str, ...] = field(default=(), compare=False)  # of single keys, with their paths
     file: str = field(default="", compare=False)
     place: Place = field(default=Place(), compare=False)
 
@@ -252,7 +253,7 @@ class Policy:
             found.append(f"apiVersion {self.api_version} is unknown, and read as {ORIGINAL_API}")
         if not self.variants and next(self.hooks(), None) is None:
             found.append("it has no hooks, and reports nothing")
-        return found
+        return [*found, *self.doubts]
 
     def list_named(self, name: str) -> SymbolList | None:
         """Return the list of that name, without its ``list:`` prefix."""

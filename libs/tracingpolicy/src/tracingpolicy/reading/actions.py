@@ -21,6 +21,7 @@ _RATE = re.compile(r"([0-9]{1,20})([smhSMH]?)\Z")
 _UNIT_MS = {"": 1000, "s": 1000, "m": 60_000, "h": 3_600_000}
 _STACKS = ("kernelStackTrace", "userStackTrace")
 _A, _H = ActionKind, HookKind
+_WITH_STACKS = (_H.KPROBE, _H.FENTRY)
 # hook kind -> actions that it refuses, as Tetragon does, with the reason.
 _REFUSED: dict[HookKind, tuple[frozenset[ActionKind], str]] = {
     _H.FENTRY: (
@@ -41,13 +42,14 @@ def read_action(report: Report, node: Node, path: str, hook: HookContext | None)
     """Return one action; ``hook`` is None in a macro that no selector names."""
     fields = Fields(report, node, path, _KEYS, required=("action",))
     kind: ActionKind | None = fields.choice("action", _KINDS, None, "an action")
+    with_stacks = hook is None or hook.kind in _WITH_STACKS
     action = Action(
         kind=kind or ActionKind.POST,
         rate_limit_ms=_rate_limit(fields),
         rate_limit_scope=_rate_limit_scope(fields),
-        kernel_stack_trace=fields.flag("kernelStackTrace"),
-        user_stack_trace=fields.flag("userStackTrace"),
-        ima_hash=fields.flag("imaHash"),
+        kernel_stack_trace=with_stacks and fields.flag("kernelStackTrace"),
+        user_stack_trace=with_stacks and fields.flag("userStackTrace"),
+        ima_hash=fields.flag("imaHash") and (hook is None or hook.kind is HookKind.LSM),
         arg_error=fields.number("argError", low=-(1 << 31), high=(1 << 31) - 1),
         arg_signal=fields.number("argSig"),
         arg_sock=fields.number("argSock"),
@@ -102,13 +104,15 @@ def _check_keys(fields: Fields, action: Action) -> None:
     needed = {
         ActionKind.GET_URL: "argUrl",
         ActionKind.DNS_LOOKUP: "argFqdn",
-        ActionKind.SIGNAL: "argSig",
-    }.get(kind)
-    if needed and not fields.failed(needed):
-        if not fields.has(needed) or fields.entries[needed].value in ("", 0):
-            fields.fail(f"action {kind.value} needs {needed}", needed if fields.has(needed) else "")
-        elif needed == "argSig" and action.arg_signal > MAX_SIGNAL:
-            fields.fail(f"there is no signal {action.arg_signal}", needed, f"1 to {MAX_SIGNAL}")
+    }.get(kind, "")
+    given = fields.has(needed) and fields.entries[needed].value != ""
+    if needed and not given and not fields.failed(needed):
+        fields.fail(f"action {kind.value} needs {needed}", needed if fields.has(needed) else "")
+    if kind is ActionKind.SIGNAL and not fields.failed("argSig"):
+        if action.arg_signal > MAX_SIGNAL:
+            fields.fail(f"there is no signal {action.arg_signal}", "argSig", f"1 to {MAX_SIGNAL}")
+        elif not action.arg_signal:
+            fields.doubt("signal 0 has no effect; argSig is the signal")
     jumps = [key for key in ("argNewSymbol", "argNewAddr", "argNewOffset") if fields.has(key)]
     if len(jumps) > 1:
         fields.fail(
@@ -125,15 +129,7 @@ def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
     if kind in refused:
         fields.fail(f"{kind.value}: {reason}", "action")
         return
-    kernel = hook.kind in (HookKind.KPROBE, HookKind.FENTRY)
-    for key in _STACKS:
-        if fields.has(key) and fields.flag(key) and not kernel:
-            message = f"events of {hook.kind.value} have no stack traces"
-            fields.fail(message, key, "stack traces in kprobes and fentries")
-    if action.ima_hash and hook.kind is not HookKind.LSM:
-        fields.fail(
-            f"events of {hook.kind.value} have no IMA hash", "imaHash", "imaHash in lsmhooks"
-        )
+    _check_extras(fields, hook.kind)
     if kind is ActionKind.OVERRIDE and hook.kind is HookKind.KPROBE and not hook.overridable:
         fields.fail("Override works on system calls and security_ functions only", "action")
     if kind is ActionKind.SET and hook.kind not in (HookKind.USDT, HookKind.UPROBE):
@@ -147,6 +143,20 @@ def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
             f"position {action.arg_index} is not in the hook's args",
             "argIndex" if fields.has("argIndex") else "",
         )
+
+
+def _check_extras(fields: Fields, kind: HookKind) -> None:
+    """Check what only events of some kinds have: the others ignore it, as in Tetragon."""
+    for key in _STACKS:
+        if not fields.flag(key) or kind in _WITH_STACKS:
+            continue
+        message = f"events of {kind.value} have no stack traces"
+        if kind is HookKind.LSM:
+            fields.fail(message, key, "stack traces in kprobes and fentries")
+        else:
+            fields.doubt(message, key)
+    if fields.flag("imaHash") and kind is not HookKind.LSM:
+        fields.doubt(f"events of {kind.value} have no IMA hash", "imaHash")
 
 
 def _check_socket(fields: Fields, action: Action, hook: HookContext) -> None:

@@ -200,8 +200,5 @@ def _check_buffer(fields: Fields, argument: Argument, role: Role) -> None:
             message = f"an argument of type {argument.type.value} is not read at return"
             fields.fail(message, "returnCopy", "char_buf and char_iovec")
     elif buffer and not argument.size_arg_index and not fields.failed("sizeArgIndex"):
-        message = f"the length of {argument.type.value} is missing"
-        allowed = "sizeArgIndex: position of the length, from 1"
-        if role.hook in _RETURNS:
-            allowed += "; or returnCopy: true"
-        fields.fail(message, "", allowed)
+        names = "sizeArgIndex or returnCopy" if role.hook in _RETURNS else "sizeArgIndex"
+        fields.doubt(f"without {names} no bytes of {argument.type.value} are read")

@@ -62,6 +62,10 @@ class Fields:
         else:
             self.report.add(node.position, f"{path}: this is {node.kind.value}", wanted)
 
+    def doubt(self, message: str, *key: str) -> None:
+        """Note that a key, or the whole mapping, hardly does what its author meant."""
+        self.report.doubt(f"{'.'.join((self.path, *key))}: {message}")
+
     def fail(self, message: str, key: str = "", allowed: str = "") -> None:
         """Note a mistake at the value of a key, or at the mapping."""
         path = f"{self.path}.{key}" if key else self.path

@@ -19,8 +19,8 @@ from tracingpolicy.reading.cel import CelError, parse_expression, used_arguments
 from tracingpolicy.reading.context import HookContext, kind_of
 from tracingpolicy.reading.document import Node
 from tracingpolicy.reading.fields import Fields
-from tracingpolicy.reading.report import Report
-from tracingpolicy.reading.values import typed_values
+from tracingpolicy.reading.report import Report, quoted
+from tracingpolicy.reading.values import doubtful_path, typed_values
 from tracingpolicy.selectors import ValueFilter
 from tracingpolicy.types import TYPES, ArgumentType, Family
 from tracingpolicy.values import ListReference, Value
@@ -146,6 +146,10 @@ def read_filter(
     made = typed(operator, texts, operands, kinds)
     for problem in made.problems:
         _fail(fields, problem)
+    first = kinds.get(operands[0]) if operands else None
+    for number, text in enumerate(texts):
+        if first is not None and doubtful_path(operator, text, first):
+            fields.doubt(f"no path is {quoted(text)}: a path begins with /", f"values[{number}]")
     _check_lists(fields, made.values, hook)
     return ValueFilter(
         operands=made.operands,

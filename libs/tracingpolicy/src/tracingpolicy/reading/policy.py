@@ -167,7 +167,7 @@ class _Spec:
         )
         policy = replace(policy, variants=self._variants(policy))
         check_macros(self._report, self._context, "spec.selectorsMacros")
-        return policy
+        return replace(policy, doubts=tuple(self._report.doubts))
 
     def _hooks(self, fields: Fields) -> _Hooks:
         """Return the hooks of spec, or of one variant."""

@@ -36,10 +36,12 @@ _ENDS = (Operator.POSTFIX, Operator.NOT_POSTFIX)
 _NAMESPACES = {one.value: one for one in Namespace}
 
 
-def _operator(fields: Fields, names: Mapping[str, Operator]) -> Operator | None:
+def _operator(
+    fields: Fields, names: Mapping[str, Operator], *, needs_values: bool = True
+) -> Operator | None:
     """Return the operator; a filter without values says nothing, so that is a mistake."""
     operator: Operator | None = fields.choice("operator", dict(names), None, "an operator here")
-    if not fields.failed("values") and not fields.items("values"):
+    if needs_values and not fields.failed("values") and not fields.items("values"):
         fields.fail("values are missing", "values" if fields.has("values") else "")
     return operator
 
@@ -63,7 +65,7 @@ def read_binaries(report: Report, node: Node, path: str) -> MatchBinaries | None
     """Return an element of matchBinaries or matchParentBinaries."""
     keys = ("operator", "values", "followChildren")
     fields = Fields(report, node, path, keys, required=("operator",))
-    operator = _operator(fields, _TEXT)
+    operator = _operator(fields, _TEXT, needs_values=False)
     follow = fields.flag("followChildren")
     if follow and operator not in (None, *_IN.values()):
         fields.fail("followChildren works with operators In and NotIn only", "followChildren")
@@ -71,6 +73,9 @@ def read_binaries(report: Report, node: Node, path: str) -> MatchBinaries | None
     for text, value in fields.texts("values"):
         _check_binary(report, value, f"{path}.values", text, operator)
         values.append(text.encode(errors="surrogatepass"))
+    if not values and not fields.failed("values"):
+        fields.doubt("without values it filters nothing")  # as in Tetragon
+        return None
     return operator and MatchBinaries(
         operator=operator, values=tuple(values), follow_children=follow, place=fields.place()
     )
@@ -85,8 +90,7 @@ def _check_binary(
     elif len(text.encode(errors="surrogatepass")) > longest:
         report.add(node.position, f"{path}: the text is too long", f"at most {longest} bytes")
     elif operator not in (None, *_ENDS) and not text.startswith("/"):
-        message = f"{path}: {quoted(text)} never matches: the path of a binary begins with /"
-        report.add(node.position, message, "an absolute path; Postfix compares its end")
+        report.doubt(f"{path}: no binary has the path {quoted(text)}: it does not begin with /")
 
 
 def read_namespaces(report: Report, node: Node, path: str) -> MatchNamespaces | None:

@@ -1,4 +1,4 @@
-"""The mistakes of one document while it is read."""
+"""The mistakes of one document while it is read, and what in it is doubtful."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ class Report:
     def __init__(self, file: str) -> None:
         self.file = file
         self.mistakes: dict[Mistake, None] = {}
+        self.doubts: dict[str, None] = {}
+
+    def doubt(self, text: str) -> None:
+        """Note what is no mistake, and hardly what the author meant."""
+        self.doubts[text] = None
 
     def add(self, where: Position, message: str, allowed: str = "") -> None:
         """Note one mistake."""

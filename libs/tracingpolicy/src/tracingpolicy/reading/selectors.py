@@ -96,7 +96,7 @@ def _check_return(fields: Fields, hook: HookContext) -> None:
             fields.fail(f"{hook.kind.value} have no return", key)
             del fields.entries[key]
         elif not hook.returns:
-            fields.fail(f"{key} needs return: true", key)
+            fields.doubt("without return: true it has no effect", key)
             del fields.entries[key]
 
 

@@ -229,15 +229,15 @@ def _texts(operator: Operator, text: str, kind: ArgumentType) -> list[Value]:
         raise _BadValue(f"a text with a NUL never matches an argument of type {kind.value}")
     if operator in _BELOW:
         value = value.rstrip(b"/") or b"/"
-    rooted = TYPES[kind].family is Family.PATH and operator in _ROOTED
-    if rooted and value and not value.startswith(b"/"):
-        raise _BadValue(
-            f"{quoted(text)} never matches: a path begins with /",
-            "an absolute path; Postfix compares the end of a path",
-        )
-    if rooted and not value and operator in (Operator.EQUAL, Operator.NOT_EQUAL):
-        raise _BadValue("an empty path never matches", "an absolute path")
     return [value]
+
+
+def doubtful_path(operator: Operator, text: str, kind: ArgumentType) -> bool:
+    """Return whether no path equals a text, or begins with it."""
+    rooted = TYPES[kind].family is Family.PATH and operator in _ROOTED
+    if not text:
+        return rooted and operator in (Operator.EQUAL, Operator.NOT_EQUAL)
+    return rooted and not text.startswith("/")
 
 
 _LENGTHS = {

@@ -169,6 +169,7 @@ class Checker:
     policy: Policy
     report: Report
     sound: bool  # the document alone has no mistakes, so positions of operands are right
+    doubts: dict[str, None] = field(default_factory=dict)  # what is hardly meant, in order
 
     def fail(
         self, place: Place, path: str, message: str, allowed: str = "", *key: str | int
@@ -176,6 +177,10 @@ class Checker:
         """Note a mistake at the value of a key."""
         shown = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in key)
         self.report.add(place.of(*key), f"{path}{shown}: {message}", allowed)
+
+    def doubt(self, path: str, message: str) -> None:
+        """Note what is no mistake, and hardly what the author meant."""
+        self.doubts[f"{path}: {message}"] = None
 
     def choose(
         self,

@@ -170,9 +170,8 @@ def _number_mismatch(shape: Shape, kind: ArgumentType, registers: bool) -> str:
         return "" if fits else f"{shape.text} does not lead to a {_CAPABILITIES}"
     if not shape.size:
         return f"{shape.text} does not fit a register"
-    bits = TYPES[kind].bits or 32
-    if shape.pointer and bits < 64 and not registers:
-        return f"{shape.text} is a pointer: {kind.value} holds a part of it"
+    if shape.pointer and not TYPES[kind].bits and not registers:
+        return f"{shape.text} is a pointer, not a descriptor"
     return ""
 
 

@@ -62,11 +62,16 @@ def _check(document: Document, host: Host | None) -> int:
         if host is None:
             policy = parse(document.text, file)
             print(f"{file}: policy {policy.name}")
+            notices = policy.notices()
         else:
-            print(f"{file}: {_summary(check_document(document.text, file, host))}")
+            plan = check_document(document.text, file, host)
+            print(f"{file}: {_summary(plan)}")
+            notices = plan.notices()
     except PolicyErrors as error:
         print(error, file=sys.stderr)
         return 1
+    for notice in notices:
+        print(f"warning: {file}: {notice}", file=sys.stderr)
     return 0
 
 

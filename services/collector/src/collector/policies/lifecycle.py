@@ -83,7 +83,8 @@ class Lifecycle:
             mechanisms=" ".join(mechanisms(new.statuses)),
             file=entry.file or None,
         )
-        for notice in policy.notices():
+        doubts = (doubt for status in new.statuses for doubt in status.doubts)
+        for notice in (*policy.notices(), *doubts):
             log.warning(
                 "policy may not do what it should", policy=str(entry.identity), notice=notice
             )

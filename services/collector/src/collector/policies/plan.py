@@ -277,6 +277,7 @@ class HookStatus:
     state: HookState
     mechanisms: tuple[Mechanism, ...] = ()
     missing: tuple[str, ...] = ()  # functions that were skipped
+    doubts: tuple[str, ...] = ()  # no mistakes, and hardly what the author meant
     note: str = ""
 
 
@@ -290,3 +291,8 @@ class Plan:
     statuses: tuple[HookStatus, ...] = ()
     # list name -> ids of its system calls, for InMap; 32-bit calls carry bit 31
     syscall_ids: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def notices(self) -> list[str]:
+        """Return what is no mistake, and hardly what the author meant."""
+        doubts = (doubt for status in self.statuses for doubt in status.doubts)
+        return [*self.policy.notices(), *doubts]

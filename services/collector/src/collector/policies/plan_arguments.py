@@ -8,20 +8,24 @@ from dataclasses import dataclass, replace
 from collector.bpf.btf import Btf, BtfKind
 from collector.errors import BtfError
 from collector.policies.check import Checker, path_of
-from collector.policies.check_types import Shape, fitting, mismatch
+from collector.policies.check_types import Shape, fitting, mismatch, shape_of_text
 from collector.policies.plan import (
     CurrentTask,
     PlannedArgument,
     Resolved,
     ReturnedValue,
     Source,
+    SyscallArgument,
 )
 from collector.policies.plan_registers import register_names, saved_register
 from collector.policies.resolve import ResolveError, Root, resolve, root_of_parameter
 from tracingpolicy.model import Argument, Hook
 from tracingpolicy.reading.report import quoted, suggestion
-from tracingpolicy.types import ArgumentType
+from tracingpolicy.types import TYPES, ArgumentType, Family
 from tracingpolicy.values import DataSource
+
+SYSCALL_REGISTERS = 6  # that pass arguments of system calls
+_PART = "{} is a pointer, and {} is a part of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +70,22 @@ def _argument(
 ) -> PlannedArgument | None:
     path = f"{path_of(hook)}.args[{position}]"
     parameters = signature.parameters
-    if parameters is not None and argument.index >= len(parameters):
+    missing = parameters is not None and argument.index >= len(parameters)
+    if missing:
         message = f"{signature.name} has no argument {argument.index}"
-        checker.fail(argument.place, path, message, signature.shown, "index")
-        return None
-    parameter = parameters[argument.index] if parameters is not None else None
+        if not _has_register(signature, argument.index):
+            checker.fail(argument.place, path, message, signature.shown, "index")
+            return None
+        checker.doubt(path, f"{message}: its register is read, whatever it holds")
+    parameter = None
+    if parameters is not None:
+        parameter = _register_parameter(argument) if missing else parameters[argument.index]
     source = parameter.source if parameter else signature.source(argument.index)
     length = _length(checker, argument, path, signature)
     if argument.resolve:
         return _resolved(checker, argument, path, signature, parameter, source)
-    if parameter is not None:
-        why = mismatch(parameter.shape, argument.type, signature.registers)
-        if why:
-            message = f"argument {argument.index} of {signature.name} cannot be read as "
-            message += f"{argument.type.value}: {why}"
-            checker.fail(argument.place, path, message, fitting(parameter.shape), "type")
-            return None
+    if parameter is not None and not _check_shape(checker, argument, path, signature, parameter):
+        return None
     return PlannedArgument(
         argument=argument,
         type=argument.type,
@@ -89,6 +93,38 @@ def _argument(
         length=length,
         user_memory=signature.user_memory,
     )
+
+
+def _check_shape(
+    checker: Checker, argument: Argument, path: str, signature: Signature, parameter: Parameter
+) -> bool:
+    """Check that the parameter can be read as the argument's type."""
+    shape, kind = parameter.shape, argument.type
+    if _is_part(shape, kind) and not signature.registers:
+        checker.doubt(path, _PART.format(shape.text, kind.value))
+        return True
+    why = mismatch(shape, kind, signature.registers)
+    if why:
+        message = f"argument {argument.index} of {signature.name} cannot be read as "
+        message += f"{kind.value}: {why}"
+        checker.fail(argument.place, path, message, fitting(shape), "type")
+    return not why
+
+
+def _has_register(signature: Signature, index: int) -> bool:
+    """Whether a position beyond the prototype can be read: of system calls, as by Tetragon."""
+    return signature.source is SyscallArgument and index < SYSCALL_REGISTERS
+
+
+def _register_parameter(argument: Argument) -> Parameter:
+    """Return the parameter that stands for a register beyond the prototype of a system call."""
+    return Parameter("", shape_of_text("unsigned long"), SyscallArgument(argument.index))
+
+
+def _is_part(shape: Shape, kind: ArgumentType) -> bool:
+    """Whether the lower bits of a pointer are read, as Tetragon reads them."""
+    info = TYPES[kind]
+    return shape.pointer and info.family is Family.NUMBER and 0 < info.bits < 64
 
 
 def _length(checker: Checker, argument: Argument, path: str, signature: Signature) -> Source | None:
@@ -100,6 +136,9 @@ def _length(checker: Checker, argument: Argument, path: str, signature: Signatur
     if index < len(parameters):
         return parameters[index].source
     message = f"{signature.name} has {len(parameters)} arguments, so none is at {index + 1}"
+    if _has_register(signature, index):
+        checker.doubt(path, f"{message}: the length is what the register holds")
+        return SyscallArgument(index)
     checker.fail(argument.place, path, message, signature.shown, "sizeArgIndex")
     return None
 
@@ -216,6 +255,8 @@ def plan_returned(
         except ResolveError as error:
             checker.fail(argument.place, path, str(error), error.allowed, "resolve")
             return None
+    elif _is_part(signature.result, kind) and not signature.registers:
+        checker.doubt(path, _PART.format(signature.result.text, kind.value))
     elif why := mismatch(signature.result, kind, signature.registers):
         message = f"the result of {signature.name} cannot be read as {kind.value}: {why}"
         checker.fail(argument.place, path, message, fitting(signature.result), "type")

@@ -20,6 +20,7 @@ from collector.policies.plan import (
     OverrideBy,
     PlannedArgument,
     PlannedHook,
+    SavedRegister,
     SyscallArgument,
     Target,
 )
@@ -43,8 +44,7 @@ _M = Mechanism
 # Longer lists of system calls share the dispatcher: attaching each takes 20 ms and a program.
 MANY_SYSCALLS = 20
 REGISTERS = 6  # that pass arguments in C and that a probe can read
-_SYSCALL_REGISTERS = 6
-_VOID = 0
+_BARE = "__do_sys_"  # functions of system calls without parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _find_syscall(checker: Checker, name: Name) -> _Found | None:
     symbols = [f"{prefix}{name.text}" for prefix in abi.prefixes]
     # A system call without parameters has its function under another name in BTF
     # (SYSCALL_DEFINE0 of arch/x86/include/asm/syscall_wrapper.h).
-    bare = f"__do_sys_{name.text}"
+    bare = f"{_BARE}{name.text}"
     attach = next((one for one in (*symbols, bare) if host.has_function(one)), "")
     if not attach:
         return None
@@ -278,6 +278,8 @@ def _plan_group(
     refused = {}
     if why := why_no_trampoline(checker.host, targets, (*args, *data)):
         refused[_M.FENTRY] = why
+    if why := _why_no_registers(targets, (*args, *data)):
+        refused.update(dict.fromkeys((_M.FENTRY, _M.KPROBE, _M.KPROBE_MULTI), why))
     chosen = checker.choose(hook, pairs, _title(hook, targets), refused=refused)
     if chosen is None:
         return None
@@ -296,6 +298,16 @@ def _plan_group(
         override=override,
         note=note,
     )
+
+
+def _why_no_registers(targets: tuple[Target, ...], read: tuple[PlannedArgument, ...]) -> str:
+    """Return why programs at the functions cannot read the registers of the program, or ""."""
+    sources = [source for one in read for source in (one.source, one.length)]
+    if any(isinstance(one, (SyscallArgument, SavedRegister)) for one in sources):
+        for target in targets:
+            if target.attach.startswith(_BARE):
+                return f"{target.attach} has no parameter with the program's registers"
+    return ""
 
 
 def _title(hook: Kprobe, targets: tuple[Target, ...]) -> str:

@@ -142,7 +142,9 @@ def _check_errors(checker: Checker, found: list[Place]) -> bool:
     good = True
     for place in found:
         error = place.action.arg_error
-        if not -4095 <= error <= -1:
+        if error == 0:
+            checker.doubt(place.path, "Override with 0 is no error: the function runs")
+        elif not -4095 <= error <= -1:
             message = f"{error} is no error: the function would run"
             checker.fail(place.action.place, place.path, message, _ERRORS, "argError")
             good = False

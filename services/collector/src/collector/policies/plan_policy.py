@@ -52,10 +52,11 @@ def _plan(checker: Checker) -> Plan:
     statuses: list[HookStatus] = []
     check_policy(checker)
     for hook in checker.policy.hooks():
+        checker.doubts.clear()
         check_hook(checker, hook)
         planned, status = _plan_hook(checker, hook)
         hooks += planned
-        statuses.append(status)
+        statuses.append(replace(status, doubts=tuple(checker.doubts)))
     enforcers = plan_enforcers(checker)
     ids = _lists(checker)
     if checker.report.mistakes:
