@@ -1,10 +1,13 @@
 """The account of a stream: what is missing, and what was withheld."""
 
+import base64
+
 from cli.account import Book
 from cli.commands.verify import _text
 from cli.resume import Batch
 from tetra.v1.node_pb2 import LossCounters
 from tetra.v1.stream_pb2 import LossNotice
+from tetragon.events_pb2 import GetEventsResponse
 
 
 def noticed(**counters):
@@ -26,3 +29,16 @@ def test_lost_events_beside_withheld_ones_are_missing():
     assert not book.is_complete
     assert book.accounts["n"].lost == 4
     assert book.withheld == 1
+
+
+def test_process_of_the_kernel_has_the_same_id_on_every_boot():
+    def execs(key):
+        event = GetEventsResponse(node_name="n")
+        event.process_exec.process.exec_id = base64.b64encode(key).decode()
+        return Batch((event, event), None)
+
+    book = Book()
+    book.enter(execs(b"n:1:0"))
+    assert book.is_complete
+    book.enter(execs(b"n:1:10"))
+    assert book.accounts["n"].duplicates == 1

@@ -262,3 +262,22 @@ def test_withheld_events_are_noticed_by_their_increase_and_are_no_loss():
     assert gaps == []
     assert [dict(one.lost.withheld) for one in losses] == [{"exec": 3}, {"exec": 2, "policy:p": 1}]
     assert not any(one.lost.by_cause for one in losses)
+
+
+def test_two_boots_at_once_share_a_name():
+    other = {"boot": "other", "probes_start_ns": at_second(5)}
+    duplicates, _, [down, shared] = follow(
+        batch(1, 1, 3), batch(2, 6, 3, **other), batch(3, 4, 6), batch(4, 9, 3, **other)
+    )
+    assert duplicates == [0, 0, 0, 0]
+    assert down.cause == Gap.CAUSE_COLLECTOR_DOWN
+    assert (shared.cause, shared.node_name, shared.count) == (Gap.CAUSE_NAME_SHARED, "n", 0)
+    assert span(shared) == (at_second(5), at_second(9))
+    assert span(down)[1] == span(shared)[0]
+
+
+def test_late_events_of_an_earlier_boot_share_no_name():
+    """A collector publishes what its host kept from before it was started again."""
+    later = batch(2, 1, boot="other", probes_start_ns=at_second(60))
+    _, _, gaps = follow(batch(1, 1), later, batch(3, 11))
+    assert [gap.cause for gap in gaps] == [Gap.CAUSE_COLLECTOR_DOWN]

@@ -4,7 +4,8 @@ import pytest
 
 from eventstream.batch import Batch
 from gateway import fleet as fleet_module
-from gateway.fleet import GONE_AFTER_S, STALLED_AFTER_S, Fleet
+from gateway.fleet import STALLED_AFTER_S, Fleet
+from gateway.identities import GONE_AFTER_S
 from support.feeder import BOOT_ID, START_NS, exec_event
 from tetra.v1 import bus_pb2
 
@@ -40,8 +41,9 @@ def batch_of(node, first=1, count=1, boot_id=BOOT_ID, stored_ns=7_000_000_000):
     return Batch.decode(batch.SerializeToString(), 1, stored_ns)
 
 
-def answer_of(node, made, boot_id=BOOT_ID):
+def answer_of(node, made, boot_id=BOOT_ID, start_ns=START_NS):
     answer = bus_pb2.ControlResponse()
+    answer.node.collector_start.FromNanoseconds(start_ns)
     answer.node.node_name, answer.node.boot_id = node, boot_id
     answer.node.last_sequence = made
     return answer
@@ -117,3 +119,35 @@ def test_stream_is_stuck_only_while_no_node_stores_anything(stalled):
     stalled.on_batch(batch_of("b", first=2))
     assert not stalled.stream_is_stuck
     assert stalled.stalled() == ["a"]
+
+
+def others(fleet):
+    [node] = fleet.nodes()
+    return [other.boot_id for other in node.others]
+
+
+def test_host_or_collector_that_starts_again_is_no_other(fleet):
+    for boot_id, start_ns in ((BOOT_ID, 1), (BOOT_ID, 2), (OTHER_BOOT, 3), (OTHER_BOOT, 3)):
+        fleet._on_answer(answer_of("a", 1, boot_id, start_ns))
+        assert others(fleet) == []
+
+
+def test_earlier_collector_that_answers_again_shares_the_name(fleet, clock):
+    fleet._on_answer(answer_of("a", 1))
+    fleet._on_answer(answer_of("a", 1, OTHER_BOOT))
+    assert others(fleet) == []
+    fleet._on_answer(answer_of("a", 1))
+    assert others(fleet) == [OTHER_BOOT]
+    clock.now += GONE_AFTER_S - 0.1
+    fleet._on_answer(answer_of("a", 1))
+    assert others(fleet) == [OTHER_BOOT]
+    clock.now += 0.2
+    fleet._on_answer(answer_of("a", 1))
+    assert others(fleet) == []
+
+
+def test_endless_identities_of_a_node_take_no_memory(fleet):
+    for number in range(100):
+        fleet._on_answer(answer_of("a", 1, str(number)))
+    fleet._on_answer(answer_of("a", 1, "98"))
+    assert len(others(fleet)) == 7

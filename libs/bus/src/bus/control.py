@@ -27,13 +27,15 @@ async def ask(
     request: bytes,
     receive: Callable[[str, bytes], bool],
     timeout_s: float,
+    linger_s: float = 0.0,
 ) -> None:
     """Ask the collector of ``node``, or all where it is empty, for at most ``timeout_s``.
 
     ``receive`` gets the node and the bytes of each answer, and returns True when no more is wanted.
-    Returns early when nothing listens. Raises `nats.errors.Error`.
+    Returns early when nothing listens, and ``linger_s`` after no more is wanted: answers that come
+    meanwhile are received. Raises `nats.errors.Error`.
     """
-    await until_cancelled(_ask(nc, node, request, receive, timeout_s))
+    await until_cancelled(_ask(nc, node, request, receive, timeout_s, linger_s))
 
 
 async def _ask(
@@ -42,6 +44,7 @@ async def _ask(
     request: bytes,
     receive: Callable[[str, bytes], bool],
     timeout_s: float,
+    linger_s: float,
 ) -> None:
     reply = subjects.reply_subject(secrets.token_hex(12))
     done = asyncio.Event()
@@ -64,6 +67,7 @@ async def _ask(
         await nc.publish(subject, request, reply=reply)
         async with asyncio.timeout(timeout_s):
             await done.wait()
+            await asyncio.sleep(linger_s)
     except TimeoutError:
         pass
     finally:

@@ -27,6 +27,7 @@ class _Series:
     last_event: bytes
     probes_start_ns: int
     loss: node_pb2.LossCounters
+    shared: bool = False  # another host was found to use the node's name
     gaps: list[tuple[int, int]] = field(default_factory=list)  # first, last
 
     @property
@@ -92,6 +93,7 @@ class Continuity:
                 self._note_collector_down(batch, earlier)
             self._begin(key, batch)
             return 0
+        self._check_name(batch, seen)
         if batch.probes_start_ns > seen.probes_start_ns:
             self._note_collector_down(batch, seen)
             seen.probes_start_ns = batch.probes_start_ns
@@ -110,6 +112,17 @@ class Continuity:
             batch.probes_start_ns,
             batch.loss,
         )
+
+    # What a collector publishes of an earlier boot of its host is older than its own probes.
+    def _check_name(self, batch: Batch, seen: _Series) -> None:
+        newer = self._series.get((batch.node_name, self._boots.get(batch.node_name, "")))
+        if newer is None or newer is seen or newer.shared or not batch.payloads:
+            return
+        last_ns = encoded.event_time_ns(batch.payloads[-1])
+        if last_ns > newer.probes_start_ns:
+            newer.shared = True
+            cause = stream_pb2.GapNotice.CAUSE_NAME_SHARED
+            self.notices.add_gap(_gap(batch, cause, newer.probes_start_ns, last_ns))
 
     def _compare_numbers(self, batch: Batch, seen: _Series) -> int:
         first, last = batch.first_sequence, batch.last_sequence

@@ -141,6 +141,7 @@ class NodeInfo(_message.Message):
     STORED_SEQUENCE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     node_name: _builtins.str
     boot_id: _builtins.str
     kernel: _builtins.str
@@ -171,6 +172,12 @@ class NodeInfo(_message.Message):
 
     @_builtins.property
     def policies(self) -> Global___PolicySummary: ...
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___OtherCollector]:
+        """Other collectors that answer in this node's name now: two hosts share a name by mistake. Set by
+        the gateway.
+        """
+
     def __init__(
         self,
         *,
@@ -191,16 +198,40 @@ class NodeInfo(_message.Message):
         stored_sequence: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         policies: Global___PolicySummary | None = ...,
+        others: _abc.Iterable[Global___OtherCollector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "collector_start", b"collector_start", "last_seen", b"last_seen", "loss", b"loss", "policies", b"policies", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "labels", b"labels", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "policies", b"policies", "processes", b"processes", "stored_sequence", b"stored_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence", "alive", b"alive", "boot_id", b"boot_id", "collector_start", b"collector_start", "collector_version", b"collector_version", "events_per_second", b"events_per_second", "events_total", b"events_total", "kernel", b"kernel", "labels", b"labels", "last_seen", b"last_seen", "last_sequence", b"last_sequence", "log_level", b"log_level", "loss", b"loss", "machine", b"machine", "node_name", b"node_name", "others", b"others", "policies", b"policies", "processes", b"processes", "stored_sequence", b"stored_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stored_sequence: _TypeAlias = _typing.Literal["stored_sequence"]  # noqa: Y015
     _WhichOneofArgType__stored_sequence: _TypeAlias = _typing.Literal["_stored_sequence", b"_stored_sequence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stored_sequence) -> _WhichOneofReturnType__stored_sequence | None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class OtherCollector(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    COLLECTOR_START_FIELD_NUMBER: _builtins.int
+    boot_id: _builtins.str
+    @_builtins.property
+    def collector_start(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        boot_id: _builtins.str = ...,
+        collector_start: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collector_start", b"collector_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "collector_start", b"collector_start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OtherCollector: _TypeAlias = OtherCollector  # noqa: Y015
 
 @_typing.final
 class PolicySummary(_message.Message):

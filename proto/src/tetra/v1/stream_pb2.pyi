@@ -271,6 +271,10 @@ class GapNotice(_message.Message):
         """Malformed messages or events were left out: a bug of the publisher."""
         CAUSE_COPY_UNSEEN: GapNotice._Cause.ValueType  # 7
         """Nothing is known to be missing: a copy of the stream could not be read."""
+        CAUSE_NAME_SHARED: GapNotice._Cause.ValueType  # 8
+        """Two hosts publish in the name of this node at the same time, so its numbers prove nothing. A
+        notice of CAUSE_COLLECTOR_DOWN that ends where this one begins is wrong.
+        """
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: GapNotice.Cause.ValueType  # 0
@@ -288,6 +292,10 @@ class GapNotice(_message.Message):
     """Malformed messages or events were left out: a bug of the publisher."""
     CAUSE_COPY_UNSEEN: GapNotice.Cause.ValueType  # 7
     """Nothing is known to be missing: a copy of the stream could not be read."""
+    CAUSE_NAME_SHARED: GapNotice.Cause.ValueType  # 8
+    """Two hosts publish in the name of this node at the same time, so its numbers prove nothing. A
+    notice of CAUSE_COLLECTOR_DOWN that ends where this one begins is wrong.
+    """
 
     CAUSE_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int

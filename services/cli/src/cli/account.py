@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,8 @@ class Book:
     damage: list[str] = field(default_factory=list)  # of single copies: no event is missing
     unread_copies: list[str] = field(default_factory=list)
     aged_out: int = 0
+    # Lines about times without a collector, by node and end.
+    _down: dict[tuple[str, int], str] = field(default_factory=dict, repr=False)
 
     def enter(self, batch: Batch) -> None:
         """Account for one response."""
@@ -100,7 +103,17 @@ class Book:
                 texts.append(text)
         else:
             self._account(gap.node_name).missing += gap.count
+            self._correct_down(gap)
             self.gaps.append(gap_text(gap))
+
+    # Where a second host of the same name appeared, it first looked as if the first had restarted.
+    def _correct_down(self, gap: GapNotice) -> None:
+        if gap.cause == GapNotice.CAUSE_COLLECTOR_DOWN:
+            self._down[gap.node_name, gap.to.ToNanoseconds()] = gap_text(gap)
+        elif gap.cause == GapNotice.CAUSE_NAME_SHARED:
+            begin = gap.node_name, getattr(gap, "from").ToNanoseconds()
+            if (text := self._down.pop(begin, None)) in self.gaps:
+                self.gaps.remove(str(text))
 
     def _enter_event(self, event: GetEventsResponse) -> None:
         account = self._account(event.node_name)
@@ -112,6 +125,14 @@ class Book:
             exec_id = getattr(event, kind).process.exec_id
             if exec_id:  # an exit without a known process has none
                 name = hash((kind, exec_id))  # a tenth of the memory of the names
-                if name in account.seen:
+                if name in account.seen and not _is_kernel(exec_id):
                     account.duplicates += 1
                 account.seen.add(name)
+
+
+# The process that stands for the kernel, whose id is the same on every boot.
+def _is_kernel(exec_id: str) -> bool:
+    try:
+        return base64.b64decode(exec_id).endswith(b":0")
+    except ValueError:
+        return False

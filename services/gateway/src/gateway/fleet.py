@@ -17,10 +17,10 @@ from bus.connection import until_cancelled
 from eventstream.batch import Batch, without_malformed
 from eventstream.errors import BusError
 from eventstream.history import decode
+from gateway.identities import GONE_AFTER_S, Identities, Identity
 from tetra.v1 import bus_pb2, node_pb2
 
 POLL_S = 4.0
-GONE_AFTER_S = 11.0  # after two unanswered polls
 ANSWER_S = 1.0
 LOAD_EVERY_S = 60.0  # nodes that are in the stream and do not answer
 # A collector that has events and stores none in the stream for this long is stalled. It is longer
@@ -40,6 +40,7 @@ class _Node:
     stored_sequence: int = 0
     waiting: int = 0  # events made that are not in the stream, by its last answer
     waiting_since: float | None = None  # monotonic: nothing was stored from then on
+    identities: Identities = field(default_factory=Identities)
 
 
 @dataclass(slots=True)
@@ -67,10 +68,10 @@ class Fleet:
                 if time.monotonic() - loaded_at >= LOAD_EVERY_S:
                     await until_cancelled(self._load())
                     loaded_at = time.monotonic()
-                await until_cancelled(self.describe())
+                await until_cancelled(self._poll())
             except (BusError, Error, TimeoutError):
                 pass  # the subscriber logs it
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S * 7 / 8)
 
     def on_batch(self, batch: Batch) -> None:
         """Note that the batch's node is alive."""
@@ -93,6 +94,11 @@ class Fleet:
         now = time.monotonic()
         for node in self._nodes.values():
             node.info.alive = node.heard_at is not None and now - node.heard_at < GONE_AFTER_S
+            del node.info.others[:]
+            for other in node.identities.others(now):
+                node.info.others.add(boot_id=other.boot_id).collector_start.FromNanoseconds(
+                    other.start_ns
+                )
         return [self._nodes[name].info for name in sorted(self._nodes)]
 
     def waiting(self) -> dict[str, int]:
@@ -124,6 +130,10 @@ class Fleet:
         await self.ask(bus_pb2.ControlRequest(describe=True))
         return self.nodes()
 
+    # A second collector of a name may be the slower one each time.
+    async def _poll(self) -> None:
+        await self.ask(bus_pb2.ControlRequest(describe=True), linger_s=POLL_S / 8)
+
     async def snapshot(self, names: frozenset[str]) -> dict[str, Snapshot]:
         """Return the processes alive on the nodes ``names``, on all nodes where empty."""
         request = bus_pb2.ControlRequest(snapshot=True)
@@ -150,11 +160,16 @@ class Fleet:
         return [answer for answers in asked for answer in answers]
 
     async def ask(
-        self, request: bus_pb2.ControlRequest, node: str = "", timeout_s: float = ANSWER_S
+        self,
+        request: bus_pb2.ControlRequest,
+        node: str = "",
+        timeout_s: float = ANSWER_S,
+        *,
+        linger_s: float = 0.0,
     ) -> list[bus_pb2.ControlResponse]:
         """Ask one collector, or all; return the answers that came within ``timeout_s``.
 
-        It ends early when every collector that is alive has answered.
+        It ends ``linger_s`` after every collector that is alive has answered.
         """
         alive = {info.node_name for info in self.nodes() if info.alive}
         expected = {node} if node else set(alive)
@@ -178,7 +193,8 @@ class Fleet:
 
         limit_s = timeout_s if alive or node else ANSWER_S
         try:
-            await control.ask(self._nc, node, request.SerializeToString(), receive, limit_s)
+            data = request.SerializeToString()
+            await control.ask(self._nc, node, data, receive, limit_s, linger_s)
         except Error as error:
             raise BusError(f"control: nats: {str(error) or type(error).__name__}") from None
         return answers
@@ -187,6 +203,7 @@ class Fleet:
         if not answer.node.node_name:
             return
         node = self._heard(answer.node.node_name)
+        self._note_identity(node, answer.node)
         node.info.CopyFrom(answer.node)
         node.info.last_seen.GetCurrentTime()
         made = answer.node.last_sequence
@@ -203,6 +220,14 @@ class Fleet:
             node.waiting_since = None
         elif node.waiting_since is None:
             node.waiting_since = time.monotonic()
+
+    def _note_identity(self, node: _Node, info: node_pb2.NodeInfo) -> None:
+        identity = Identity(info.boot_id, info.collector_start.ToNanoseconds())
+        if node.identities.hear(identity, time.monotonic()):
+            _log.warning(
+                "node name used by two hosts", node=info.node_name, boot_id=info.boot_id,
+                other_boot_id=node.info.boot_id,
+            )  # fmt: skip
 
     def _heard(self, name: str) -> _Node:
         node = self._nodes.get(name)

@@ -159,6 +159,13 @@ class Sensors:
                     "collector: it answers, but the stream stores nothing from it",
                 )
         for node in self._fleet.nodes():
+            if node.others and rights.may_see(node.node_name):
+                response.health_status.add(
+                    event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
+                    status=tetragon_pb2.HEALTH_STATUS_ERROR,
+                    details=f"node {node.node_name}: {len(node.others) + 1} collectors answer in "
+                    "its name: set NODE_NAME on all hosts but one (tetra nodes shows their boots)",
+                )
             if not node.alive and rights.may_see(node.node_name):
                 response.health_status.add(
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,

@@ -35,7 +35,16 @@ def run(args: Args) -> int:
     width, fit = terminal_width(), Fit(unicode=output.unicode)
     lines = table([_HEADS, *(_row(node, time.time()) for node in nodes)])
     output.write("".join((fit(line, width) if width else line) + "\n" for line in lines))
+    output.write("".join(_clash(node) + "\n" for node in nodes if node.others))
     return 0
+
+
+def _clash(node: NodeInfo) -> str:
+    boots = ", ".join(map(visible, [node.boot_id, *(one.boot_id for one in node.others)]))
+    return (
+        f"node {visible(node.node_name)}: {len(node.others) + 1} collectors answer in its name, "
+        f"of boots {boots} (/proc/sys/kernel/random/boot_id): set NODE_NAME on all hosts but one"
+    )
 
 
 def _row(node: NodeInfo, now_s: float) -> tuple[str, ...]:
@@ -43,7 +52,7 @@ def _row(node: NodeInfo, now_s: float) -> tuple[str, ...]:
     seen_s = node.last_seen.ToNanoseconds() / 1e9
     return (
         visible(node.node_name),
-        "alive" if node.alive else "silent",
+        _state(node),
         duration_text(now_s - seen_s) if seen_s else "-",
         str(node.processes),
         str(node.events_total),
@@ -53,6 +62,12 @@ def _row(node: NodeInfo, now_s: float) -> tuple[str, ...]:
         visible(node.collector_version) or "-",
         visible(node.kernel) or "-",
     )
+
+
+def _state(node: NodeInfo) -> str:
+    if node.others:
+        return f"{len(node.others) + 1} hosts"
+    return "alive" if node.alive else "silent"
 
 
 def _policies(node: NodeInfo) -> str:
@@ -79,7 +94,8 @@ COMMAND = Command(
     summary="list the hosts that publish events",
     text="""List every node that the gateway knows: whether it is alive, how long ago it was last
 seen, its processes, how many events it published and at which rate, how many it lost, and how many
-tracing policies are loaded. -o json has more: labels, memory and counters of policies.
+tracing policies are loaded. A name that two hosts use is shown as "2 hosts", with their boots.
+-o json has more: labels, memory and counters of policies.
 
 examples:
   tetra nodes

@@ -24,6 +24,12 @@ def gap_text(gap: GapNotice) -> str:
     """Return one line about ``gap``."""
     if gap.cause in COPIES:
         return _copy_text(gap)
+    if gap.cause == GapNotice.CAUSE_NAME_SHARED:
+        since = rfc3339(getattr(gap, "from"))
+        return (
+            f"clash: node {gap.node_name}: two hosts publish in its name, at least since {since}: "
+            "set NODE_NAME on one of them; until then nothing proves that its events are complete"
+        )
     cause = _CAUSES.get(gap.cause, "cause unknown")
     where, unit = (f"node {gap.node_name}", "event") if gap.node_name else ("stream", "message")
     count = (
