@@ -7,12 +7,14 @@ import random
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from exporter.config import FileSink
+from exporter.sinks.file import File
 from support.exporter import Exporter
 from support.feeder import Feeder, exec_event
 from support.waiting import eventually
@@ -180,9 +182,65 @@ async def test_full_disk_delays_and_loses_nothing(gateway, feeder, nats_server, 
             await eventually(lambda: exporter.count("sink does not accept events, retrying"), 30)
             mount("-o", "remount,size=64m", out)
             await eventually(lambda: len(texts(out)) == len(published), 30)
+            await eventually(lambda: exporter.count("sink accepts events again"), 30)
         assert numbers(out) == published
     finally:
         unmount(out)
+    assert f"{out / 'events.log'}: No space left on device" in exporter.log.read_text()
+
+
+async def test_disk_that_fills_while_files_are_rotated_loses_nothing(
+    gateway, feeder, nats_server, tmp_path
+):
+    """The place is kept on the same disk."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", disk)
+    rotated = sink(disk, start="oldest", max_size="50kB", max_backups=0, compress=True)
+    try:
+        exporter = Exporter(tmp_path, nats_server.url, rotated, TETRA_STATE_DIR=str(disk))
+        async with running(exporter):
+            published = await feeder.publish(200, per_batch=100)
+            await eventually(lambda: len(texts(disk)) == len(published), 30)
+            ballast = disk / "ballast"
+            with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            published += await feeder.publish(1000, per_batch=100)
+            await eventually(lambda: exporter.count("sink does not accept events, retrying"), 30)
+            ballast.unlink()
+            mount("-o", "remount,size=64m", disk)
+            await eventually(lambda: has(disk, len(published)), 30)
+            await eventually(lambda: not any(disk.glob("*.new")), 30)
+        assert numbers(disk) == published
+        assert "No space left on device" in exporter.log.read_text()
+    finally:
+        unmount(disk)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of which 40 kB are left when three rotated files are on it."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=160k,mode=700", "tmpfs", disk)
+    for second in range(3):
+        rotated = disk / f"events-2026-05-01T12-00-0{second}.000.log"
+        rotated.write_bytes(random.Random(SEED).randbytes(40_000))
+    yield disk
+    unmount(disk)
+
+
+@pytest.mark.parametrize(("max_backups", "left"), [(3, 3), (1, 1)])
+def test_full_disk_keeps_neither_old_files_nor_parts_of_new_ones(full_disk, max_backups, left):
+    settings = sink(full_disk, max_backups=max_backups, compress=True)
+    file = File(FileSink.model_validate(settings))
+    (full_disk / "ballast").write_bytes(bytes(24_000))
+    with suppress(OSError):
+        file._tidy()
+    rotated = [one for one in full_disk.iterdir() if one.name.startswith("events-")]
+    assert len(rotated) == left
+    assert not [one for one in rotated if one.name.endswith(".new")]
 
 
 async def test_nats_that_restarts_is_waited_for(gateway, feeder, nats_server, tmp_path):

@@ -207,20 +207,29 @@ class File:
                 "rotated files not compressed or removed", path=str(self._path), error=str(error)
             )
 
+    # Old files first: on a full disk that makes the room which compressing takes.
     def _tidy(self) -> None:
+        self._remove_old()
         for one in self._rotated():
             if one.suffix == ".gz" or not self._sink.compress:
                 continue
             unfinished = Path(f"{one}.gz.new")
-            with one.open("rb") as plain, unfinished.open("wb") as raw:
-                os.fchmod(raw.fileno(), stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
-                with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
-                    shutil.copyfileobj(plain, packed, 1 << 20)
-                raw.flush()
-                os.fsync(raw.fileno())
+            try:
+                _compress(one, unfinished)
+            except OSError:
+                unfinished.unlink(missing_ok=True)
+                raise
             os.rename(unfinished, f"{one}.gz")
             one.unlink()
-        self._remove_old()
+
+
+def _compress(path: Path, to: Path) -> None:
+    with path.open("rb") as plain, to.open("wb") as raw:
+        os.fchmod(raw.fileno(), stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
+        with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+            shutil.copyfileobj(plain, packed, 1 << 20)
+        raw.flush()
+        os.fsync(raw.fileno())
 
 
 def _part_bytes(sink: FileSink) -> int:
