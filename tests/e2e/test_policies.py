@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from e2e.test_embedded import BIN, NODE, launched
+from support.net import free_port
 from support.waiting import wait_until
 from tetragon import sensors_pb2, sensors_pb2_grpc
 
@@ -140,7 +141,11 @@ def test_an_invalid_policy_is_rejected_before_the_start(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text(DOCUMENT.replace("sys_openat", "sys_openit"))
     command = [BIN / "tetra-embedded", "--state-dir", tmp_path / "state", "--tracing-policy", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    env = os.environ | {  # the default ports may belong to an instance that runs
+        "TETRA_NATS_PORT": str(free_port()),
+        "TETRA_LISTEN_ADDRESS": f"localhost:{free_port()}",
+    }
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert f"{file}:7:11: " in done.stderr
     assert "sys_openit" in done.stderr
