@@ -341,10 +341,10 @@ def test_show_prints_the_document_of_a_revision(tp, fleet):
     fleet.revisions = revisions()
     assert tp(fleet, "show", "files", "--revision", "1").stdout == DOCUMENT
     assert tp(fleet, "show", "files").stderr == (
-        "tetra: error: show: policy files: revision 2 deleted it; for example: "
+        "tetra: error: show: policy files: it was deleted by revision 2; for example: "
         "tetra tracingpolicy show files --revision 1\n"
     )
-    assert "not kept; there are 1, 2" in tp(fleet, "show", "files", "--revision", "9").stderr
+    assert "not kept; kept are 1, 2" in tp(fleet, "show", "files", "--revision", "9").stderr
 
 
 def test_diff_compares_the_file_with_what_is_loaded(tp, fleet, tmp_path, file):

@@ -258,5 +258,5 @@ def test_audit_follows_until_it_is_interrupted(serve, fleet, tetra_command, tetr
 def test_audit_refuses_flags_that_choose_among_events(tetra):
     done = tetra("getevents", "--audit", "--pid", "1")
     assert done.returncode == 2
-    assert "--audit and --pid: it chooses among events; for example" in done.stderr
+    assert "--audit and --pid: this flag selects events; for example" in done.stderr
     assert tetra("getevents", "--audit", "-o", "compact").returncode == 2

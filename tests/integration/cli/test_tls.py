@@ -146,7 +146,8 @@ def test_server_that_wants_tls_is_one_line(tls_address, tetra, command):
         (("other.pem", "other-key.pem"), "does it know the authority of --tls-cert-file?"),
         (
             ("cert.pem", "other-key.pem"),
-            "they do not belong together; for example: tetra status --tls-cert-f",
+            "the certificate and the key do not belong together; for example: tetra status "
+            "--tls-cert-f",
         ),
         (("junk.pem", "key.pem"), "not a certificate and its key (without a"),
         (("cert.pem", "locked-key.pem"), "not a certificate and its key (without a"),

@@ -312,7 +312,7 @@ async def test_damaged_place_is_an_error_with_advice(gateway, nats_server, tmp_p
     place.chmod(0o600)
     await exporter.start(wait=False)
     assert await exporter.process.wait() == 2
-    assert "delete it to begin where `start` says" in exporter.log.read_text()
+    assert "delete it to begin at the setting `start`" in exporter.log.read_text()
     assert "Traceback" not in exporter.log.read_text()
 
 

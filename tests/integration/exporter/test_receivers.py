@@ -21,8 +21,7 @@ from support.waiting import eventually
 
 WAIT_S = 40
 REFUSED = (
-    "receiver refuses an event for good: it is counted and left out; others of this kind are not "
-    "logged"
+    "receiver refuses an event permanently: it is counted and skipped; further ones are not logged"
 )
 
 

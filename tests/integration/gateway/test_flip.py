@@ -24,7 +24,7 @@ from support.waiting import eventually
 from tetra.v1 import stream_pb2
 from tetragon.events_pb2 import GetEventsResponse
 
-GONE = "the stream had them and lacks them now"
+GONE = "the stream had them but no longer has them"
 NODES = 3
 
 

@@ -36,7 +36,7 @@ async def test_stream_that_stores_nothing_is_reported_until_it_does_again(quick,
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     first, node = await healths(gateway)
     assert first[0] == node[0] == tetragon_pb2.HEALTH_STATUS_ERROR
-    assert "stream TETRA_EVENTS takes no events" in first[1]
+    assert "stream TETRA_EVENTS stores no events" in first[1]
     assert node[1].startswith("node n1: 40 events wait at its collector")
 
     feeder.sequence -= 40

@@ -37,7 +37,10 @@ async def test_stream_that_does_not_fit_names_its_setting(small_server, capsys):
 
     try:
         await eventually(warned)
-        assert f"TETRA_STREAM_MAX_BYTES is {1 << 30}, more than NATS may use" in printed
+        assert (
+            f"TETRA_STREAM_MAX_BYTES is {1 << 30}, more than the disk space that NATS may use"
+            in printed
+        )
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -148,5 +148,5 @@ def test_secrets_are_not_shown(tmp_path):
 )
 def test_columns_with_a_part_of_the_events_are_refused(tmp_path, setting):
     sink = {"name": "past", "type": "columns", "folder": str(tmp_path)} | setting
-    with pytest.raises(ConfigError, match="columns have every event"):
+    with pytest.raises(ConfigError, match="columns must have every event"):
         load(tmp_path, {"sinks": [sink]})

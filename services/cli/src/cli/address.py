@@ -59,7 +59,7 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How server and client prove their identity."""
+    """Certificates and keys by which server and client authenticate."""
 
     ca_cert_files: tuple[str, ...] = ()
     cert_file: str = ""
@@ -97,7 +97,7 @@ class Tls:
                 context.load_cert_chain(self.cert_file, self.key_file, password=_no_password)
             except (ssl.SSLError, ValueError) as error:
                 why = (
-                    "they do not belong together"
+                    "the certificate and the key do not belong together"
                     if "KEY_VALUES_MISMATCH" in str(error)
                     else "not a certificate and its key (without a password)"
                 )

@@ -130,7 +130,7 @@ class Client:
         )
 
     def warn_of_unknown_nodes(self, names: Iterable[str]) -> None:
-        """Notice nodes that the gateway does not know: not started yet, or misspelt."""
+        """Print a notice for nodes that the gateway does not know: not started yet, or misspelt."""
         wanted = set(names)
         if not wanted:
             return
@@ -138,7 +138,7 @@ class Client:
             known = {node.node_name for node in self.nodes()}
         except (
             TetraError
-        ):  # a plain Tetragon; a server that does not answer is reported by the stream
+        ):  # a plain Tetragon; if the server does not answer, the stream reports that
             return
         for name in sorted(wanted - known):
             others = ", ".join(sorted(known)) or "none"
@@ -348,7 +348,7 @@ class Client:
 
 
 def _claimed_user() -> str:
-    """Return ``user@host`` for the audit: what this client says of itself."""
+    """Return ``user@host``, the name that this client reports for the audit."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user has no name

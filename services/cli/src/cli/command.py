@@ -80,7 +80,7 @@ class Command(_Base):
             words = ctx.command_path.partition(" ")[2]
             raise UsageError(f"{words}: unexpected argument {ctx.args[0]!r}", first_example(self))
         args = Args(**ctx.params, **given_server_flags(ctx))
-        # gRPC's own log would stand between the lines; our errors say what it knows.
+        # gRPC's own log would appear between the lines; our errors contain its information.
         os.environ.setdefault("GRPC_VERBOSITY", "DEBUG" if args.debug else "NONE")
         try:
             return self._run(args)

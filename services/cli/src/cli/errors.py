@@ -2,7 +2,7 @@
 
 TetraError                   exit code 1
 ├── UsageError               exit code 2: the user can correct it; carries an example
-├── NotSeenError             exit code 3: the stream has nothing of what was asked for
+├── NotSeenError             exit code 3: the stream has no events of the subject
 └── ServerError              the server answered with an error
     ├── RefusedError         the server refused a change, with its reason
     ├── UnreachableError     nothing answered, or the connection broke
@@ -44,13 +44,13 @@ class UsageError(TetraError):
 
 
 class NotSeenError(TetraError):
-    """The stream has nothing of ``subject``."""
+    """The stream has no events of ``subject``."""
 
     exit_code = 3
 
     def __init__(self, subject: str) -> None:
         super().__init__(
-            f"profile: {subject}: nothing of it is in the stream: is the name complete?"
+            f"profile: {subject}: the stream has no events of it: is the name complete?"
         )
 
 

@@ -20,7 +20,7 @@ class Flag(click.Option):
 
 
 def switch(*names: str, help: str, default: bool = False, **settings: Any) -> Flag:
-    """Return a flag that stands alone, or has ``=true`` or ``=false`` behind it, as in Go."""
+    """Return a flag without a value, or with ``=true`` or ``=false``, as in Go."""
     return Flag(
         *names,
         help=help,
@@ -62,5 +62,5 @@ def colour_flag() -> Flag:
 
 def output_flag(*forms: str, more: str = "") -> Flag:
     """Return ``--output`` with its forms, the first of which is the default."""
-    help = f"form of the output{more} [default: {forms[0]}]"
+    help = f"output format{more} [default: {forms[0]}]"
     return Flag("-o", "--output", type=Choice(*forms), default=forms[0], help=help)

@@ -9,7 +9,7 @@ _AGAIN_S = 0.005
 
 
 def enable() -> None:
-    """Raise `KeyboardInterrupt` at both signals from now on; what is ignored stays ignored."""
+    """Raise `KeyboardInterrupt` at both signals from now on; an ignored signal stays ignored."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)

@@ -23,7 +23,7 @@ class Entry:
     parent_id: str
     node: str
     pid: int
-    text: str  # who and what, printable
+    text: str  # user and command line, printable
     start_s: float  # 0 if it is not known
     kernel: bool = False  # a kernel thread
     end_s: float | None = None
@@ -126,7 +126,7 @@ class ProcessTree:
                 insort(above.children, entry, key=lambda child: child.age)
             if len(self.entries) - self.running > self._full_at:
                 self.forget_ended()
-                # The rest has running descendants: another look soon would find the same.
+                # The rest has running descendants: searching again soon would find the same.
                 self._full_at = max(self._keeps_ended, 2 * (len(self.entries) - self.running))
         return entry
 

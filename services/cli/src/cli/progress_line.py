@@ -8,7 +8,7 @@ from typing import TextIO
 
 from cli.words import grouped
 
-_DELAY_S = 1.0  # what takes less shows no line
+_DELAY_S = 1.0  # shorter reads show no line
 _EVERY_S = 0.25
 _CLEAR = "\r\x1b[K"
 

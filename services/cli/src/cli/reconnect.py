@@ -1,4 +1,4 @@
-"""When a stream that broke is tried again, and when it is given up."""
+"""When a broken stream is retried, and when it is abandoned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ResumePolicy:
     always: bool = False
     # Longest wait between two attempts.
     wait_s: float = 2.0
-    # How long to try while a cursor makes sure that nothing is missed; 0 gives up at once.
+    # How long to retry while a cursor guarantees that no event is missed; 0: not at all.
     give_up_s: float = 60.0
 
 

@@ -1,4 +1,4 @@
-"""How far a stream has come, and what to request after a lost connection.
+"""The position of a stream, and the request that continues it after a lost connection.
 
 After a cursor that is simple. Two starts need more care:
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
 _NOTICE_S = 5.0
-_QUEUE_BATCHES = 8  # a full queue stops the stream; the gateway then sends what is missed later
+_QUEUE_BATCHES = 8  # a full queue stops reading; the gateway then sends the events later
 _POLL_S = 0.1
 _DRAIN_S = 0.1  # keys are read at least this often, however many events come
 
@@ -49,10 +49,10 @@ _KEYS = {
 
 
 class Taker(Protocol):
-    """Takes what comes over a stream."""
+    """Consumes the batches of a stream."""
 
     def take(self, batch: Batch) -> None:
-        """Take a batch of events."""
+        """Add a batch of events."""
 
 
 class View(Taker, Protocol):

@@ -52,7 +52,7 @@ def server_flags() -> list[Flag]:
         (
             ("--retries",),
             INTEGER,
-            "how often a call is repeated if no server answers [default: 1]",
+            "repetitions of a call if no server answers [default: 1]",
         ),
         (
             ("--max-recv-size",),

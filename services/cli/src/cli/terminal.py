@@ -90,7 +90,7 @@ class Fit:
         return (set_cell_size(text, room).rstrip(" ") + self._mark)[: max(0, width)]
 
     def padded(self, text: str, width: int) -> str:
-        """Return what fits of ``text``, with blanks up to ``width``."""
+        """Return the part of ``text`` that fits, padded with blanks to ``width``."""
         from rich.cells import set_cell_size
 
         return set_cell_size(self(text, width), max(0, width))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def unix_ns(timestamp: Timestamp) -> int:
-    """Return nanoseconds since 1970; those of a time that is none, too."""
+    """Return nanoseconds since 1970, also for an invalid timestamp."""
     return timestamp.seconds * 1_000_000_000 + timestamp.nanos
 
 

@@ -18,7 +18,8 @@ from tetragon.events_pb2 import GetEventsResponse
 from tetragon.tetragon_pb2 import Process
 
 GROUPS = ("binary", "user", "container", "node")
-ACCESSES = ("file", "peer")  # of ready-made policies: started are all, ended those that failed
+# Accesses that ready-made policies report: `starts` counts all of them, `ends` the failed ones.
+ACCESSES = ("file", "peer")
 _WINDOW_S = 10
 _KEPT_TOTALS = 5_000  # groups with a total; at twice as many, the smallest are dropped
 
@@ -67,7 +68,7 @@ class TopModel:
         self._totals = {group: Counter[str]() for group in (*GROUPS, *ACCESSES)}
         self._seconds: deque[_Second] = deque()
         self._begin: int | None = None
-        self._current = _Second(0)  # where the batch at hand is counted
+        self._current = _Second(0)  # the second in which the current batch is counted
 
     def take(self, batch: Batch, now_s: float) -> None:
         """Count a batch that arrived at ``now_s``."""

@@ -1,7 +1,7 @@
 """The commands of ``tetra``, one module each with a `COMMAND`.
 
 Modules import what is slow (gRPC, messages, the terminal library) inside ``run``, so that
-``tetra version`` does not wait for what ``tetra top`` needs.
+``tetra version`` does not import the libraries of ``tetra top``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``tetra doctor``: is this host fit, and what to do where it is not."""
+"""``tetra doctor``: checks whether this host can run the collector, and says what to correct."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NATS_URL = "nats://127.0.0.1:4222"
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, how it is, what to do."""
+    """One line: what was checked, the result, what to do."""
 
     level: str  # ok, warn or bad
     what: str
@@ -77,7 +77,7 @@ def _line(finding: Finding, *, colour: bool, unicode: bool) -> str:
 
 
 def kernel(release: str | None = None) -> Finding:
-    """Look at the kernel's release."""
+    """Check the kernel's release."""
     release = release or platform.release()
     found = re.match(r"(\d+)\.(\d+)", release)
     version = (int(found[1]), int(found[2])) if found else (0, 0)
@@ -87,7 +87,7 @@ def kernel(release: str | None = None) -> Finding:
 
 
 def btf(path: str = "/sys/kernel/btf/vmlinux") -> Finding:
-    """Look for the kernel's type information."""
+    """Check for the kernel's type information."""
     if os.access(path, os.R_OK):
         return Finding("ok", "BTF", path)
     return Finding(
@@ -96,7 +96,7 @@ def btf(path: str = "/sys/kernel/btf/vmlinux") -> Finding:
 
 
 def capabilities(status: str = "/proc/self/status") -> Finding:
-    """Look for the rights that the collector needs, in those of this process."""
+    """Check whether this process has the capabilities that the collector needs."""
     try:
         missing = needed.missing(needed.effective(Path(status)))
     except (OSError, ValueError):
@@ -112,7 +112,7 @@ def capabilities(status: str = "/proc/self/status") -> Finding:
 
 
 def lockdown(path: str = "/sys/kernel/security/lockdown") -> Finding:
-    """Look whether the kernel forbids reading its memory from BPF."""
+    """Check whether the kernel allows BPF programs to read its memory."""
     try:
         text = Path(path).read_text().strip()
     except OSError:
@@ -125,7 +125,7 @@ def lockdown(path: str = "/sys/kernel/security/lockdown") -> Finding:
 
 
 def proc_mount(path: str = "/proc") -> Finding:
-    """Look whether all processes of the host can be seen."""
+    """Check whether all processes of the host are visible."""
     try:
         Path(path, "1", "stat").read_text()
         namespace = os.readlink(f"{path}/self/ns/pid")
@@ -145,7 +145,7 @@ def proc_mount(path: str = "/proc") -> Finding:
 
 
 def cgroup_mount(mounts: str = "/proc/self/mounts") -> Finding:
-    """Look which version of cgroups names the containers."""
+    """Check which version of cgroups identifies containers."""
     try:
         rows = [line.split()[2:4] for line in Path(mounts).read_text().splitlines()]
     except OSError:
@@ -163,7 +163,7 @@ def cgroup_mount(mounts: str = "/proc/self/mounts") -> Finding:
 
 
 def bcc() -> Finding:
-    """Look for BCC's Python module, which only the distribution has."""
+    """Check for BCC's Python module, which only the distribution provides."""
     if find_spec("bcc") is not None:
         return Finding("ok", "BCC", "Python module found")
     return Finding(
@@ -175,7 +175,7 @@ def bcc() -> Finding:
 
 
 def nats(urls: str) -> Finding:
-    """Look whether a NATS server with JetStream answers at one of the addresses."""
+    """Check whether a NATS server with JetStream answers at one of the addresses."""
     failure = ""
     for url in urls.split(","):
         host, port = _host_and_port(url.strip())
@@ -203,7 +203,7 @@ def _host_and_port(url: str) -> tuple[str, int]:
 
 
 def gateway(args: Args) -> tuple[Finding, ...]:
-    """Look whether the gateway answers, is well, and hears of nodes; then at their policies."""
+    """Check whether the gateway answers, is healthy, and knows nodes; then check their policies."""
     from cli.client import Client
     from cli.errors import UnsupportedError
 
@@ -228,7 +228,7 @@ def gateway(args: Args) -> tuple[Finding, ...]:
 
 
 def policies(nodes: Sequence[NodeInfo]) -> Finding:
-    """Look at the tracing policies of nodes that are alive."""
+    """Check the tracing policies of nodes that are alive."""
     from cli.policies.results import some
     from cli.policies.table import bytes_text
 
@@ -253,7 +253,8 @@ def policies(nodes: Sequence[NodeInfo]) -> Finding:
             "warn",
             "policies",
             f"{fact}; {lost} records lost, {missed} runs missed on {some(lossy)}",
-            "narrow their filters or add a rateLimit; docs/policies.md has the reasons of losses",
+            "narrow their filters or add a rateLimit; docs/policies.md explains the reasons for "
+            "losses",
         )
     return Finding("ok", "policies", fact)
 

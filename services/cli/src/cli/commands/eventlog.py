@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
 from cli.command import Args, Command, Group
 from cli.errors import UnsupportedError, UsageError
+from cli.flags import Flag
 from cli.server_flags import server_options
 
 if TYPE_CHECKING:
@@ -71,18 +70,36 @@ def _set(args: Args) -> int:
     return 0
 
 
-GET = Command("get", _get, summary="print the parameters", text=_TEXT)
+GET = Command(
+    "get",
+    _get,
+    summary="print the parameters",
+    text="""Print the rotation of the file that tetra-exporter writes.
+
+--server-address is the exporter's TETRA_EVENT_LOG_ADDRESS.
+
+examples:
+  tetra eventlog get --server-address unix:///run/tetra-exporter/api.sock
+""",
+)
 SET = Command(
     "set",
     _set,
     summary="set parameters",
-    text=_TEXT,
+    text="""Set the rotation of the file that tetra-exporter writes.
+
+--server-address is the exporter's TETRA_EVENT_LOG_ADDRESS. A change lasts until the exporter ends;
+its settings or sinks.yaml make it permanent.
+
+examples:
+  tetra eventlog set --server-address unix:///run/tetra-exporter/api.sock --max-size 100
+""",
     params=[
-        click.Option(["--max-size"], type=int, metavar="MB", help="rotate at this size; 0: never"),
-        click.Option(
-            ["--rotation-interval"], metavar="DURATION", help="rotate this often, 1h0m0s; 0s: never"
+        Flag("--max-size", type=int, metavar="MB", help="rotate at this size; 0: never"),
+        Flag(
+            "--rotation-interval", metavar="DURATION", help="rotate this often, 1h0m0s; 0s: never"
         ),
-        click.Option(["--max-backups"], type=int, metavar="N", help="files to keep; 0: all"),
+        Flag("--max-backups", type=int, metavar="N", help="files to keep; 0: all"),
     ],
 )
 COMMAND = Group(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(args: Args) -> int:
-    """Print events until their end."""
+    """Print events until the stream ends."""
     if args.format and args.output:
         raise UsageError("--format and --output: choose one", "--format pid,binary")
     if args.count_by or args.first_seen:

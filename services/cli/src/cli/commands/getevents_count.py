@@ -63,7 +63,9 @@ def _check(args: Args, flags: Iterable[Flag]) -> None:
                 f"{flag} binary --since 1h",
             )
     if args.output not in (None, "json"):
-        raise UsageError(f"{flag}: its forms are a table and json", f"{flag} binary -o json")
+        raise UsageError(
+            f"{flag}: its output formats are a table and json", f"{flag} binary -o json"
+        )
     fields = args.count_by or args.first_seen
     for field in fields:
         if field not in COUNT_FIELDS:
@@ -120,7 +122,7 @@ def _cells(row: CountRow, first_seen: bool) -> tuple[str, ...]:
 
 
 def basis_lines(basis: CountBasis, shown: int) -> list[str]:
-    """Return what the answer rests on: complete, or what is missing."""
+    """Return the basis of the answer: complete, or what is missing."""
     from cli.renderers.gaps import gap_text
 
     events = sum(node.events for node in basis.nodes)

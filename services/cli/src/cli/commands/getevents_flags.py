@@ -30,15 +30,15 @@ _CAPABILITIES = Value("[SET:[MODE:]]NAME", comma_list, example="CAP_SYS_ADMIN")
 
 _OUTPUT = in_section(
     "output",
-    Flag("-o", "--output", type=Choice(*OUTPUTS), help="form of the output [default: lifecycle]"),
+    Flag("-o", "--output", type=Choice(*OUTPUTS), help="output format [default: lifecycle]"),
     colour_flag(),
     Flag(
         "--format",
         default="",
         type=Value("TEMPLATE", example="time,pid,binary"),
-        help="form of your own: '{{time}} {{pid}} {{process.cwd}}', or fields in columns: "
-        "time,pid,user; words: type time node pid ppid user binary arguments command "
-        "parent_command container end, of tracing events also policy function args action, and "
+        help="your own format: '{{time}} {{pid}} {{process.cwd}}', or columns: time,pid,user; "
+        "fields: type time node pid ppid user binary arguments command "
+        "parent_command container end, for tracing events also policy function args action, and "
         "every path of the JSON form",
     ),
     switch("--wide", help="do not cut lines to the width of the terminal"),
@@ -51,8 +51,8 @@ _OUTPUT = in_section(
     switch(
         "--quote",
         default=True,
-        help="compact: quote texts that have spaces or unprintable characters; =false prints them "
-        "as Tetragon up to 1.7.0 does [default: true]",
+        help="compact: quote texts with spaces or unprintable characters; =false prints them "
+        "unquoted, as Tetragon up to 1.7.0 does [default: true]",
     ),
     switch(
         "--stack-traces",
@@ -133,15 +133,15 @@ _STREAM = in_section(
     Flag(
         "--aggregate",
         type=DURATION,
-        help="print equal events of so long as one, with their number: 5s; equal: in all but "
-        "the time, the run of the program and local ports",
+        help="print equal events within this time as one, with their count: 5s; equal events "
+        "differ only in time, process and local ports",
     ),
     switch("--show-cursor", help="print the last cursor on stderr at the end"),
     Flag(
         "--cursor-file",
         type=Value("FILE", Path, example="place", is_file=True),
-        help="keep the cursor in FILE and begin after the cursor that it holds; each event is "
-        "then once in a file that stdout appends to, even if tetra is killed",
+        help="keep the cursor in FILE and begin after the cursor that it holds; if stdout appends "
+        "to a file, each event is written to it exactly once, even if tetra is killed",
     ),
     switch("--reconnect", help="reconnect without limit"),
     Flag(
@@ -161,20 +161,20 @@ COUNT_FIELDS = (
 _FIELDS = Value("FIELD[,...]", comma_list, example="binary,user", known=lambda ctx: COUNT_FIELDS)
 
 _PAST = in_section(
-    "questions about the past (all that is kept, or --since and --until)",
+    "questions about the past (the whole stream, or the part between --since and --until)",
     repeated(
         "--count-by",
         type=_FIELDS,
-        help="instead of events: how many have each value of these fields, and whether any are "
-        f"missing; fields: {', '.join(COUNT_FIELDS)}",
+        help="instead of events: the number of events for each value of these fields, and whether "
+        f"events are missing; fields: {', '.join(COUNT_FIELDS)}",
     ),
     repeated(
         "--first-seen",
         type=_FIELDS,
-        help="instead of events: values that no kept event from before --since has, with the time "
-        "and node of the first event",
+        help="instead of events: values that no event before --since has, with the time and node "
+        "of their first event",
     ),
-    Flag("--top", type=INTEGER, default=50, help="print so many rows, 0: all [default: 50]"),
+    Flag("--top", type=INTEGER, default=50, help="print at most N rows, 0: all [default: 50]"),
 )
 
 FLAGS = (*_OUTPUT, *_FILTERS, *_STREAM, *_PAST)

@@ -12,7 +12,7 @@ from cli.terminal import notice
 if TYPE_CHECKING:
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
-# Flags whose texts never have a comma in them. In Tetragon's client a comma separates values.
+# Flags whose values never contain a comma. In Tetragon's client a comma separates values.
 _WITHOUT_COMMAS = ("process", "parent_process", "namespace_regex", "pod", "containers")
 _MAX_WINDOW_S = 3600
 _COMMA = re.compile(r"\\.|\[[^]]*\]|\{[^}]*\}|(,)")
@@ -98,7 +98,7 @@ def check_start(args: Args, request: StreamEventsRequest) -> None:
 
 
 def warn_about_flags(args: Args) -> None:
-    """Print a notice on flags that are valid, but hardly what was meant."""
+    """Print a notice for flags that are valid, but probably not intended."""
     for name in _WITHOUT_COMMAS:
         for pattern in getattr(args, name):
             if any(found[1] for found in _COMMA.finditer(pattern)):

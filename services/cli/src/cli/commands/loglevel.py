@@ -9,12 +9,6 @@ from cli.server_flags import server_options
 from cli.values import Choice
 
 _LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
-_TEXT = f"""Show or set the log level of the server: {", ".join(_LEVELS)}.
-
-examples:
-  tetra loglevel get
-  tetra loglevel set debug
-"""
 
 
 def _get(args: Args) -> int:
@@ -39,17 +33,35 @@ def _set(args: Args) -> int:
     return 0
 
 
-GET = Command("get", _get, summary="print the level", text=_TEXT)
+GET = Command(
+    "get",
+    _get,
+    summary="print the level",
+    text="""Print the log level of the server.
+
+examples:
+  tetra loglevel get
+""",
+)
 SET = Command(
     "set",
     _set,
     summary="set the level",
-    text=_TEXT,
+    text=f"""Set the log level of the server until it ends: {", ".join(_LEVELS)}.
+
+examples:
+  tetra loglevel set debug
+""",
     params=[click.Argument(["level"], type=Choice(*_LEVELS), metavar="LEVEL")],
 )
 COMMAND = Group(
     "loglevel",
     {"get": f"{__name__}:GET", "set": f"{__name__}:SET"},
     summary="show or set the log level of the server",
-    text=_TEXT,
+    text="""Show or set the log level of the server.
+
+examples:
+  tetra loglevel get
+  tetra loglevel set debug
+""",
 )

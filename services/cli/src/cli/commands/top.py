@@ -31,7 +31,7 @@ _FRAME_LINES = 6  # two of header, two titles, one blank, keys
 _ONCE_LINES = 50
 _NUMBER_COLUMNS = 11
 _USER_COLUMNS = 10
-# What a name keeps on a narrow terminal; numbers and users are left out before it is cut.
+# Columns that a name keeps on a narrow terminal; numbers and users are left out before it is cut.
 _LEAST_NAME_COLUMNS = 12
 _LEAST_COLUMNS_WITH_USER = 43
 _RATE_TITLES = ("STARTS/S", "ENDS/S", "STARTED")
@@ -198,7 +198,7 @@ examples:
         ),
         repeated("--node", type=NODES, help="only events of this node"),
         Flag(
-            "--interval", type=DURATION, default=1.0, help="time between two pictures [default: 1s]"
+            "--interval", type=DURATION, default=1.0, help="time between two updates [default: 1s]"
         ),
         Flag("--once", is_flag=True, help="print one table after an interval"),
     ],

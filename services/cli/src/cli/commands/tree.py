@@ -87,7 +87,7 @@ class TreeView:
         self._paused: list[Batch] | None = None
 
     def take(self, batch: Batch) -> None:
-        """Take a batch, or keep it for later while paused."""
+        """Add a batch; while paused, keep it for later."""
         if self._paused is not None:
             self._paused.append(batch)
             return
@@ -175,9 +175,9 @@ COMMAND = Command(
     "tree",
     run,
     summary="show each process under its parent, live",
-    text="""Show every process under its parent: those that run, and what starts and ends from now
-on. Ended processes stay for a while, with their outcome and how long they ran. If stdout is not a
-terminal, or with --once, the present tree is printed.
+    text="""Show every process under its parent, live. Ended processes stay for a while, with their
+exit status and run time. If stdout is not a terminal, or with --once, the current tree is printed
+once.
 
 keys: arrows, page up and down, g, G: move   e: ended processes   t: kernel threads
       p: pause   q: quit
@@ -189,7 +189,7 @@ examples:
 """,
     params=[
         repeated("--node", type=NODES, help="only processes of this node"),
-        Flag("--once", is_flag=True, help="print the present tree and stop"),
+        Flag("--once", is_flag=True, help="print the current tree and stop"),
         colour_flag(),
         Flag(
             "--keep",

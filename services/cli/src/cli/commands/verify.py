@@ -129,15 +129,15 @@ COMMAND = Command(
     "verify",
     run,
     summary="prove that the stream is complete, or list what is missing",
-    text="""Read the stream from its beginning to its present end and account for every event.
+    text="""Read the stream from its beginning to its current end and account for every event.
 
 Each collector numbers its events without a gap. Numbers that are missing, events that a collector
 reports as lost, times when no collector ran, and duplicates are listed with node, time and cause.
-Exit code 0: nothing is missing or duplicated. 3: something is. Events that throttling withheld are
-listed by number: they are accounted for, and not missing.
+Exit code 0: nothing is missing or duplicated. 3: something is. Events withheld by throttling are
+counted separately: they are accounted for, so they are not missing.
 
-On a NATS cluster, a server with a damaged copy of the stream does not report it, and the other
-servers answer for it. So each copy is read on its own first; a damaged one is named, and the exit
+On a NATS cluster, a server does not report that its copy of the stream is damaged, and the other
+servers hide it. So each copy is first read separately; a damaged one is named, and the exit
 code is 3. With --since, copies are not read; --copies and --no-copies override that.
 
 examples:
@@ -162,7 +162,7 @@ examples:
             "--output",
             type=Choice("text", "json"),
             default="text",
-            help="form of the output [default: text]",
+            help="output format [default: text]",
         ),
     ],
 )

@@ -1,4 +1,5 @@
-"""``tetra getevents --audit``: who changed which policy, when, from where, and what came of it."""
+"""``tetra getevents --audit``: who changed which policy, when, from where, and with which
+result."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _COLOURS = {"applied": "32", "failed": "31", "started": "2"}
 
 
 def print_audit(args: Args, flags: Iterable[Flag]) -> int:
-    """Print the entries; raise `UsageError` for flags that choose among events."""
+    """Print the entries; raise `UsageError` for flags that select events."""
     request = _request(args, flags)
     output = Output.stdout()
     encode = JsonEncoder(extensions=True).encode
@@ -44,10 +45,10 @@ def _request(args: Args, flags: Iterable[Flag]) -> StreamAuditRequest:
         name = flag.name or ""
         if name not in _ALLOWED and getattr(args, name) not in (flag.default, None, [], ""):
             raise UsageError(
-                f"--audit and {flag.opts[-1]}: it chooses among events", "--audit --since 1h"
+                f"--audit and {flag.opts[-1]}: this flag selects events", "--audit --since 1h"
             )
     if args.output not in (None, "json"):
-        raise UsageError("--audit: its forms are lines and json", "--audit -o json")
+        raise UsageError("--audit: its output formats are lines and json", "--audit -o json")
     if len(args.policy_names) > 1:
         raise UsageError("--audit: takes no policy or one policy", "--audit --policy-names files")
     return StreamAuditRequest(

@@ -145,7 +145,7 @@ class PolicyCalls:
         )
 
     def try_policy(self, request: own.TryPolicyRequest) -> Iterator[own.TryPolicyUpdate]:
-        """Load a policy in monitor mode while the iterator is open; yield how it does."""
+        """Load a policy in monitor mode while the iterator is open; yield its state."""
         return self.client.stream_of(
             lambda channel, with_: PoliciesStub(channel).TryPolicy(request, **with_)
         )

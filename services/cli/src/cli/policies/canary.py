@@ -1,4 +1,4 @@
-"""The two ends of a canary."""
+"""Promoting and aborting a canary."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ fentry, fexit, LSM and kprobe are from ratios on guests, where the host cannot l
 
 from __future__ import annotations
 
-# Nanoseconds that a call takes longer although the policy does not report it.
+# Nanoseconds that a hook adds to a call that the policy does not report.
 _NS = {
     "fentry": 25,
     "fexit": 25,
@@ -34,7 +34,7 @@ REPORTED = (
 
 
 def cost_text(entry: str, exit: str) -> str:
-    """Return what a call costs that is met by these mechanisms and not reported."""
+    """Return the cost of a call that these mechanisms hook and the policy does not report."""
     used = [one for one in (entry, exit) if one]
     if not used:
         return "-"

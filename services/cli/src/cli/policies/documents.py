@@ -69,7 +69,9 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 def _limited(name: str, text: bytes) -> bytes:
     if len(text) > LARGEST_BYTES:
-        raise TetraError(f"read: {name}: larger than {LARGEST_BYTES} bytes, no policy document is")
+        raise TetraError(
+            f"read: {name}: larger than {LARGEST_BYTES} bytes, the limit for a policy document"
+        )
     return text
 
 
@@ -83,14 +85,14 @@ def text_of(document: Document) -> str:
 
 @lru_cache(maxsize=1)
 def parsed(document: Document) -> tuple[Policy | None, tuple[Mistake, ...]]:
-    """Return what could be read of a document, and every mistake."""
+    """Return the readable part of a document, and every mistake."""
     from tracingpolicy import read
 
     return read(document.text, document.name)
 
 
 def print_notices(document: Document) -> None:
-    """Print on stderr what is no mistake of a document, and hardly what its author meant."""
+    """Print warnings on stderr: what is allowed in a document, but probably not intended."""
     policy, mistakes = parsed(document)
     if policy is not None and not mistakes:
         for text in policy.notices():

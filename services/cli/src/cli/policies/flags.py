@@ -100,7 +100,7 @@ def rollout_flags() -> list[Flag]:
             "--wherever-it-loads",
             is_flag=True,
             section="nodes",
-            help="load it on every node that can, although others cannot [default: everywhere or "
+            help="load it on every node that can, even if others cannot [default: everywhere or "
             "nowhere]",
         ),
         Flag(

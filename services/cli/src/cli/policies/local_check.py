@@ -45,7 +45,7 @@ def checker() -> Path | None:
 
 
 def check_here(program: Path, alone: Checked) -> Checked:
-    """Return what ``alone`` has and what the collector finds beside it; raise `TetraError`."""
+    """Return the findings of ``alone`` and those of the collector; raise `TetraError`."""
     document = alone.document
     text_of(document)  # in other text the collector would name its own standard input
     try:
@@ -67,7 +67,7 @@ def check_here(program: Path, alone: Checked) -> Checked:
 
 
 def with_more(alone: Checked, found: Iterable[Mistake], hooks: str = "") -> Checked:
-    """Return ``alone`` with mistakes that it has not yet, and with the hooks of a plan."""
+    """Add the collector's new mistakes, and the hooks of a plan, to ``alone``."""
     known = {str(mistake) for mistake in alone.mistakes}
     more = [mistake for mistake in found if str(mistake) not in known]
     mistakes = PolicyErrors([*alone.mistakes, *more]).mistakes

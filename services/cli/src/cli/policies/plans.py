@@ -1,4 +1,4 @@
-"""What a policy would become on the nodes: nodes with the same plan together."""
+"""How the nodes would attach a policy: nodes with the same plan are shown together."""
 
 from __future__ import annotations
 

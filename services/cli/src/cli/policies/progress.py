@@ -16,7 +16,7 @@ from tetra.v1.policies_pb2 import FleetPolicy, ListPoliciesRequest, PolicyRef
 
 _CLEAR = "\r\x1b[K"
 _BAR_CELLS = 24
-_DELAY_S = 0.3  # what takes less shows no bar
+_DELAY_S = 0.3  # shorter changes show no bar
 _JOIN_S = 1.0
 
 

@@ -1,4 +1,4 @@
-"""What came of a change, as the commands report it: nodes, reasons, what to do next."""
+"""The result of a change, as the commands report it: nodes, reasons, what to do next."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def find_revision(revisions: Sequence[PolicySpec], number: int | None) -> Policy
         if spec.revision == number:
             return spec
     known = ", ".join(str(spec.revision) for spec in reversed(revisions))
-    raise TetraError(f"revision {number}: not kept; there are {known}")
+    raise TetraError(f"revision {number}: not kept; kept are {known}")
 
 
 def history_table(revisions: Sequence[PolicySpec]) -> list[str]:
@@ -81,7 +81,7 @@ def action_text(origin: PolicyOrigin) -> str:
 
 
 def who_text(origin: PolicyOrigin) -> str:
-    """Return what the client says of itself, and the token that it showed in brackets."""
+    """Return the name that the client reports, and the token that it presented in parentheses."""
     if origin.claimed and origin.who:
         return f"{origin.claimed} ({origin.who})"
     return origin.claimed or origin.who or "-"

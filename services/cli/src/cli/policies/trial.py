@@ -18,7 +18,7 @@ from cli.words import counted, grouped
 from tetra.v1.policies_pb2 import NodePolicy, TryPolicyUpdate
 from tetragon.events_pb2 import GetEventsResponse
 
-_MOST_KEYS = 10_000  # of each count; what comes later is counted together
+_MOST_KEYS = 10_000  # of each count; later entries are counted together
 _OTHERS = "(others)"
 _PASSIVE = ("POST", "UNKNOWN", "NOPOST")
 _TITLES = ("PROCESS", "CALL", "WOULD HAVE DONE")
@@ -56,7 +56,7 @@ class Trial:
 
     @property
     def posted(self) -> int:
-        """The events that the nodes have posted; some may still be on their way."""
+        """The events that the nodes have posted; some may not have arrived yet."""
         return sum(node.hits for node in self.update.nodes)
 
     @property
@@ -74,7 +74,7 @@ class Trial:
             parts.append(f"{bad} failed")
         parts.append(grouped(self.events, "event"))
         if self.posted > self.events:
-            parts.append(f"{self.posted - self.events:,} more on their way")
+            parts.append(f"{self.posted - self.events:,} more in transit")
         parts.append(f"{self.nodes_lost:,} lost")
         if left_s is not None:
             parts.append(f"{max(0, left_s):.0f} s left")

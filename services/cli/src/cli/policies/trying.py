@@ -18,7 +18,7 @@ from tetra.v1.stream_pb2 import StreamEventsRequest
 from tetragon.events_pb2 import Filter
 
 _EVERY_S = 0.25
-_DRAIN_S = 3.0  # after the end, for events that were posted and have not come yet
+_DRAIN_S = 3.0  # after the end, for events that were posted but have not arrived
 _POLL_S = 0.05
 
 Draw = Callable[[Trial, float | None], None]
@@ -64,7 +64,7 @@ class _Updates:
 
 
 def run_trial(options: ServerOptions, request: TryPolicyRequest, trial: Trial, draw: Draw) -> bool:
-    """Try the policy until its time is over; ``draw`` shows it now and then.
+    """Try the policy until its time is over; ``draw`` is called at intervals.
 
     Return whether it ran to its end: False after Ctrl-C. The policy is removed in any case.
     """
@@ -103,7 +103,7 @@ def _follow(updates: _Updates, feed: Feed, trial: Trial, draw: Draw) -> None:
 
 
 def _drain(feed: Feed, trial: Trial) -> None:
-    """Take the events that are still on their way."""
+    """Take the events that have not arrived yet."""
     end_s = time.monotonic() + _DRAIN_S
     while trial.events < trial.posted and time.monotonic() < end_s:
         if not feed.drain(trial, end_s):

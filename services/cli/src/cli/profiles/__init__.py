@@ -1,1 +1,1 @@
-"""What a program or container really does, from the stream's past, and profiles made of it."""
+"""What a program or container does, from recorded events, and profiles made from it."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from cli.profiles.model import Profile
 
-# What starting a program needs after its filter is installed, by the one who starts it, and what
-# the kernel and the C library call on their own: ends, signals, restarts, and what the vDSO calls
-# where it cannot read a clock.
+# System calls that are always allowed: those of the launcher between installing the filter and
+# execve(), and those of the kernel and the C library: exit, signals, restarts, and the fallback of
+# the vDSO for a clock that it cannot read.
 _ALWAYS = frozenset(
     {"execve", "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "prctl",
      "close", "dup2", "dup3", "fcntl", "futex", "write", "clock_gettime", "gettimeofday", "getcpu"}

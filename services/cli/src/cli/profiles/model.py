@@ -1,4 +1,4 @@
-"""The profile of one subject: collected event by event, with what makes it certain or not."""
+"""The profile of one subject, collected event by event, with its evidence."""
 
 from __future__ import annotations
 

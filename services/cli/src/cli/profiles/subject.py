@@ -13,7 +13,7 @@ _LEAST_ID = 8  # characters of a container's id that are enough to name it
 
 
 class Subject(NamedTuple):
-    """A text that begins with a slash is an executable, every other a container."""
+    """A text that begins with a slash is an executable, any other text a container."""
 
     name: str
 
@@ -22,7 +22,7 @@ class Subject(NamedTuple):
         return self.name.startswith("/")
 
     def filters(self) -> list[Filter]:
-        """Return filters of which one matches each event that says something of the subject."""
+        """Return filters that together match every event about the subject."""
         exact = f"^{re.escape(self.name)}$"
         if self.is_executable:
             started = Filter(parent_binary_regex=[exact], event_set=[EventType.PROCESS_EXEC])

@@ -1,4 +1,4 @@
-"""A profile as text, with its certainty."""
+"""A profile as text, with its evidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLICIES = {
 
 
 def text(profile: Profile) -> str:
-    """Return what was seen, section by section, then how certain that is."""
+    """Return what was seen, section by section, then the evidence."""
     lines = [f"profile of {visible(profile.subject.name)}"]
     lines += _counted("executables started", profile.started)
     lines += _counted("files read, by directory", profile.read)
@@ -30,10 +30,11 @@ def text(profile: Profile) -> str:
 
 
 def certainty(profile: Profile) -> list[str]:
-    """Return what the profile rests on: hours, instances, holes, policies that were silent."""
+    """Return the evidence of the profile: hours, instances, losses, policies that reported
+    nothing."""
     lines = ["", "certainty"]
     if not profile.instances:
-        return [*lines, "  nothing of it is in the stream: is the name complete?"]
+        return [*lines, "  the stream has no events of it: is the name complete?"]
     nodes = counted(len(profile.nodes), "node")
     lines.append(
         f"  {profile.hours:.1f} hours between its first and last event, "
@@ -42,7 +43,7 @@ def certainty(profile: Profile) -> list[str]:
     if profile.lost or profile.gaps:
         lines.append(
             f"  {counted(profile.lost, 'event')} lost, {counted(profile.gaps, 'gap')}: "
-            "it may lack something"
+            "the profile may be incomplete"
         )
     else:
         lines.append("  no event was lost")
@@ -53,7 +54,7 @@ def certainty(profile: Profile) -> list[str]:
             "restart it"
         )
     if "files" in profile.policies:
-        lines.append("  files: those below the parameters of policy files only")
+        lines.append("  files: only those below the paths that policy files watches")
     return lines
 
 

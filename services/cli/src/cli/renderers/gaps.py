@@ -10,8 +10,9 @@ _CAUSES = {
     GapNotice.CAUSE_AGED_OUT: "the stream no longer has them",
     GapNotice.CAUSE_MISSING_SEQUENCE: "lost between collector and gateway",
     GapNotice.CAUSE_COLLECTOR_DOWN: "no collector ran",
-    GapNotice.CAUSE_STREAM_DAMAGED: "the stream had them and lacks them now; NATS reports no cause",
-    GapNotice.CAUSE_MALFORMED: "malformed and left out: which program publishes there?",
+    GapNotice.CAUSE_STREAM_DAMAGED: "the stream had them but no longer has them; NATS reports no "
+    "cause",
+    GapNotice.CAUSE_MALFORMED: "malformed and skipped: which program publishes on this subject?",
 }
 
 

@@ -21,7 +21,8 @@ from tetragon.events_pb2 import GetEventsResponse
 
 _EMOJI_COLUMNS = 3  # two for the sign, one for the blank behind it
 
-# What a line that is too long loses first. A text keeps the mark that it is cut, if it can.
+# The order in which parts of a long line are shortened. A text keeps the mark that it is cut, if it
+# can.
 _CUT_ORDER = ("arguments", "detail", "binary", "node", "place", "user", "outcome", "time", "word")
 
 
@@ -41,7 +42,7 @@ class Palette:
 
 
 class _Texts(NamedTuple):
-    """The printable texts of one line, each without what stands around it."""
+    """The printable texts of one line, each without its punctuation."""
 
     time: str
     word: str
@@ -56,7 +57,7 @@ class _Texts(NamedTuple):
 
 
 class LifecycleRenderer:
-    """``-o lifecycle``: who started what, and how it ended."""
+    """``-o lifecycle``: processes with user, command line and exit status."""
 
     def __init__(
         self,

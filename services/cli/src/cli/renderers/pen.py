@@ -1,4 +1,4 @@
-"""What compact lines are written with: colours, quoting, the parts that all kinds share.
+"""Tools for compact lines: colours, quoting, the parts that all kinds share.
 
 Parts of a line are joined by one space, and the separators of an absent part remain. Quirks of
 Tetragon's client are reproduced; a comment names each.
@@ -29,7 +29,7 @@ class CompactOptions:
     ima_hash: bool = True
     # As Tetragon does since July 2026; its releases up to 1.7.0 print texts as they are.
     quote: bool = True
-    # Escape what a terminal obeys also where Tetragon does not quote.
+    # Escape control characters of terminals also where Tetragon does not quote.
     guard: bool = False
 
 

@@ -27,7 +27,7 @@ credentials, and who changes the host. Each is enabled with one command, on ever
 whenever a node joins.
 
 examples:
-  tetra policies                               which there are, and which are enabled
+  tetra policies                               all of them, and which are enabled
   tetra policies explain files                 what it reports and misses, its parameters
   tetra policies enable files network
   tetra policies enable files --set paths=/etc,/srv --node 'web-*'

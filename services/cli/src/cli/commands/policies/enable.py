@@ -63,8 +63,8 @@ COMMAND = Command(
     run,
     summary="load ready-made policies on every node",
     text="""Load ready-made policies on every node, now and whenever a node joins; one that is
-enabled already is replaced without a gap. --set gives a parameter another value: tetra policies
-explain NAME lists them. A parameter counts for every policy on the line that has it.
+enabled already is replaced without a gap. --set changes a parameter: tetra policies
+explain NAME lists them. A parameter applies to every policy on the command line that has it.
 
 examples:
   tetra policies enable files network

@@ -35,7 +35,7 @@ def run(args: Args) -> int:
 
 
 def table(found: dict[str, list[TracingPolicyStatus]]) -> str:
-    """Return a row for each policy that there is, several where it is loaded in several domains."""
+    """Return a row for each policy, several if it is loaded in several domains."""
     from cli.policies.table import columns
     from readymade import load
 

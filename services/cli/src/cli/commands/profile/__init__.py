@@ -1,4 +1,4 @@
-"""``tetra profile``: what a program or container really does, and profiles made of it."""
+"""``tetra profile``: what a program or container does, and profiles made from it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _HERE = "cli.commands.profile"
 COMMAND = Group(
     "profile",
     {name: f"{_HERE}.{name}:COMMAND" for name in ("show", "write", "diff")},
-    summary="what a program or container really does; security profiles",
-    text="""Collect what a program or container did from the stream's past, over all nodes:
+    summary="what a program or container does; security profiles",
+    text="""Collect from the recorded events of all nodes what a program or container did:
 executables started, files by directory, peers, capabilities, system calls. The ready-made policies
 report it; enable them before the program starts, since a fact is reported once: tetra policies
 enable files network capabilities syscalls.

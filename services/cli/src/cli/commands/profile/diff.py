@@ -35,9 +35,9 @@ def run(args: Args) -> int:
     if not before.instances and not after.instances:
         raise NotSeenError(args.subject)
     if not before.instances:
-        notice("nothing of it is in the stream before that time: all is new")
+        notice("the stream has no events of it before that time: everything is new")
     elif not after.instances:
-        notice("nothing of it is in the stream since that time")
+        notice("the stream has no events of it since that time")
     lines = list(differences(before, after))
     Output.stdout().write("".join(f"{line}\n" for line in lines) or "nothing new\n")
     return 1 if lines else 0
@@ -62,9 +62,9 @@ def differences(before: Profile, after: Profile) -> Iterator[str]:
 COMMAND = Command(
     "diff",
     run,
-    summary="show what a program or container does since lately",
-    text="""Show what a program or container has done since a time and never before it in the
-stream. The exit code is 1 if something is new, 3 if the stream has nothing of it.
+    summary="show what a program or container has done for the first time",
+    text="""Show what a program or container has done since a given time, but never before in the
+stream. Exit code 0: nothing is new. 1: something is. 3: the stream has no events of it.
 
 examples:
   tetra profile diff /usr/sbin/nginx --new 1d
@@ -72,7 +72,7 @@ examples:
 """,
     params=[
         subject_argument(),
-        Flag("--new", type=TIME, help="what counts as new: since this time [default: 1d]"),
+        Flag("--new", type=TIME, help="events since this time count as new [default: 1d]"),
         *window_flags(),
     ],
 )

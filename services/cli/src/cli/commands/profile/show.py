@@ -26,7 +26,7 @@ COMMAND = Command(
     summary="show what a program or container did",
     text="""Show what a program (by the path of its executable) or a container (by name, id or
 namespace/pod) did: executables started, files by directory, peers, capabilities, system calls, with
-what the profile rests on: hours, instances, losses, policies that reported nothing.
+the evidence: hours, instances, losses, policies that reported nothing.
 
 examples:
   tetra profile show /usr/sbin/nginx --since 7d

@@ -26,8 +26,8 @@ def run(args: Args) -> int:
         raise NotSeenError(args.subject)
     if not profile.syscalls:
         raise TetraError(
-            f"profile: {args.subject}: no system call of it is in the stream: "
-            "tetra policies enable syscalls, then start it again"
+            f"profile: {args.subject}: the stream has no system call of it: run tetra policies "
+            f"enable syscalls, then start it again"
         )
     Output.stdout().write(FORMS[getattr(args, "as")](profiles))
     for line in certainty(profile)[2:]:
@@ -42,9 +42,9 @@ COMMAND = Command(
     run,
     summary="write a security profile",
     text="""Write a profile that the program runs under, to stdout: system calls that it and the
-executables that it starts have used, for systemd capabilities and written directories too. What it
-rests on is printed on stderr. A program needs in bad times what it has not used yet: run it under
-the tracing policy first, which reports what the others would refuse.
+executables that it starts have used, for systemd capabilities and written directories too. The
+evidence is printed on stderr. In rare situations, such as errors, a program needs system calls that
+it has not used yet: load the tracing policy first. It reports what the other forms would refuse.
 
 examples:
   tetra profile write /usr/sbin/nginx --as seccomp > nginx.json
@@ -57,7 +57,7 @@ examples:
             "--as",
             type=Choice("seccomp", "systemd", "tracingpolicy"),
             required=True,
-            help="form of the profile",
+            help="format of the profile",
         ),
         *window_flags(),
     ],

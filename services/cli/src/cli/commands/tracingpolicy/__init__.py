@@ -32,7 +32,7 @@ COMMAND = Group(
     {name: f"{_HERE}.{_MODULES.get(name, name)}:COMMAND" for name in _NAMES},
     summary="check, load and watch tracing policies (tp)",
     text="""Tracing policies report what processes do: calls of kernel functions, system calls,
-tracepoints, functions of programs. A policy that a gateway was given is loaded on every node that
+tracepoints, functions of programs. A policy that is added at a gateway is loaded on every node that
 it selects, now and whenever a node joins.
 
 examples:

@@ -122,7 +122,7 @@ def _request(args: Args, document: Document) -> AddPolicyRequest:
 
 
 def _policy(document: Document, domain: str) -> PolicyRef:
-    """Return the policy in a document as well as it can be read."""
+    """Return as much of a document's policy as can be read."""
     from tetra.v1.policies_pb2 import PolicyRef
 
     policy, _ = parsed(document)
@@ -166,12 +166,12 @@ COMMAND = Command(
     run,
     summary="load a policy on every node that it selects",
     text="""Load the policy in FILE (- is standard input) on every selected node, now and whenever
-such a node joins or returns. Every node loads it switched off first. If all can, it is switched on;
-else it is loaded nowhere, and the answer names nodes and reasons. With --wherever-it-loads it runs
-on the nodes that can load it.
+such a node joins or returns. Every node first loads it switched off. If all succeed, it is switched
+on; otherwise it is unloaded everywhere, and the nodes and reasons are printed. With
+--wherever-it-loads it runs on the nodes that can load it.
 
-A canary runs on a part of the nodes. It stays there until it is promoted to all of them or aborted,
-and is aborted when a node exceeds a limit.
+A canary runs on a part of the nodes until it is promoted to all of them or aborted. It is aborted
+automatically when a node exceeds a limit.
 
 examples:
   tetra tracingpolicy add policy.yaml
@@ -189,9 +189,11 @@ examples:
         *node_flags(),
         *rollout_flags(),
         Flag("--canary", type=_PERCENT, section="canary", help="load it on this part of the nodes"),
-        Flag("--max-hits", type=INTEGER, section="canary", help="abort at more events on a node"),
         Flag(
-            "--max-lost", type=INTEGER, section="canary", help="abort at more lost events on a node"
+            "--max-hits", type=INTEGER, section="canary", help="abort if a node reports more events"
+        ),
+        Flag(
+            "--max-lost", type=INTEGER, section="canary", help="abort if a node loses more events"
         ),
         Flag(
             "--promote",

@@ -34,7 +34,7 @@ _NO_KERNEL = (
 
 
 def run(args: Args) -> int:
-    """Print every mistake, and a line for each good document."""
+    """Print every mistake, and a line for each valid document."""
     output = Output.stdout()
     write = _json_lines if args.output == "json" else _text_writer(args)
     wrong = False
@@ -125,8 +125,8 @@ COMMAND = Command(
     summary="find every mistake in policy documents, without loading them",
     text="""Print every mistake in the documents with its line and column, and what is allowed
 instead. A folder stands for the .yaml files in it, - for standard input. Needs no server and no
-rights. On a host with the collector, its kernel's functions, argument types and tracepoints are
-checked too, and each good document shows by which mechanism its hooks would be served. With --node,
+privileges. On a host with the collector, its kernel's functions, argument types and tracepoints are
+checked too, and for each valid document the mechanisms of its hooks are printed. With --node,
 --label or --except-node, these nodes of a gateway check against their kernels.
 Exit code 0: no mistakes. 1: some.
 
@@ -139,7 +139,9 @@ examples:
     params=[
         click.Argument(["file"], type=DOCUMENT, nargs=-1, required=True, metavar="FILE..."),
         output_flag("text", "json", more="; json: one line for each mistake"),
-        Flag("--document-only", is_flag=True, help="check the documents alone, against no kernel"),
+        Flag(
+            "--document-only", is_flag=True, help="check only the documents, not against a kernel"
+        ),
         colour_flag(),
         *node_flags("check it on", "this host"),
     ],

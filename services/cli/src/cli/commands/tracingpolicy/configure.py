@@ -21,7 +21,7 @@ _EXAMPLE = "tetra tracingpolicy configure NAME --mode monitor"
 
 
 def run(args: Args) -> int:
-    """Change what the flags say, in one step."""
+    """Make all changes of the flags in one step."""
     from cli.policies.calls import seconds
     from tetra.v1.policies_pb2 import ROLLOUT_WHEREVER, ConfigurePolicyRequest, NodeSelector
 
@@ -49,8 +49,8 @@ COMMAND = Command(
     "configure",
     run,
     summary="change state, mode and nodes of a policy in one step",
-    text="""Enable or disable a policy, set its mode, select other nodes: in one step, with one
-revision in its history. What no flag names stays.
+    text="""Enable or disable a policy, set its mode and select its nodes in one step, with one
+revision in its history. Everything else is unchanged.
 
 examples:
   tetra tracingpolicy configure passwd-opened --node 'web-*'

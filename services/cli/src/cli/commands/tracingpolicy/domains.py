@@ -28,8 +28,8 @@ COMMAND = Command(
     "domains",
     run,
     summary="list the domains that have policies",
-    text="""Print the domains that have policies: static are the files of the nodes, grpc is what
-gateways were given.
+    text="""Print the domains that have policies: static for files of the nodes, grpc for policies
+that were added at a gateway.
 
 examples:
   tetra tracingpolicy domains

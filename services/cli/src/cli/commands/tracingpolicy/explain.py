@@ -74,7 +74,7 @@ def _print_source(calls: PolicyCalls, request: PlanPolicyRequest, plans: list[No
     chosen = next((plan.node_name for plan in plans if not unloadable(plan)), "")
     if not chosen:
         raise TetraError(
-            f"{_STEP}: no selected node can load it; for the reasons: without --source"
+            f"{_STEP}: no selected node can load it; run it without --source for the reasons"
         )
     request.nodes.CopyFrom(NodeSelector(names=[literal(chosen)]))
     request.with_source = True
@@ -88,10 +88,10 @@ COMMAND = Command(
     "explain",
     run,
     summary="show how nodes would attach a policy, and what that costs",
-    text="""Show what the policy in FILE would become on the selected nodes, without loading it: for
-each hook the functions that it is attached to, by which mechanism, why not by a better one, and
-what a call costs that is met and not reported. Nodes with the same plan stand together; nodes that
-cannot load it show why. --source prints the C text that one node would compile.
+    text="""Show how the selected nodes would attach the policy in FILE, without loading it: for
+each hook the functions, the mechanism, why no better one works, and what a call costs that the
+policy filters out. Nodes with the same plan are shown together; for a node that cannot load it, the
+reason is shown. --source prints the C text that one node would compile.
 Exit code 1: a node cannot load it.
 
 examples:

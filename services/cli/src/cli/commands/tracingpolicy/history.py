@@ -36,8 +36,9 @@ COMMAND = Command(
     run,
     summary="list the revisions of a policy: who changed what, when, from where",
     text="""List the revisions of a policy, newest first. The first is current. A deleted policy
-keeps its history. WHO is what the client says of itself and, in brackets, the token that it showed.
-show prints the document of a revision, diff compares it with a file, rollback loads it again.
+keeps its history. WHO is the name that the client reports and, in parentheses, the token that it
+presented. show prints the document of a revision, diff compares it with a file, rollback loads it
+again.
 
 examples:
   tetra tracingpolicy history passwd-opened

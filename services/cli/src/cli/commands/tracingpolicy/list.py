@@ -38,8 +38,9 @@ COMMAND = Command(
     run,
     summary="list the policies of all nodes",
     text="""Print a table of the policies with state, memory, mode and counters, as Tetragon's own
-client does. Memory and counters are sums over all nodes; a policy is enabled only if it is so on
-every node that it selects. Errors follow on stderr. tetra tracingpolicy status shows each node.
+client does. Memory and counters are sums over all nodes; a policy counts as enabled only if every
+node that it selects has enabled it. Errors follow on stderr. tetra tracingpolicy status shows each
+node.
 
 examples:
   tetra tracingpolicy list

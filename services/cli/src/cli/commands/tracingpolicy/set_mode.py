@@ -22,10 +22,10 @@ def run(args: Args) -> int:
 COMMAND = Command(
     "set-mode",
     run,
-    summary="let a policy act, or only report",
+    summary="set whether a policy acts or only reports",
     text="""Set whether a policy carries out its actions (enforce) or reports what it would do
-(monitor). Takes effect at once: no program is loaded again. A policy that has only actions that
-report has no mode.
+(monitor). Takes effect at once: no program is loaded again. A policy without enforcement actions
+has no mode.
 
 examples:
   tetra tracingpolicy set-mode no-raw-sockets monitor

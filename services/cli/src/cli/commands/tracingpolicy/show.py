@@ -23,7 +23,7 @@ def run(args: Args) -> int:
     if spec.deleted:
         last = next((one.revision for one in revisions if not one.deleted), 0)
         raise TetraError(
-            f"show: policy {args.name}: revision {spec.revision} deleted it; for example: "
+            f"show: policy {args.name}: it was deleted by revision {spec.revision}; for example: "
             f"tetra tracingpolicy show {args.name} --revision {last}"
         )
     text = spec.yaml
@@ -35,7 +35,7 @@ COMMAND = Command(
     "show",
     run,
     summary="print the document of a policy",
-    text="""Print the document of a policy as it was given, of the current revision or of another.
+    text="""Print the document of a policy as it was submitted: the current or another revision.
 
 examples:
   tetra tracingpolicy show passwd-opened > policy.yaml

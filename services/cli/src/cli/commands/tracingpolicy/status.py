@@ -136,7 +136,7 @@ def _lines(policies: list[FleetPolicy], args: Args, most_lines: int | None = Non
 COMMAND = Command(
     "status",
     run,
-    summary="show how policies do, on every node",
+    summary="show the state of policies on every node",
     text="""Without a name print a line for each policy: its state, how many of the selected nodes
 run it, which failed and why. With names (* and ? as in a shell) print a line for each node: state,
 revision, counters, memory, how its hooks are attached, and the cost of a run while

@@ -107,7 +107,7 @@ def _shown(args: Args) -> Iterator[Draw]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` behind the block, not in it.
+    """Raise `KeyboardInterrupt` after the block, not inside it.
 
     Rich, interrupted between writing and emptying its buffer, would write it once more.
     """
@@ -139,9 +139,10 @@ COMMAND = Command(
     "try",
     run,
     summary="run a policy in monitor mode for a while and count what it sees",
-    text="""Load the policy in FILE in monitor mode on the selected nodes, show what it would have
-posted and done (counts by process, by call with its arguments, by action), and remove it: after
---for, at Ctrl-C, at a limit, and ten seconds after this client or its gateway has vanished.
+    text="""Load the policy in FILE in monitor mode on the selected nodes, and count the events that
+it would report and the actions that it would take, by process, call and action. The policy is
+removed after --for, at Ctrl-C, at a limit, and ten seconds after the connection to this client or
+its gateway is lost.
 Exit code 1: no node could load it, or a limit ended it.
 
 examples:
@@ -160,9 +161,9 @@ examples:
         ),
         output_flag("text", "json", more="; json: the counts at the end"),
         *node_flags("try it on"),
-        Flag("--max-hits", type=INTEGER, section="limits", help="end at more events on a node"),
         Flag(
-            "--max-lost", type=INTEGER, section="limits", help="end at more lost events on a node"
+            "--max-hits", type=INTEGER, section="limits", help="stop if a node reports more events"
         ),
+        Flag("--max-lost", type=INTEGER, section="limits", help="stop if a node loses more events"),
     ],
 )

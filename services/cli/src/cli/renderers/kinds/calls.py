@@ -1,4 +1,4 @@
-"""What a policy saw, as a person reads it: a call with its arguments, its result and its policy.
+"""Events of policies in readable form: a call with its arguments, its result and its policy.
 
     -> openat(-100, /etc/passwd, 0) = 3 {files}
     -> tcp_connect(tcp 10.0.0.1:40000 > 1.1.1.1:443) {egress}

@@ -24,8 +24,7 @@ _EMOJIS = {
     "chmod": "🔏", "chown": "👤", "truncate": "📂",
 }  # fmt: skip
 _WRITES = (os.O_WRONLY, os.O_RDWR)
-# Linux has no name for O_PATH's absence; io_uring's events have no flags at all.
-_UNKNOWN = -1
+_UNKNOWN = -1  # io_uring's events have no flags
 
 
 def act(body: Any) -> Act:
