@@ -26,7 +26,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class Child:
     """A process in its own session, so that Ctrl-C reaches only the launcher.
 
-    The kernel kills it if we die (PR_SET_PDEATHSIG), whatever killed us.
+    If the launcher dies for any reason, the kernel kills the child (PR_SET_PDEATHSIG).
     """
 
     def __init__(self, name: str, argv: Sequence[str | Path], *, stop_within_s: float) -> None:
@@ -57,7 +57,7 @@ class Child:
 
         def die_with_parent() -> None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the line above
+            if os.getppid() != parent:  # the launcher died before the line above
                 os._exit(1)
 
         try:

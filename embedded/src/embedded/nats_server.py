@@ -33,7 +33,7 @@ def write_config(folder: Path, port: int, health_port: int) -> tuple[Path, Path]
                     "store_dir": str(folder / "jetstream"),
                     "sync_interval": "always",
                     # Three quarters of the free space by default, and a larger stream is refused.
-                    # The stream's limit is what counts, and is fitted to the disk (room.py).
+                    # The stream's own limit applies, which room.py fits to the disk.
                     "max_file_store": _NO_LIMIT_BYTES,
                 },
                 "authorization": {"user": USER, "password": secret},

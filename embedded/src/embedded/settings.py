@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     columns: Annotated[
         bool,
         Field(
-            description="write every event into columns too: quick answers about the past, and "
-            "30 days of it (tetra getevents --count-by)"
+            description="write every event into columns too: fast answers about the last 30 days "
+            "(tetra getevents --count-by)"
         ),
     ] = False
 

@@ -68,7 +68,7 @@ class Stack:
         }
         sinks = self._folder / "sinks.yaml"  # JSON is YAML
         write_own(sinks, json.dumps({"sinks": [sink]}, indent=2))
-        # What it has not finished, it reads again: it may be killed.
+        # It may be killed: it reads unfinished events again.
         command = (_BIN / "tetra-exporter", "--sinks-file", sinks)
         return Child("exporter", command, stop_within_s=0.1)
 
@@ -129,7 +129,8 @@ class Stack:
         return await child.wait_for_line(phrase, within_s)
 
     async def wait(self) -> None:
-        """Return when the client ends with 0; raise `ChildError` when another child is given up."""
+        """Return when the client ends with 0; raise `ChildError` when another child has failed too
+        often."""
         services = [child for child in self._children if child is not self.cli]
         supervisor = Supervisor(
             [Service(child, self._health[child.name], "/healthz") for child in services],
@@ -205,7 +206,7 @@ Tetragon-mini watches node {node} (Linux {kernel})
 
 
 def farewell(settings: Settings) -> str:
-    """Return the text that is printed when all children have stopped."""
+    """Return the text that is printed after all children have stopped."""
     return f"""
 Stopped
   gateway   was on {settings.listen_address}

@@ -1,4 +1,4 @@
-"""Starts a child again that has ended, that does not answer, or that says it cannot work.
+"""Restarts a child that has ended, does not answer, or reports that it cannot work.
 
 nats-server whose disk was full refuses every message until it is started again, also when there is
 room again ("write error: ... no space left on device" in /healthz, seen with 2.15.1).
@@ -23,7 +23,7 @@ WITHIN_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often to look, and how long something must last before a child is started again."""
+    """The interval of checks, and how long a fault must last before a child is restarted."""
 
     look_every_s: float = 1.0
     silent_s: float = 20.0  # without an answer; the machine may be busy

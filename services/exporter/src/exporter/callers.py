@@ -1,4 +1,4 @@
-"""Who may ask for the export file's rotation, and who may change it.
+"""Authorization to read and change the rotation of the export file.
 
 Calls come from this host only: by a Unix socket, whose permissions decide, or on loopback. With a
 file of tokens each call needs one; the form is the gateway's: ``TOKEN RIGHT[,RIGHT] [NODE,...]``.

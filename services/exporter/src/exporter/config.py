@@ -1,4 +1,5 @@
-"""The sinks as their YAML file describes them. Every mistake is reported at once, by its place."""
+"""The sinks as their YAML file describes them. All mistakes are reported together, each with its
+path."""
 
 from __future__ import annotations
 
@@ -160,10 +161,16 @@ class ColumnsSink(Common):
     def _has_every_event(self) -> ColumnsSink:
         for name in ("nodes", "allow_list", "deny_list", "field_filters"):
             if getattr(self, name):
-                raise ValueError(f"{name}: columns have every event, or answers would be wrong")
+                raise ValueError(
+                    f"{name}: not allowed here: columns must have every event, or "
+                    f"answers would be wrong"
+                )
         if self.rate_limit >= 0 or self.aggregation is not None:
             name = "aggregation" if self.aggregation else "rate_limit"
-            raise ValueError(f"{name}: columns have every event, or answers would be wrong")
+            raise ValueError(
+                f"{name}: not allowed here: columns must have every event, or answers "
+                f"would be wrong"
+            )
         return self
 
 
@@ -215,8 +222,8 @@ class SyslogSink(Common):
     key_file: Path | None = None
     facility: int = Field(13, ge=0, le=23)  # 13: log audit
     app_name: str = Field("tetra", pattern=r"^[!-~]{1,48}$")
-    # Syslog acknowledges nothing. What was sent so long ago counts as taken, as long as the
-    # connection holds; when it breaks, everything younger is sent again.
+    # Syslog acknowledges nothing. Messages older than this count as delivered while the connection
+    # holds; when it breaks, all newer ones are sent again.
     settle: Seconds = 5
 
     @model_validator(mode="after")
@@ -273,7 +280,7 @@ class Sinks(_Model):
         self._check_places()
         return self
 
-    # Each cuts off what it finds behind its own place: two would destroy each other's lines.
+    # Each truncates the file to its own position: two would destroy each other's lines.
     def _check_places(self) -> None:
         found: dict[Path, str] = {}
         for sink in self.sinks:
@@ -294,7 +301,7 @@ def _messages(values: tuple[dict[str, Any], ...], kind: type[M], what: str) -> l
         try:
             found.append(json_format.ParseDict(value, kind()))
         except json_format.ParseError as error:
-            reason = str(error).partition("\n")[0]  # behind it: all fields that there are
+            reason = str(error).partition("\n")[0]  # its comment: all fields
             raise ValueError(f"{what}[{number}]: {reason}") from None
     return found
 

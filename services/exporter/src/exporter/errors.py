@@ -3,7 +3,7 @@
 ServiceError (chassis: one line on stderr, exit code)
 ├── ConfigError    the file of sinks is wrong; every mistake is in the text
 └── SinkError      a sink cannot work with these settings
-DeliveryError      the receiver did not take the events; the same ones are sent again
+DeliveryError      the receiver did not accept the events; they are sent again
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ class SinkError(ServiceError):
 
 
 class DeliveryError(Exception):
-    """The receiver did not take the events now."""
+    """The receiver did not accept the events; they are sent again."""

@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _check() -> int:
-    """Ask the exporter with these settings whether every sink takes events."""
+    """Ask the exporter with these settings whether every sink accepts events."""
     address = load(Settings, "exporter", []).metrics_address
     if not address:
         print("tetra-exporter: error: check: TETRA_METRICS_ADDRESS is not set", file=sys.stderr)

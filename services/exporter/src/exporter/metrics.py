@@ -1,4 +1,4 @@
-"""What each sink did, for Prometheus, and why one does not deliver."""
+"""Metrics of the sinks, and why one does not deliver."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prometheus_client.registry import Collector
 from exporter.worker import Worker
 
 _COUNTERS = {
-    "delivered_events": "Events that the sink took",
-    "delivered_bytes": "Characters of the lines that the sink took",
-    "refused_events": "Events that the receiver refused for good",
-    "failures": "Attempts that failed and were made again",
+    "delivered_events": "Events that the sink accepted",
+    "delivered_bytes": "Characters of the lines that the sink accepted",
+    "refused_events": "Events that the receiver refused permanently",
+    "failures": "Delivery attempts that failed and were repeated",
     "filtered_events": "Events that did not pass the sink's filters",
     "withheld_events": "Events that the sink's rate limit withheld",
-    "duplicate_events": "Events that the stream had twice, exported once",
-    "missing_events": "Events that the stream lacked, as far as their number is known",
+    "duplicate_events": "Duplicate events of the stream, exported once",
+    "missing_events": "Events missing in the stream, as far as their number is known",
     "gaps": "Gaps in the stream",
 }
 
@@ -42,13 +42,14 @@ class Metrics(Collector):
             labels=["sink", "cause"],
         )
         up = GaugeMetricFamily(
-            "tetra_exporter_up", "Whether the sink takes events", labels=["sink"]
+            "tetra_exporter_up", "Whether the sink accepts events", labels=["sink"]
         )
         behind = GaugeMetricFamily(
             "tetra_exporter_lag_messages", "Messages of the stream not exported", labels=["sink"]
         )
         lag = GaugeMetricFamily(
-            "tetra_exporter_lag_seconds", "Age of the oldest event that is not exported, about",
+            "tetra_exporter_lag_seconds", "Approximate age of the oldest event that is not "
+            "exported",
             labels=["sink"],
         )  # fmt: skip
         for worker in self._workers:
@@ -65,7 +66,7 @@ class Metrics(Collector):
 
 
 def lag_s(worker: Worker) -> float:
-    """Return about how old the oldest event is that the sink does not have; 0: it has all."""
+    """Return the approximate age of the oldest event that the sink does not have; 0: it has all."""
     if not worker.reader.behind or not worker.newest_ns:
         return 0.0
     return max(0.0, time.time() - worker.newest_ns / 1e9)
@@ -87,5 +88,5 @@ def _values(worker: Worker) -> dict[str, int]:
 
 
 def find_fault(workers: Sequence[Worker]) -> str:
-    """Return which sinks do not take events and why; empty where all do."""
+    """Return which sinks do not accept events and why; empty if all do."""
     return "; ".join(f"{w.config.name}: {w.fault}" for w in workers if w.fault)

@@ -10,15 +10,15 @@ from exporter.reader import POLL_S, Chunk, Reader
 
 _MAX_POLL_S = 1.0  # while the node is quiet: a thousand hosts may do it
 _BOUNDS_S = 5.0  # NATS is asked so often what the stream spans
-# Behind what the stream has had for so long there is no batch that a copy does not have yet.
+# After this time every copy of the stream has a stored message.
 _SETTLED_S = 60.0
 
 
 class NodeReader(Reader):
     """Reads the batches of one node.
 
-    That one is missing in the copy that answered is known from the numbers of the node: what is
-    between two batches is then read as a whole.
+    The node's event numbers show whether the copy that answered lacks a batch: then all messages
+    between the two batches are read.
     """
 
     def __init__(self, history: History, sink: str, node: str) -> None:
@@ -57,7 +57,7 @@ class NodeReader(Reader):
         return batch.boot_id == boot and batch.first_sequence > number + 1
 
     async def _between(self, batch: Batch) -> list[Batch]:
-        """Return what another copy has of the node between the last batch and ``batch``."""
+        """Return the node's batches between the last one and ``batch`` from another copy."""
         if self._history.replicas == 1:
             return []
         missing: list[Batch] = []
@@ -89,10 +89,11 @@ class NodeReader(Reader):
         self._ends = now, bounds.last
         return now - seen_s >= _SETTLED_S and await self._skip(end)
 
-    # Else the place of a quiet node would be behind the oldest message one day, and what was
-    # deleted there could have been this node's.
+    # Otherwise the position of a quiet node would at some time be older than the oldest message,
+    # and the deleted messages could have been this node's.
     async def _skip(self, end: int) -> bool:
-        """Go behind message ``end``, if none of the node is before; return whether it went."""
+        """Move after message ``end``, unless messages of the node come before it; return whether it
+        moved."""
         if end < self._position or await self._history.fetch_node(self._node, self._position, 1):
             return False
         found = (await self._history.fetch(end, 1)).batches
@@ -102,7 +103,7 @@ class NodeReader(Reader):
         return True
 
     async def measure(self) -> None:
-        """Find out how many messages are not read yet: of other nodes' it is not known."""
+        """Update the number of unread messages; it includes those of other nodes."""
         if not self._pause:
             await super().measure()
 

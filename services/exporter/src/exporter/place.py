@@ -1,4 +1,4 @@
-"""A sink's place in the stream, kept on disk: what is behind it, the sink has."""
+"""A sink's position in the stream, kept on disk: the sink has every event before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Behind one message of the stream."""
+    """A position after one message of the stream."""
 
     sequence: int  # of the last message that the sink has
     stored_ns: int  # when NATS stored it, calendar clock; another in a replaced stream
@@ -48,7 +48,7 @@ class PlaceFile:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise SinkError(
-                f"place: {self._path}: {error}: delete it to begin where `start` says"
+                f"place: {self._path}: {error}: delete it to begin at the setting `start`"
             ) from None
 
     def write(self, place: Place) -> None:
@@ -66,7 +66,7 @@ class PlaceFile:
 
 
 def lock(folder: Path) -> int:
-    """Make ``folder`` ours alone; return the descriptor that holds the lock.
+    """Lock ``folder`` for this exporter; return the descriptor that holds the lock.
 
     Raises `SinkError` where another exporter has it: two would write every event twice.
     """
@@ -80,6 +80,6 @@ def lock(folder: Path) -> int:
     except OSError:
         os.close(held)
         raise SinkError(
-            f"state: {folder}: another tetra-exporter uses it: give each a folder of its own"
+            f"state: {folder}: another tetra-exporter uses it: use a separate folder for each"
         ) from None
     return held

@@ -1,4 +1,4 @@
-"""Batches of the stream from a place on, in order, with what was found missing."""
+"""Batches of the stream from a position on, in order, with notices of missing events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Chunk:
-    """What one read gave."""
+    """The result of one read."""
 
     batches: list[tuple[Batch, int]]  # with how many of its first events are duplicates
     losses: list[stream_pb2.LossNotice] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Reader:
         self.behind = 0  # messages of the stream that are not read yet
 
     async def open(self, place: Place | None, start: str) -> None:
-        """Go behind ``place``; without one, to the ``start``: now or oldest."""
+        """Move after ``place``; without one, to the ``start``: now or oldest."""
         retry = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             try:
@@ -60,7 +60,7 @@ class Reader:
 
     @property
     def place(self) -> Place:
-        """Where it is now."""
+        """The current position."""
         return Place(self._position - 1, self._stored_ns)
 
     async def _open(self, place: Place | None, start: str) -> None:
@@ -131,7 +131,7 @@ class Reader:
         self._position, self._stored_ns = 1, 0
 
     async def measure(self) -> None:
-        """Find out how many messages are not read yet; raises `BusError`."""
+        """Update the number of unread messages; raises `BusError`."""
         self.behind = max(0, (await self._history.bounds()).last + 1 - self._position)
 
     async def _is_replaced(self, place: Place, bounds: Bounds) -> bool:
@@ -147,7 +147,8 @@ class Reader:
             return first.stored_ns != place.stored_ns
         return first.stored_ns < place.stored_ns
 
-    # So that a hole, a loss or a repeated batch behind the place is noticed as without the restart.
+    # So that a gap, a loss or a repeated batch after the position is noticed as it would be without
+    # the restart.
     async def _remember(self, sequence: int) -> None:
         try:
             await self._check_last(sequence)

@@ -1,4 +1,5 @@
-"""Which events a sink gets: nodes, filters, and a rate limit that counts what it withholds."""
+"""The events that a sink gets: nodes, filters, and a rate limit that counts the events that it
+withholds."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ class Selected(NamedTuple):
 
 
 class RateLimit:
-    """Lets so many events a minute pass, as Tetragon's export does, and counts the others.
+    """Passes a number of events per minute, as Tetragon's export does, and counts the others.
 
-    Time is when NATS stored the events: after a time without the receiver, what has waited is not
-    withheld, and a restart decides as before.
+    The time is that at which NATS stored the events: so events that waited for the receiver are not
+    withheld, and a restart gives the same result.
     """
 
     def __init__(self, per_minute: int, saved: dict[str, Any]) -> None:
@@ -41,7 +42,7 @@ class RateLimit:
         self.withheld_total = 0
 
     def state(self) -> dict[str, Any]:
-        """Return what a later exporter takes as ``saved``."""
+        """Return the state that a later exporter gets as ``saved``."""
         if self._per_minute < 0:
             return {}
         return {"minute": self._minute, "passed": self._passed, "withheld": self.withheld}
@@ -58,7 +59,8 @@ class RateLimit:
         return False
 
     def advance(self, time_ns: int) -> int:
-        """Go on to ``time_ns``; return how many were withheld in the minute that ended, if any."""
+        """Advance to ``time_ns``; return how many were withheld in the minute that ended, if
+        any."""
         minute = time_ns // _MINUTE_NS
         if self._per_minute < 0 or minute <= self._minute:
             return 0
@@ -87,7 +89,7 @@ class Selection:
         self.counts = Counts()
 
     def select(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[Selected]:
-        """Yield what the sink gets of ``batches``, each without its first events as numbered."""
+        """Yield the sink's events of ``batches``, each without the given number of first events."""
         filters, counts, limit = self._filters, self.counts, self._limit
         for batch, skip in batches:
             withheld = limit.advance(batch.stored_ns)

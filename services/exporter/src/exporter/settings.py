@@ -17,10 +17,10 @@ class Settings(ServiceSettings, BusSettings):
     sinks_file: Path | None = Field(None, description="YAML file that describes the sinks")
     state_dir: Path = Field(
         Path("/var/lib/tetra-exporter"),
-        description="folder of each sink's place in the stream; it has to survive restarts",
+        description="folder for each sink's position in the stream; it has to survive restarts",
     )
     check_sinks: bool = Field(
-        False, description="read the file of sinks, print what is wrong or what it says, and exit"
+        False, description="check the file of sinks, print its mistakes or its sinks, and exit"
     )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz; empty: none"
@@ -28,7 +28,7 @@ class Settings(ServiceSettings, BusSettings):
 
     own_node: bool = Field(
         False,
-        description="export the events of this host alone: for an exporter beside its collector",
+        description="export only the events of this host: for an exporter beside its collector",
     )
     node_name: str = Field(
         default_factory=lambda: os.environ.get("NODE_NAME") or os.uname().nodename,
@@ -36,13 +36,13 @@ class Settings(ServiceSettings, BusSettings):
     )
     event_log_address: str = Field(
         "",
-        description="serve Tetragon's EventLogService at unix:PATH or a loopback address: the "
-        "rotation of the first file; empty: do not",
+        description="serve Tetragon's EventLogService at unix:PATH or a loopback address: it reads "
+        "and sets the rotation of the first file; empty: not served",
     )
     token_file: Path | None = Field(
         None,
-        description="bearer tokens that its callers need, TOKEN RIGHT[,RIGHT]: read for questions, "
-        "control for changes",
+        description="bearer tokens for this service, one a line: TOKEN RIGHT[,RIGHT]; right read "
+        "to get the rotation, control to set it",
     )
 
     # One file sink without a file of sinks: names and meaning as Tetragon's.
@@ -59,8 +59,14 @@ class Settings(ServiceSettings, BusSettings):
     export_file_compress: bool = Field(False, description="compress rotated files with gzip")
     export_file_perm: str = Field("600", description="permissions of the file, octal")
     export_rate_limit: int = Field(
-        -1, ge=-1, description="events a minute; what is above is counted; -1: no limit"
+        -1,
+        ge=-1,
+        description="events per minute; further ones are dropped and counted; -1: no limit",
     )
-    export_allowlist: str = Field("", description="export only events that pass; JSON, one a line")
-    export_denylist: str = Field("", description="do not export events that pass; JSON, one a line")
-    field_filters: str = Field("", description="fields to keep or leave out; JSON, one a line")
+    export_allowlist: str = Field(
+        "", description="export only events that match one of these filters; JSON, one a line"
+    )
+    export_denylist: str = Field(
+        "", description="do not export events that match one of these filters; JSON, one a line"
+    )
+    field_filters: str = Field("", description="fields to keep or omit; JSON, one a line")

@@ -13,7 +13,7 @@ from tetragon.events_pb2 import GetEventsResponse
 class Windows:
     """Holds the events of one window; it ends between two messages of the stream.
 
-    What is held is not behind the sink's place: after a restart it is read again.
+    The sink's position is before the events that are held: after a restart they are read again.
     """
 
     def __init__(self, settings: Aggregation) -> None:

@@ -1,4 +1,5 @@
-"""One sink's way: read, select, encode, deliver, keep the place; again until it is taken."""
+"""The loop of one sink: read, select, encode, deliver, save the position; repeated until
+delivered."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Totals:
-    """What one sink did since this exporter started."""
+    """Counters of one sink since this exporter started."""
 
     delivered: int = 0
     delivered_bytes: int = 0
@@ -219,7 +220,7 @@ class Worker:
         await self._until_taken(partial(asyncio.to_thread, self._places.write, place))
         self._kept = place
 
-    # For ever: nothing behind it may be read before this one is taken, or something is lost.
+    # Without limit: if later chunks were read before this one is delivered, events would be lost.
     async def _until_taken(self, step: Callable[[], Awaitable[R]]) -> R:
         while True:
             try:
@@ -296,4 +297,4 @@ def _parts(batches: Numbered, most: int) -> Iterator[Numbered]:
 
 
 class _Rewind(Exception):
-    """Begin again at the place that was kept."""
+    """Begin again at the saved position."""

@@ -2,6 +2,6 @@
 
 import os
 
-# gRPC's event engine hands each response from thread to thread. The poller that it replaces does
-# so with half the wake-ups, and a busy host pays for each. gRPC reads this when it is imported.
+# gRPC's event engine passes each response from thread to thread. The older poller needs half the
+# wake-ups, and a busy host pays for each wake-up. gRPC reads this when it is imported.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")

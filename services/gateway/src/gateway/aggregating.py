@@ -32,7 +32,8 @@ def wanted(options: AggregationOptions) -> Limits | None:
 
 
 class Window:
-    """The window of one stream: it ends by the time in the stream, and by the clock where idle."""
+    """The window of one stream. It ends by the time of the messages, or by the clock if none
+    come."""
 
     def __init__(self, limits: Limits) -> None:
         self._held: Aggregator[bytes] = Aggregator(limits)
@@ -43,12 +44,12 @@ class Window:
         return bool(self._held)
 
     def is_over(self, stored_ns: int) -> bool:
-        """Return whether it ends before a batch that NATS stored at this time."""
+        """Return whether the window ends before a batch that NATS stored at this time."""
         return self._held.is_over(stored_ns)
 
     @property
     def is_full(self) -> bool:
-        """Whether it has to end early."""
+        """Whether the window has to end early because it is full."""
         return self._held.is_full
 
     @property
@@ -105,7 +106,7 @@ class AggregatingSender(Sender):
         self._stored_ns = time.time_ns()
 
     async def run(self) -> None:
-        """Send until the end, and what is held there."""
+        """Send until the end, including the events held then."""
         await super().run()
         if self._window:
             await self._release(self._cursor)
@@ -145,7 +146,7 @@ class AggregatingSender(Sender):
 
     async def _send(self) -> None:
         place = self._cursor
-        if self._window:  # what is behind the cursor has to be sent
+        if self._window:  # events that the cursor counts as sent must have been sent
             self._cursor = self._behind
         await super()._send()
         self._behind, self._cursor = self._cursor, place

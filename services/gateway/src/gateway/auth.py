@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens, from a file that is read again when it changes.
+"""Authentication by bearer tokens, from a file that is read again when it changes.
 
 A line of the file: ``TOKEN RIGHT[,RIGHT] [NODE,...]``. Rights: ``read`` reads events and state,
 ``control`` changes settings (SetDebug), ``policies`` changes tracing policies. Node names limit all
@@ -46,7 +46,7 @@ class Tokens:
         self._refresh()
         return self._grants.get(digest)
 
-    # A file that has become unreadable leaves the old tokens in force.
+    # If the file becomes unreadable, the old tokens remain valid.
     def _refresh(self) -> None:
         if time.monotonic() < self._look_at:
             return

@@ -1,4 +1,5 @@
-"""Fan-out: one window of the newest batches in memory, read by every stream at its own place.
+"""Fan-out: one window of the newest batches in memory, which every stream reads at its own
+position.
 
 The window is the bounded queue of all streams. A stream that is slower than the bus falls behind
 its end, reads from NATS (feed.py), and returns as soon as the window has what it needs. Nothing is
@@ -19,11 +20,11 @@ WARM_BYTES = 2 << 20
 
 
 class Behind(Exception):
-    """The place is no longer in the window."""
+    """The position is no longer in the window."""
 
 
 class Statistics(NamedTuple):
-    """Of the window, now and since the start."""
+    """Counters of the window, current and since the start."""
 
     batches: int
     size_bytes: int
@@ -42,8 +43,8 @@ class Broadcaster:
         self._events_total = 0
         self._arrived = asyncio.Event()
         self.head = 0  # stream sequence of the newest batch, or where the window began
-        self.generation = 0  # counts the streams that have been; see restart()
-        # Messages that the stream lost from its end, where this generation is the same stream.
+        self.generation = 0  # incremented for each new stream; see restart()
+        # Messages that the stream lost at its end, if this generation continues the same stream.
         self.lost_end: tuple[int, int] | None = None
 
     def restart(self, head: int, lost_end: tuple[int, int] | None = None) -> None:

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class Reach(NamedTuple):
-    """How far the columns reach."""
+    """The range that the columns cover."""
 
     first: int  # messages of the stream
     last: int

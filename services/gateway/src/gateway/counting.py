@@ -1,4 +1,5 @@
-"""tetra.v1.EventStream.CountEvents: from the columns what they have, the rest from the stream."""
+"""tetra.v1.EventStream.CountEvents: from the columns as far as they go, the rest from the
+stream."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ class Count:
         await self._read(plan)
         losses, gaps = plan.feed.take_notices()
         self._losses += losses
-        # What was dropped before the first event that is kept is no hole in "all that is kept".
+        # A question about the whole stream begins at its first event: older, deleted events are not
+        # missing.
         everything = request.HasField("after") and reach is None
         self._gaps += [
             gap for gap in gaps if not everything or gap.cause != GapNotice.CAUSE_AGED_OUT

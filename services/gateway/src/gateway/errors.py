@@ -2,7 +2,7 @@
 
 ServiceError (chassis: one line on stderr, exit code)
 ├── ListenError     the address cannot be listened on
-└── SecurityError   certificates or the address itself do not fit together
+└── SecurityError   certificates, tokens and address are inconsistent
 RequestError        a client's request is refused: gRPC status and text
 
 `eventstream.errors.BusError` becomes a refusal, too: UNAVAILABLE.
@@ -20,7 +20,7 @@ class ListenError(ServiceError):
 
 
 class SecurityError(ServiceError):
-    """Certificates or the address itself do not fit together."""
+    """Certificates, tokens and address are inconsistent."""
 
 
 class RequestError(Exception):

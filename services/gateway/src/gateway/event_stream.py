@@ -1,4 +1,5 @@
-"""tetra.v1.EventStream: events in batches, from any place of the stream, with what is missing."""
+"""tetra.v1.EventStream: events in batches, from any position of the stream, with notices of missing
+events."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ class EventStream:
                 sender = AggregatingSender(rest, selection, plan, context, self._streams, limits)
             await sender.run()
 
-    # Returns how far the columns reach; None where nothing was sent from them.
+    # Returns the end of the columns; None if nothing was sent from them.
     async def _send_columns(
         self, request: stream_pb2.StreamEventsRequest, selection: Selection, context: Context
     ) -> Reach | None:
@@ -105,7 +106,7 @@ class EventStream:
         return answers.reach
 
     async def count_events(self, request: stream_pb2.CountEventsRequest, context: Context) -> None:
-        """Send progress, then the rows and what they rest on."""
+        """Send progress, then the rows and their basis."""
         nodes = rights.choose_nodes(frozenset(request.nodes))
         filters = stream_pb2.StreamEventsRequest(
             allow_list=request.allow_list, deny_list=request.deny_list
@@ -118,7 +119,7 @@ class EventStream:
     async def list_nodes(
         self, request: stream_pb2.ListNodesRequest, context: Context
     ) -> stream_pb2.ListNodesResponse:
-        """Answer every node; while NATS is away, the nodes as they were last."""
+        """Answer every node; while NATS is unreachable, the last known state of the nodes."""
         try:
             nodes = await self._fleet.describe()
         except BusError:

@@ -1,4 +1,5 @@
-"""One client's way through the stream: from the window while it keeps up, from NATS while not."""
+"""One client's position in the stream: it reads from the window while it keeps up, else from
+NATS."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _ATTEMPTS = Attempts(alone=3, copies=20)
 
 
 class Feed:
-    """Batches from a place on, in order, each once."""
+    """Batches from a position on, in order, each once."""
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class Feed:
         self._fetched.extend(batches)
 
     def _note_damage(self, first: int, last: int, behind: Batch | None) -> None:
-        """Note that messages inside the stream are in no copy of it; ``behind``: the next one."""
+        """Note that messages are missing in every copy of the stream; ``behind``: the next
+        message."""
         self._continuity.note_damage(
             first, last, self._stored_ns, behind.stored_ns if behind else 0
         )
@@ -167,6 +169,6 @@ class Feed:
                 self._note_damage(first, min(last, self.position - 1), None)
                 self.position = first
             return
-        # The stream is another: places in the old one have no meaning there.
+        # The stream was replaced: positions in the old one have no meaning in the new one.
         self.note_aged_out(0)
         self.position = 1

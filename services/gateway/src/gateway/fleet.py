@@ -1,4 +1,4 @@
-"""The collectors: which there are, whether they are alive, and requests to them."""
+"""The collectors: their list, whether they are alive, and requests to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 class _Node:
     info: node_pb2.NodeInfo
     heard_at: float | None  # monotonic; None: known from the stream only
-    # Of this boot: the last event seen in the stream, or that it had made when we first asked.
+    # Of this boot: the number of the last event seen in the stream, or, when first asked, made.
     boot_id: str = ""
     stored_sequence: int = 0
     waiting: int = 0  # events made that are not in the stream, by its last answer
@@ -61,7 +61,7 @@ class Fleet:
         self._stored_at = time.monotonic()
 
     async def run(self) -> None:
-        """Ask all collectors to describe themselves, again and again."""
+        """Ask all collectors to describe themselves, at intervals, until cancelled."""
         loaded_at = -LOAD_EVERY_S
         while True:
             try:
@@ -119,8 +119,8 @@ class Fleet:
     def stream_is_stuck(self) -> bool:
         """Whether the stream stores no events from any node although collectors have some.
 
-        A nats-server can bring a stream into a state in which it acknowledges nothing, for ever.
-        Only publishers notice; collectors report how many events wait.
+        A nats-server can bring a stream into a state in which it never acknowledges anything again.
+        Only publishers notice that; collectors report how many events wait.
         """
         quiet = time.monotonic() - self._stored_at > STALLED_AFTER_S
         return quiet and bool(self.stalled())
@@ -188,7 +188,7 @@ class Fleet:
             self._on_answer(answer)
             if not answer.more:
                 expected.discard(name)
-            # While no node is known, all of the time is for those that may be there.
+            # While no node is known, wait the full time for collectors that may answer.
             return not expected and bool(alive or node)
 
         limit_s = timeout_s if alive or node else ANSWER_S
@@ -236,7 +236,7 @@ class Fleet:
         node.heard_at = time.monotonic()
         return node
 
-    # Nodes of which the stream has events; they may be gone by now.
+    # Nodes with events in the stream; they may no longer exist.
     async def _load(self) -> None:
         js = self._nc.jetstream()
         found = await js.stream_info(subjects.EVENTS_STREAM, subjects_filter=subjects.EVENTS_ALL)

@@ -13,11 +13,11 @@ _ADVICE = (
 
 
 def find_fault(streams: Streams, fleet: Fleet) -> str:
-    """Return what is wrong; empty where events arrive, or would if there were any."""
+    """Return what is wrong; empty if events arrive, or would arrive if there were any."""
     if not streams.live:
         return "nats unreachable or stream missing"
     if streams.stream_is_dead:
         return f"stream {EVENTS_STREAM} took over the state of a deleted one: {_ADVICE}"
     if fleet.stream_is_stuck:
-        return f"stream {EVENTS_STREAM} takes no events, though collectors have some: {_ADVICE}"
+        return f"stream {EVENTS_STREAM} stores no events, though collectors have some: {_ADVICE}"
     return ""

@@ -19,7 +19,7 @@ FIRST_STEP, LAST_STEP = 4, 256  # messages read at once, from the end backwards
 
 
 class Last(NamedTuple):
-    """Where to begin so that N events pass up to message ``end``."""
+    """The start from which N events pass the filters up to message ``end``."""
 
     start: int  # first message to read
     skip: int  # events of it to skip
@@ -28,7 +28,7 @@ class Last(NamedTuple):
 
 
 class _Passed(NamedTuple):
-    """What one batch contributes."""
+    """The passing events of one batch."""
 
     stream_sequence: int
     series: tuple[str, str]

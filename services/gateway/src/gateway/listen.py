@@ -1,4 +1,4 @@
-"""Checks addresses before gRPC binds them, for errors that name the cause."""
+"""Checks addresses before gRPC binds them, so that errors name the cause."""
 
 from __future__ import annotations
 

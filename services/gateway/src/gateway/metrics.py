@@ -69,7 +69,7 @@ class Metrics(Collector):
         window = self._streams.broadcaster.statistics()
         gauges = {
             "live": (
-                "Whether events arrive, or would if there were any",
+                "Whether events arrive, or would arrive if there were any",
                 not health.find_fault(self._streams, self._fleet),
             ),
             "clients": ("Event streams that are open", len(self._streams)),
@@ -133,7 +133,7 @@ class Metrics(Collector):
                 ("waiting_events", "Events that the node's collector has and the stream does not"),
                 (
                     "events_per_second",
-                    "Events per second that the node's collector reports to make",
+                    "Events per second, as the node's collector reports",
                 ),
                 ("processes", "Processes alive on the node"),
             )

@@ -18,7 +18,7 @@ from gateway.plan import CLOCKS_APART_NS, time_ns
 from gateway.streams import Streams
 from tetra.v1.stream_pb2 import Cursor, GapNotice, StreamEventsRequest
 
-# Messages of the stream that are read sooner than a query of the columns starts.
+# Reading fewer messages than this from the stream is faster than a query of the columns.
 LEAST_MESSAGES = 500
 _SECOND_NS = 1_000_000_000
 
@@ -31,7 +31,7 @@ class Past:
     streams: Streams
 
     async def is_in_columns(self, since_ns: int, *, filtered: bool) -> bool:
-        """Return whether the columns answer better than the stream does.
+        """Return whether the columns should answer instead of the stream.
 
         ``since_ns`` 0: all that is kept. ``filtered``: only some of the events are wanted.
         """
@@ -41,7 +41,7 @@ class Past:
         history = self.streams.history
         first, last = await history.bounds()
         found = await history.find(max(0, since_ns - CLOCKS_APART_NS))
-        if found is None:  # the stream has nothing of that time
+        if found is None:  # the stream has no events of that time
             return blocks[-1].to_s * _SECOND_NS > since_ns
         is_cut = found.stream_sequence == first > 1 and found.stored_ns > since_ns
         is_older = blocks[0].generation < blocks[-1].generation
@@ -62,7 +62,8 @@ class Past:
             return []
 
     async def remember(self, feed: Feed, reach: Reach) -> None:
-        """Let ``feed`` know the numbers up to the end of the columns: a hole there is found."""
+        """Pass the numbers up to the end of the columns to ``feed``, so that it detects a gap
+        there."""
         try:
             feed.remember(await self.streams.history.last_of_each_node(reach.last))
         except BusError:  # the stream is read next, and its reader waits for NATS
@@ -78,7 +79,8 @@ def follow(request: StreamEventsRequest, reach: Reach) -> StreamEventsRequest:
 
 
 def not_kept(request_since_ns: int, reach: Reach) -> list[GapNotice]:
-    """Return the notice of what the columns no longer have; none where that was not asked for."""
+    """Return the notice about events that the columns no longer have, if the request includes their
+    time."""
     from_ns = reach.oldest_s * _SECOND_NS
     if reach.oldest_first <= 1 or not 0 < request_since_ns < from_ns:
         return []

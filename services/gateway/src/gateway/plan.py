@@ -29,7 +29,7 @@ class Plan:
     drop: int = 0  # events that pass the filters and are behind the start, after those
     stored_ns: int = 0  # when NATS stored the last message behind the start; 0: unknown
     window: Window = EVER
-    counted: int = 0  # last message that was counted for `last`; it is read whatever its time
+    counted: int = 0  # last message that was counted for `last`; it is read regardless of its time
     end: int | None = None  # last message, where the stream is not followed
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Planner:
     async def _start_last(self, count: int) -> Plan:
         history, selection, find = self._streams.history, self._selection, find_last
         if selection.filters.ordered:
-            # Others than the stream's: those must see the events from the beginning.
+            # Separate filters: those of the stream must see the events from the beginning.
             selection = await self._streams.compile(self._request, selection.nodes)
             find = find_last_in_order
         found = await find(history, count, selection, self._until_ns, self._report)
@@ -117,7 +117,7 @@ class Planner:
         seen = start if cursor.index else start - 1
         if seen < first or (seen <= last and await self._is_same(seen, cursor.stored_ns)):
             return Plan(self._feed(start), skip=cursor.index, stored_ns=cursor.stored_ns)
-        # The stream is another, or lost its end: what was stored later than the cursor is new.
+        # The stream was replaced, or lost its end: messages stored later than the cursor are new.
         if cursor.stored_ns:
             found = await history.find(cursor.stored_ns)
             while found is not None and found.stored_ns <= cursor.stored_ns:

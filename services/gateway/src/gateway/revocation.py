@@ -31,7 +31,7 @@ class Revocation:
         self._open: set[_Stream] = set()
 
     def end_revoked(self) -> None:
-        """Cancel the streams whose token does not grant any more what it did."""
+        """Cancel the streams whose token no longer grants the same."""
         for stream in self._open:
             grant = self._find(stream.token)
             if stream.revoked is None and grant != stream.grant:

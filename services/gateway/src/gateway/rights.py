@@ -53,7 +53,7 @@ NEEDED = {
     _FLEET + "PromotePolicy": POLICIES,
     _FLEET + "AbortPolicy": POLICIES,
     _FLEET + "TryPolicy": POLICIES,
-    # Nodes run the planner for it: only for those who may load the document there.
+    # Nodes run the planner for this call: only clients that may load the document there may ask.
     _PLANS + "PlanPolicy": POLICIES,
     _FLEET + "ListPolicies": READ,
     _FLEET + "StreamPolicies": READ,

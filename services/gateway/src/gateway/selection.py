@@ -1,7 +1,7 @@
-"""What of the stream one client gets: nodes and filters, within the CPU time that filters may take.
+"""The part of the stream that one client gets: nodes and filters, within a limit of CPU time.
 
 Every filter runs on the event loop that all clients share. A selection is applied in slices; after
-each of them the stream gives way (`Turn`) and pays for the time (`Budget`).
+each slice other tasks may run (`Turn`), and the time is charged (`Budget`).
 """
 
 from __future__ import annotations

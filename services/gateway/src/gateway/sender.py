@@ -18,7 +18,7 @@ CURSOR_EVERY_S = 1.0  # where nothing passes the filters
 
 # A batch whose first event is this far behind a time has none before it.
 DISORDER_NS = 5 * 1_000_000_000
-# How long behind `until` events from before it may still come.
+# How long after `until` earlier events may still arrive.
 GRACE_NS = 2 * 1_000_000_000
 
 
@@ -69,7 +69,7 @@ class Sender:
 
     async def run(self) -> None:
         """Send until the end."""
-        await self._send()  # at once: the client learns where it is
+        await self._send()  # at once, so that the client knows its position
         for snapshot in self._plan.snapshots.values():
             async for part in self._selection.select_payloads(snapshot.events):
                 for _, payload in part:
@@ -109,8 +109,8 @@ class Sender:
     def _at_end(self) -> bool:
         return self._plan.end is not None and self._feed.position > self._plan.end
 
-    # Nodes are not in step: events of one node from before the end may come after events of another
-    # from behind it.
+    # Nodes are not synchronized: an event of one node from before the end may follow an event of
+    # another node from after the end.
     def _is_over(self, batch: Batch) -> bool:
         until_ns = self._plan.window.until_ns
         if until_ns is None or not batch.payloads or batch.stream_sequence <= self._plan.counted:

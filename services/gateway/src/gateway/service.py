@@ -106,7 +106,7 @@ class Sensors:
     async def get_events(self, request: events_pb2.GetEventsRequest, context: Context) -> None:
         """Send one message an event, from now on; with aggregation options one for equal events.
 
-        In Tetragon these options change nothing.
+        Tetragon ignores these options.
         """
         limits = aggregating.wanted(request.aggregation_options)
         async with self._streams.open(request, rights.granted_nodes()) as selection:
@@ -156,7 +156,7 @@ class Sensors:
                     event=tetragon_pb2.HEALTH_STATUS_TYPE_STATUS,
                     status=tetragon_pb2.HEALTH_STATUS_ERROR,
                     details=f"node {name}: {_waiting(self._fleet.waiting()[name])} at its "
-                    "collector: it answers, but the stream stores nothing from it",
+                    "collector: the collector answers, but the stream stores none of its events",
                 )
         for node in self._fleet.nodes():
             if node.others and rights.may_see(node.node_name):

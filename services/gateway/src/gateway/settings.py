@@ -20,13 +20,13 @@ class Settings(ServiceSettings, BusSettings):
     )
     insecure_listen: bool = Field(
         False,
-        description="listen without TLS on an address that other hosts can reach: anyone there "
-        "reads every command line of every node",
+        description="listen without TLS on an address that other hosts can reach: anyone on the "
+        "network can read the command lines of all nodes",
     )
     tls_cert_file: Path | None = Field(None, description="server certificate chain (PEM)")
-    tls_key_file: Path | None = Field(None, description="its key (PEM)")
+    tls_key_file: Path | None = Field(None, description="private key of the certificate (PEM)")
     tls_client_ca_file: Path | None = Field(
-        None, description="ask clients for a certificate that these sign (PEM)"
+        None, description="require client certificates signed by these authorities (PEM)"
     )
     token_file: Path | None = Field(
         None,
@@ -41,15 +41,15 @@ class Settings(ServiceSettings, BusSettings):
     stream_max_bytes: int = Field(
         4 << 30,
         ge=-1,
-        description="size of the stream, beyond which the oldest events are dropped; "
-        "NATS wants a third more free when the stream is made; -1: no limit",
+        description="largest size of the stream; beyond it the oldest events are dropped. NATS "
+        "requires a third more free space when it creates the stream; -1: no limit",
     )
     stream_replicas: int = Field(1, ge=1, le=5, description="copies of the stream; 3 on a cluster")
 
     columns_dir: Path | None = Field(
         None,
         description="folder of the exporter's columns: questions about the past are answered from "
-        "there, and from the stream what is not in it yet",
+        "it, and newer events from the stream",
     )
     columns_memory_bytes: int = Field(
         512 * _MIB, ge=64 * _MIB, description="memory of one query of the columns"
@@ -59,8 +59,8 @@ class Settings(ServiceSettings, BusSettings):
     max_clients: int = Field(200, ge=1, description="event streams open at once")
     read_without_clients: bool = Field(
         False,
-        description="read all events while no client has a stream open too: /metrics counts them "
-        "by type",
+        description="read all events even while no client has a stream open, so that /metrics "
+        "counts them by type",
     )
     max_catch_up: int = Field(
         16, ge=1, description="streams that read from the past at once; others wait"

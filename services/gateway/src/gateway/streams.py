@@ -59,7 +59,7 @@ class Streams:
 
     @property
     def stream_is_dead(self) -> bool:
-        """Whether the stream exists and will never store an event."""
+        """Whether the stream exists but will never store an event."""
         return self._subscriber.stream_is_dead
 
     @property
@@ -74,7 +74,7 @@ class Streams:
     async def open(
         self, request: FilteredRequest, nodes: frozenset[str]
     ) -> AsyncIterator[Selection]:
-        """Hold one of the places; raise `RequestError` where there is none.
+        """Reserve a place for a stream; raise `RequestError` if there is none.
 
         Gives the filters of ``request`` on ``nodes``, compiled; raises `FilterError`.
         """
@@ -119,8 +119,8 @@ class Streams:
             )
         if self._filter_bytes + filter_bytes > MAX_FILTER_BYTES:
             raise RequestError(
-                f"filters: those of all clients may take {MAX_FILTER_BYTES >> 20} MiB together, "
-                "which is used up: use fewer regexes, or try again later",
+                f"filters: the limit of {MAX_FILTER_BYTES >> 20} MiB for the filters of all "
+                f"clients is reached: use fewer regexes, or try again later",
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
         if not self.live:

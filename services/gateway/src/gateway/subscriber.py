@@ -1,11 +1,11 @@
 """The one live consumer of this process: from NATS to the broadcaster, each message once.
 
-A pull consumer in memory. It is replaced by one behind the last batch after anything unexpected: a
-number that does not follow, silence, a new connection. Its state is one number.
+A pull consumer in memory. After anything unexpected it is replaced by one that starts after the
+last batch: a number that does not follow, silence, a new connection. Its state is one number.
 
-While no client has a stream open, there is no consumer, and nothing is read: the subscriber looks
-from time to time whether the stream is there. What is stored meanwhile is the past to the next
-client, which starts behind it or asks for it.
+While no client has a stream open, there is no consumer, and nothing is read: the subscriber only
+checks from time to time whether the stream exists. Messages stored meanwhile are past events for
+the next client, which starts after them or asks for them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SILENCE_S = 3.5  # the consumer is given up after this long without a heartbeat
 EXPIRES_S = 30
 REST_AFTER_S = 10.0  # without a client
 LOOK_EVERY_S = 4.0  # at the stream, while nothing is read
-# nats-server (seen with 2.15.1) reports a stream as deleted before its files are: one that is made
-# in that moment inherits the old state, loses its files and never acknowledges.
+# nats-server (seen with 2.15.1) reports a stream as deleted before its files are: a stream that is
+# created at that moment inherits the old state, loses its files and never acknowledges.
 REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 _NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
@@ -115,7 +115,7 @@ class Subscriber:
         self._live[not live].clear()
 
     async def run(self) -> None:
-        """Subscribe again and again; does not return."""
+        """Keep a subscription; does not return."""
         waits = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self.want(False)
         while True:
@@ -146,8 +146,8 @@ class Subscriber:
         text = str(error) or type(error).__name__
         if isinstance(error, APIError) and error.err_code == _NO_STORAGE:
             text += (
-                f": TETRA_STREAM_MAX_BYTES is {self._settings.stream_max_bytes}, more than NATS "
-                "may use of its disk: set it lower, or make room"
+                f": TETRA_STREAM_MAX_BYTES is {self._settings.stream_max_bytes}, more than the "
+                f"disk space that NATS may use: set it lower, or make room"
             )
         return text
 
@@ -194,7 +194,7 @@ class Subscriber:
         return state.get("messages", 0) > 0 and time_ns(state["last_ts"]) < time_ns(info["created"])
 
     async def _rest(self) -> None:
-        """Look at the stream from time to time, until a client or something unexpected comes."""
+        """Check the stream at intervals, until a client opens a stream or the check fails."""
         _log.info("resting: no client", stream=EVENTS_STREAM)
         while not self._wanted.is_set() and not self._disturbed.is_set():
             self._place(await until_cancelled(self._js.stream_info(EVENTS_STREAM)))
@@ -210,7 +210,7 @@ class Subscriber:
                     one.cancel()
 
     def _place(self, info: api.StreamInfo) -> None:
-        """Begin at the stream's end, or behind the last batch where a client has read that."""
+        """Begin at the stream's end, or after the last batch that a client has read."""
         last, head = info.state.last_seq, self._broadcaster.head
         same = info.created == self._created
         if last < head and self._started and same:
@@ -288,7 +288,7 @@ class Subscriber:
 
 
 class _Pull:
-    """One consumer's life: asks for messages, checks that they follow each other."""
+    """One consumer: requests messages and checks that their numbers are consecutive."""
 
     def __init__(
         self,

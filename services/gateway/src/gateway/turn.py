@@ -1,4 +1,4 @@
-"""Turns on the event loop: a stream that has much to do lets the others run in between."""
+"""Turns on the event loop: a stream with much work lets other tasks run in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TURN_S = 0.005
 
 
 class Turn:
-    """The present turn of one stream."""
+    """The current turn of one stream."""
 
     def __init__(self) -> None:
         self._until = perf_counter() + TURN_S

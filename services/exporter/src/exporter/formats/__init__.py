@@ -1,6 +1,6 @@
-"""The forms of an event: Tetragon's JSON, OCSF, ECS. Each is a function from an event to a line.
+"""Formats of an event: Tetragon's JSON, OCSF, ECS. Each is a function from an event to a line.
 
-A sink that takes the events themselves has none.
+A sink that stores events as protobuf messages has none.
 """
 
 from __future__ import annotations

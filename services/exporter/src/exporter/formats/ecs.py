@@ -1,7 +1,7 @@
 """Elastic Common Schema 8: https://www.elastic.co/docs/reference/ecs/ecs-field-reference
 
-`KINDS` is the table of what each kind of event is called there. What ECS has no field for stands
-in ``tetra``, in Tetragon's names.
+`KINDS` maps each kind of event to its category there. Facts without an ECS field are in ``tetra``,
+under Tetragon's names.
 """
 
 from __future__ import annotations

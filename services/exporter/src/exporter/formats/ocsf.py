@@ -1,7 +1,7 @@
 """OCSF 1.3: https://schema.ocsf.io/1.3.0/
 
-Each kind of event becomes one class; `CLASSES` is the table. What no attribute of the class is for
-stands in ``unmapped``, in Tetragon's names.
+Each kind of event becomes one class; `CLASSES` is the table. Facts without an attribute of the
+class are in ``unmapped``, under Tetragon's names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Attributes = dict[str, Any]
 
 
 class Class(NamedTuple):
-    """What one kind of event becomes."""
+    """The OCSF class of one kind of event."""
 
     uid: int
     name: str

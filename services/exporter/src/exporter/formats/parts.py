@@ -10,7 +10,7 @@ from eventfilters import Event
 from eventjson.encoder import JsonEncoder
 from exporter.selection import Selected
 
-# Fields of a process that each format maps; ``argv`` has what ``arguments`` has.
+# Fields of a process that each format maps; ``argv`` repeats ``arguments``.
 MAPPED = frozenset(
     ("exec_id", "pid", "uid", "binary", "arguments", "argv", "start_time", "docker", "tid",
      "user", "user_name")
@@ -38,7 +38,7 @@ class Parts:
         self.parent: Any = event.parent
 
     def rest(self, mapped: frozenset[str]) -> dict[str, Any]:
-        """Return what no field of a format is for, in the JSON form of events.
+        """Return the facts that a format has no field for, in the JSON form of events.
 
         ``mapped``: the fields of a process, and of its parent, that the format has.
         """

@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 R = TypeVar("R")
 
 PART_BYTES = 1 << 20
-# What an operator or time mends without a change of the settings.
+# Errors that an operator or time repairs without a change of the settings.
 _TEMPORARY = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
@@ -32,12 +32,12 @@ class Line(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes lines. Each method raises `DeliveryError` where the receiver cannot, now."""
+    """Delivers lines. Each method raises `DeliveryError` if the receiver cannot accept them now."""
 
-    #: Seconds after which what was delivered counts as taken; 0: at once. Where it is not 0, the
+    #: Seconds after which delivered lines count as accepted; 0: at once. Where it is not 0, the
     #: exporter reads again from the last place that counts as taken when a delivery fails.
     settle_s: float
-    #: About the bytes of the stream after which the place is kept.
+    #: The position is saved after about this many bytes of the stream.
     part_bytes: int
     #: The most lines that `deliver` takes at once.
     max_batch: int
@@ -46,7 +46,7 @@ class Sink(Protocol):
         """Begin where `mark` was, with what it had returned."""
 
     async def deliver(self, lines: Sequence[Line]) -> int:
-        """Deliver ``lines``; return how many the receiver refused for good."""
+        """Deliver ``lines``; return how many the receiver refused permanently."""
 
     async def mark(self) -> dict[str, Any] | None:
         """Make durable what was delivered; return what `open` needs, as JSON.
@@ -60,23 +60,23 @@ class Sink(Protocol):
 
 @runtime_checkable
 class Archive(Sink, Protocol):
-    """A sink that knows from what it has where to continue, and keeps what is missing too.
+    """A sink whose own content shows where to continue; it also stores notices of missing events.
 
     When a delivery fails, the exporter reads again from the last place that was durable.
     """
 
     def resume(self, kept: Place | None) -> Place | None:
-        """Return the place behind all that is there; ``kept``: the one that was saved."""
+        """Return the position after all stored events; ``kept``: the saved position."""
 
     def note(self, losses: Sequence[LossNotice], gaps: Sequence[GapNotice]) -> None:
-        """Note what was found missing before the next delivery."""
+        """Note missing events before the next delivery."""
 
     async def reach(self, place: Place) -> None:
         """Note that all events up to ``place`` were delivered, before `mark`."""
 
 
 class Refusals:
-    """Logs the first event that a receiver refuses for good; the others are counted only."""
+    """Logs the first event that a receiver refuses permanently; further ones are only counted."""
 
     def __init__(self, sink: str) -> None:
         self._sink = sink
@@ -86,8 +86,8 @@ class Refusals:
         """Log the ``answer`` for an event's id, once."""
         if not self._logged:
             _log.error(
-                "receiver refuses an event for good: it is counted and left out; others of this "
-                "kind are not logged", sink=self._sink, event_id=event, answer=answer,
+                "receiver refuses an event permanently: it is counted and skipped; further ones "
+                "are not logged", sink=self._sink, event_id=event, answer=answer,
             )  # fmt: skip
             self._logged = True
 

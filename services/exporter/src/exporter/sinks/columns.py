@@ -1,8 +1,9 @@
-"""Parquet files for questions about the past: each event exactly once, whatever is killed when.
+"""Parquet files for questions about the past: each event exactly once, even if the exporter is
+killed at any time.
 
 A block is a file with the events of some messages of the stream; its name says which. It is written
-under another name and renamed when it is complete and synced, so the blocks that are there say how
-far the sink is: what a killed exporter had not finished is read from the stream again.
+under another name and renamed when it is complete and synced, so the existing blocks show the
+sink's position: events that a killed exporter had not finished are read from the stream again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ R = TypeVar("R")
 
 BLOCK_BYTES = 64 << 20
 BLOCK_ROWS = 2_000_000
-# Merged blocks stay beside the new one so long: a query may be reading them.
+# Merged blocks are kept this long after the merge: a query may still read them.
 _MERGED_STAY_S = 60.0
 
 _log = structlog.get_logger()

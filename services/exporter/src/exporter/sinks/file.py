@@ -1,8 +1,9 @@
-"""JSON lines in a rotated file: each event exactly once, whatever is killed when.
+"""JSON lines in a rotated file: each event exactly once, even if the exporter is killed at any
+time.
 
 The place in the stream is saved together with the size of the file at that place. Lines behind it
 were written by an exporter that died: they are cut off and written again. A file is rotated only
-when all that is in it is behind the saved place.
+when the saved place covers all of it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class File:
         self._now = now
         self._fd = -1
         self._size = 0
-        self._opened_s = 0.0  # calendar clock, when the present file began
+        self._opened_s = 0.0  # calendar clock, when the current file began
         self._marked = False  # whether the saved place is the end of the file
         # Rotated files are compressed and removed only behind the next place: until then the saved
         # one may belong to one of them.
@@ -54,7 +55,7 @@ class File:
 
     @property
     def settings(self) -> FileSink:
-        """What is in force now."""
+        """The current rotation."""
         return self._sink
 
     def configure(self, sink: FileSink) -> None:
@@ -67,10 +68,10 @@ class File:
         """Open the file, cut off what is behind ``mark``."""
         await self._in_thread(self._open, mark)
         self._marked = False
-        self._tidy_due = True  # an exporter that died may have left something to compress
+        self._tidy_due = True  # a killed exporter may have left a file to compress
 
     async def deliver(self, lines: Sequence[Line]) -> int:
-        """Append the lines; those that did not fit on the disk are cut off again."""
+        """Append the lines; if the disk is full, a partial write is cut off again."""
         if self._marked and self._tidy_due:
             self._tidy_due = False
             self._tidy_soon()

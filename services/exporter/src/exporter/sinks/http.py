@@ -1,7 +1,7 @@
-"""Batches of events by HTTP POST. The receiver has what it answered 200 to 299 to.
+"""Batches of events by HTTP POST. An answer from 200 to 299 acknowledges a batch.
 
-Sent again until then, so a receiver may get an event twice: by its id they are the same
-(Elasticsearch keeps one document an id, Loki one line of a time and text).
+Until then it is sent again, so a receiver may get an event twice, with the same id (Elasticsearch
+keeps one document an id, Loki one line of a time and text).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Http:
         return 1
 
     async def mark(self) -> dict[str, Any]:
-        """Nothing to keep: an answer is the receiver's word."""
+        """Nothing to keep: an answer is the acknowledgement."""
         return {}
 
     async def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Records of a Kafka topic, by librdkafka. The receiver has what its broker acknowledged.
+"""Records of a Kafka topic, by librdkafka. An event counts as delivered when the broker has
+acknowledged it.
 
 A record's key is the node, so the events of a node stay in their order in one partition. Its header
 ``id`` is the event's id: a record that was sent again after a failure has an equal one.
@@ -19,7 +20,7 @@ from exporter.errors import DeliveryError, SinkError
 from exporter.sinks.base import PART_BYTES, Line, Refusals
 from exporter.sinks.tls import check_ca, read
 
-_MESSAGE_BYTES = 8 << 20  # the topic decides what it takes
+_MESSAGE_BYTES = 8 << 20  # the topic's own limit applies
 _POLL_S = 0.1
 # The record itself is at fault.
 _REFUSED = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
@@ -62,7 +63,7 @@ class Kafka:
             ended.set()
 
     async def mark(self) -> dict[str, Any]:
-        """Nothing to keep: an acknowledgement is the broker's word."""
+        """Nothing to keep: the broker acknowledges each record."""
         return {}
 
     async def close(self) -> None:

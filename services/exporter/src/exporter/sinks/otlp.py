@@ -1,7 +1,8 @@
 """OpenTelemetry log records, by OpenTelemetry's own exporters, over gRPC or HTTP.
 
 A node is a resource. An event is a record: its time, the attributes of its process by the semantic
-conventions, and the whole event as JSON in the body. The receiver has what it acknowledged.
+conventions, and the whole event as JSON in the body. Events count as delivered when the receiver
+has acknowledged them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Otlp:
         """Nothing to open."""
 
     async def deliver(self, lines: Sequence[Line]) -> int:
-        """Export the lines, in requests that receivers take."""
+        """Export the lines, in requests of a size that receivers accept."""
         part: list[ReadableLogRecord] = []
         size = 0
         for line in lines:
@@ -63,7 +64,7 @@ class Otlp:
         return 0
 
     async def mark(self) -> dict[str, Any]:
-        """Nothing to keep: an answer is the receiver's word."""
+        """Nothing to keep: an answer is the acknowledgement."""
         return {}
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""JSON lines on standard output, for whatever collects a container's log."""
+"""JSON lines on standard output, for a collector of container logs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 from exporter.errors import SinkError
 from exporter.sinks.base import PART_BYTES, Line
 
-# A pipe takes so much at once or nothing, and is writable only while it has room for it (pipe(7)):
-# a kill leaves no part of a line, and a write does not block. Longer lines can be cut.
+# A write of up to this size to a pipe is atomic, and a pipe is writable only while it has room for
+# that much (pipe(7)): so a kill leaves no partial line, and a write does not block. Longer lines
+# can be cut.
 _WRITE_BYTES = select.PIPE_BUF
-_WAIT_MIN_S, _WAIT_MAX_S = 0.001, 0.05  # between looks at a pipe that is full
+_WAIT_MIN_S, _WAIT_MAX_S = 0.001, 0.05  # between checks of a full pipe
 
 
 class Stdout:
@@ -29,7 +30,7 @@ class Stdout:
         """Nothing to open."""
 
     async def deliver(self, lines: Sequence[Line]) -> int:
-        """Write the lines; raise `SinkError` where the reader is gone."""
+        """Write the lines; raise `SinkError` if the reader has closed the pipe."""
         fd = sys.stdout.fileno()
         try:
             for data in _writes(lines):

@@ -1,8 +1,8 @@
 """RFC 5424 messages over TCP or TLS, framed by their length (RFC 5425, RFC 6587).
 
-Syslog acknowledges nothing. A chunk counts as taken when the receiver's TCP has acknowledged all of
-it and the connection has held for some seconds more; when it breaks, what is younger is sent again.
-The message's structured data has the event's id, so a receiver finds what it has twice.
+Syslog acknowledges nothing. A chunk counts as delivered when the receiver's TCP has acknowledged
+all of it and the connection has held for some more seconds; when it breaks, newer chunks are sent
+again. The message's structured data has the event's id, so a receiver can detect duplicates.
 """
 
 from __future__ import annotations

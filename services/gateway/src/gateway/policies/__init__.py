@@ -1,1 +1,1 @@
-"""Tracing policies of the fleet: what is wanted, how nodes do, and changes."""
+"""Tracing policies of the fleet: the desired state, the state of the nodes, and changes."""

@@ -1,4 +1,4 @@
-"""Canaries: which nodes, and when one is over its limits."""
+"""Canaries: their nodes, and when one exceeds its limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def choose(key: Key, percent: float, nodes: Iterable[str]) -> list[str]:
 
 
 def check(canary: Canary) -> None:
-    """Raise `RequestError` for what is no share of the nodes."""
+    """Raise `RequestError` for an invalid percentage."""
     if not 0 < canary.percent <= 100:
         raise RequestError(f"canary: {canary.percent:g} percent: expected above 0, up to 100")
 

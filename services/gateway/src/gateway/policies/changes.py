@@ -105,7 +105,7 @@ class Changer:
 
     @contextlib.asynccontextmanager
     async def _before(self, key: Key, *, alone: bool = True) -> AsyncIterator[Stored]:
-        """Yield what is stored; ``alone``: while no other change of it is in progress here."""
+        """Yield the stored policy; ``alone``: while this gateway makes no other change of it."""
         lock = self._locks.setdefault(key, asyncio.Lock()) if alone else contextlib.nullcontext()
         async with lock:
             await self.nodes.refresh()

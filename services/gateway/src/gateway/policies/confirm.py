@@ -1,8 +1,8 @@
 """What the nodes confirm: that they carried out a write of the bucket, or why they could not.
 
-A node's status names the write that it is the outcome of. One that names an earlier write is never
-taken for the answer to a later one: it may be on its way since before, and revisions begin again in
-a bucket that is made anew.
+A node's status names the write whose outcome it reports. A status that names an earlier write is
+never used as the answer to a later one: it may have been sent before, and revisions start again in
+a bucket that was created again.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Write(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a node reported last of a policy: nothing where it has nothing of it.
+    """The last report of a node about a policy; empty if the node does not have the policy.
 
-    ``applied``: what the bucket's messages up to this one want is carried out; None: the node's
-    collector is of a version that does not report it, nor the write.
+    ``applied``: the last message of the bucket that the node has carried out; None: an older
+    collector, which reports neither this nor the write.
     """
 
     status: NodePolicy | None
@@ -77,7 +77,7 @@ class Report(NamedTuple):
         return self.status.revision == revision
 
     def is_without(self, write: Write) -> bool:
-        """Return whether the node has nothing of the policy any more."""
+        """Return whether the node no longer has any part of the policy."""
         if self.applied is not None and self.applied < write.sequence:
             return False
         status = self.status
@@ -86,7 +86,7 @@ class Report(NamedTuple):
         return not (status.revision or status.prepared or status.state == TP_STATE_LOADING)
 
     def failure(self, write: Write) -> str:
-        """Return why the node could not carry out ``write``, which it has not done, or nothing."""
+        """Return why the node could not carry out ``write``; empty if it has not failed."""
         if self.status is None or not self.answers(write):
             return ""
         return self.status.error
@@ -161,7 +161,7 @@ class Confirmations:
         return Report(self.nodes.status(node, key), self.nodes.applied(node))
 
     def concerned(self, key: Key, *policies: StoredPolicy) -> Selected:
-        """Select the nodes that one of ``policies`` wants something of, or that have something."""
+        """Select the nodes that one of ``policies`` selects, or that have it loaded."""
 
         def selected(info: NodeInfo) -> bool:
             if self.nodes.status(info.node_name, key) is not None:
@@ -185,7 +185,7 @@ def active(policy: StoredPolicy, info: NodeInfo) -> PolicySpec | None:
 
 
 def carried_out(write: Write, policy: StoredPolicy) -> Done:
-    """Return whether a node runs what ``policy`` wants of it, or nothing where that is nothing."""
+    """Return whether a node runs exactly what ``policy`` wants there, which may be nothing."""
 
     def done(info: NodeInfo, report: Report) -> bool:
         spec = active(policy, info)

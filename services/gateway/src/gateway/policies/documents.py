@@ -1,4 +1,4 @@
-"""What a request asks for, checked: the document, the selector, the mode, the size."""
+"""Checks of requests: the document, the selector, the mode, the size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def key_of(ref: PolicyRef) -> Key:
 
 def _checked(key: Key) -> Key:
     if key.domain in _RESERVED:
-        hint = ": it is the files of each node" if key.domain == STATIC_DOMAIN else ""
+        hint = ": its policies are files on each node" if key.domain == STATIC_DOMAIN else ""
         raise RequestError(f"domain {key.domain} is reserved for internal use{hint}")
     for text in key:
         if len(text.encode()) > _MAX_NAME_BYTES or any(ord(one) < 0x20 for one in text):
@@ -56,7 +56,7 @@ def _checked(key: Key) -> Key:
 
 
 def missing(key: Key) -> RequestError:
-    """Return the refusal of a policy that is not there."""
+    """Return the error for a policy that does not exist."""
     return RequestError(f"tracing policy {key} does not exist", grpc.StatusCode.NOT_FOUND)
 
 
@@ -84,7 +84,7 @@ def granted_selector(selector: NodeSelector) -> NodeSelector:
 
 
 def check_granted(selector: NodeSelector) -> None:
-    """Raise `RequestError` if a policy of these nodes is not the token's to change."""
+    """Raise `RequestError` if the token may not change a policy of these nodes."""
     granted = rights.granted_nodes()
     if not granted:
         return
@@ -102,7 +102,7 @@ def is_glob(name: str) -> bool:
 
 
 def check_room(key: Key, yaml: str, others: Iterable[tuple[Key, StoredPolicy]]) -> None:
-    """Raise `RequestError` if one more policy is one too many."""
+    """Raise `RequestError` if there is no room for one more policy."""
     keys, alive, size = 1, 1, len(yaml)
     for other, stored in others:
         if other == key:
@@ -113,7 +113,7 @@ def check_room(key: Key, yaml: str, others: Iterable[tuple[Key, StoredPolicy]]) 
             size += len(stored.current.yaml) + len(stored.candidate.spec.yaml)
     for found, most, what in (
         (alive, MAX_POLICIES, "policies"),
-        (keys, MAX_KEYS, "policies with the deleted ones"),
+        (keys, MAX_KEYS, "policies, deleted ones included"),
         (size, MAX_TOTAL_BYTES, "bytes of documents"),
     ):
         if found > most:

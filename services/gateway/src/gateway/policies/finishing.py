@@ -1,4 +1,4 @@
-"""Work that has to end although the call that began it was cancelled."""
+"""Work that has to be completed even if the call that began it is cancelled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Finishing:
     _tasks: set[asyncio.Future[object]] = field(default_factory=set)
 
     async def run(self, ending: Coroutine[None, None, object]) -> None:
-        """Carry it out, also where this task is cancelled; what NATS refuses stays undone."""
+        """Carry it out even if this task is cancelled; what NATS refuses is not done."""
         task = asyncio.ensure_future(ending)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -25,7 +25,7 @@ from gateway.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class FleetPolicies:
-    """What is wanted, how the nodes do, and the way to change it."""
+    """The desired state, the state of the nodes, and the changes."""
 
     name: str  # of this gateway, in origins
     store: PolicyStore
@@ -36,7 +36,7 @@ class FleetPolicies:
     janitor: Janitor
 
     async def close(self) -> None:
-        """Finish what cancelled changes left; NATS is still connected."""
+        """Finish cancelled changes; NATS is still connected."""
         await self.requests.changer.finishing.close()
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Lets deleted policies leave the bucket, so that names that were used once do not fill it.
+"""Removes deleted policies from the bucket, so that old names do not fill it.
 
 A deleted policy stays with its history for 30 days; when more than 500 are kept, the oldest for an
 hour. Then a message without a policy takes the place of all its messages (the header Nats-Rollup),
@@ -38,13 +38,13 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Forgetting:
-    """Looks which policies are due."""
+    """Finds the policies that are due."""
 
     store: PolicyStore
     confirmations: Confirmations
 
     async def run_once(self) -> None:
-        """Forget what is due; what NATS refuses is due again at the next look."""
+        """Forget policies that are due; what NATS refuses is tried again the next time."""
         for key, stored in due(self.store.kept(), time.time()):
             if self._is_confirmed(key, stored):
                 with suppress(RequestError, BusError):
@@ -69,7 +69,7 @@ class Forgetting:
 
 
 def due(kept: Mapping[Key, Stored], now_s: float) -> list[tuple[Key, Stored]]:
-    """Return the policies that are gone and need not be kept any longer, oldest first."""
+    """Return the deleted policies that need not be kept any longer, oldest first."""
     gone = [
         (now_s - stored.stored_ns / 1e9, key, stored)
         for key, stored in kept.items()

@@ -1,9 +1,9 @@
-"""Ends abandoned work: preparations of a gateway that is gone, canaries over their limits.
+"""Ends abandoned work: preparations of a gateway that has ended, canaries over their limits.
 
 Repairs what JetStream was made to copy over a policy (see `bus.connection.is_reflected`), and lets
 deleted policies leave the bucket (`forget`).
 
-Every gateway does it; of two, the one whose write comes first has done it.
+Every gateway does this; if two do it at once, the first write wins.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Janitor:
-    """Looks at all candidates once a second."""
+    """Checks all candidates once a second."""
 
     changer: Changer
     forgetting: Forgetting
@@ -46,7 +46,7 @@ class Janitor:
     _seen: dict[Key, tuple[str, float]] = field(default_factory=dict)  # change, when; monotonic
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             for key in self.changer.store.damaged():

@@ -1,4 +1,4 @@
-"""How the nodes do with their policies: the newest status of each."""
+"""The state of policies on the nodes: the newest status of each node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PolicyNodes:
     _by_key: dict[str, dict[Key, NodePolicy]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Take what is published; ask where something was missed. Until cancelled."""
+        """Receive published statuses, and ask for missed ones, until cancelled."""
         await until_cancelled(self.nc.subscribe(policies.STATUS_ALL, cb=self._on_message))
         while True:
             with suppress(BusError):  # the subscriber logs it
@@ -104,9 +104,10 @@ class PolicyNodes:
         self._take(node, status)
 
     def _take(self, node: str, status: NodePolicies, *, asked: bool = False) -> None:
-        """Note a status. One of a collector that has ended can come late, unless it was asked for.
+        """Note a status. A status of a collector that has ended can arrive late, unless it is an
+        answer.
 
-        Clocks can be set back, so the start alone does not decide which collector is the newer.
+        Clocks can be set back, so the start time alone does not show which collector is newer.
         """
         if status.node_name != node:
             _log.warning("policy status names another node", node=node, named=status.node_name)

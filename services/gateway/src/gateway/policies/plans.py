@@ -1,4 +1,4 @@
-"""tetra.v1.PolicyPlans: what a policy would become on the nodes, asked from their collectors."""
+"""tetra.v1.PolicyPlans: how the nodes would attach a policy, as their collectors answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Requests to change policies as revisions: what each makes of what is stored."""
+"""Requests to change policies as revisions: the new revision that each makes from the stored
+policy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How a change reaches the nodes: on every node that is alive, or nowhere.
 
-In two steps: the new revision is stored as candidate, which nodes load and do not switch on; when
-all could, it becomes current. A gateway that ends in between leaves a candidate with a lease, and
-another gateway removes it (`janitor`).
+In two steps: the new revision is stored as candidate, which nodes load but do not switch on; when
+all have loaded it, it becomes current. A gateway that ends in between leaves a candidate with a
+lease, and another gateway removes it (`janitor`).
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Rollout:
 
 
 def _has_to_load(before: StoredPolicy, spec: PolicySpec) -> bool:
-    """Return whether a node could fail to carry it out: it has to load something."""
+    """Return whether a node can fail to carry it out: only if it has to load something."""
     if not spec.enabled:
         return False
     current = before.current

@@ -1,4 +1,4 @@
-"""A condition that changed: every waiter of now is woken, none that comes later."""
+"""A condition that changed: wakes all current waiters, but no later one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Signal:
-    """Wakes those that wait; a waiter looks at the state itself."""
+    """Wakes the waiters; each checks the state itself."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -19,7 +19,8 @@ class Signal:
 
     @property
     def event(self) -> asyncio.Event:
-        """The event of the next `set`: taken before the state is looked at, nothing is missed."""
+        """The event of the next `set`: get it before you check the state, then no change is
+        missed."""
         return self._event
 
 

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class PolicyStore:
-    """What the fleet wants: a copy that follows the bucket, and the way to change it."""
+    """The desired policies: a copy that follows the bucket, and the way to change it."""
 
     nc: Client
     settings: Settings
@@ -67,7 +67,7 @@ class PolicyStore:
             _log.warning("policy of the fleet repaired", policy=str(key))
 
     def get(self, key: Key) -> Stored:
-        """Return what a key has."""
+        """Return the stored policy of a key."""
         return self._stored.get(key, NOTHING)
 
     @property
@@ -99,7 +99,7 @@ class PolicyStore:
             raise BusError("policies: the bucket cannot be read now") from None
 
     async def read(self, key: Key) -> Stored:
-        """Return what the bucket's leader has of a key; raise `BusError`."""
+        """Return the stored policy of a key, from the bucket's leader; raise `BusError`."""
         await self.wait_complete()
         js = self.nc.jetstream(timeout=TIMEOUT_S)
         try:
@@ -145,7 +145,7 @@ class PolicyStore:
                 raise Conflict(key) from None
             raise bus_error(error) from None
         except (Error, TimeoutError) as error:
-            # It may be stored all the same: the answer can be what was lost.
+            # The value may be stored nevertheless: perhaps only the answer was lost.
             written = await self._look_for(key, policy.change)
             if written is None:
                 raise bus_error(error) from None
@@ -193,7 +193,7 @@ class PolicyStore:
     def _take(self, message: StoredMessage) -> Key | None:
         """Note a message. One that JetStream copied here, or that is malformed, changes nothing.
 
-        Its number counts all the same: the next write is behind it.
+        Its number counts nevertheless, since the next write has to follow it.
         """
         key = policies.key_of(message.subject)
         if key is None:

@@ -15,7 +15,7 @@ from tetra.v1.policies_pb2 import StoredPolicy
 
 
 class Stored(NamedTuple):
-    """What a key has; ``sequence`` is that of its newest message, of whatever content.
+    """The content of a key; ``sequence`` is that of its newest message, valid or not.
 
     ``damaged``: that message is not a gateway's, and ``policy`` is of one before it.
     ``expires``: it will leave the bucket, and the key with it.
@@ -36,7 +36,7 @@ class Conflict(RequestError):
 
     def __init__(self, key: Key) -> None:
         super().__init__(
-            f"policy {key}: another change came first: look at it, and try again",
+            f"policy {key}: another change came first: check it, and try again",
             grpc.StatusCode.ABORTED,
         )
 

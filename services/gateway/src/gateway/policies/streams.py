@@ -30,14 +30,14 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class PolicyStreams:
-    """Makes both, and gives them as many copies as are set."""
+    """Creates both with the configured number of copies."""
 
     nc: Client
     replicas: int
     on_made: Callable[[], None]
 
     async def run(self) -> None:
-        """Look every five seconds, until cancelled."""
+        """Check every five seconds, until cancelled."""
         waits = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             try:
@@ -53,7 +53,7 @@ class PolicyStreams:
                 await asyncio.sleep(waits.next_s())
 
     async def _ensure_all(self) -> None:
-        # The event stream is made first: of a small disk, it gets what it is set to.
+        # The event stream is created first, so that it gets its configured size on a small disk.
         await self.nc.jetstream(timeout=TIMEOUT_S).stream_info(EVENTS_STREAM)
         await self._ensure(bucket_config(self.replicas), _SIZES)
         await self._ensure(audit_config(self.replicas), _AUDIT_SIZES)

@@ -1,4 +1,4 @@
-"""What clients of Tetragon call to change policies: the same changes, with Tetragon's answers."""
+"""The calls of Tetragon's API that change policies: the same changes, with Tetragon's answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Policies that are tried for some time, on behalf of one open call.
+"""Policies on trial: loaded for as long as one call is open.
 
-Nodes hold a try for a lease, which the gateway renews every second. Whatever ends first ends the
-try: the client, this gateway, NATS or the time.
+Nodes hold a try for a lease, which the gateway renews every second. The trial ends when the client,
+this gateway or NATS ends, or when its time is over.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Tryout:
         await self.nodes.refresh()
         names = [i.node_name for i in self.nodes.infos() if i.alive and wants(self.spec, i)]
         if not names:
-            raise RequestError("nodes: none that is selected is alive", grpc.StatusCode.NOT_FOUND)
+            raise RequestError("nodes: no selected node is alive", grpc.StatusCode.NOT_FOUND)
         self._found = {
             name: NodePolicy(node_name=name, alive=True, selected=True, state=TP_STATE_LOADING)
             for name in names
@@ -109,7 +109,7 @@ class Tryout:
                 await until_cancelled(self._ask(""))
 
     def duration_s(self) -> float:
-        """Return how long the client wants it; raise `RequestError`."""
+        """Return the duration that the client asks for; raise `RequestError`."""
         if not self.request.HasField("duration"):
             return DEFAULT_S
         wanted_s = self.request.duration.ToNanoseconds() / 1e9

@@ -88,7 +88,7 @@ class View:
         return policy
 
     def nodes(self, key: Key, stored: StoredPolicy) -> list[NodePolicy]:
-        """Return every node that is selected, or has something of the policy."""
+        """Return every node that is selected, or still has the policy."""
         found = []
         for info in self._nodes.infos():
             if not rights.may_see(info.node_name):
@@ -138,7 +138,7 @@ class View:
 
 
 def exists(stored: StoredPolicy) -> bool:
-    """Return whether there is a policy: not one that was deleted, or never came to be."""
+    """Return whether the policy exists: it was not deleted, and its first change did not fail."""
     return stored.HasField("candidate") or (
         stored.HasField("current") and not stored.current.deleted
     )
@@ -183,7 +183,7 @@ def _summarize(policy: FleetPolicy, stored: StoredPolicy) -> None:
 
 
 def _common(states: list[State.ValueType]) -> State.ValueType:
-    """Return the state of all, or what keeps it from being that: the worst."""
+    """Return the state of the policy: the worst state of its nodes."""
     for state in (
         State.TP_STATE_LOAD_ERROR, State.TP_STATE_ERROR, State.TP_STATE_LOADING,
         State.TP_STATE_UNLOADING, State.TP_STATE_PARTIALLY_ENABLED, State.TP_STATE_DISABLED,
