@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
+from nats.js.errors import ServiceUnavailableError
 
 from bus.settings import BusSettings
 from bus.subjects import escape
@@ -79,13 +80,22 @@ class _Client(Client):
         self.stats["in_bytes"] += len(data)
         take(headers or b"", data)
 
+    # nats-py encrypts only where the server asks for it, and else sends the password in the clear.
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        await super()._process_info(info, initial_connection)
+        if not initial_connection or "tls" not in self.options or info.get("tls_required"):
+            return
+        if not info.get("tls_available"):
+            raise ConnectionError("the server offers no TLS, which the settings ask for")
+        info["tls_required"] = True
+
     async def _process_connect_init(self) -> None:
         try:
             await super()._process_connect_init()
         except (Error, OSError, TimeoutError):
             raise
         except Exception as error:  # ValueError: the other side is no nats-server
-            raise ConnectionError(f"handshake: {_describe(error)}") from error
+            raise ConnectionError(f"handshake: {describe(error)}") from error
 
     async def _attempt_reconnect(self) -> None:
         while True:
@@ -174,7 +184,7 @@ class _Watch:
     ) -> None:
         self._nc = nc
         self._settings = settings
-        self.tls = settings.nats_tls()
+        self.tls = settings.read_files()
         self._on_change = on_change
         self._attempts = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self._warnings = Backoff(WARN_MIN_S, WARN_MAX_S)
@@ -187,7 +197,7 @@ class _Watch:
 
     async def on_error(self, error: Exception) -> None:
         if self._nc.is_connected:
-            _log.warning("nats error", extra={"error": _describe(error)})
+            _log.warning("nats error", extra={"error": describe(error)})
             return
         wait_s = self._attempts.next_s()
         now = time.monotonic()
@@ -196,7 +206,7 @@ class _Watch:
                 "nats unreachable",
                 extra={
                     "servers": _without_secrets(self._settings.nats_servers()),
-                    "error": _describe(error),
+                    "error": describe(error),
                     "attempts": self._attempts.attempts,
                 },
             )
@@ -247,12 +257,11 @@ async def connect(
 
     ``nc`` is what `client` gave, or None for a new one.
     It reconnects for ever. ``on_change`` is called with True when connected, with False when the
-    connection is lost. Raises `OSError` where a certificate or password file cannot be read.
+    connection is lost. Raises `SettingsError` where a certificate or password file cannot be read.
     """
     if nc is None:
         nc = client()
     watch = _Watch(nc, settings, on_change)
-    settings.read_nats_password()  # unreadable: raise now, not in a retry
     connecting = nc.connect(
         settings.nats_servers(),
         name=name,
@@ -301,6 +310,8 @@ def _inbox_prefix(settings: BusSettings) -> str:
 
 async def drain(nc: Client, timeout_s: float = 1.0) -> None:
     """Send pending messages and close, within ``timeout_s``."""
+    if nc._transport is None:  # never connected: nats-py asserts that it was
+        return
     with contextlib.suppress(Error, OSError, TimeoutError):
         async with asyncio.timeout(timeout_s):
             await nc.drain()
@@ -315,8 +326,17 @@ async def drain(nc: Client, timeout_s: float = 1.0) -> None:
         nc._transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
 
 
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def describe(error: Exception) -> str:
+    """Return what nats-py's error means to a person."""
+    text = str(error) or type(error).__name__
+    if "authorization violation" in text.lower():
+        text += ": check TETRA_NATS_USER and TETRA_NATS_PASSWORD_FILE"
+    if isinstance(error, ServiceUnavailableError) and error.err_code is None:
+        text = (
+            "JetStream does not answer: switch it on in nats-server (--jetstream, or jetstream {} "
+            "in its configuration), or wait for its cluster"
+        )
+    return text
 
 
 def _without_secrets(servers: list[str]) -> str:

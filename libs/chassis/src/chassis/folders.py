@@ -22,7 +22,10 @@ def make_own(folder: Path) -> None:
     Raises `ServiceError` where something there is a link, belongs to another user, or may be
     changed by others; `OSError` where the folder cannot be made or read.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (FileExistsError, NotADirectoryError):
+        raise ServiceError(f"state: {folder}: a file is there, not a folder") from None
     _check(folder, os.lstat(folder))
     with os.scandir(folder) as entries:
         for entry in entries:

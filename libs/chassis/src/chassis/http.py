@@ -30,13 +30,17 @@ class HttpServer:
         """Listen on ``host:port``, an empty host being every address; raise `ServiceError`."""
         host, _, port = address.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
-            raise ServiceError(f"listen: {address}: not host:port")
+            raise ServiceError(f"listen: {address}: expected HOST:PORT: set TETRA_METRICS_ADDRESS")
         try:
             return await asyncio.start_server(
                 self._serve, host.strip("[]") or None, int(port), limit=_REQUEST_BYTES
             )
         except OSError as error:
-            raise ServiceError(f"listen: {address}: {error.strerror or error}") from None
+            # asyncio's text for an address in use repeats the address.
+            cause = (error.strerror or str(error)).rpartition(": ")[2]
+            raise ServiceError(
+                f"listen: {address}: {cause}: set TETRA_METRICS_ADDRESS to another"
+            ) from None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -47,6 +47,18 @@ def run(service: str, settings: type[S], main: Callable[[S], Coroutine[Any, Any,
     return 0
 
 
+def check(service: str, settings: type[S], ask: Callable[[S], int]) -> int:
+    """Return what ``ask`` returns for the settings; print one line and return 2 if they are wrong.
+
+    For health checks, which are run with the environment of the service and no flags.
+    """
+    try:
+        return ask(load(settings, service, []))
+    except ServiceError as error:
+        print(f"tetra-{service}: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
 async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
     task = asyncio.ensure_future(main)
     signalled = False

@@ -68,5 +68,6 @@ def load(settings: type[S], service: str, argv: list[str] | None = None) -> S:
             if field and isinstance(field.validation_alias, str)
             else ENV_PREFIX + name.upper()
         )
-        message = first["msg"][:1].lower() + first["msg"][1:]
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
         raise SettingsError(f"settings: {env} (--{name.replace('_', '-')}): {message}") from None

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.errors import Error
 
-from bus.connection import parse_headers, taking, until_cancelled
+from bus.connection import describe, parse_headers, taking, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM, events_subject
 from eventstream.batch import Batch
 from eventstream.copies import Copies, Damage
@@ -270,4 +270,4 @@ def decode(
 
 
 def _bus_error(step: str, error: Exception) -> BusError:
-    return BusError(f"{step}: nats: {str(error) or type(error).__name__}")
+    return BusError(f"{step}: nats: {describe(error)}")

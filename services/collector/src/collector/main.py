@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import socket
@@ -10,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import structlog
+
 from chassis import lifetime
 from chassis.folders import make_own
-from chassis.settings import load
 from collector import collector
 from collector.bpf import kernel
 from collector.bpf.pins import Pins
@@ -56,8 +56,14 @@ def _lock_node(node_name: str) -> socket.socket:
 
 def _own_state(folder: Path) -> None:
     """Make the state folder; raise `ServiceError` where another user could change it."""
-    with contextlib.suppress(OSError):  # the collector works without; its health file reports it
+    try:
         make_own(folder)
+    except OSError as error:  # the collector works without; its health file reports it
+        structlog.get_logger().warning(
+            "state folder cannot be used: a restart or an outage of nats loses events; set "
+            "TETRA_STATE_DIR",
+            folder=str(folder), error=error.strerror,
+        )  # fmt: skip
 
 
 def check(settings: Settings) -> int:
@@ -88,7 +94,7 @@ def main() -> int:
 
         return check_policies(one for one in sys.argv[1:] if one != "--check-policy")
     if "--check" in sys.argv[1:]:
-        return check(load(Settings, "collector", []))
+        return lifetime.check("collector", Settings, check)
     return lifetime.run("collector", Settings, run)
 
 

@@ -13,12 +13,11 @@ import structlog
 
 from bus import connection
 from chassis import lifetime
+from chassis.errors import ServiceError
 from chassis.http import HttpServer
-from chassis.settings import load
 from eventstream.history import History
 from exporter import config
 from exporter.callers import Callers
-from exporter.errors import SinkError
 from exporter.event_log import EventLog, serving
 from exporter.metrics import Metrics, find_fault
 from exporter.place import PlaceFile, lock
@@ -56,10 +55,7 @@ async def serve(settings: Settings) -> None:
             if settings.metrics_address:
                 http = HttpServer(Metrics(workers), partial(find_fault, workers))
                 stack.callback((await http.start(settings.metrics_address)).close)
-            try:
-                await connection.connect(settings, "tetra-exporter", nc=nc)
-            except OSError as error:
-                raise SinkError(f"nats: {error}") from None
+            await connection.connect(settings, "tetra-exporter", nc=nc)
             if settings.event_log_address:
                 file = next((one.file for one in workers if one.file is not None), None)
                 service = EventLog(file, callers)
@@ -72,13 +68,14 @@ async def serve(settings: Settings) -> None:
         os.close(held)
 
 
-def _check() -> int:
+def _check(settings: Settings) -> int:
     """Ask the exporter with these settings whether every sink accepts events."""
-    address = load(Settings, "exporter", []).metrics_address
+    address = settings.metrics_address
     if not address:
-        print("tetra-exporter: error: check: TETRA_METRICS_ADDRESS is not set", file=sys.stderr)
-        return 2
+        raise ServiceError("check: TETRA_METRICS_ADDRESS is not set")
     host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ServiceError(f"check: {address}: expected HOST:PORT: set TETRA_METRICS_ADDRESS")
     connection = HTTPConnection(host.strip("[]") or "localhost", int(port), timeout=_CHECK_S)
     try:
         connection.request("GET", "/readyz")
@@ -93,5 +90,5 @@ def _check() -> int:
 def main() -> None:
     """Run the service, or with --check ask whether one runs and delivers."""
     if "--check" in sys.argv[1:]:
-        sys.exit(_check())
+        sys.exit(lifetime.check("exporter", Settings, _check))
     sys.exit(lifetime.run("exporter", Settings, serve))

@@ -12,13 +12,11 @@ import structlog
 from bus import connection
 from chassis import lifetime
 from chassis.http import HttpServer
-from chassis.settings import load
 from eventstream.batch import Batch
 from eventstream.history import History
 from gateway import health, listen
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
-from gateway.errors import ListenError
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.policies.fleet_policies import fleet_policies
@@ -68,15 +66,9 @@ class Gateway:
                 tasks.create_task(self.server.watch_tokens())
                 tasks.create_task(self.subscriber.run())
                 tasks.create_task(self._log_serving())
-                try:
-                    await connection.connect(
-                        self._settings,
-                        "tetra-gateway",
-                        nc=self._nc,
-                        on_change=self._on_connection,
-                    )
-                except OSError as error:
-                    raise ListenError(f"nats: {error}") from None
+                await connection.connect(
+                    self._settings, "tetra-gateway", nc=self._nc, on_change=self._on_connection
+                )
                 tasks.create_task(self.fleet.run())
                 tasks.create_task(self.policies.run())
 
@@ -102,5 +94,5 @@ async def serve(settings: Settings) -> None:
 def main() -> None:
     """Run the service, or with --check ask whether one runs."""
     if "--check" in sys.argv[1:]:
-        sys.exit(check(load(Settings, "gateway", [])))
+        sys.exit(lifetime.check("gateway", Settings, check))
     sys.exit(lifetime.run("gateway", Settings, serve))

@@ -23,7 +23,7 @@ from nats.errors import Error
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
-from bus.connection import is_reflected, until_cancelled
+from bus.connection import describe, is_reflected, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.batch import Batch
@@ -143,7 +143,7 @@ class Subscriber:
                     await self._disturbed.wait()
 
     def _cause(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
+        text = describe(error)
         if isinstance(error, APIError) and error.err_code == _NO_STORAGE:
             text += (
                 f": TETRA_STREAM_MAX_BYTES is {self._settings.stream_max_bytes}, more than the "

@@ -14,6 +14,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from bus import direct, policies
 from bus.bucket import BucketWatch, Content
+from bus.connection import describe
 from bus.direct import EXPIRES_HEADER, StoredMessage
 from bus.policies import Key
 from eventstream.errors import BusError
@@ -219,4 +220,4 @@ class PolicyStore:
 
 def bus_error(error: Exception) -> BusError:
     """Return the error of NATS as a client's answer."""
-    return BusError(f"policies: nats: {str(error) or type(error).__name__}")
+    return BusError(f"policies: nats: {describe(error)}")

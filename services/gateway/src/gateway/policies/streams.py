@@ -13,7 +13,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from bus import policies
-from bus.connection import until_cancelled
+from bus.connection import describe, until_cancelled
 from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 
@@ -48,8 +48,7 @@ class PolicyStreams:
                 await asyncio.sleep(_RETRY_MIN_S)
             except (Error, TimeoutError, OSError) as error:
                 if waits.attempts == 0:
-                    text = str(error) or type(error).__name__
-                    _log.warning("bucket of policies unavailable", error=text)
+                    _log.warning("bucket of policies unavailable", error=describe(error))
                 await asyncio.sleep(waits.next_s())
 
     async def _ensure_all(self) -> None:
