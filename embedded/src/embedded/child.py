@@ -156,8 +156,10 @@ class Child:
         if self._process is None:
             return
         if self._process.returncode is None:
+            # terminate() may reap a child that has just ended, before asyncio's watcher does: that
+            # prints "Unknown child process" and loses the exit code.
             with suppress(ProcessLookupError):
-                self._process.terminate()
+                os.kill(self._process.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(self._process.wait(), self._stop_within_s)
             except TimeoutError:

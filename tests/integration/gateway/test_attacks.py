@@ -3,16 +3,20 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from support.feeder import Feeder
 from support.gateway_process import gateway_process, resident_bytes
 from support.gateways import numbers_in
 from support.waiting import eventually
-from tetra.v1 import stream_pb2, stream_pb2_grpc
-from tetragon import events_pb2, sensors_pb2_grpc, tetragon_pb2
+from tetra.v1 import plans_pb2, policies_pb2, stream_pb2, stream_pb2_grpc
+from tetragon import events_pb2, sensors_pb2, sensors_pb2_grpc, tetragon_pb2
 
 RATE_EVENTS, BATCH_EVENTS = 600, 6
 ATTACK_S = 4.0
@@ -157,3 +161,93 @@ async def test_slow_filter_is_named_in_the_status(gateway, feeder):
             pass
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "ms of CPU time an event, at most 0.5 ms are allowed" in (caught.value.details() or "")
+
+
+def document_of_mistakes():
+    head = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: x}\nspec:\n"
+    return head + "  kprobes:\n" + "  - {calll: 1}\n" * 17_000
+
+
+def fields(count):
+    paths = [f"process.pod.pod_labels.a{n}" for n in range(count)]
+    return [events_pb2.FieldFilter(fields=FieldMask(paths=paths), action=events_pb2.INCLUDE)]
+
+
+SENSORS, EVENTS = "/tetragon.FineGuidanceSensors/", "/tetra.v1.EventStream/"
+POLICIES, PLANS = "/tetra.v1.Policies/", "/tetra.v1.PolicyPlans/"
+# Requests that make a method work as long as it may.
+EXPENSIVE = {
+    "regexes": (EVENTS + "StreamEvents", lambda: stream_pb2.StreamEventsRequest(
+        last=1 << 60, no_follow=True, allow_list=ATTACKS["256 filters"]())),
+    "fields": (EVENTS + "StreamEvents", lambda: stream_pb2.StreamEventsRequest(
+        after=stream_pb2.Cursor(), no_follow=True, field_filters=fields(6000))),
+    "window": (EVENTS + "StreamEvents", lambda: stream_pb2.StreamEventsRequest(
+        after=stream_pb2.Cursor(), no_follow=True,
+        aggregation_options=events_pb2.AggregationOptions(window_size=Duration(seconds=1)))),
+    "loops": (SENSORS + "GetEvents", lambda: events_pb2.GetEventsRequest(
+        allow_list=ATTACKS["four loops"]())),
+    "count": (EVENTS + "CountEvents", lambda: stream_pb2.CountEventsRequest(
+        by=["arguments", "binary"], allow_list=ATTACKS["256 filters"]())),
+    "first seen": (EVENTS + "CountEvents", lambda: stream_pb2.CountEventsRequest(
+        by=["arguments"], first_seen=True, since=Timestamp(seconds=1),
+        allow_list=ATTACKS["four loops"]())),
+    "policy": (POLICIES + "AddPolicy", lambda: (
+        policies_pb2.AddPolicyRequest(yaml=document_of_mistakes()))),
+    "policy of Tetragon": (SENSORS + "AddTracingPolicy", lambda: (
+        sensors_pb2.AddTracingPolicyRequest(yaml=document_of_mistakes()))),
+    "try": (POLICIES + "TryPolicy", lambda: (
+        policies_pb2.TryPolicyRequest(yaml=document_of_mistakes()))),
+    "plan": (PLANS + "PlanPolicy", lambda: (
+        plans_pb2.PlanPolicyRequest(yaml=document_of_mistakes()))),
+}  # fmt: skip
+TURN_S = 0.3  # CPU time: a busy machine changes nothing
+
+
+@pytest.fixture
+def longest_turn(monkeypatch):
+    """The most CPU time that one callback of the event loop took."""
+    longest: list[Any] = [0.0, ""]
+    run = asyncio.events.Handle._run
+
+    def timed(self):
+        start_s = time.thread_time()
+        run(self)
+        took_s = time.thread_time() - start_s
+        if took_s > longest[0]:
+            longest[:] = took_s, repr(self)
+
+    monkeypatch.setattr(asyncio.events.Handle, "_run", timed)
+    return longest
+
+
+@pytest.mark.parametrize("name", EXPENSIVE)
+async def test_no_request_holds_the_event_loop(gateway, feeder, longest_turn, name):
+    await feeder.answer()
+    await feeder.publish(2000, 20)
+    method, make = EXPENSIVE[name]
+    request = make().SerializeToString()
+    longest_turn[0] = 0.0
+    call = gateway.channel.unary_stream(method)(request, timeout=60)
+    if name == "loops":  # it reads no past
+        await call.initial_metadata()
+        await feeder.publish(1000, 20)
+    with suppress(grpc.aio.AioRpcError):
+        async for _ in call:
+            if name == "window":
+                break
+    code = await call.code() if call.done() else None
+    print(f"{name}: {longest_turn} {code}")
+    assert longest_turn[0] < TURN_S, longest_turn
+    assert code is not grpc.StatusCode.DEADLINE_EXCEEDED
+    call.cancel()
+
+
+async def test_refusal_of_a_document_with_many_mistakes_is_short(gateway):
+    call = gateway.channel.unary_unary(POLICIES + "AddPolicy")
+    request = policies_pb2.AddPolicyRequest(yaml=document_of_mistakes())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(request.SerializeToString())
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    lines = (caught.value.details() or "").splitlines()
+    assert lines[0] == "policy:6:5: spec.kprobes[0]: call is missing"
+    assert lines[-1] == f"and {34_000 - len(lines) + 1} more mistakes"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -230,7 +231,7 @@ def policy_service(
         resources = make_resources(manager)
         manager.on_change = partial(_call_all, manager.on_change, resources.states_changed)
     return PolicyService(
-        PolicyFiles(settings.tracing_policy_dir, files, _ready_made(settings.policies)),
+        PolicyFiles(_folder(settings), files, _ready_made(settings.policies)),
         manager,
         fleet,
         status,
@@ -246,6 +247,13 @@ def policy_service(
 def parse(text: str, file: str) -> Policy:
     """Return the policy in ``text``; raise `PolicyErrors`."""
     return tracingpolicy.parse(text, file)  # imported with the first policy
+
+
+def _folder(settings: Settings) -> Path:
+    folder = settings.tracing_policy_dir
+    if "tracing_policy_dir" in settings.model_fields_set and not folder.is_dir():
+        log.warning("folder of policies is not there: it is read once it is", folder=str(folder))
+    return folder
 
 
 def _ready_made(names: str) -> list[Document]:

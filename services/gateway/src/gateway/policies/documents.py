@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import grpc
@@ -18,24 +19,50 @@ MAX_POLICIES = 256
 MAX_KEYS = 1000  # deleted policies have a key, too
 MAX_TOTAL_BYTES = 16 << 20
 _MAX_NAME_BYTES = 253
+_MAX_TEXT_BYTES = 6000  # of a refusal: gRPC's clients accept 8 kB of metadata
+_MAX_LINE = 1000  # characters
+_READING = 2  # documents that are read at once, each in a thread
 _MAX_SELECTOR = 1024  # names and labels
 _RESERVED = (STATIC_DOMAIN, TRY_DOMAIN)
 _GLOB = frozenset("*?[")
 
 
-def key_of_document(yaml: str, domain: str) -> Key:
-    """Return the key of the policy in a document; raise `RequestError` with every mistake."""
-    size = len(yaml.encode())
-    if size > MAX_DOCUMENT_BYTES:
-        raise RequestError(
-            f"document: {size} bytes, at most {MAX_DOCUMENT_BYTES} are allowed",
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-        )
+class Documents:
+    """Reads documents beside the event loop: the largest take a second."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(_READING)
+
+    async def key(self, yaml: str, domain: str) -> Key:
+        """Return the key of the policy in a document; raise `RequestError` with its mistakes."""
+        size = len(yaml.encode())
+        if size > MAX_DOCUMENT_BYTES:
+            raise RequestError(
+                f"document: {size} bytes, at most {MAX_DOCUMENT_BYTES} are allowed",
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            )
+        async with self._slots:
+            return await asyncio.to_thread(_key_of_document, yaml, domain)
+
+
+def _key_of_document(yaml: str, domain: str) -> Key:
     try:
         policy = parse(yaml, "policy")
     except PolicyErrors as errors:
-        raise RequestError(str(errors)) from None
+        raise RequestError(_shortened(errors)) from None
     return _checked(Key(policy.name, policy.namespace, domain or DEFAULT_DOMAIN))
+
+
+def _shortened(errors: PolicyErrors) -> str:
+    lines: list[str] = []
+    left = _MAX_TEXT_BYTES
+    for number, mistake in enumerate(errors.mistakes):
+        line = str(mistake)[:_MAX_LINE]
+        left -= len(line.encode()) + 1
+        if left < 0:
+            return "\n".join([*lines, f"and {len(errors.mistakes) - number} more mistakes"])
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def key_of(ref: PolicyRef) -> Key:

@@ -4,7 +4,7 @@ policy."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -38,10 +38,11 @@ class Requests:
     """The changes that both services offer; each raises `RequestError`."""
 
     changer: Changer
+    reader: documents.Documents = field(default_factory=documents.Documents)
 
     async def add(self, request: AddPolicyRequest, origin: Origin) -> PolicyChange:
         """Load a new policy, or a new revision."""
-        key = documents.key_of_document(request.yaml, request.domain)
+        key = await self.reader.key(request.yaml, request.domain)
         nodes = documents.granted_selector(request.nodes)
         canary_of = request.canary if request.HasField("canary") else None
         if canary_of is not None:

@@ -147,7 +147,7 @@ class Policies:
 
     async def try_policy(self, request: pb.TryPolicyRequest, context: Context) -> None:
         """Load a policy for as long as the call is open."""
-        key = documents.key_of_document(request.yaml, "")
+        key = await self._policies.requests.reader.key(request.yaml, "")
         origin = self._origin(context)(pb.PolicyOrigin.ACTION_TRY)
         nodes = documents.granted_selector(request.nodes)
         spec = pb.PolicySpec(yaml=request.yaml, enabled=True, nodes=nodes, origin=origin)
