@@ -13,6 +13,7 @@ from nats.errors import Error
 from bus import connection
 from bus.settings import BusSettings
 from chassis.settings import ServiceSettings, load
+from support.tcp_server import tcp_server
 from support.waiting import eventually
 
 
@@ -113,26 +114,22 @@ def test_a_connection_that_is_lost_in_the_handshake_is_made_again(monkeypatch):
 async def test_password_is_not_sent_to_a_server_without_tls(monkeypatch):
     received, errors = list[bytes](), list[str]()
 
-    async def serve(reader, writer):
-        writer.write(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}\r\n')
-        received.append(await reader.read())
-        writer.close()
+    def serve(client):
+        client.sendall(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}\r\n')
+        received.append(client.recv(1000))
 
     async def note(self, error):
         errors.append(connection.describe(error))
         await asyncio.sleep(0.01)
 
     monkeypatch.setattr(connection._Watch, "on_error", note)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     login = ["--nats-user", "u", "--nats-password", "s3cret"]
-    settings = load(Settings, "test", ["--nats-url", f"tls://127.0.0.1:{port}", *login])
-    task = asyncio.create_task(connection.connect(settings, "test"))
-    await eventually(lambda: len(errors) > 2 and len(received) > 2)
-    task.cancel()
-    await asyncio.wait((task,))
-    server.close()
-    await server.wait_closed()
+    with tcp_server(serve) as port:
+        settings = load(Settings, "test", ["--nats-url", f"tls://127.0.0.1:{port}", *login])
+        task = asyncio.create_task(connection.connect(settings, "test"))
+        await eventually(lambda: len(errors) > 2 and len(received) > 2)
+        task.cancel()
+        await asyncio.wait((task,))
     assert set(errors) == {"the server offers no TLS, which the settings ask for"}
     assert set(received) == {b""}
 

@@ -278,7 +278,13 @@ async def connect(
         password=(lambda: settings.read_nats_password() or "") if settings.nats_user else None,
         user_credentials=str(settings.nats_creds_file) if settings.nats_creds_file else None,
     )
-    await until_cancelled(connecting)
+    try:
+        await until_cancelled(connecting)
+    except BaseException:
+        # Between two attempts nats-py keeps the socket of the last one.
+        if nc._transport is not None:
+            nc._transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
+        raise
     await watch.on_connect()
     return nc
 
