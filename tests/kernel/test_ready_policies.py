@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -100,9 +101,9 @@ def backend(policies, tmp_path):
     return make
 
 
-async def loaded_hooks(backend, text):
+async def loaded_hooks(backend, text, **changed):
     """Load a policy and remove it; return its hooks and its counters' layout."""
-    policy = parse(text, "kept.yaml")
+    policy = replace(parse(text, "kept.yaml"), **changed) if changed else parse(text, "kept.yaml")
     await backend.prepare([policy])
     installed = await backend.install(policy, 7, 3)
     found = installed.loaded, installed.statuses, installed.counters().selectors.keys()
@@ -139,6 +140,8 @@ async def test_another_document_or_another_right_is_another_policy(backend, monk
     await loaded_hooks(backend(reads_types=True), OPENAT)
     with pytest.raises(AssertionError, match="types were read"):
         await loaded_hooks(backend(reads_types=False), OPENAT.replace("/none/", "/nine/"))
+    with pytest.raises(AssertionError, match="types were read"):
+        await loaded_hooks(backend(reads_types=False), OPENAT, name="renamed")
     monkeypatch.setattr(ready, "_surroundings", lambda: ["fewer rights"])
     with pytest.raises(AssertionError, match="types were read"):
         await loaded_hooks(backend(reads_types=False), OPENAT)

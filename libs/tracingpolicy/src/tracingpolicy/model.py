@@ -234,6 +234,8 @@ class Policy:
     doubts: tuple[str, ...] = field(default=(), compare=False)  # of single keys, with their paths
     file: str = field(default="", compare=False)
     place: Place = field(default=Place(), compare=False)
+    # SHA-256 of the text that all of this is read from; empty where something was replaced.
+    digest: bytes = field(default=b"", init=False, compare=False, repr=False)
 
     def hooks(self) -> Iterator[Hook]:
         """Return all hooks, section by section."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict, TypeVar
@@ -61,6 +62,8 @@ def parse(text: str | bytes, file: str = "policy") -> Policy:
     policy, mistakes = read(text, file)
     if mistakes or policy is None:
         raise PolicyErrors(mistakes)
+    data = text.encode() if isinstance(text, str) else text
+    object.__setattr__(policy, "digest", hashlib.sha256(data).digest())
     return policy
 
 

@@ -69,6 +69,7 @@ class _Slots:
 
     def __init__(self) -> None:
         self._free = list(range(POLICIES_MAX - 1, -1, -1))
+        self._used: set[int] = set()
 
     def take(self) -> int:
         if not self._free:
@@ -76,7 +77,12 @@ class _Slots:
         return self._free.pop()
 
     def give(self, slot: int) -> None:
+        self._used.add(slot)
         self._free.insert(0, slot)  # used again as late as possible
+
+    def is_new(self, slot: int) -> bool:
+        """Return whether no revision had this slot before."""
+        return slot not in self._used
 
 
 @dataclass(slots=True)
@@ -91,9 +97,10 @@ class KernelInstallation:
     _shared: SharedMaps
     _slot: int
     _slots: _Slots
-    _memory: mmap.mmap | None
-    _lost_before: dict[str, int]
-    _memory_bytes: int = 0
+    _lost_before: dict[str, int]  # of earlier revisions in this slot
+    _counted: mmap.mmap | None = None
+    _removed: bool = False
+    _memory_bytes: int | None = None
 
     def switch(self, mode: Mode | None) -> None:
         """Set the mode of all hooks with one store."""
@@ -112,6 +119,8 @@ class KernelInstallation:
             runs += info.run_count
             run_time_ns += info.run_time_ns
             missed += info.recursion_misses
+        if self._memory_bytes is None:  # reading it costs 0.1 ms
+            self._memory_bytes = sum(map(_charged, _descriptors(self._installed)))
         return PolicyCounters(
             filtered=self._filtered(),
             selectors=self._selectors(),
@@ -130,7 +139,8 @@ class KernelInstallation:
 
     async def remove(self) -> None:
         """Detach and free everything, in a thread; the mode is off."""
-        memory, self._memory = self._memory, None
+        self._removed = True
+        memory, self._counted = self._counted, None
         await asyncio.to_thread(self._close)
         if memory is not None:
             memory.close()
@@ -144,12 +154,21 @@ class KernelInstallation:
         if acting:  # gates went with it
             self._shared.keep(self._slot, None)
 
+    def _memory(self) -> mmap.mmap | None:
+        """Return what the programs count into, mapped when it is first read."""
+        own = self._installed.maps.get(counters.NAME)
+        if self._counted is None and own is not None and not self._removed:
+            self._counted = own.mapped()
+        return self._counted
+
     def _filtered(self) -> int:
-        return self._translation.counters.filtered(self._memory) if self._memory else 0
+        memory = self._memory()
+        return self._translation.counters.filtered(memory) if memory else 0
 
     def _selectors(self) -> dict[tuple[int, int], SelectorCounters]:
         """By place among the document's hooks: one of them can have become several."""
-        if self._memory is None:
+        memory = self._memory()
+        if memory is None:
             return {}
         hooks = enumerate(self._plan.policy.hooks())
         places = {(hook.kind, hook.index): place for place, hook in hooks}
@@ -157,7 +176,7 @@ class KernelInstallation:
         for planned, first in zip(self._plan.hooks, self._translation.selectors, strict=True):
             place = places[planned.hook.kind, planned.hook.index]
             for selector in range(max(1, len(planned.hook.selectors))):
-                counts = self._translation.counters.of_selector(self._memory, first + selector)
+                counts = self._translation.counters.of_selector(memory, first + selector)
                 key = place, selector
                 found[key] = found.get(key, SelectorCounters()) + counts
         return found
@@ -296,7 +315,6 @@ class KernelBackend:
         )
         if translation.acting:
             self.shared.keep(slot, installed)
-        own = installed.maps.get(counters.NAME)
         return KernelInstallation(
             loaded=loaded_policy(plan, number, revision),
             statuses=plan.statuses,
@@ -306,9 +324,7 @@ class KernelBackend:
             _shared=self.shared,
             _slot=slot,
             _slots=self._slots,
-            _memory=own.mapped() if own is not None else None,
-            _lost_before=self.shared.lost(slot),
-            _memory_bytes=sum(map(_charged, _descriptors(installed))),
+            _lost_before={} if self._slots.is_new(slot) else self.shared.lost(slot),
         )
 
 

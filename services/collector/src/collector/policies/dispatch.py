@@ -122,7 +122,7 @@ class Dispatcher:
         array = self.exit if at_return else self.entry
         array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
         self._used.setdefault((at_return, number), set()).add(level)
-        self._set_levels(number, at_return=at_return)
+        self._set_levels(number, level, at_return=at_return)
         if at_return not in self._attached:
             self._attach(at_return=at_return)
 
@@ -156,7 +156,7 @@ class Dispatcher:
         """Take a program away."""
         array = self.exit if at_return else self.entry
         self._used[at_return, number].discard(level)
-        self._set_levels(number, at_return=at_return)
+        self._set_levels(number, level, at_return=at_return)
         array.delete(_U32.pack(level * SYSCALLS_MAX + number))
         if not any(levels for (when, _), levels in self._used.items() if when is at_return):
             self._detach(at_return=at_return)
@@ -173,14 +173,15 @@ class Dispatcher:
             self._detach(at_return=at_return)
         self.levels.release()
 
-    def _set_levels(self, number: int, *, at_return: bool) -> None:
+    def _set_levels(self, number: int, changed: int, *, at_return: bool) -> None:
+        """Write the next used level of each level, where a changed one makes a difference."""
         used = self._used[at_return, number]
         start = number + (SYSCALL_DIRECTION if at_return else 0)
-        following = 0
-        for level in range(SYSCALL_LEVELS, -1, -1):
-            if level in used:
-                following = level + 1
+        following = next((one + 1 for one in sorted(used) if one >= changed), 0)
+        for level in range(changed, -1, -1):
             self.levels[start + level * SYSCALLS_MAX] = following
+            if level - 1 in used:
+                return
 
     def _attach(self, *, at_return: bool) -> None:
         if at_return:

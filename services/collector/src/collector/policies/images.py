@@ -23,6 +23,7 @@ from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
 from collector.bpf.syscall import Command, address_of, bpf
 from collector.policies.bits import free_bit
+from collector.policies.contents import contents
 from collector.policies.maps import (
     BINARIES,
     BINARY_PREFIXES,
@@ -52,7 +53,6 @@ _NAMESPACES = (
     "user",
 )  # fmt: skip
 _CAPABILITIES = (b"CapEff", b"CapInh", b"CapPrm")
-_STATUS = frozenset({b"NSpid", b"PPid", *_CAPABILITIES})
 _U64 = Struct("<Q")
 _TEST_RUN = Struct("<IIIIQQIIIIQQ")
 
@@ -283,16 +283,14 @@ def _lineage(pid: int, own: Mapping[int, int], running: Mapping[int, _Running]) 
 def _read_process(folder: str) -> _Running | None:
     """Return a process, or None if it has ended meanwhile."""
     try:
-        with open(f"{folder}/status", "rb") as file:
-            lines = (line.split(b":\t", 1) for line in file.read().splitlines())
-            status = {line[0]: line[1] for line in lines if line[0] in _STATUS}
+        status = contents(f"{folder}/status")
     except OSError:
         return None
-    nspids = status.get(b"NSpid", b"0").split()
+    nspids = _field(status, b"NSpid").split()
     image = Image(
-        capabilities=tuple(int(status.get(name, b"0"), 16) for name in _CAPABILITIES),
+        capabilities=tuple(int(_field(status, name), 16) for name in _CAPABILITIES),
         namespaces=tuple(_namespace(f"{folder}/ns/{name}") for name in _NAMESPACES),
-        parent_pid=int(status.get(b"PPid", b"0")),
+        parent_pid=int(_field(status, b"PPid")),
         nspid=int(nspids[-1]) if len(nspids) > 1 else 0,
     )
     try:
@@ -300,6 +298,16 @@ def _read_process(folder: str) -> _Running | None:
     except OSError:
         path = b""
     return _Running(path, image.parent_pid, image)
+
+
+def _field(status: bytes, name: bytes) -> bytes:
+    """Return a line's value; "0" where this kernel has no such line.
+
+    A name of a process has no newline here: it is escaped (proc_task_name() of fs/proc/array.c).
+    """
+    start = b"\n%b:\t" % name
+    at = status.find(start)
+    return status[at + len(start) : status.find(b"\n", at + 1)] if at >= 0 else b"0"
 
 
 def _namespace(link: str) -> int:

@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -25,12 +26,13 @@ import tracingpolicy
 from collector.bpf import compiler
 from collector.bpf.cache import BlobCache, key_of
 from collector.bpf.maps import possible_cpus
+from collector.policies.contents import contents
 from collector.policies.host import host_namespaces
 from collector.policies.plan import HookState, Mechanism, Plan
 from collector.policies.translation import Translation
 from tracingpolicy.model import Policy
 
-_FORM = "ready policy 1"
+_FORM = "ready policy 2"
 _CODE = (Path(__file__).parent, Path(tracingpolicy.__file__).parent, Path(compiler.__file__).parent)
 # What decides which programs the kernel takes: rights, and the settings that limit them.
 _LIMITS = (
@@ -76,7 +78,7 @@ class ReadyPolicies:
         if blob is None:
             return None
         try:
-            found = _Unpickler(io.BytesIO(blob)).load()
+            found = _Unpickler(io.BytesIO(blob), policy).load()
         except Exception as error:  # whatever the bytes say: it is planned again
             log.warning("kept policy not used", policy=policy.name, error=repr(error))
             return None
@@ -89,7 +91,7 @@ class ReadyPolicies:
         short = ready._replace(translation=ready.translation.without_texts())
         out = io.BytesIO()
         try:
-            _Pickler(out, protocol=5).dump(short)
+            _Pickler(out, policy).dump(short)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             log.warning("policy not kept", policy=policy.name, error=repr(error))
             return
@@ -100,7 +102,7 @@ class ReadyPolicies:
             self._code = _code_digest([*_CODE, self.folder])
         return key_of([
             _FORM, self.build, sys.version, compiler.identity(), self._code, *self._around(),
-            *self.settings, "policy", pickle.dumps(policy, protocol=5),
+            *self.settings, "policy", *_identity(policy),
         ])  # fmt: skip
 
     def _around(self) -> list[str]:
@@ -112,13 +114,38 @@ class ReadyPolicies:
         return found
 
 
+def _identity(policy: Policy) -> tuple[bytes, ...]:
+    """Return what tells a policy from others: its text, or where it was changed all of it."""
+    if policy.digest:
+        return policy.digest, policy.file.encode()
+    return (pickle.dumps(policy, protocol=5),)
+
+
+def _parts(policy: Policy) -> list[object]:
+    """Return what plans take over from a policy: what is kept has their places in this list."""
+    found = list[object]()
+    for one in (policy, *policy.variants):
+        found.append(one)
+        for hook in one.hooks():
+            found += [hook, *hook.args, *hook.data, *hook.selectors]
+    return found
+
+
 def _code_digest(folders: list[Path]) -> bytes:
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".py", ".h", ".json"):
-                digest.update(path.read_bytes())
+        for path in sorted(_code_files(str(folder))):
+            digest.update(contents(path))
     return digest.digest()
+
+
+def _code_files(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".h", ".json")):
+                yield entry.path
+            elif entry.is_dir() and entry.name != "__pycache__":
+                yield from _code_files(entry.path)
 
 
 def _surroundings() -> list[str]:
@@ -145,6 +172,14 @@ def _is_lasting(plan: Plan) -> bool:
 class _Pickler(pickle.Pickler):
     """Writes members of enums by their value: pickle's own form calls getattr()."""
 
+    def __init__(self, out: io.BytesIO, policy: Policy) -> None:
+        super().__init__(out, protocol=5)
+        self._parts = _parts(policy)  # kept: ids are those of living objects
+        self._places = {id(one): place for place, one in enumerate(self._parts)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._places.get(id(obj))
+
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Enum):
             return type(obj), (obj.value,)
@@ -155,6 +190,13 @@ class _Unpickler(pickle.Unpickler):
     """Makes values of the policies' own types, and calls nothing else."""
 
     _known: ClassVar[dict[tuple[str, str], Any]] = {}  # policies have the same ones
+
+    def __init__(self, file: io.BytesIO, policy: Policy) -> None:
+        super().__init__(file)
+        self._parts = _parts(policy)
+
+    def persistent_load(self, pid: Any) -> object:
+        return self._parts[pid]
 
     def find_class(self, module: str, name: str) -> Any:
         known = self._known.get((module, name))
