@@ -15,6 +15,8 @@
 #define PREFIX_KEY 256
 #define SUFFIX_KEY 128
 
+_Static_assert(__builtin_offsetof(struct scratch, text) % 8 == 0, "words of it are read");
+
 static __always_inline u64 lists_of(struct scratch *s, u64 file, bool *known)
 {
 	u64 pair[2] = {}, lists = 0, *found;
@@ -55,10 +57,17 @@ static __always_inline u64 lists_of(struct scratch *s, u64 file, bool *known)
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->bits = 8 * size;
-#pragma clang loop unroll(disable)
 	/* All of them, whatever the size: a lookup does not look behind key->bits. */
-	for (u32 i = 0; i < BINARY_SUFFIX_MAX; i++)
-		key->text[i] = s->text[TEXT_MAX - 1 - i];
+	u32 *to = __builtin_assume_aligned(key->text, 4);
+	u64 *from = __builtin_assume_aligned(s->text + TEXT_MAX, 8);
+
+#pragma unroll
+	for (u32 i = 0; i < SUFFIX_KEY / 8; i++) {
+		u64 turned = __builtin_bswap64(*--from);
+
+		*to++ = turned;
+		*to++ = turned >> 32;
+	}
 	found = bpf_map_lookup_elem(MAP(MAP_BINARY_SUFFIXES), key);
 	if (found)
 		lists |= *found;

@@ -42,10 +42,12 @@ REAL_CAT = os.path.realpath("/bin/cat")
         ("NotPrefix", REAL_CAT[:-1], [False, True]),
         ("Postfix", "bin/cat", [True, False]),
         ("NotPostfix", "bin/cat", [False, True]),
+        ("Postfix", "a-name-of-23-characters", [False, True]),
+        ("Postfix", "a-fame-of-23-characters", [False, False]),
     ],
 )
 def test_match_binaries(policies, opened, tmp_path, operator, value, expected):
-    other = tmp_path / "reader"
+    other = tmp_path / "a-name-of-23-characters"
     shutil.copy("/bin/cat", other)
 
     def run_other() -> int:
