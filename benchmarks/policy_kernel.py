@@ -86,17 +86,11 @@ class PolicyKernel:
             return
         dispatcher, number = self.backend.shared.dispatcher, target.syscall.number
         program = programs.load(ProgramSpec("empty", Kind.TAIL_CALL, _EMPTY))
-        level = dispatcher.free_level(number, at_return=False)
+        level = dispatcher.take_level(number, at_return=False)
         dispatcher.add(number, level, program.fd, at_return=False)
         yield
         dispatcher.remove(number, level, at_return=False)
         program.close()
-
-    @contextmanager
-    def empty_tracepoint(self) -> Iterator[None]:
-        """Attach a program that returns at once to every system call."""
-        with empty_programs(("sys_enter",)):
-            yield
 
     def policy(self, text: str) -> Policy:
         """Return the policy of a document, parsed once."""
