@@ -36,6 +36,7 @@ from tracingpolicy.types import ArgumentType
 
 pytestmark = pytest.mark.kernel
 
+EXIT = bytes.fromhex("9500000000000000")  # without a result, which the verifier refuses
 OPENAT = NUMBERS["openat"]
 ARGS = (
     arg(0, ArgumentType.INT),
@@ -166,6 +167,34 @@ async def test_a_policy_that_fails_leaves_the_others_alone(manager, policies):
     assert manager.get(Identity("impossible")).error == "plan: no way to attach"
     pid = in_child(lambda: open_all("/etc/passwd"))
     assert len(records(policies, pid)) == 1
+
+
+async def test_policies_loaded_together_do_not_disturb_each_other(
+    manager, policies, tmp_path, monkeypatch
+):
+    """All hook one call, each has a program of its own there, and the kernel refuses one."""
+    steps = KernelBackend._steps
+
+    def refused(self, one):
+        if one.ready.plan.policy.name == "p4":
+            invalid = dict.fromkeys(one.ready.codes, EXIT)
+            one = one._replace(ready=one.ready._replace(codes=invalid))
+        return steps(self, one)
+
+    monkeypatch.setattr(KernelBackend, "_steps", refused)
+    files = {f"p{n}": tmp_path / str(n) for n in range(9)}
+    await manager.set_documents(
+        documents(**{name: f"{name} {path}" for name, path in files.items()})
+    )
+    errors = {entry.identity.name: entry.error for entry in manager.entries if entry.error}
+    assert errors.keys() == {"p4"}
+    assert "R0 !read_ok" in errors["p4"]
+    pid = in_child(lambda: open_all(*files.values()))
+    found = [(one.policy, one.revision) for one in records(policies, pid)]
+    assert sorted(manager.table.get(*key).name for key in found) == sorted(files.keys() - {"p4"})
+    await manager.set_documents([])
+    assert not any(policies.shared.dispatcher.levels)
+    assert not policies.shared.dispatcher._taken
 
 
 async def test_a_removed_policy_reports_nothing(manager, policies):

@@ -150,15 +150,15 @@ async def test_another_document_or_another_right_is_another_policy(backend, monk
 async def test_a_kept_policy_that_cannot_be_loaded_is_planned_again(backend, monkeypatch):
     first = await loaded_hooks(backend(reads_types=True), OPENAT)
     changed = backend(reads_types=True)
-    load, refused = changed._install, []
+    load, refused = changed._steps, []
 
     def refuse_first(*args):
         if not refused:
             refused.append(True)
             raise ProbeError("load: hook0: refused")
-        return load(*args)
+        return (yield from load(*args))
 
-    monkeypatch.setattr(KernelBackend, "_install", lambda _, *args: refuse_first(*args))
+    monkeypatch.setattr(KernelBackend, "_steps", lambda _, *args: refuse_first(*args))
     assert await loaded_hooks(changed, OPENAT) == first
     assert refused
 
@@ -182,14 +182,15 @@ def calls(installed):
 def refused(monkeypatch):
     """The calls that the kernel is to refuse; more are loaded."""
     names = {"sys_lseek", "sys_close"}
-    load = KernelBackend._install
+    load = KernelBackend._steps
 
-    def refuse(self, made, *args):
-        if {hook.hook.call for hook in made.plan.hooks} & names:
-            raise VerifierError(made.plan.hooks[0].hook.call, "raw_tracepoint", 22, "too complex")
-        return load(self, made, *args)
+    def refuse(self, one):
+        hooks = one.ready.plan.hooks
+        if {hook.hook.call for hook in hooks} & names:
+            raise VerifierError(hooks[0].hook.call, "raw_tracepoint", 22, "too complex")
+        return (yield from load(self, one))
 
-    monkeypatch.setattr(KernelBackend, "_install", refuse)
+    monkeypatch.setattr(KernelBackend, "_steps", refuse)
     return names
 
 

@@ -178,7 +178,7 @@ def test_every_level_leads_to_the_next_one_in_use(monkeypatch):
     assert following() == [1, 2, 5, 5, 5, 0]
     dispatcher.remove(7, 1, at_return=False)
     assert following() == [1, 5, 5, 5, 5, 0]
-    assert dispatcher.free_level(7, at_return=False) == 1
+    assert dispatcher.take_level(7, at_return=False) == 1
     dispatcher.add(7, 2, 1, at_return=True)
     assert following(at_return=True) == [3, 3, 3, 0, 0, 0]
     assert following() == [1, 5, 5, 5, 5, 0]
@@ -205,14 +205,14 @@ def test_program_for_every_call_stands_behind_those_of_each_call(monkeypatch):
         return found
 
     dispatcher.add(7, 0, 1, at_return=False)
-    first = dispatcher.free_level_everywhere()
+    first = dispatcher.take_level_everywhere()
     dispatcher.add_everywhere(first, 2)
-    second = dispatcher.free_level_everywhere()
+    second = dispatcher.take_level_everywhere()
     dispatcher.add_everywhere(second, 3)
     assert way(7) == [0, second, first]
     assert way(8) == way(SYSCALLS_MAX - 1) == [second, first]
     dispatcher.remove_everywhere(first)
-    assert dispatcher.free_level_everywhere() == first
+    assert dispatcher.take_level_everywhere() == first
     assert (way(7), way(8)) == ([0, second], [second])
     dispatcher.remove_everywhere(second)
     assert (way(7), way(8)) == ([0], [])

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -28,7 +29,15 @@ from collector.bpf.objects import Plan as ObjectPlan
 from collector.bpf.programs import Kind
 from collector.errors import AttachError, CompileError, ProbeError, VerifierError
 from collector.policies import counters
-from collector.policies.install import KINDS, Installed, ModeWord, SharedMaps, install
+from collector.policies.install import (
+    KINDS,
+    Installed,
+    InstallSteps,
+    ModeWord,
+    SharedMaps,
+    install_steps,
+    install_together,
+)
 from collector.policies.loaded import loaded_policy
 from collector.policies.maps import (
     POLICIES_MAX,
@@ -141,12 +150,13 @@ class KernelInstallation:
         """Detach and free everything, in a thread; the mode is off."""
         self._removed = True
         memory, self._counted = self._counted, None
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self.close)
         if memory is not None:
             memory.close()
         self._slots.give(self._slot)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Detach and free the programs; blocks."""
         acting = self._translation.acting
         if acting:  # first: a link with a name stays attached
             self._shared.keep(self._slot, None)
@@ -182,6 +192,16 @@ class KernelInstallation:
         return found
 
 
+class _Waiting(NamedTuple):
+    """A revision that waits to be installed."""
+
+    ready: Ready
+    slot: int
+    number: int
+    revision: int
+    done: asyncio.Future[KernelInstallation]
+
+
 @dataclass(slots=True)
 class KernelBackend:
     """Installs policies; see `manager.Backend`."""
@@ -192,6 +212,9 @@ class KernelBackend:
     ready: ReadyPolicies
     _slots: _Slots = field(default_factory=_Slots)
     _prepared: dict[int, Ready] = field(default_factory=dict)
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _installing: asyncio.Task[None] | None = None
+    _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
         """Make policies ready, compiling as many at a time as there are CPUs."""
@@ -284,11 +307,37 @@ class KernelBackend:
 
     async def _load(self, ready: Ready, number: int, revision: int) -> KernelInstallation:
         slot = self._slots.take()
+        done: asyncio.Future[KernelInstallation] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(ready, slot, number, revision, done))
+        if self._installing is None:
+            self._installing = asyncio.create_task(self._install_waiting())
         try:
-            return await asyncio.to_thread(self._install, ready, slot, number, revision)
+            return await done
         except BaseException:
             self._slots.give(slot)
             raise
+
+    async def _install_waiting(self) -> None:
+        """Install all revisions that wait for it, together and in one thread, until none does."""
+        while self._waiting:
+            some, self._waiting = self._waiting, []
+            try:
+                results = await asyncio.to_thread(self._install, some)
+            except BaseException as error:
+                self._installing = None
+                for one in some:
+                    if not one.done.done():
+                        one.done.set_exception(error)
+                raise
+            for one, result in zip(some, results, strict=True):
+                if one.done.cancelled():
+                    if isinstance(result, KernelInstallation):
+                        await asyncio.to_thread(result.close)
+                elif isinstance(result, Exception):
+                    one.done.set_exception(result)
+                else:
+                    one.done.set_result(result)
+        self._installing = None
 
     def _kept(self, policies: Sequence[Policy]) -> list[tuple[Policy, Ready]]:
         found = ((policy, self.ready.read(policy)) for policy in policies)
@@ -301,22 +350,34 @@ class KernelBackend:
 
         It is kept as what ``policy`` needs: what is made last is used first.
         """
-        plan, translation = await self.planner.translated(wanted, by_kprobes=by_kprobes)
-        built = await self.objects.get_all(_object_plans(translation))
+        async with self._planning:  # one compiler at a time
+            plan, translation = await self.planner.translated(wanted, by_kprobes=by_kprobes)
+            built = await self.objects.get_all(_object_plans(translation))
         ready = Ready(plan, translation, _codes(built))
         await asyncio.to_thread(self.ready.write, policy, ready)
         return ready
 
-    def _install(self, ready: Ready, slot: int, number: int, revision: int) -> KernelInstallation:
-        plan, translation, codes = ready
-        self.shared.set_mode(slot, ModeWord.OFF)
-        installed = install(
-            translation, codes, self.shared, slot=slot, policy=number, revision=revision
-        )
+    def _install(self, some: Sequence[_Waiting]) -> list[KernelInstallation | Exception]:
+        found = install_together([self._steps(one) for one in some], self.shared.images)
+        return [
+            made if isinstance(made, Exception) else self._installation(one, made)
+            for one, made in zip(some, found, strict=True)
+        ]
+
+    def _steps(self, one: _Waiting) -> InstallSteps:
+        self.shared.set_mode(one.slot, ModeWord.OFF)
+        _, translation, codes = one.ready
+        return install_steps(
+            translation, codes, self.shared,
+            slot=one.slot, policy=one.number, revision=one.revision,
+        )  # fmt: skip
+
+    def _installation(self, one: _Waiting, installed: Installed) -> KernelInstallation:
+        (plan, translation, _), slot = one.ready, one.slot
         if translation.acting:
             self.shared.keep(slot, installed)
         return KernelInstallation(
-            loaded=loaded_policy(plan, number, revision),
+            loaded=loaded_policy(plan, one.number, one.revision),
             statuses=plan.statuses,
             _plan=plan,
             _translation=translation,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import struct
+import threading
 from dataclasses import dataclass, field
 
 from collector.bpf import links, programs
@@ -23,6 +24,7 @@ _U32 = struct.Struct("<I")
 # The place of numbers above, x32's and -1: no call of either ABI has this number, so only programs
 # for every call are there.
 _OTHERS = SYSCALLS_MAX - 1
+_EVERY = -1
 # Of the call's number in struct pt_regs: orig_ax, and syscallno, which has four bytes and stands
 # before four that nothing sets (arch/*/include/asm/ptrace.h).
 _NUMBER_OFFSET = {"x86_64": 120, "aarch64": 280}[platform.machine()]
@@ -103,16 +105,28 @@ class Dispatcher:
     levels: memoryview  # its value, see bpf/tracing/dispatch.h
     direct: DirectReads | None = None  # how the number is read at return
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
+    # At return, number (_EVERY: all), level: for programs that are not added yet.
+    _taken: set[tuple[bool, int, int]] = field(default_factory=set)
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # policies come in threads
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
 
-    def free_level(self, number: int, *, at_return: bool) -> int:
-        """Return a level that no program of this system call uses; raise `ProbeError`."""
+    def take_level(self, number: int, *, at_return: bool) -> int:
+        """Return a level for a program of this system call, to be added or removed.
+
+        Raises `ProbeError` where all are in use.
+        """
         if not 0 <= number < _OTHERS:
             raise ProbeError(f"attach: system call {number}: numbers are below {_OTHERS}")
-        used = self._used.get((at_return, number), set())
-        for level in range(SYSCALL_LEVELS):
-            if level not in used:
-                return level
+        with self._lock:
+            used = self._used.get((at_return, number), set()) | {
+                level
+                for when, which, level in self._taken
+                if when is at_return and which in (number, _EVERY)
+            }
+            for level in range(SYSCALL_LEVELS):
+                if level not in used:
+                    self._taken.add((at_return, number, level))
+                    return level
         raise ProbeError(
             f"attach: system call {number}: {SYSCALL_LEVELS} hooks on it already; remove a policy"
         )
@@ -120,46 +134,60 @@ class Dispatcher:
     def add(self, number: int, level: int, program: int, *, at_return: bool) -> None:
         """Let a program run at this system call."""
         array = self.exit if at_return else self.entry
-        array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
-        self._used.setdefault((at_return, number), set()).add(level)
-        self._set_levels(number, level, at_return=at_return)
-        if at_return not in self._attached:
-            self._attach(at_return=at_return)
+        with self._lock:
+            array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
+            self._used.setdefault((at_return, number), set()).add(level)
+            self._taken.discard((at_return, number, level))
+            self._set_levels(number, level, at_return=at_return)
+            if at_return not in self._attached:
+                self._attach(at_return=at_return)
 
-    def free_level_everywhere(self) -> int:
+    def take_level_everywhere(self) -> int:
         """Return a level that is free at every call's entry; raise `ProbeError`.
 
         The last one: levels of single calls are taken from the first on.
         """
-        taken = {
-            level for (at_return, _), used in self._used.items() if not at_return for level in used
-        }
-        for level in reversed(range(SYSCALL_LEVELS)):
-            if level not in taken:
-                return level
+        with self._lock:
+            used = {
+                level for (when, _), levels in self._used.items() if not when for level in levels
+            }
+            used |= {level for when, _, level in self._taken if not when}
+            for level in reversed(range(SYSCALL_LEVELS)):
+                if level not in used:
+                    self._taken.add((False, _EVERY, level))
+                    return level
         raise ProbeError(
             f"attach: sys_enter: {SYSCALL_LEVELS} hooks on system calls already; remove a policy"
         )
 
     def add_everywhere(self, level: int, program: int) -> None:
         """Let a program run at the entry of every system call."""
-        for number in range(SYSCALLS_MAX):
-            self.add(number, level, program, at_return=False)
+        with self._lock:
+            for number in range(SYSCALLS_MAX):
+                self.add(number, level, program, at_return=False)
+            self._taken.discard((False, _EVERY, level))
 
     def remove_everywhere(self, level: int) -> None:
         """Take a program away from all calls, also from the first few if adding it failed."""
-        for number in range(SYSCALLS_MAX):
-            if level in self._used.get((False, number), ()):
-                self.remove(number, level, at_return=False)
+        with self._lock:
+            self._taken.discard((False, _EVERY, level))
+            for number in range(SYSCALLS_MAX):
+                if level in self._used.get((False, number), ()):
+                    self.remove(number, level, at_return=False)
 
     def remove(self, number: int, level: int, *, at_return: bool) -> None:
-        """Take a program away."""
+        """Take a program away, or give back a level that was taken for it."""
         array = self.exit if at_return else self.entry
-        self._used[at_return, number].discard(level)
-        self._set_levels(number, level, at_return=at_return)
-        array.delete(_U32.pack(level * SYSCALLS_MAX + number))
-        if not any(levels for (when, _), levels in self._used.items() if when is at_return):
-            self._detach(at_return=at_return)
+        with self._lock:
+            self._taken.discard((at_return, number, level))
+            used = self._used.get((at_return, number), set())
+            if level not in used:
+                return
+            used.discard(level)
+            self._set_levels(number, level, at_return=at_return)
+            array.delete(_U32.pack(level * SYSCALLS_MAX + number))
+            if not any(levels for (when, _), levels in self._used.items() if when is at_return):
+                self._detach(at_return=at_return)
 
     def kept(self) -> dict[str, int]:
         """Return what must stay for the programs to run: links, and the arrays of programs."""

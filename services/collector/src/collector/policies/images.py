@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -125,6 +126,9 @@ class Images:
     _bits: dict[BinaryList, int] = field(default_factory=dict)
     _uses: Counter[BinaryList] = field(default_factory=Counter)
     _written: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    _not_entered: list[BinaryList] = field(default_factory=list)
+    _without_images: bool = False  # the processes that run have none yet
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # policies come in threads
 
     def acquire(
         self,
@@ -135,8 +139,19 @@ class Images:
     ) -> tuple[int, ...]:
         """Return the masks of lists, each one bit; raise `ProbeError`.
 
-        ``codes`` and ``names`` are the policy's functions and maps, in case it is the first.
+        `enter_running` comes before a policy is switched on. ``codes`` and ``names`` are the
+        policy's functions and maps, in case it is the first.
         """
+        with self._lock:
+            return self._acquire(lists, codes, names, shared)
+
+    def _acquire(
+        self,
+        lists: Sequence[BinaryList],
+        codes: Mapping[str, bytes],
+        names: Sequence[str],
+        shared: Mapping[str, int],
+    ) -> tuple[int, ...]:
         self._users += 1
         try:
             new = [one for one in dict.fromkeys(lists) if one not in self._bits]
@@ -145,25 +160,36 @@ class Images:
             self._uses.update(lists)
             if self._users == 1:
                 self._start(codes, names, shared)
+                self._without_images = True
             elif new:
                 self._write_lists()
-                self._enter_running(sum(1 << self._bits[one] for one in new), first=False)
+            self._not_entered += new
         except BaseException:
             self.release(lists)
             raise
         return tuple(1 << self._bits[one] for one in lists)
 
+    def enter_running(self) -> None:
+        """Give the bits of lists that are new to the processes that run, of all at a time."""
+        with self._lock:
+            new = [one for one in dict.fromkeys(self._not_entered) if one in self._bits]
+            if new or self._without_images:
+                mask = sum(1 << self._bits[one] for one in new)
+                self._enter_running(mask, first=self._without_images)
+            self._not_entered, self._without_images = [], False
+
     def release(self, lists: Sequence[BinaryList]) -> None:
         """Forget the lists of a policy that is gone."""
-        self._uses.subtract(lists)
-        gone = [one for one in self._bits if self._uses[one] <= 0]
-        for one in gone:
-            del self._bits[one], self._uses[one]
-        self._users -= 1
-        if not self._users:
-            self.close()
-        elif gone:
-            self._write_lists()
+        with self._lock:
+            self._uses.subtract(lists)
+            gone = [one for one in self._bits if self._uses[one] <= 0]
+            for one in gone:
+                del self._bits[one], self._uses[one]
+            self._users -= 1
+            if not self._users:
+                self.close()
+            elif gone:
+                self._write_lists()
 
     def kept(self) -> dict[str, int]:
         """Return the links that must stay for lists of binaries to be compared."""
@@ -178,6 +204,7 @@ class Images:
         for one in self.maps.values():
             one.close()
         self._links, self._programs, self.maps, self._written = [], {}, {}, {}
+        self._not_entered, self._without_images = [], False
 
     # --- the programs
 
@@ -200,7 +227,6 @@ class Images:
             self._write_lists()
             for tracepoint, name in PROGRAMS.items():
                 self._links.append(links.attach(self._programs[name], tracepoint))
-            self._enter_running(sum(1 << bit for bit in self._bits.values()), first=True)
         except BaseException:
             self.close()
             raise

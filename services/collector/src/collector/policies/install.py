@@ -7,11 +7,13 @@ hooks with one store. Attaching and closing block: up to 130 ms a hook, so never
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 from collector.bpf import links, maps, programs
@@ -21,6 +23,7 @@ from collector.bpf.maps import BpfMap
 from collector.bpf.mmap_events import MmapEvents
 from collector.bpf.module_btf import open_module
 from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
+from collector.errors import ProbeError, VerifierError
 from collector.policies.dispatch import Dispatcher
 from collector.policies.enforcement import Enforcement
 from collector.policies.groups import Group, Groups
@@ -239,6 +242,11 @@ class Installed:
             self._groups = None
 
 
+# Yield a program that has to be loaded, and get it back.
+_Steps = Generator[ProgramSpec, Program, None]
+InstallSteps = Generator[ProgramSpec, Program, Installed]
+
+
 def install(
     translation: Translation,
     codes: Mapping[str, bytes],
@@ -249,6 +257,62 @@ def install(
     revision: int,
 ) -> Installed:
     """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
+    steps = install_steps(translation, codes, shared, slot=slot, policy=policy, revision=revision)
+    (done,) = install_together([steps], shared.images)
+    if isinstance(done, Exception):
+        raise done
+    return done
+
+
+def install_together(
+    all_steps: Sequence[InstallSteps], images: Images
+) -> list[Installed | Exception]:
+    """Install revisions, loading programs of all of them at a time; one that fails has an error.
+
+    Processes that run are looked at meanwhile.
+    """
+    found: dict[int, Installed | Exception] = {}
+    wanted: dict[int, ProgramSpec] = {}
+
+    def advance(number: int, got: Program | VerifierError | None) -> None:
+        steps = all_steps[number]
+        try:
+            if isinstance(got, VerifierError):
+                wanted[number] = steps.throw(got)
+            else:
+                wanted[number] = next(steps) if got is None else steps.send(got)
+        except StopIteration as end:
+            found[number] = end.value
+        except Exception as error:
+            found[number] = error
+
+    for number in range(len(all_steps)):
+        advance(number, None)
+    while wanted:
+        numbers, specs = [*wanted], [*wanted.values()]
+        wanted.clear()
+        for number, got in zip(
+            numbers, programs.load_all(specs, partial(_enter_running, images)), strict=True
+        ):
+            advance(number, got)
+    return [found[number] for number in range(len(all_steps))]
+
+
+def _enter_running(images: Images) -> None:
+    with contextlib.suppress(OSError, ProbeError):  # each revision tries it again
+        images.enter_running()
+
+
+def install_steps(
+    translation: Translation,
+    codes: Mapping[str, bytes],
+    shared: SharedMaps,
+    *,
+    slot: int,
+    policy: int,
+    revision: int,
+) -> InstallSteps:
+    """Create maps, attach what is loaded; an error leaves nothing of it."""
     shared.dispatcher.direct = translation.direct
     installed = Installed(
         _dispatcher=shared.dispatcher,
@@ -281,7 +345,9 @@ def install(
             _attach_gates(translation, shared.enforcement, installed)
         numbered = [fds[name] for name in translation.maps]
         for one in sorted(translation.programs, key=_order):
-            _install_function(one, _relocated(one, codes, numbered), numbers, installed)
+            yield from _install_function(one, _relocated(one, codes, numbered), numbers, installed)
+        if translation.images is not None:
+            shared.images.enter_running()
     except BaseException:
         installed.close()
         raise
@@ -317,20 +383,20 @@ def _relocated(one: Generated, codes: Mapping[str, bytes], fds: list[int]) -> by
 
 def _install_function(
     one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
-) -> None:
+) -> _Steps:
     if one.by_cookie:
         values = numbers | {Number.HOOK: 0, Number.FUNCTION: one.targets[0].btf_id}
-        _install_multi(one, bind(code, values), installed)
+        yield from _install_multi(one, bind(code, values), installed)
         return
     if one.mechanism in (Mechanism.SYS_ENTER, Mechanism.SYS_EXIT):
-        _install_jumps(one, code, numbers, installed)
+        yield from _install_jumps(one, code, numbers, installed)
         return
     if one.every_syscall:
-        _install_everywhere(one, code, numbers, installed)
+        yield from _install_everywhere(one, code, numbers, installed)
         return
     for hook, target in zip(one.hooks, one.targets, strict=True):
         values = numbers | {Number.HOOK: hook, Number.FUNCTION: target.btf_id}
-        program = _load(one, bind(code, values), target, installed)
+        program = yield from _load(one, bind(code, values), target, installed)
         if one.mechanism in _UPROBES:
             installed.links.append(links.attach_uprobe(program, _place(target)))
         else:
@@ -342,36 +408,36 @@ def _install_function(
 
 def _install_jumps(
     one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
-) -> None:
+) -> _Steps:
     dispatcher, at_return = installed._dispatcher, one.mechanism is Mechanism.SYS_EXIT
     assert dispatcher is not None
     for hook, target in zip(one.hooks, one.targets, strict=True):
         assert target.syscall is not None
         number = target.syscall.number
-        level = dispatcher.free_level(number, at_return=at_return)
-        values = numbers | {Number.HOOK: hook, Number.LEVEL: level}
-        program = _load(one, bind(code, values), target, installed)
-        dispatcher.add(number, level, program.fd, at_return=at_return)
+        level = dispatcher.take_level(number, at_return=at_return)
         installed.jumps.append((at_return, number, level))
+        values = numbers | {Number.HOOK: hook, Number.LEVEL: level}
+        program = yield from _load(one, bind(code, values), target, installed)
+        dispatcher.add(number, level, program.fd, at_return=at_return)
 
 
 def _install_everywhere(
     one: Generated, code: bytes, numbers: dict[int, int], installed: Installed
-) -> None:
+) -> _Steps:
     dispatcher = installed._dispatcher
     assert dispatcher is not None
     for hook, target in zip(one.hooks, one.targets, strict=True):
-        level = dispatcher.free_level_everywhere()
+        level = dispatcher.take_level_everywhere()
+        installed.everywhere.append(level)
         values = numbers | {
             Number.HOOK: hook, Number.FUNCTION: target.btf_id, Number.LEVEL: level
         }  # fmt: skip
-        program = _load(one, bind(code, values), target, installed)
-        installed.everywhere.append(level)
+        program = yield from _load(one, bind(code, values), target, installed)
         dispatcher.add_everywhere(level, program.fd)
 
 
-def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
-    program = _load(one, code, one.targets[0], installed)
+def _install_multi(one: Generated, code: bytes, installed: Installed) -> _Steps:
+    program = yield from _load(one, code, one.targets[0], installed)
     if one.mechanism in _UPROBES:
         places = [_place(target) for target in one.targets]
         installed.links.append(links.attach_uprobes(program, places, one.hooks))
@@ -380,7 +446,9 @@ def _install_multi(one: Generated, code: bytes, installed: Installed) -> None:
         installed.links.append(links.attach_kprobes(program, names, one.hooks))
 
 
-def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> Program:
+def _load(
+    one: Generated, code: bytes, target: Target, installed: Installed
+) -> Generator[ProgramSpec, Program, Program]:
     kind = Kind.TAIL_CALL if one.every_syscall else KINDS[one.mechanism]
     btf_fd = 0
     if kind not in BOUND_BY_BTF:
@@ -389,7 +457,7 @@ def _load(one: Generated, code: bytes, target: Target, installed: Installed) -> 
         btf_fd = open_module(target.module) if target.module else 0
         spec = ProgramSpec(one.function, kind, code, target.btf_id, btf_fd, one.sleepable)
     try:
-        program = programs.load(spec)
+        program = yield spec
     finally:
         if btf_fd:
             os.close(btf_fd)

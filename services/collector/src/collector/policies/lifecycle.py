@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -21,6 +21,8 @@ from collector.policies.table import LoadedPolicy, PolicyTable
 from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
+
+_TOGETHER = 64  # policies that are installed at a time
 
 log = structlog.get_logger()
 
@@ -47,17 +49,35 @@ class Lifecycle:
 
     async def load(self, entry: Entry, policy: Policy, mode: Mode | None = None) -> bool:
         """Install and switch on; return whether that succeeded."""
-        entry.policy, entry.file = policy, _file(entry, policy)
-        if entry.installation is None:
-            entry.state = State.LOADING
-            self.on_loading()
+        await self.load_all([(entry, policy)], mode)
+        return not entry.error
+
+    async def load_all(
+        self, wanted: Sequence[tuple[Entry, Policy]], mode: Mode | None = None
+    ) -> None:
+        """Install policies, many at a time, and switch each of them on."""
+        for entry, policy in wanted:
+            entry.policy, entry.file = policy, _file(entry, policy)
+            if entry.installation is None:
+                entry.state = State.LOADING
+                self.on_loading()
+        for first in range(0, len(wanted), _TOGETHER):
+            some = wanted[first : first + _TOGETHER]
+            found = await asyncio.gather(
+                *(self._load(entry, policy, mode) for entry, policy in some),
+                return_exceptions=True,
+            )
+            for error in found:
+                if error is not None:
+                    raise error
+
+    async def _load(self, entry: Entry, policy: Policy, mode: Mode | None) -> None:
         try:
             new = await self.install(entry, policy)
         except (PolicyErrors, ServiceError) as error:
             self.failed(entry, str(error))
-            return False
-        await self.replace(entry, policy, new, mode)
-        return True
+        else:
+            await self.replace(entry, policy, new, mode)
 
     async def replace(
         self, entry: Entry, policy: Policy, new: Installation, mode: Mode | None

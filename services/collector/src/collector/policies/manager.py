@@ -82,8 +82,9 @@ class PolicyManager:
             changed = [policy for policy in wanted if self._differs(policy)]
             if changed:
                 await self._backend.prepare(changed)
-            for policy in changed:
-                await self._life.load(self._enter(_identity(policy)), policy)
+            await self._life.load_all(
+                [(self._enter(_identity(policy)), policy) for policy in changed]
+            )
             names = {_identity(policy) for policy in wanted}
             for identity in [one for one in self._entries if one.domain == STATIC]:
                 if identity not in names:
