@@ -21,7 +21,7 @@ static __always_inline u32 policy_mode(void)
 	return modes[NUMBER(NUMBER_SLOT)];
 }
 
-/* Why a record was lost; slots of MAP_LOST, LOSS_REASONS for each loaded policy. */
+/* Why a record was lost; MAP_LOST has u64[LOSS_REASONS] for each loaded policy and CPU. */
 enum loss_reason {
 	LOSS_RING_FULL,	   /* no room in the ring */
 	LOSS_NO_SCRATCH,   /* more than SCRATCH_SLOTS programs interrupted each other on one CPU */
@@ -31,11 +31,11 @@ enum loss_reason {
 
 static __always_inline void count_loss(u32 reason)
 {
-	u32 slot = (u32)NUMBER(NUMBER_SLOT) * LOSS_REASONS + reason;
-	u64 *count = bpf_map_lookup_elem(MAP(MAP_LOST), &slot);
+	u32 slot = (u32)NUMBER(NUMBER_SLOT);
+	u64 *counts = bpf_map_lookup_elem(MAP(MAP_LOST), &slot);
 
-	if (count)
-		__sync_fetch_and_add(count, 1);
+	if (counts)
+		__sync_fetch_and_add(&counts[reason], 1);
 }
 
 /*

@@ -30,6 +30,7 @@ from collector.policies.groups import Group, Groups
 from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
     CGROUPS,
+    LOSS_COUNTS,
     LOSS_REASONS,
     LOST,
     MODES,
@@ -39,7 +40,6 @@ from collector.policies.maps import (
     SYSCALLS_EXIT,
     THROTTLES,
     late_specs,
-    loss_key,
     shared_specs,
     throttle_specs,
 )
@@ -180,11 +180,10 @@ class SharedMaps:
 
     def lost(self, slot: int) -> dict[str, int]:
         """Return how many records a loaded revision lost, by reason."""
-        found = {}
-        for number, reason in enumerate(LOSS_REASONS):
-            values = memoryview(self._own[LOST].lookup(loss_key(slot, number)) or b"").cast("Q")
-            found[reason] = sum(values)
-        return found
+        counts = memoryview(self._own[LOST].lookup(slot.to_bytes(4, "little")) or b"").cast("Q")
+        return {
+            reason: sum(counts[number::LOSS_COUNTS]) for number, reason in enumerate(LOSS_REASONS)
+        }
 
     def close(self) -> None:
         """Close the maps and the dispatcher's programs."""

@@ -13,7 +13,7 @@ from collector.bpf.maps import MMAPABLE, NO_PREALLOC, MapSpec, MapType, programs
 
 POLICIES_MAX = 1024  # loaded revisions at a time: words of the mode array
 LOSS_REASONS = ("ring full", "no scratch space", "too many pending returns")
-_LOSS_SLOTS = 4  # LOSS_REASONS of bpf/tracing/maps.h
+LOSS_COUNTS = 4  # LOSS_REASONS of bpf/tracing/maps.h
 SCRATCH_SLOTS = 3  # SCRATCH_SLOTS of bpf/tracing/record.h
 SCRATCH_SIZE = 25528  # sizeof(struct scratch)
 RATE_ENTRIES = 32768
@@ -101,7 +101,7 @@ def shared_specs() -> tuple[MapSpec, ...]:
     """Return how the shared maps are created, without those of the base programs."""
     return (
         MapSpec(MODES, MapType.ARRAY, 4, 4 * POLICIES_MAX, 1, MMAPABLE),
-        MapSpec(LOST, MapType.PERCPU_ARRAY, 4, 8, POLICIES_MAX * _LOSS_SLOTS),
+        MapSpec(LOST, MapType.PERCPU_ARRAY, 4, 8 * LOSS_COUNTS, POLICIES_MAX),
         MapSpec(SCRATCH, MapType.PERCPU_ARRAY, 4, SCRATCH_SIZE, SCRATCH_SLOTS),
         MapSpec(SYSCALLS_ENTER, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
         MapSpec(SYSCALLS_EXIT, MapType.PROG_ARRAY, 4, 4, SYSCALLS_MAX * SYSCALL_LEVELS),
@@ -147,11 +147,6 @@ def acting_specs() -> tuple[MapSpec, ...]:
         MapSpec(VERDICTS, MapType.HASH, 16, 8, _VERDICT_ENTRIES),
         MapSpec(NOTIFICATIONS, MapType.LRU_HASH, 16, 16, _NOTIFICATION_ENTRIES),
     )
-
-
-def loss_key(slot: int, reason: int) -> bytes:
-    """Return the key in map LOST of a loaded policy's losses by a reason."""
-    return (slot * _LOSS_SLOTS + reason).to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True)
