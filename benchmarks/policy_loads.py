@@ -41,7 +41,13 @@ def run(report: Report, quick: bool) -> None:
     )
     report.add("sixty policies: compile and load", [one["wall_s"] for one in compiled], "s")
     report.add(
-        "sixty policies: load from cache", [1000 * one["cpu_s"] for one in cached], "ms", ("<=", 50)
+        "sixty policies: load from cache, CPU", [1000 * one["cpu_s"] for one in cached], "ms"
+    )
+    report.add(
+        "sixty policies: load from cache",
+        [1000 * one["wall_s"] for one in cached],
+        "ms",
+        ("<=", 50),
     )
     report.add(
         "sixty policies: read and check the documents",
