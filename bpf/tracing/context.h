@@ -30,6 +30,8 @@
 #define REG_COMPAT_ARG3 104
 #define REG_COMPAT_ARG4 112
 #define REG_COMPAT_ARG5 32
+#define REG_ARG0_AT_RETURN REG_ARG0
+#define REG_COMPAT_ARG0_AT_RETURN REG_COMPAT_ARG0
 #elif defined(__aarch64__)
 /* arch/arm64/include/asm/ptrace.h: regs[31], sp, pc, pstate, orig_x0, syscallno. */
 #define REG_ARG0 0
@@ -52,6 +54,9 @@
 #define REG_COMPAT_ARG3 24
 #define REG_COMPAT_ARG4 32
 #define REG_COMPAT_ARG5 40
+/* orig_x0: x0 has the result (syscall_set_return_value() of arch/arm64/include/asm/syscall.h). */
+#define REG_ARG0_AT_RETURN 272
+#define REG_COMPAT_ARG0_AT_RETURN 272
 #else
 #error "no register layout for this machine"
 #endif

@@ -11,7 +11,7 @@ from collector.policies.plan import Mechanism
 from support.btf_builder import BtfBuilder
 
 _PTR, _TYPEDEF, _CONST = 2, 8, 10
-SYSCALLS = ("openat", "read", "write", "close", "dup", "linkat", "bpf", "newstat", "stat")
+SYSCALLS = ("openat", "read", "write", "close", "dup", "linkat", "bpf", "newstat", "stat", "clone")
 
 FORMATS = {
     "sched/sched_switch": (

@@ -18,7 +18,7 @@ from collector.policies.plan import (
 )
 from collector.policies.plan_policy import plan_policy
 from support.btf_builder import BtfBuilder
-from support.policy_kernel import BTF, host, write_tracefs
+from support.policy_kernel import BTF, SYSCALLS, host, write_tracefs
 from tracingpolicy import PolicyErrors, parse
 from tracingpolicy.types import ArgumentType as T
 from tracingpolicy.values import Range
@@ -319,16 +319,13 @@ def test_lists(tmp_path):
         ["tcp_connect"],
         ["__x64_sys_read", "__ia32_sys_dup"],
         ["__x64_sys_dup", "__ia32_sys_dup", "__x64_sys_read"],
-        [
-            f"__x64_sys_{x}"
-            for x in ("bpf", "close", "dup", "linkat", "newstat", "openat", "read", "write")
-        ],
+        [f"__x64_sys_{x}" for x in sorted({*SYSCALLS} - {"stat"})],
         ["security_bprm_check", "security_file_open"],
         ["sys_enter"],
     ]
     assert [one.state for one in made.statuses][2] is HookState.PARTIAL_CALL_NOT_FOUND
     assert made.statuses[2].missing == ("__x64_sys_nothing",)
-    assert made.syscall_ids == {"all": (321, 3, 32, 265, 4, 257, 0, 1)}
+    assert made.syscall_ids == {"all": (321, 56, 3, 32, 265, 4, 257, 0, 1)}
 
 
 def test_long_list_of_system_calls_goes_through_the_dispatcher():
@@ -459,3 +456,53 @@ def test_function_that_fentry_refuses_goes_by_a_kprobe():
     assert hooks[0].note == "fentry: request_module: no such pointer"
     # A string; a struct by value. Not asked about what every kernel takes.
     assert asked == [("request_module", (0,)), ("set_caps", ())]
+
+
+# --- hooks that the return serves alone -------------------------------------------------------
+
+DISPATCHED = {one: f"not {one.value}" for one in (M.FENTRY, M.KPROBE_MULTI, M.KPROBE)}
+OPENED = """
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    return: true
+    args: [{index: 0, type: int}, {index: 2, type: int}]
+    returnArg: {index: 0, type: fd}
+    selectors:
+    - matchArgs: [{args: [1], operator: Mask, values: ["3"]}]
+      matchReturnArgs: [{index: 0, operator: Prefix, values: [/etc]}]
+    - matchReturnArgs: [{index: 0, operator: Equal, values: [/etc/shadow]}]
+"""
+
+
+def test_return_alone_serves_a_hook_that_needs_the_opened_file():
+    (hook,) = plan(OPENED, host(refused=DISPATCHED)).hooks
+    assert (hook.entry, hook.exit, hook.targets[0].attach) == (M.SYS_EXIT, None, "sys_exit")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Memory of the program may have changed.
+        ("{index: 2, type: int}]", "{index: 2, type: int}, {index: 1, type: string}]"),
+        ("- matchReturnArgs: [{index: 0, operator: Equal, values: [/etc/shadow]}]",
+         "- matchArgs: [{args: [0], operator: Equal, values: ['-100']}]"),
+        ("    - matchReturnArgs", "      matchActions: [{action: Post, rateLimit: 1s}]\n"
+         "    - matchReturnArgs"),
+        ("    - matchReturnArgs", "      matchReturnActions: [{action: NoPost}]\n"
+         "    - matchReturnArgs"),
+        ("    selectors:", "    data: [{type: uint32, source: current_task, resolve: flags}]\n"
+         "    selectors:"),
+        ("call: sys_openat", "call: sys_clone"),  # returns in the new process too
+    ],
+)  # fmt: skip
+def test_other_hooks_of_system_calls_keep_their_entry(before, after):
+    assert before in OPENED
+    spec = OPENED.replace(before, after, 1)
+    (hook,) = plan(spec, host(refused=DISPATCHED)).hooks
+    assert (hook.entry, hook.exit) == (M.SYS_ENTER, M.SYS_EXIT)
+
+
+def test_function_keeps_its_entry():
+    (hook,) = plan(OPENED).hooks
+    assert (hook.entry, hook.exit) == (M.FENTRY, M.FEXIT)

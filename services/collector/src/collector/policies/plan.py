@@ -237,7 +237,7 @@ class PlannedHook:
 
     hook: Hook
     entry: Mechanism
-    exit: Mechanism | None = None  # where something is read at return
+    exit: Mechanism | None = None  # where something is read at return; `entry` is it if that is all
     targets: tuple[Target, ...]
     args: tuple[PlannedArgument, ...] = ()
     data: tuple[PlannedArgument, ...] = ()

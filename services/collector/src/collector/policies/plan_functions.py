@@ -34,6 +34,7 @@ from collector.policies.plan_arguments import (
 from collector.policies.plan_filters import retyped
 from collector.policies.plan_lists import Name, expand, function_name
 from collector.policies.plan_override import choose_override
+from collector.policies.plan_returns import known_at_return
 from collector.policies.syscalls import function_for, prototype
 from collector.policies.trampolines import why_no_trampoline
 from tracingpolicy.model import Kprobe
@@ -286,7 +287,10 @@ def _plan_group(
     entry, leave, note = chosen
     _check_registers(checker, hook, entry, args)
     if entry is _M.SYS_ENTER:
-        targets = tuple(replace(one, attach="sys_enter") for one in targets)
+        if known_at_return(hook, targets, args, data, returned):
+            entry, leave = _M.SYS_EXIT, None
+        name = "sys_enter" if entry is _M.SYS_ENTER else "sys_exit"
+        targets = tuple(replace(one, attach=name) for one in targets)
     return PlannedHook(
         hook=retyped(checker, hook, args, data, returned),
         entry=entry,

@@ -66,6 +66,8 @@ class HookText:
             self._return(values)
         else:
             self._filter(values)
+            if frame.at_return:
+                self._returned_file(values)
             self._act(values, "matchActions", [one.actions for one in self.selectors])
             self._record(values)
         self._end(values)
@@ -163,6 +165,8 @@ class HookText:
             return
         values.take_scratch()
         out.add("begin_record(&s->record, hook, selector);")
+        if values.frame.at_return:
+            out.add("s->record.flags |= TRACING_RETURNED;")
         self._note_fall_back("s", values)
         self._attribute(values)
         self._track(actions, values, ActionKind.UNTRACK_SOCK)
@@ -476,6 +480,15 @@ class HookText:
                     out.comment(f"selectors[{number}].matchReturnArgs: {describe(one)}")
                     out.add(f"if (selector == {number} && {condition})", "\tgoto filtered;")
         values.write(arg)
+
+    def _returned_file(self, values: Values) -> None:
+        """Compare what the call returned in the program that serves the hook alone."""
+        assert self.hook.returned is not None
+        values.out.comment("a call that failed returns no descriptor")
+        values.out.add("if ((s64)ctx[1] < 0)", "\tgoto filtered;")
+        values.take_scratch()
+        arg = Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg")
+        self._returned(arg, values)
 
     def _return_copy(self, values: Values) -> None:
         for arg in values.reported():

@@ -93,6 +93,8 @@ def _syscall_argument(source: plan.SyscallArgument, frame: Frame) -> str:
 
 def syscall_register(position: int, frame: Frame) -> str:
     """Return the offset of an argument of a system call in struct pt_regs."""
+    if position == 0 and frame.at_return:
+        return "REG_COMPAT_ARG0_AT_RETURN" if frame.compat else "REG_ARG0_AT_RETURN"
     if frame.compat:
         return f"REG_COMPAT_ARG{position}"
     return "REG_SYSCALL_ARG3" if position == 3 else f"REG_ARG{position}"
