@@ -4,10 +4,12 @@ What a way should give depends on the variant that the kernel can serve: with fu
 everything is seen, with system calls what the head of the document names is not.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from collector.records.values import Syscall
 from readymade import load, render
+from support import seccomp
 from support.policies import in_child, plan_of
 from support.ready_made import Watch, watching
 from support.workloads import built
@@ -99,6 +102,38 @@ def test_ways_to_change_a_file(files, evasions, act, way):
     files.loaded.records.clear()
     done(evasions, act, way, files.folder, name)
     assert seen(files, name) is ((act, way) not in escapes(files))
+
+
+def as_nobody():
+    os.setresuid(65534, 65534, 65534)
+
+
+def behind_seccomp():
+    """Let a filter answer openat with EACCES: the call is refused before its entry is traced."""
+    number = {"x86_64": 257, "aarch64": 56}[os.uname().machine]
+    code = [
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, number),
+        (0x06, 0, 0, 0x0005000D),
+        (0x06, 0, 0, 0x7FFF0000),
+    ]
+    seccomp.install(b"".join(struct.pack("=HBBI", *one) for one in code))
+
+
+@pytest.mark.parametrize("refused", [as_nobody, behind_seccomp])
+def test_refused_open_is_reported_with_its_name_and_error(files, refused):
+    path = files.folder / refused.__name__
+
+    def attempt():
+        refused()
+        with contextlib.suppress(PermissionError):
+            os.open(path, os.O_RDONLY)
+
+    pid = in_child(attempt)
+    is_seen = not (files.functions and refused is behind_seccomp)  # named in the head
+    assert seen(files, refused.__name__) is is_seen
+    found = [one for one in files.loaded.of(pid) if files.message_of(one) == "denied"]
+    assert [one.returned for one in found] == [(-13,)] * is_seen
 
 
 NAMINGS = ("absolute", "relative", "descriptor")

@@ -503,6 +503,42 @@ def test_other_hooks_of_system_calls_keep_their_entry(before, after):
     assert (hook.entry, hook.exit) == (M.SYS_ENTER, M.SYS_EXIT)
 
 
+REFUSED = """
+  kprobes:
+  - call: sys_openat
+    return: true
+    args: [{index: 1, type: string}]
+    returnArg: {index: 0, type: int}
+    selectors:
+    - matchArgs: [{index: 1, operator: Prefix, values: [/etc]}]
+      matchReturnArgs: [{index: 0, operator: InMap, values: ["-1", "-13"]}]
+"""
+
+
+def test_return_alone_serves_a_hook_that_reports_failures():
+    (hook,) = plan(REFUSED, host(refused=DISPATCHED)).hooks
+    assert (hook.entry, hook.exit) == (M.SYS_EXIT, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('["-1", "-13"]', '["-1", "0"]'),
+        ("InMap", "NotInMap"),
+        ('int}\n', 'uint64}\n'),
+        ('["-1", "-13"]', '["13"]'),
+        ("type: string", "type: char_buf, sizeArgIndex: 4"),
+    ],
+)  # fmt: skip
+def test_hook_that_may_report_success_keeps_its_entry(before, after):
+    assert before in REFUSED
+    spec = REFUSED.replace(before, after, 1)
+    if "uint64" in spec:
+        spec = spec.replace('"-1", "-13"', '"1"')
+    (hook,) = plan(spec, host(refused=DISPATCHED)).hooks
+    assert (hook.entry, hook.exit) == (M.SYS_ENTER, M.SYS_EXIT)
+
+
 def test_function_keeps_its_entry():
     (hook,) = plan(OPENED).hooks
     assert (hook.entry, hook.exit) == (M.FENTRY, M.FEXIT)

@@ -25,6 +25,7 @@ from collector.policies.plan import (
     SyscallArgument,
     Target,
 )
+from collector.policies.plan_returns import reports_failures
 from collector.policies.selectors.workloads import of_policy
 from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
@@ -65,9 +66,11 @@ class HookText:
         if frame.at_return and self.hook.exit is not None:
             self._return(values)
         else:
+            if frame.at_return:
+                self._check_outcome(out)
             self._filter(values)
             if frame.at_return:
-                self._returned_file(values)
+                self._returned_alone(values)
             self._act(values, "matchActions", [one.actions for one in self.selectors])
             self._record(values)
         self._end(values)
@@ -481,11 +484,18 @@ class HookText:
                     out.add(f"if (selector == {number} && {condition})", "\tgoto filtered;")
         values.write(arg)
 
-    def _returned_file(self, values: Values) -> None:
-        """Compare what the call returned in the program that serves the hook alone."""
+    # --- at return, in the program that serves the hook alone: see plan_returns.py
+
+    def _check_outcome(self, out: Lines) -> None:
+        """Before all filters: most calls succeed, and a call that failed returns no descriptor."""
+        hook, returned = self.hook.hook, self.hook.returned
+        assert isinstance(hook, Kprobe)
+        assert returned is not None
+        unwanted = ">=" if reports_failures(hook, returned) else "<"
+        out.add("", f"if ((s64)ctx[1] {unwanted} 0)", "\tgoto filtered;")
+
+    def _returned_alone(self, values: Values) -> None:
         assert self.hook.returned is not None
-        values.out.comment("a call that failed returns no descriptor")
-        values.out.add("if ((s64)ctx[1] < 0)", "\tgoto filtered;")
         values.take_scratch()
         arg = Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg")
         self._returned(arg, values)
