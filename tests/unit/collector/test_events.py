@@ -2,6 +2,7 @@
 
 import base64
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -100,6 +101,31 @@ def add_pod(message, image, pod, nspid):
         message.container.maybe_exec_probe = any(
             is_probe(probe, image.binary, image.arguments) for probe in pod.container.probes
         )
+
+
+@pytest.mark.parametrize(
+    ("probe", "binary", "arguments", "found"),
+    [
+        (("/bin/check", "-q"), "/bin/check", "-q", True),
+        (("/bin/check", "-q"), "/bin/check", "/bin/check -q", True),
+        (("/bin/check", "a b"), "/bin/check", '"a b"', True),
+        (("/bin/check", "-q"), "/bin/check", "-q -v", False),
+        (("/bin/check",), "/usr/bin/check", "", False),
+        (("check",), "/usr/bin/check", "", True),
+        (("check",), "/usr/bin/cat", "", False),
+        (("/bin/check",), "/bin/check", '"', False),
+        ((), "/bin/check", "", False),
+    ],
+)
+def test_exec_probe_is_recognized_by_its_command_line(probe, binary, arguments, found):
+    assert is_probe(probe, binary, arguments) is found
+
+
+def test_arguments_of_other_commands_are_not_split(monkeypatch):
+    """Long ones would take the collector 10 ms and more at every exec in the pod."""
+    monkeypatch.setattr("collector.events.pod.shlex.split", None)
+    assert not is_probe(("/bin/check",), "/bin/sh", LONG)
+    assert not is_probe(("check",), "/bin/sh", LONG)
 
 
 def naive(process: Process) -> Message:

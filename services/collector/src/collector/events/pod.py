@@ -75,15 +75,16 @@ def _container(container: ContainerInfo, pod: Pod, image: Image) -> bytes:
 
 def is_probe(probe: tuple[str, ...], binary: str, arguments: str) -> bool:
     """Return whether a command line is that of an exec probe."""
+    if not probe:
+        return False
+    command, *rest = probe
+    path = posixpath.isabs(command)
+    if command != binary and (path or posixpath.basename(command) != posixpath.basename(binary)):
+        return False  # most processes of a pod: their arguments, however long, are not split
     try:
         words = shlex.split(arguments)
     except ValueError:
         return False
-    if not probe:
-        return False
-    command, *rest = probe
     if command == binary and words[:1] == [binary]:
         words = words[1:]
-    if posixpath.isabs(command):
-        return command == binary and rest == words
-    return posixpath.basename(command) == posixpath.basename(binary) and rest == words
+    return rest == words
