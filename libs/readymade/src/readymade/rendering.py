@@ -56,7 +56,7 @@ def settings(ready: Ready, given: Mapping[str, str]) -> dict[str, Value]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes repeated parts out: an alias is a mistake in a tracing policy."""
 
     def ignore_aliases(self, data: Any) -> bool:
