@@ -3,6 +3,8 @@
 BIN := .venv/bin
 STAMP := .venv/setup.stamp
 PYTEST := $(BIN)/python -m pytest
+# Bytecode is kept: a start without it compiles a thousand modules.
+unexport PYTHONDONTWRITEBYTECODE
 SOURCES := libs services embedded tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .DEFAULT_GOAL := help
