@@ -158,6 +158,27 @@ async def test_stream_deleted_while_the_gateway_rests_is_created_again(gateway, 
     call.cancel()
 
 
+async def test_client_waits_while_the_stream_is_being_created(gateway, nc, feeder, monkeypatch):
+    subscriber = gateway.gateway.subscriber
+    check, checking = subscriber._took_over, asyncio.Event()
+
+    async def check_late():
+        checking.set()
+        await asyncio.sleep(0.5)  # as on a busy machine
+        return await check()
+
+    monkeypatch.setattr(subscriber, "_took_over", check_late)
+    await feeder.publish(10)
+    await nc.jetstream().delete_stream(EVENTS_STREAM)
+    await checking.wait()  # the stream exists
+    assert not subscriber.live
+    await feeder.publish(10)
+    call = await gateway.stream()
+    await feeder.publish(10)
+    assert await read_numbers(call, 10) == list(range(21, 31))
+    call.cancel()
+
+
 async def test_gateway_reads_without_clients_where_the_setting_asks_for_it(start_gateway, nc):
     from support.feeder import Feeder
 

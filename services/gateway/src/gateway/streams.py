@@ -20,8 +20,9 @@ from gateway.selection import Compiler, FilteredRequest, Selection
 from gateway.subscriber import Subscriber
 from gateway.turn import Turn
 
-READING_WITHIN_S = 5.0  # the first stream makes the gateway read
+READING_WITHIN_S = 5.0  # after a stream was opened
 MAX_FILTER_BYTES = 256 << 20  # compiled, of all open streams
+_NOT_LIVE = "events: nats unreachable or stream missing"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -97,13 +98,15 @@ class Streams:
             del self._open[task]
             self._subscriber.want(bool(self._open))
 
+    # The first stream makes the gateway read; NATS's stream may be in the making.
     async def _begin_reading(self) -> None:
         self._subscriber.want(True)
         try:
             async with asyncio.timeout(READING_WITHIN_S):
+                await self._subscriber.wait_live()
                 await self._subscriber.wait_reading()
         except TimeoutError:
-            raise BusError("events: nats does not answer") from None
+            raise BusError("events: nats does not answer" if self.live else _NOT_LIVE) from None
 
     async def compile(self, request: FilteredRequest, nodes: frozenset[str]) -> Selection:
         """Return the filters of ``request`` on ``nodes``, compiled; raise `FilterError`."""
@@ -123,8 +126,8 @@ class Streams:
                 f"clients is reached: use fewer regexes, or try again later",
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
-        if not self.live:
-            raise BusError("events: nats unreachable or stream missing")
+        if not self.live and not self._subscriber.connected:
+            raise BusError(_NOT_LIVE)  # at once: another gateway may reach it
 
     def feed(self, turn: Turn, start: int | None = None) -> Feed:
         """Return the batches from ``start`` on, or from now on, for the stream of this task."""

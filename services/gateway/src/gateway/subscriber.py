@@ -89,6 +89,11 @@ class Subscriber:
         """Whether events come in."""
         return self._live[True].is_set()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to NATS."""
+        return self._nc.is_connected
+
     async def wait_live(self, live: bool = True) -> None:
         """Return when events come in, or when they do not."""
         await self._live[live].wait()
