@@ -109,7 +109,7 @@ def alarms(monkeypatch):
 async def test_new_kind_arrives_in_a_client(alarms, gateway, nc, tmp_path):
     stages = Stages(Enricher(HOST_NS), "n1")
     own = Run("n1", "boot", 1)
-    publisher = Publisher(own, 1 << 20, LossCounters, Spool(tmp_path, own, 0))
+    publisher = Publisher(own, 1 << 20, LossCounters, Spool(tmp_path, 0))
     connected = asyncio.get_running_loop().create_future()
     connected.set_result(nc)
     task = asyncio.create_task(publisher.run(connected))

@@ -212,7 +212,7 @@ class SimulatedNode:
     def _control(self, status: PolicyStatus, tries: Tries) -> Control:
         own = Run(self.name, self.boot_id, 1)
         losses = Losses(NothingLost(), (), {}, noted=lambda _: None)
-        spool = Spool(self.folder, own, 0)
+        spool = Spool(self.folder, 0)
         publisher = Publisher(own, 1 << 20, losses.counters, spool, PublisherStatistics())
         fields = {name: () if name == "features" else "" for name in KernelInfo._fields}
         return Control(

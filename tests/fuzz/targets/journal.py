@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from struct import Struct, pack
 
-from collector.delivery.segments import Run
 from collector.delivery.spool import Spool
 from collector.metadata.enricher import Enricher
 from collector.recovery import state
@@ -67,8 +66,8 @@ def _check(saved: SavedTable, folder: Path, *, with_ancestors: bool) -> None:
         Enricher(HOST_NS), _NODE, capacity=_CAPACITY, released_max=4, with_ancestors=with_ancestors
     )
     stages.table.restore(state.processes(saved, kernel_process(0)), 0.0)
-    spool = Spool(folder / "spool", Run(_NODE, _BOOT, _START_NS), 1 << 30, "never")
-    spool.open()
+    spool = Spool(folder / "spool", 1 << 30, "never")
+    spool.open(_NODE)
     recovered = recover(saved, folder / "journal", _VERSION, stages.pipeline, stages.table, spool)
     assert len(stages.table) <= _CAPACITY
     assert 0 <= recovered.next_base(_BOOT) < 1 << 63

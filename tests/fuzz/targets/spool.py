@@ -59,11 +59,12 @@ def check(options: int, parts: list[bytes]) -> None:
 
 def _check(folder: Path, parts: list[bytes], options: int) -> None:
     full = bool(options & FULL)
-    spool = Spool(folder, Run(_NODE, _BOOT, 9), 200 if full else 1 << 30, "never")
-    spool.open()
+    spool = Spool(folder, 200 if full else 1 << 30, "never")
+    spool.open(_NODE)
+    own = Run(_NODE, _BOOT, 9)
     found, given = spool.events, 0
     if full:
-        assert spool.append(0, 2, b"new")
+        assert spool.append(own, 0, 2, b"new")
     while (record := spool.peek()) is not None:
         assert spool.peek() is record
         assert record.run.node_name == _NODE
@@ -83,10 +84,10 @@ def _check(folder: Path, parts: list[bytes], options: int) -> None:
     dropped = spool.statistics.dropped
     assert given + dropped == found, f"{found} found, {given} given, {dropped} dropped"
     assert dropped == 0 or spool.statistics.torn or full
-    assert spool.append(7, 1, b"and on")
+    assert spool.append(own, 7, 1, b"and on")
     spool.close()
-    again = Spool(folder, Run(_NODE, _BOOT, 10), 1 << 30, "never")
-    again.open()
+    again = Spool(folder, 1 << 30, "never")
+    again.open(_NODE)
     last = again.peek()
     assert last is not None
     assert (last.first, last.events, last.payload) == (7, 1, b"and on")

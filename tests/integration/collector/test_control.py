@@ -29,7 +29,7 @@ def control(tmp_path):
     own = Run("big", "boot", 1)
     table, published = ProcessTable(), PublisherStatistics()
     losses = Losses(NothingLost(), (), {}, noted=lambda _: None)
-    publisher = Publisher(own, 1 << 20, losses.counters, Spool(tmp_path, own, 0), published)
+    publisher = Publisher(own, 1 << 20, losses.counters, Spool(tmp_path, 0), published)
     snapshot = partial(running.snapshot, table, Encoder("big"))
     kernel = KernelInfo(**{name: () if name == "features" else "" for name in KernelInfo._fields})
     return Control("boot", kernel, publisher, table, snapshot, losses)

@@ -29,8 +29,8 @@ class Collector:
     def __init__(self, folder, url, **options):
         Collector.starts += 1_000_000_000
         own = Run("n1", options.get("boot", BOOT), Collector.starts)
-        spool = Spool(folder, own, options.get("disk", 64 << 20), options.get("sync", "never"))
-        spool.open()
+        spool = Spool(folder, options.get("disk", 64 << 20), options.get("sync", "never"))
+        spool.open(own.node_name)
         memory = options.get("memory", 64 << 20)
         self.lost = {}  # by cause
         self.publisher = Publisher(own, memory, lambda: LossCounters(by_cause=self.lost), spool)
@@ -198,7 +198,7 @@ async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
     one.publish(range(1, 101))
     await one.done()
     # All of it is in the stream, yet the spool still holds it, as if unacknowledged.
-    one.publisher.spool.append(0, 100, _body_of(range(1, 101)))
+    one.publisher.spool.append(one.publisher.own, 0, 100, _body_of(range(1, 101)))
     await one.kill()
     two = await collector()
     two.publish(range(101, 111))
@@ -285,7 +285,7 @@ async def test_an_outage_longer_than_the_duplicate_window_makes_no_duplicates(
 async def test_a_record_larger_than_a_message_is_sent_in_parts(collector, gateway, monkeypatch):
     monkeypatch.setattr(stored_module, "RECORD_BYTES", 4 << 20)
     one = await collector()
-    one.publisher.spool.append(0, 3000, _body_of_size(range(1, 3001), 1000))
+    one.publisher.spool.append(one.publisher.own, 0, 3000, _body_of_size(range(1, 3001), 1000))
     one.publisher.statistics.made = 3000
     one.publish(range(3001, 3002))
     await one.done()

@@ -101,7 +101,7 @@ async def gateway_port(start_gateway, nc):
 async def collector_port(tmp_path):
     """The collector's own metrics, of stages that have handled nothing, and one policy."""
     own = Run("n1", "boot", time.time_ns())
-    spool = Spool(tmp_path / "spool", own, 1 << 20, "never")
+    spool = Spool(tmp_path / "spool", 1 << 20, "never")
     publisher = Publisher(own, 1 << 20, node_pb2.LossCounters, spool)
     stages = Stages(Enricher(host_namespaces(Path("/proc"))), "n1")
     losses = Losses(NothingLost(), stages.pipeline.sensors, {}, noted=lambda _: None)

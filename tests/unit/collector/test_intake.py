@@ -49,7 +49,7 @@ def numbers():
 def intake(numbers, tmp_path):
     """An intake whose publisher has no connection: events stay in its memory."""
     own = Run("n", "boot", 1)
-    publisher = Publisher(own, 1 << 20, LossCounters, Spool(tmp_path, own, 0, "never"))
+    publisher = Publisher(own, 1 << 20, LossCounters, Spool(tmp_path, 0, "never"))
     return Intake(Pipeline([numbers.sensor]), publisher)
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.bpf.ring import records_in
-from collector.delivery.segments import Run
 from collector.delivery.spool import Spool
 from collector.metadata.enricher import Enricher
 from collector.recovery import state
@@ -108,9 +107,9 @@ def test_next_collector_continues_exactly(tmp_path_factory, choices, data):
 
     # The next one is killed as soon as it has recovered; then one more starts.
     saved = state.read(folder, "n")
-    for start in (8, 9):
-        spool = Spool(folder / "spool", Run("n", "b", start), 1 << 30, "never")
-        spool.open()
+    for _ in range(2):
+        spool = Spool(folder / "spool", 1 << 30, "never")
+        spool.open("n")
         second = made(saved)
         recovered = recover(saved, journal.folder, VERSION, second.pipeline, second.table, spool)
         spool.close()
@@ -222,8 +221,8 @@ def test_records_of_the_collectors_own_are_replayed_in_their_place(tmp_path):
         journal.records(OFFSET_NS, memoryview(part), position)
     journal.close()
     saved = SavedTable(node_name="n", journal=1, records_version=VERSION)
-    spool = Spool(tmp_path / "spool", Run("n", "b", 5), 1 << 30, "never")
-    spool.open()
+    spool = Spool(tmp_path / "spool", 1 << 30, "never")
+    spool.open("n")
     second = made()
     recovered = recover(saved, journal.folder, VERSION, second.pipeline, second.table, spool)
     spool.close()
@@ -286,7 +285,7 @@ def test_limit_of_zero_writes_nothing(tmp_path):
 def recovered_from(folder, entries, version=VERSION, made_before=0):
     about = SavedTable(node_name="n", boot_id="b", collector_start_ns=5, made=made_before,
                        journal=1, records_version=version)  # fmt: skip
-    spool = Spool(folder / "spool", Run("n", "b", 9), 1 << 30, "never")
+    spool = Spool(folder / "spool", 1 << 30, "never")
     journal = Journal(folder / "journal")
     journal.begin()
     position = 0

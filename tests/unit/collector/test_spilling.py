@@ -25,7 +25,7 @@ class BusyHost(DiskThread):
 async def test_spill_ends_although_events_come_all_the_time(tmp_path):
     own = Run("node", "boot", 1)
     disk = BusyHost()
-    spool = Spool(tmp_path, own, 1 << 20)
+    spool = Spool(tmp_path, 1 << 20)
     backlog = Backlog(own, 1 << 20, LossCounters, spool, PublisherStatistics(), disk)
     disk.backlog = backlog
     backlog.add([b"first"] * 3)

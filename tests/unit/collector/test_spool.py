@@ -20,9 +20,19 @@ BOOT = "b-1"
 _made: list[Spool] = []
 
 
+class OneRun(Spool):
+    """A spool, and the run that writes to it."""
+
+    own: Run
+
+    def add(self, first, count, payload):
+        return self.append(self.own, first, count, payload)
+
+
 def made(folder, start=1, limit=1 << 20, sync="never", node="n", boot=BOOT):
-    spool = Spool(folder, Run(node, boot, start), limit, sync)
-    spool.open()
+    spool = OneRun(folder, limit, sync)
+    spool.own = Run(node, boot, start)
+    spool.open(node)
     _made.append(spool)
     return spool
 
@@ -52,21 +62,21 @@ def files(folder):
 def test_records_are_read_in_order_and_removed(tmp_path):
     spool = made(tmp_path)
     for n in range(50):
-        assert spool.append(n * 10, 10, b"%d" % n)
+        assert spool.add(n * 10, 10, b"%d" % n)
     assert (spool.events, spool.statistics.written) == (500, 500)
     assert drained(spool) == [(1, n * 10, b"%d" % n) for n in range(50)]
     assert (spool.events, spool.size_bytes, files(tmp_path)) == (0, 0, [])
-    assert spool.append(500, 1, b"again")
+    assert spool.add(500, 1, b"again")
     assert drained(spool) == [(1, 500, b"again")]
 
 
 def test_another_run_reads_the_rest_and_appends_to_it(tmp_path):
     first = made(tmp_path, 1)
-    first.append(0, 2, b"a")
-    first.number(first.run, 41)
-    first.append(2, 3, b"b")
+    first.add(0, 2, b"a")
+    first.number(first.own, 41)
+    first.add(2, 3, b"b")
     second = made(tmp_path, 2)
-    second.append(0, 1, b"c")
+    second.add(0, 1, b"c")
     third = made(tmp_path, 3)  # neither was closed: they were killed
     record = third.peek()
     assert (record.run.boot_id, record.run.base, record.first) == (BOOT, 41, 0)
@@ -76,14 +86,14 @@ def test_another_run_reads_the_rest_and_appends_to_it(tmp_path):
 
 def test_a_base_that_is_known_before_the_first_write_is_kept(tmp_path):
     spool = made(tmp_path)
-    spool.number(spool.run, 7)
+    spool.number(spool.own, 7)
     assert files(tmp_path) == []
-    spool.append(0, 1, b"x")
+    spool.add(0, 1, b"x")
     assert made(tmp_path, 2).peek().run.base == 7
 
 
 def test_records_of_another_node_are_kept(tmp_path):
-    made(tmp_path, 1, node="other").append(0, 1, b"theirs")
+    made(tmp_path, 1, node="other").add(0, 1, b"theirs")
     spool = made(tmp_path, 2)
     assert spool.peek() is None
     assert made(tmp_path, 3, node="other").peek().payload == b"theirs"
@@ -93,7 +103,7 @@ def test_records_of_another_node_are_kept(tmp_path):
 def test_a_torn_tail_is_counted_and_the_records_before_it_are_read(tmp_path, cut):
     spool = made(tmp_path)
     for n in range(3):
-        spool.append(n, 1, b"payload %d" % n)
+        spool.add(n, 1, b"payload %d" % n)
     (path,) = tmp_path.rglob("*.seg")
     size = path.stat().st_size
     os.truncate(path, size - cut)
@@ -109,13 +119,13 @@ def test_a_torn_tail_is_counted_and_the_records_before_it_are_read(tmp_path, cut
 def test_a_flipped_bit_is_never_returned(tmp_path, at):
     spool = made(tmp_path)
     for n in range(3):
-        spool.append(n, 1, b"payload %d" % n)
+        spool.add(n, 1, b"payload %d" % n)
     (path,) = tmp_path.rglob("*.seg")
     data = bytearray(path.read_bytes())
     data[at] ^= 0x10
     path.write_bytes(data)
     again = made(tmp_path, 2)
-    again.append(9, 1, b"newer")
+    again.add(9, 1, b"newer")
     got = [r[2] for r in drained(again)]
     assert got == [*[b"payload %d" % n for n in range(len(got) - 1)], b"newer"]
     assert again.statistics.torn == 1
@@ -125,7 +135,7 @@ def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SEGMENT_BYTES", 1000)
     spool = made(tmp_path, limit=5000)
     for n in range(100):
-        spool.append(n * 7, 7, b"x" * 190)
+        spool.add(n * 7, 7, b"x" * 190)
         assert spool.size_bytes <= 5000 + 1000
     kept = drained(spool)
     assert spool.statistics.dropped == 700 - 7 * len(kept)
@@ -137,10 +147,10 @@ def test_batch_in_flight_while_its_segment_is_dropped_is_not_counted_as_lost(tmp
     monkeypatch.setattr(module, "SEGMENT_BYTES", 500)
     spool = made(tmp_path, limit=1500)
     for n in range(4):
-        spool.append(n, 1, b"x" * 200)
+        spool.add(n, 1, b"x" * 200)
     under_way = spool.peek()
     for n in range(4, 30):
-        spool.append(n, 1, b"x" * 200)
+        spool.add(n, 1, b"x" * 200)
     assert spool.peek() is under_way
     spool.pop()
     kept = drained(spool)
@@ -165,13 +175,13 @@ def test_a_full_disk_stores_nothing_and_works_again_after_it_is_freed(small_disk
     spool = made(small_disk / "spool")
     (small_disk / "ballast").write_bytes(b"x" * 200_000)
     taken = 0
-    while spool.append(taken, 1, b"y" * 10_000):
+    while spool.add(taken, 1, b"y" * 10_000):
         taken += 1
         assert taken < 100
     assert not spool.works
-    assert not spool.append(taken, 1, b"y" * 10_000)
+    assert not spool.add(taken, 1, b"y" * 10_000)
     (small_disk / "ballast").unlink()
-    assert spool.append(taken, 1, b"y" * 10_000)
+    assert spool.add(taken, 1, b"y" * 10_000)
     assert spool.works
     assert [first for _, first, _ in drained(spool)] == list(range(taken + 1))
 
@@ -179,14 +189,14 @@ def test_a_full_disk_stores_nothing_and_works_again_after_it_is_freed(small_disk
 def test_a_folder_that_cannot_be_made_is_reported_once(tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
     spool = made(tmp_path / "file")
-    assert not spool.append(0, 1, b"x")
-    assert not spool.append(1, 1, b"x")
+    assert not spool.add(0, 1, b"x")
+    assert not spool.add(1, 1, b"x")
     assert capsys.readouterr().out.count("spool unusable") == 1
 
 
 def test_no_disk_at_all(tmp_path):
     spool = made(tmp_path, limit=0)
-    assert not spool.append(0, 1, b"x")
+    assert not spool.add(0, 1, b"x")
     assert spool.peek() is None
     assert files(tmp_path) == []
 
@@ -220,7 +230,7 @@ class Model(RuleBasedStateMachine):
     @rule(size=st.integers(0, 400), count=st.integers(1, 5))
     def append(self, size, count):
         payload = b"%d:" % self.index + b"z" * size
-        assert self.spool.append(self.index, count, payload)
+        assert self.spool.add(self.index, count, payload)
         self.expected.append((self.run, self.index, payload))
         self.index += count
 

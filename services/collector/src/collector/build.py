@@ -66,6 +66,8 @@ class Base:
     """What every stage is made from."""
 
     settings: Settings
+    boot_id: str
+    start_ns: int  # calendar clock
     kernel: kernel.KernelInfo
     containers: Catalog
     enricher: Enricher
@@ -91,9 +93,8 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What the collector keeps on disk, and how its events are numbered."""
+    """What the collector keeps on disk."""
 
-    own: Run
     spool: Spool
     journal: Journal
 
@@ -114,7 +115,10 @@ async def build(settings: Settings) -> Collector:
     storage = _storage(settings)
     recovered = _recover(base, storage)
     attached = await attach(settings, base.kernel, recovered)
-    storage.own.probes_start_ns = attached.since_ns
+    own = Run(
+        settings.node_name, base.boot_id, base.start_ns, probes_start_ns=attached.since_ns,
+        least_base=recovered.next_base(base.boot_id) if recovered else 0,
+    )  # fmt: skip
     observed = _observe(base, storage, attached, recovered)
     policies = policy_service(
         settings,
@@ -123,7 +127,7 @@ async def build(settings: Settings) -> Collector:
         kernel=base.kernel,
         shared=attached.probes.shared(),
         prepare_stacks=base.policies.stacks.prepare,
-        boot_id=storage.own.boot_id,
+        boot_id=base.boot_id,
         containers=base.containers,
         make_resources=_kubernetes_policies(base),
     )
@@ -132,7 +136,7 @@ async def build(settings: Settings) -> Collector:
     withheld = Withheld(maps.totals if base.settings.cgroup_rate and maps else None)
     losses = _losses(base, storage, attached, observed, policies, published, withheld)
     publisher = Publisher(
-        storage.own, settings.spool_memory_bytes, losses.counters, storage.spool, published,
+        own, settings.spool_memory_bytes, losses.counters, storage.spool, published,
         storage.journal.base,
     )  # fmt: skip
     publisher.publish(observed.older)
@@ -166,7 +170,7 @@ def _collector(
     feed = partial(intake.handle_made, storage.journal.made)
     throttle = _throttle(base, attached, policies, feed, withheld)
     control = Control(
-        storage.own.boot_id, base.kernel, publisher, table,
+        base.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
         partial(statuses, policies.manager), policies.status, policies.tries,
         base.settings.node_labels, Explainer(base.kernel).explain,
@@ -208,6 +212,7 @@ def _pace(settings: Settings, attached: Attached) -> Pace:
 
 
 def _base(settings: Settings) -> Base:
+    start_ns = time.time_ns()
     info = kernel.detect(settings.cache_dir, settings.btf, settings.procfs)
     log.info(
         "kernel detected",
@@ -233,8 +238,9 @@ def _base(settings: Settings) -> Base:
         api.node.listen(encoder.set_node_labels)
         api.node.start()
     return Base(
-        settings, info, containers, enricher, encoder, _policy_parts(settings, info.machine), api
-    )
+        settings, kernel.boot_id(), start_ns, info, containers, enricher, encoder,
+        _policy_parts(settings, info.machine), api,
+    )  # fmt: skip
 
 
 def _kubernetes_policies(base: Base) -> Callable[[PolicyManager], KubernetesPolicies] | None:
@@ -276,11 +282,10 @@ def _policy_parts(settings: Settings, machine: str) -> PolicyParts:
 
 
 def _storage(settings: Settings) -> Storage:
-    own = Run(settings.node_name, kernel.boot_id(), start_time_ns=time.time_ns())
-    spool = Spool(settings.state_dir / "spool", own, settings.spool_disk_bytes, settings.spool_sync)
-    spool.open()
+    spool = Spool(settings.state_dir / "spool", settings.spool_disk_bytes, settings.spool_sync)
+    spool.open(settings.node_name)
     limit_bytes = LIMIT_BYTES if settings.spool_disk_bytes else 0
-    return Storage(own, spool, Journal(settings.state_dir / "journal", limit_bytes))
+    return Storage(spool, Journal(settings.state_dir / "journal", limit_bytes))
 
 
 def _recover(base: Base, storage: Storage) -> Recovered | None:
@@ -299,9 +304,8 @@ def _recover(base: Base, storage: Storage) -> Recovered | None:
         saved, storage.journal.folder, records_version(), base.pipeline(table), table,
         storage.spool, policies,
     )  # fmt: skip
-    if saved.boot_id == storage.own.boot_id:  # a policy of another boot was off with the machine
+    if saved.boot_id == base.boot_id:  # a policy of another boot was off with the machine
         policies.all_off_since(ended_s)
-    storage.own.least_base = recovered.next_base(storage.own.boot_id)
     return recovered
 
 
@@ -314,7 +318,7 @@ def _observe(
     table = base.new_table()
     pipeline = base.pipeline(table)
     # Nothing of another boot is alive, even if pids and times agree.
-    same_boot = recovered is not None and recovered.run.boot_id == storage.own.boot_id
+    same_boot = recovered is not None and recovered.run.boot_id == base.boot_id
     known = list(recovered.table) if recovered and same_boot else []
     procfs = base.settings.procfs
     environment = base.settings.enable_process_environment_variables

@@ -62,7 +62,9 @@ class Spilling:
                 for _ in moving:
                     backlog.events.popleft()
                 data = body(backlog.loss(), moving)
-                written = await backlog.disk.run(backlog.spool.append, first, len(moving), data)
+                written = await backlog.disk.run(
+                    backlog.spool.append, backlog.own, first, len(moving), data
+                )
                 self._settle_move(first, written)
             if not written:
                 return False
@@ -82,7 +84,7 @@ class Spilling:
         batch = backlog.batch
         if batch and batch.record is None and batch.events and not backlog.spool.events:
             written = backlog.spool.append(
-                batch.first, len(batch.events), body(batch.loss, batch.events)
+                backlog.own, batch.first, len(batch.events), body(batch.loss, batch.events)
             )
             if written:
                 backlog.used_bytes -= memory_of(batch.events)
@@ -93,7 +95,8 @@ class Spilling:
     def _write_oldest(self) -> bool:
         backlog = self.backlog
         part = first_record(backlog.events)
-        if not backlog.spool.append(backlog.index, len(part), body(backlog.loss(), part)):
+        data = body(backlog.loss(), part)
+        if not backlog.spool.append(backlog.own, backlog.index, len(part), data):
             return False
         for _ in part:
             backlog.events.popleft()
@@ -113,7 +116,7 @@ class Spilling:
             return False
         first, events = batch.first, list(batch.events)
         data = body(batch.loss, events)
-        if not await backlog.disk.run(spool.append, first, len(events), data):
+        if not await backlog.disk.run(spool.append, backlog.own, first, len(events), data):
             return False
         if backlog.batch is batch:  # else all of it was acknowledged meanwhile
             backlog.used_bytes -= memory_of(batch.events)

@@ -40,14 +40,13 @@ class SpoolStatistics:
 
 @dataclass(slots=True)
 class Spool:
-    """Records of this run and of those before it, at most ``limit_bytes``; 0: no disk at all.
+    """Records of several runs, oldest first, at most ``limit_bytes``; 0: no disk at all.
 
     ``sync``: "always" makes each record durable before `append` returns, "never" leaves it to the
     kernel, which a crash of the collector does not harm.
     """
 
     folder: Path
-    run: Run
     limit_bytes: int
     sync: str = "always"
     statistics: SpoolStatistics = field(default_factory=SpoolStatistics)
@@ -56,8 +55,8 @@ class Spool:
     _peeked: Record | None = None
     _complained: bool = False
 
-    def open(self) -> None:
-        """Find the records of earlier runs."""
+    def open(self, node_name: str) -> None:
+        """Find the records of the node's earlier runs."""
         if not self.limit_bytes:
             return
         try:
@@ -69,7 +68,7 @@ class Spool:
             return
         for folder in found:
             run = read_run(folder)
-            if run is None or run.node_name != self.run.node_name:
+            if run is None or run.node_name != node_name:
                 continue  # of another node, or never finished being made
             for path in sorted(folder.glob("*.seg")):
                 self._segments.append(self._scan(path, run))
@@ -97,17 +96,17 @@ class Spool:
         segments = [s for s in self._segments if s.run.start_time_ns == start_time_ns]
         return (segments[-1].run, max(s.end for s in segments)) if segments else (None, 0)
 
-    def append(self, first: int, count: int, payload: bytes, run: Run | None = None) -> bool:
-        """Write ``count`` events from index ``first`` on; return False if the disk fails.
+    def append(self, run: Run, first: int, count: int, payload: bytes) -> bool:
+        """Write ``count`` events of ``run`` from index ``first`` on; return whether that succeeded.
 
-        ``run``: an earlier run that they belong to; it must come before any event of this one. If
-        the spool is full, the oldest segment is dropped and counted.
+        All events of a run come before those of the next one. If the spool is full, the oldest
+        segment is dropped and counted.
         """
         if not self.limit_bytes:
             return False
         data = record_bytes(first, count, payload)
         try:
-            segment = self._writable(run or self.run)
+            segment = self._writable(run)
             assert self._file is not None
             self._file.write(data)
             self._file.flush()

@@ -57,7 +57,7 @@ def spool_events(
     done = 0
     while done < len(events):
         part = first_record(islice(events, done, None))
-        if not spool.append(first + done, len(part), body(loss, part), run):
+        if not spool.append(run, first + done, len(part), body(loss, part)):
             break
         done += len(part)
     return done
