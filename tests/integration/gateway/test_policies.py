@@ -6,7 +6,7 @@ import grpc
 import pytest
 from prometheus_client import generate_latest
 
-from support.fleet import by_node, document, fleet, known
+from support.fleet import by_node, document
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
 from tetragon import sensors_pb2 as tetragon
@@ -16,13 +16,11 @@ LONG_S = 30
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path):
+async def nodes(start_nodes):
     """Three nodes that are alive."""
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for name in ("n1", "n2", "n3"):
-            found.start(name, labels={"zone": "a" if name == "n1" else "b"})
-        await known(gateway.gateway.fleet, found)
-        yield found
+    return await start_nodes(
+        "n1", "n2", "n3", options=lambda name: {"labels": {"zone": "a" if name == "n1" else "b"}}
+    )
 
 
 def ref(name="one", domain=""):

@@ -6,7 +6,7 @@ from functools import lru_cache
 import pytest
 
 import support.fleet
-from support.fleet import document, fleet, known
+from support.fleet import document
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
 from tetra.v1 import policies_pb2_grpc
@@ -17,14 +17,10 @@ LONG_S = 60  # 200 collectors share the CPUs of one machine
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path, monkeypatch):
+async def nodes(start_nodes, monkeypatch):
     # Each collector of a real fleet has a machine to read the document on.
     monkeypatch.setattr(support.fleet, "parse", lru_cache(parse))
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for number in range(NODES):
-            found.start(f"node-{number}")
-        await known(gateway.gateway.fleet, found)
-        yield found
+    return await start_nodes(*(f"node-{number}" for number in range(NODES)))
 
 
 async def test_policy_is_on_everywhere_soon_or_nowhere(nodes, gateway):

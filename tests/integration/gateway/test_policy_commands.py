@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from support.fleet import document, fleet, known
+from support.fleet import document
 from support.tcp_server import tcp_server
 from support.waiting import eventually
 
@@ -28,13 +28,11 @@ async def run_client(address, *arguments):
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path):
+async def nodes(start_nodes):
     """Three nodes; one of them lacks a function."""
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for name in ("n1", "n2", "n3"):
-            found.start(name, refused={"missing"} if name == "n2" else set())
-        await known(gateway.gateway.fleet, found)
-        yield found
+    return await start_nodes(
+        "n1", "n2", "n3", options=lambda name: {"refused": {"missing"} if name == "n2" else set()}
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from bus.policies import Key
-from support.fleet import by_node, document, fleet, known
+from support.fleet import by_node, document
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
 from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOADING
@@ -23,12 +23,8 @@ UNANSWERED_S = 0.5
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path):
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for name in ("n1", "n2", "n3"):
-            found.start(name)
-        await known(gateway.gateway.fleet, found)
-        yield found
+async def nodes(start_nodes):
+    return await start_nodes("n1", "n2", "n3")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from bus import direct
 from bus.policies import BUCKET_STREAM, KEYS_ALL, Key, key_of
 from gateway.policies import documents, forget, streams
-from support.fleet import document, fleet, known
+from support.fleet import document
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
 
@@ -15,12 +15,8 @@ LONG_S = 30
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path):
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for name in ("n1", "n2"):
-            found.start(name)
-        await known(gateway.gateway.fleet, found)
-        yield found
+async def nodes(start_nodes):
+    return await start_nodes("n1", "n2")
 
 
 @pytest.fixture

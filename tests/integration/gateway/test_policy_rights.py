@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from gateway.policies import documents
-from support.fleet import by_node, document, fleet, known
+from support.fleet import by_node, document, known
 from tetra.v1 import policies_pb2 as pb
 from tetra.v1 import policies_pb2_grpc
 from tetragon import sensors_pb2
@@ -28,12 +28,8 @@ async def gateway(start_gateway, tmp_path):
 
 
 @pytest.fixture
-async def nodes(nats_server, gateway, tmp_path):
-    async with fleet(nats_server.url, tmp_path / "nodes") as found:
-        for name in NAMES:
-            found.start(name)
-        await known(gateway.gateway.fleet, found)
-        yield found
+async def nodes(start_nodes):
+    return await start_nodes(*NAMES)
 
 
 async def code_of(call):

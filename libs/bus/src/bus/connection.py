@@ -11,7 +11,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,6 +34,7 @@ CONNECT_TIMEOUT_S = 2
 _CANCEL_AGAIN_S = 0.1
 PING_INTERVAL_S = 10  # a host that vanished is noticed after two of these
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -304,9 +306,19 @@ async def until_cancelled(calling: Coroutine[Any, Any, T]) -> T:
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCEL_AGAIN_S)
         if not task.cancelled():
-            task.exception()  # it failed on its way: nobody waits for that any more
+            task.exception()  # of a call that nothing waits for: not logged
         raise
     return task.result()
+
+
+def cancellable(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return ``call`` with its cancellations held, as `until_cancelled` does."""
+
+    @wraps(call)
+    async def held(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await until_cancelled(call(*args, **kwargs))
+
+    return held
 
 
 # Each user has a prefix of its own, so that a server can forbid it to read another's inboxes.

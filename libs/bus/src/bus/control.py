@@ -16,11 +16,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import subjects
-from bus.connection import until_cancelled
+from bus.connection import cancellable
 
 _NO_RESPONDERS = "503"
 
 
+@cancellable
 async def ask(
     nc: Client,
     node: str,
@@ -35,17 +36,6 @@ async def ask(
     Returns early when nothing listens, and ``linger_s`` after no more is wanted: answers that come
     meanwhile are received. Raises `nats.errors.Error`.
     """
-    await until_cancelled(_ask(nc, node, request, receive, timeout_s, linger_s))
-
-
-async def _ask(
-    nc: Client,
-    node: str,
-    request: bytes,
-    receive: Callable[[str, bytes], bool],
-    timeout_s: float,
-    linger_s: float,
-) -> None:
     reply = subjects.reply_subject(secrets.token_hex(12))
     done = asyncio.Event()
 

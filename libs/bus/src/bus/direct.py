@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bus.connection import is_reflected, until_cancelled
+from bus.connection import cancellable, is_reflected
 
 DIRECT_GET = "$JS.API.DIRECT.GET."
 EXPIRES_HEADER = "Nats-TTL"
@@ -39,16 +39,17 @@ class DirectGetError(Error):
 
 async def get_messages(nc: Client, stream: str, request: dict[str, Any]) -> list[StoredMessage]:
     """Return what a batched or multi-subject direct get finds; raise `nats.errors.Error`."""
-    return await until_cancelled(_get(nc, stream, request, single=False))
+    return await _get(nc, stream, request, single=False)
 
 
 async def get_last(nc: Client, stream: str, subject: str) -> StoredMessage | None:
     """Return the newest message on ``subject``, which may have wildcards, or None."""
     wanted = {"last_by_subj": subject}
-    found = await until_cancelled(_get(nc, stream, wanted, single=True))
+    found = await _get(nc, stream, wanted, single=True)
     return found[0] if found else None
 
 
+@cancellable
 async def _get(
     nc: Client, stream: str, request: dict[str, Any], *, single: bool
 ) -> list[StoredMessage]:

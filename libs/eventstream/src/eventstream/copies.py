@@ -16,7 +16,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import api
 from nats.js.errors import APIError
 
-from bus.connection import until_cancelled
+from bus.connection import cancellable
 from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.errors import BusError
@@ -50,14 +50,12 @@ class Copies:
     def __init__(self, nc: Client) -> None:
         self._js = nc.jetstream(timeout=5.0)
 
+    @cancellable
     async def check(self, first: int, last: int) -> Report:
         """Return what single copies lack of the messages ``first`` to ``last``.
 
         Raises `BusError` where NATS does not answer at all.
         """
-        return await until_cancelled(self._check(first, last))
-
-    async def _check(self, first: int, last: int) -> Report:
         try:
             info = await self._js.stream_info(EVENTS_STREAM)
             if info.cluster is None or not info.cluster.replicas or first > last:
