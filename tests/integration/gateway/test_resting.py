@@ -19,7 +19,7 @@ def quick(monkeypatch):
     """Rest and look soon."""
     monkeypatch.setattr("gateway.subscriber.REST_AFTER_S", 0.2)
     monkeypatch.setattr("gateway.subscriber.LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("gateway.subscriber.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("gateway.pull.HEARTBEAT_S", 0.1)
     monkeypatch.setattr("gateway.fleet.POLL_S", 0.1)
 
 
