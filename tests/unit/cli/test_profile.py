@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from cli.commands.profile.diff import differences
-from cli.profiles.forms import seccomp, systemd, tracing_policy
+from cli.profiles.forms import seccomp, system_calls, systemd, tracing_policy
 from cli.profiles.model import Profile
 from cli.profiles.subject import Subject
 from cli.profiles.text import text
@@ -53,8 +53,13 @@ EVENTS = [
 
 @pytest.fixture
 def profile():
+    return profile_of(EVENTS)
+
+
+def profile_of(events):
+    """Return the profile of these events alone."""
     made = Profile(Subject("/usr/sbin/nginx"))
-    made.take(Batch(EVENTS))
+    made.take(Batch(events))
     return made
 
 
@@ -65,7 +70,7 @@ def test_only_what_the_subject_did_counts(profile):
     assert dict(profile.written) == {"/var/log/nginx": 1}
     assert dict(profile.connected) == {"10.0.0.1:53": 1}
     assert profile.capabilities == {"CAP_NET_BIND_SERVICE"}
-    assert (profile.hours, profile.nodes, profile.instances) == (3.0, {"n"}, {"a"})
+    assert (profile.span_s, profile.nodes, profile.instances) == (10_800, {"n"}, {"a"})
 
 
 @pytest.mark.parametrize("name", ["0123456789ab", "web", "shop/web-0", "sidecar"])
@@ -84,9 +89,11 @@ def test_containers_are_found_by_name_id_and_pod(name):
 def test_text_has_every_section_and_its_certainty(profile):
     shown = text(profile)
     for part in ("/bin/sh", "/etc/nginx", "10.0.0.1:53", "CAP_NET_BIND_SERVICE", "openat read",
-                 "3.0 hours between its first and last event, 1 instance on 1 node",
+                 "3h00m between its first and last event, 1 instance on 1 node",
                  "no event was lost"):  # fmt: skip
         assert part in shown
+    assert "was started" not in shown
+    assert "none was started in that time" in text(profile_of([EVENTS[1]]))
     assert "is the name complete?" in text(Profile(Subject("/x")))
 
 
@@ -97,7 +104,8 @@ def test_forms_have_what_was_used(profile):
     assert "ptrace" not in allowed["names"]
     assert document["architectures"] == ["SCMP_ARCH_X86_64"]
     unit = systemd([profile])
-    assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in unit
+    assert "CapabilityBoundingSet=\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in unit
+    assert "ProtectSystem" not in unit  # it would replace a stricter one of the unit
     assert "ReadWritePaths=-/var/log/nginx\n" in unit
     policy = parse(tracing_policy([profile]), "p")
     assert policy.name == "outside-nginx"
@@ -105,8 +113,48 @@ def test_forms_have_what_was_used(profile):
     assert parse(tracing_policy([container]), "p").tracepoints[0].selectors[0].containers
 
 
+def test_call_that_a_filter_hid_is_allowed_beside_its_older_form():
+    """Under RestrictNamespaces= the C library falls back to clone; clone3 is not reported."""
+    assert "clone3" in system_calls([Profile(Subject("/x"), syscalls={"clone"})])
+    assert "clone3" not in system_calls([Profile(Subject("/x"), syscalls={"read"})])
+
+
+UNIT = {"unit": "nginx.service"}
+
+
+def test_unit_has_all_its_commands_but_not_the_one_that_starts_them():
+    """systemd-executor becomes the command: what it calls comes before the filter."""
+    executor = {"exec_id": "x", "binary": "/proc/self/fd/8", "arguments": "--deserialize 43",
+                "host_unit": UNIT}  # fmt: skip
+    stop = {"exec_id": "s", "binary": "/sbin/start-stop-daemon", "host_unit": UNIT}
+    unit = Profile(Subject("nginx.service"))
+    events = [
+        event("process_exec", "01:00:00", executor), fact("01:00:00", 165, executor),
+        event("process_exec", "01:00:00", NGINX | {"host_unit": UNIT}, parent=executor),
+        fact("01:00:00", 257, NGINX | {"host_unit": UNIT}), fact("01:00:00", 101),
+        event("process_exec", "02:00:00", stop, parent=executor), fact("02:00:00", 62, stop),
+    ]  # fmt: skip
+    unit.take(Batch(events))
+    assert unit.syscalls == {"openat", "kill"}
+    assert unit.commands == {"/usr/sbin/nginx", "/sbin/start-stop-daemon"}
+    (selector,) = parse(tracing_policy([unit]), "p").tracepoints[0].selectors
+    assert selector.binaries[0].follow_children
+    assert "nginx.service" in str(unit.subject.filters())
+
+
+def test_policy_follows_what_the_named_ones_start(profile):
+    started = Profile(Subject("/bin/sh"), syscalls={"read"})
+    container = Profile(Subject("web"), syscalls={"read"})
+    named, web = (
+        parse(tracing_policy([profile, container, started], 2), "p").tracepoints[0].selectors
+    )
+    assert named.binaries[0].values == (b"/usr/sbin/nginx",)  # not every shell of the host
+    assert web.containers
+
+
 def test_difference_is_what_is_new(profile):
-    later = Profile(Subject("/usr/sbin/nginx"))
-    later.take(Batch([fact("05:00:00", 101), fact("05:00:00", 0), opened("05:00:00", "/tmp/x", 1)]))
+    later = profile_of([
+        fact("05:00:00", 101), fact("05:00:00", 0), opened("05:00:00", "/tmp/x", 1)
+    ])  # fmt: skip
     assert list(differences(profile, later)) == ["+ writes in /tmp", "+ system call ptrace"]
     assert list(differences(profile, profile)) == []

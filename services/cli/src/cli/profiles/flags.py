@@ -8,12 +8,20 @@ from cli.flags import Flag, repeated
 from cli.node_names import NODES
 from cli.values import TIME, Value
 
-SUBJECT = Value("EXECUTABLE|CONTAINER", example="/usr/sbin/nginx")
+_NAMES = "EXECUTABLE|UNIT|CONTAINER"
+SUBJECT = Value(_NAMES, example="/usr/sbin/nginx")
 
 
 def subject_argument() -> click.Argument:
     """Return the argument that names whose profile it is."""
-    return click.Argument(["subject"], type=SUBJECT, metavar="EXECUTABLE|CONTAINER")
+    return click.Argument(["subject"], type=SUBJECT, metavar=_NAMES)
+
+
+def subjects_argument() -> click.Argument:
+    """Return the argument that names one or more subjects, for one profile of all."""
+    return click.Argument(
+        ["subject"], type=SUBJECT, metavar=f"{_NAMES}...", nargs=-1, required=True
+    )
 
 
 def window_flags() -> list[Flag]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cli.profiles.model import Profile
 
@@ -15,29 +15,51 @@ _ALWAYS = frozenset(
     {"execve", "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "prctl",
      "close", "dup2", "dup3", "fcntl", "futex", "write", "clock_gettime", "gettimeofday", "getcpu"}
 )  # fmt: skip
+# The C library tries the newer call and falls back to the older one if the kernel lacks it, ENOSYS.
+# A filter that the profile was collected under answers so, such as RestrictNamespaces= and
+# RestrictSUIDSGID= of systemd or the default of Docker: then the newer call is not in the profile,
+# and under the profile it would fail with EPERM. It can do no more than the older one, without a
+# filter on arguments.
+_NEWER = {"clone": "clone3", "openat": "openat2", "fchmodat": "fchmodat2", "access": "faccessat2",
+          "faccessat": "faccessat2"}  # fmt: skip
+# What runc calls between the filter and execve of the container's program, in Go: it closes
+# descriptors (/proc/self/fd), drops capabilities, changes user and directory
+# (libcontainer/standard_init_linux.go, init_linux.go: finalizeNamespace).
+_RUNTIME = frozenset(
+    {"capget", "capset", "chdir", "epoll_ctl", "epoll_pwait", "fchown", "fstat", "fstatfs",
+     "getcwd", "getdents64", "getpid", "getppid", "gettid", "madvise", "mmap", "munmap",
+     "nanosleep", "newfstatat", "openat", "read", "readlinkat", "rt_sigaction", "sched_yield",
+     "setgid", "setgroups", "setuid", "sigaltstack", "tgkill"}
+)  # fmt: skip
 _ARCHITECTURES = {"x64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 _MOST_PATHS = 50
+# As ProtectSystem=full, which would replace a unit's ProtectSystem=strict.
+_READ_ONLY = "ReadOnlyPaths=-/boot -/efi -/etc -/usr"
 
 
 def system_calls(profiles: Iterable[Profile]) -> list[str]:
     """Return the system calls that a filter has to allow."""
-    return sorted(_ALWAYS.union(*(one.syscalls for one in profiles)))
+    used = _ALWAYS.union(*(one.syscalls for one in profiles))
+    return sorted(used | {_NEWER[name] for name in used & _NEWER.keys()})
 
 
-def seccomp(profiles: Sequence[Profile]) -> str:
+def seccomp(profiles: Sequence[Profile], named: int = 1) -> str:
     """Return a profile as container engines take it (OCI runtime specification)."""
+    del named
     abis = sorted({abi for one in profiles for abi in one.abis})
+    names = sorted(_RUNTIME.union(system_calls(profiles)))
     document = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
         "architectures": [_ARCHITECTURES[abi] for abi in abis if abi in _ARCHITECTURES],
-        "syscalls": [{"names": system_calls(profiles), "action": "SCMP_ACT_ALLOW"}],
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
     }
     return json.dumps(document, indent=2) + "\n"
 
 
-def systemd(profiles: Sequence[Profile]) -> str:
+def systemd(profiles: Sequence[Profile], named: int = 1) -> str:
     """Return a drop-in for a unit."""
+    del named
     capabilities = sorted({name for one in profiles for name in one.capabilities})
     written = _topmost({path for one in profiles for path in one.written})
     lines = [
@@ -48,19 +70,22 @@ def systemd(profiles: Sequence[Profile]) -> str:
         *(f"SystemCallFilter={name}" for name in system_calls(profiles)),
     ]
     if any("capabilities" in one.policies for one in profiles):
-        lines.append(f"CapabilityBoundingSet={' '.join(capabilities)}")
+        # The first line removes what the unit has: each further one only adds.
+        lines += ["CapabilityBoundingSet=", f"CapabilityBoundingSet={' '.join(capabilities)}"]
     if any("files" in one.policies for one in profiles):
-        lines += ["ProtectSystem=full", *(f"ReadWritePaths=-{path}" for path in written)]
+        lines += [_READ_ONLY, *(f"ReadWritePaths=-{path}" for path in written)]
     return "\n".join(lines) + "\n"
 
 
-def tracing_policy(profiles: Sequence[Profile]) -> str:
-    """Return a tracing policy that reports what is not in the profile."""
+def tracing_policy(profiles: Sequence[Profile], named: int = 1) -> str:
+    """Return a tracing policy that reports what is not in the profile.
+
+    The first ``named`` profiles are those of the subjects; what they start is followed.
+    """
     name = "outside-" + "-".join(
         part for part in posixpath.basename(profiles[0].subject.name).lower().split("_") if part
     )
     calls = system_calls(profiles)
-    binaries = [one.subject.name for one in profiles if one.subject.is_executable]
     lines = [
         "apiVersion: tetra.io/v1",
         "kind: TracingPolicy",
@@ -76,21 +101,36 @@ def tracing_policy(profiles: Sequence[Profile]) -> str:
         "    message: system call outside of the profile",
         "    args: [{index: 4, type: syscall64}]",
         "    selectors:",
-        f"    - {_who(profiles[0], binaries)}",
-        '      matchArgs: [{args: [0], operator: NotInMap, values: ["list:used"]}]',
-        "      matchActions: [{action: Post, rateLimit: 1m, rateLimitScope: process}]",
     ]
+    for who in _who(profiles[:named]):
+        lines += [
+            f"    - {who}",
+            '      matchArgs: [{args: [0], operator: NotInMap, values: ["list:used"]}]',
+            "      matchActions: [{action: Post, rateLimit: 1m, rateLimitScope: process}]",
+        ]
     return "\n".join(lines) + "\n"
 
 
 FORMS = {"seccomp": seccomp, "systemd": systemd, "tracingpolicy": tracing_policy}
 
 
-def _who(first: Profile, binaries: list[str]) -> str:
+def _who(named: Sequence[Profile]) -> Iterator[str]:
+    """Yield filters, one a selector, of which one matches what the subjects and theirs do."""
+    binaries: set[str] = set()
+    containers: list[str] = []
+    for one in named:
+        if one.subject.is_executable:
+            binaries.add(one.subject.name)
+        elif one.subject.is_unit and one.commands:
+            binaries |= one.commands  # a policy cannot match units
+        else:
+            containers.append(one.subject.name)
     if binaries:
-        return f"matchBinaries: [{{operator: In, values: {json.dumps(binaries)}}}]"
-    value = json.dumps(first.subject.name)
-    return f"matchContainers: [{{field: name, operator: In, values: [{value}]}}]"
+        values = json.dumps(sorted(binaries))
+        yield f"matchBinaries: [{{operator: In, values: {values}, followChildren: true}}]"
+    if containers:
+        values = json.dumps(containers)
+        yield f"matchContainers: [{{field: name, operator: In, values: {values}}}]"
 
 
 def _dns(name: str) -> str:

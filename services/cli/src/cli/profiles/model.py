@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from cli.processes import process_of
+from cli.processes import parent_of, process_of
 from cli.profiles.subject import Subject
 from cli.renderers.kinds.calls import act_of
 from cli.renderers.ready.facts import fact_of
@@ -28,6 +28,7 @@ class Profile:
     executed: set[str] = field(default_factory=set)  # those whose exec is in the stream
     nodes: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)  # ready-made ones that reported something
+    commands: set[str] = field(default_factory=set)  # executables that others started as it
     started: Counter[str] = field(default_factory=Counter)  # executables
     read: Counter[str] = field(default_factory=Counter)  # directories
     written: Counter[str] = field(default_factory=Counter)
@@ -56,9 +57,9 @@ class Profile:
         return self.executed or self.processes
 
     @property
-    def hours(self) -> float:
+    def span_s(self) -> float:
         """The time between the first and the last event of the subject."""
-        return (self.last_ns - self.first_ns) / 3.6e12
+        return (self.last_ns - self.first_ns) / 1e9
 
     def _event(self, event: GetEventsResponse) -> None:
         kind = event.WhichOneof("event")
@@ -77,6 +78,9 @@ class Profile:
         self.processes.add(process.exec_id)
         if kind == "process_exec":
             self.executed.add(process.exec_id)
+            parent = parent_of(event)
+            if parent is None or not self.subject.owns(parent):
+                self.commands.add(process.binary)
         act = act_of(body) if "tags" in body.DESCRIPTOR.fields_by_name else None
         if act is not None:
             self.policies.add(body.policy_name)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from cli.profiles.model import Profile
 from cli.terminal import visible
+from cli.timestamps import duration_text
 from cli.words import counted
 
 _MOST = 20
@@ -37,7 +38,7 @@ def certainty(profile: Profile) -> list[str]:
         return [*lines, "  the stream has no events of it: is the name complete?"]
     nodes = counted(len(profile.nodes), "node")
     lines.append(
-        f"  {profile.hours:.1f} hours between its first and last event, "
+        f"  {duration_text(profile.span_s)} between its first and last event, "
         f"{counted(len(profile.instances), 'instance')} on {nodes}"
     )
     if profile.lost or profile.gaps:
@@ -47,11 +48,13 @@ def certainty(profile: Profile) -> list[str]:
         )
     else:
         lines.append("  no event was lost")
+    if not profile.executed:
+        lines.append("  none was started in that time: it lacks what a start needs")
     silent = [name for name in _POLICIES.values() if name not in profile.policies]
     if silent:
         lines.append(
-            f"  nothing from {', '.join(silent)}: tetra policies enable {' '.join(silent)}, then "
-            "restart it"
+            f"  nothing from {', '.join(silent)}: it did nothing of the kind, or they were not "
+            "loaded when it did: tetra policies"
         )
     if "files" in profile.policies:
         lines.append("  files: only those below the paths that policy files watches")

@@ -10,10 +10,10 @@ COMMAND = Group(
     "profile",
     {name: f"{_HERE}.{name}:COMMAND" for name in ("show", "write", "diff")},
     summary="what a program or container does; security profiles",
-    text="""Collect from the recorded events of all nodes what a program or container did:
-executables started, files by directory, peers, capabilities, system calls. The ready-made policies
-report it; enable them before the program starts, since a fact is reported once: tetra policies
-enable files network capabilities syscalls.
+    text="""Collect from the recorded events of all nodes what a program, systemd unit or container
+did: executables started, files by directory, peers, capabilities, system calls. The ready-made
+policies report it; enable them before the program starts, since a fact is reported once: tetra
+policies enable files network capabilities syscalls.
 
 examples:
   tetra profile show /usr/sbin/nginx

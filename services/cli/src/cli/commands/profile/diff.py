@@ -30,8 +30,8 @@ def run(args: Args) -> int:
         new = Timestamp()
         new.FromSeconds(int(time.time()) - 86_400)
     with Client(server_options(args)) as client:
-        before = collect(client, args.subject, args.since, new, nodes=args.node)
-        after = collect(client, args.subject, new, nodes=args.node)
+        (before,) = collect(client, [args.subject], args.since, new, nodes=args.node)
+        (after,) = collect(client, [args.subject], new, nodes=args.node)
     if not before.instances and not after.instances:
         raise NotSeenError(args.subject)
     if not before.instances:

@@ -15,7 +15,7 @@ def run(args: Args) -> int:
     from cli.profiles.text import text
 
     with Client(server_options(args)) as client:
-        profile = collect(client, args.subject, args.since, nodes=args.node)
+        (profile,) = collect(client, [args.subject], args.since, nodes=args.node)
     Output.stdout().write(text(profile))
     return 0 if profile.instances else 1
 
@@ -24,9 +24,10 @@ COMMAND = Command(
     "show",
     run,
     summary="show what a program or container did",
-    text="""Show what a program (by the path of its executable) or a container (by name, id or
-namespace/pod) did: executables started, files by directory, peers, capabilities, system calls, with
-the evidence: hours, instances, losses, policies that reported nothing.
+    text="""Show what a program (by the path that it was started by), a systemd unit (nginx.service)
+or a container (by name, id or namespace/pod) did: executables started, files by directory, peers,
+capabilities, system calls, with the evidence: time, instances, losses, policies that reported
+nothing.
 
 examples:
   tetra profile show /usr/sbin/nginx --since 7d

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cli.command import Args, Command
 from cli.errors import NotSeenError, TetraError
 from cli.flags import Flag
-from cli.profiles.flags import subject_argument, window_flags
+from cli.profiles.flags import subjects_argument, window_flags
 from cli.server_flags import server_options
 from cli.terminal import Output, notice
 from cli.values import Choice
+
+if TYPE_CHECKING:
+    from cli.profiles.model import Profile
 
 
 def run(args: Args) -> int:
@@ -20,21 +25,29 @@ def run(args: Args) -> int:
 
     window = {"since": args.since, "nodes": args.node}
     with Client(server_options(args)) as client:
-        profile = collect(client, args.subject, **window)
-        profiles = with_started(client, profile, **window)
+        named = collect(client, list(dict.fromkeys(args.subject)), **window)
+        for profile in named:
+            _check(profile)
+        profiles = with_started(client, named, **window)
+    Output.stdout().write(FORMS[getattr(args, "as")](profiles, len(named)))
+    for profile in named:
+        prefix = f"{profile.subject.name}: " if len(named) > 1 else ""
+        for line in certainty(profile)[2:]:
+            notice(prefix + line.strip())
+    if started := profiles[len(named) :]:
+        notice(f"with what it starts: {', '.join(one.subject.name for one in started)}")
+    return 0
+
+
+def _check(profile: Profile) -> None:
+    name = profile.subject.name
     if not profile.instances:
-        raise NotSeenError(args.subject)
+        raise NotSeenError(name)
     if not profile.syscalls:
         raise TetraError(
-            f"profile: {args.subject}: the stream has no system call of it: run tetra policies "
+            f"profile: {name}: the stream has no system call of it: run tetra policies "
             f"enable syscalls, then start it again"
         )
-    Output.stdout().write(FORMS[getattr(args, "as")](profiles))
-    for line in certainty(profile)[2:]:
-        notice(line.strip())
-    if len(profiles) > 1:
-        notice(f"with what it starts: {', '.join(one.subject.name for one in profiles[1:])}")
-    return 0
 
 
 COMMAND = Command(
@@ -46,13 +59,17 @@ executables that it starts have used, for systemd capabilities and written direc
 evidence is printed on stderr. In rare situations, such as errors, a program needs system calls that
 it has not used yet: load the tracing policy first. It reports what the other forms would refuse.
 
+A drop-in of systemd holds for every command of the unit, also for those that stop and reload it:
+name the unit, or all executables that systemctl cat shows. Stop and reload it once before.
+
 examples:
   tetra profile write /usr/sbin/nginx --as seccomp > nginx.json
-  tetra profile write /usr/sbin/nginx --as systemd > nginx.service.d/profile.conf
+  tetra profile write nginx.service --as systemd > nginx.service.d/profile.conf
+  tetra profile write /usr/sbin/nginx /sbin/start-stop-daemon --as systemd
   tetra profile write /usr/sbin/nginx --as tracingpolicy | tetra tracingpolicy add -
 """,
     params=[
-        subject_argument(),
+        subjects_argument(),
         Flag(
             "--as",
             type=Choice("seccomp", "systemd", "tracingpolicy"),
