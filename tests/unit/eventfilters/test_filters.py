@@ -55,6 +55,11 @@ CONNECTED = event(
     process={"pid": 7},
     args=[{"sock_arg": {"family": "AF_INET", "daddr": "10.1.2.3", "dport": 443}}],
 )
+MAPPED = event(  # IPv4 on an IPv6 socket
+    "process_tracepoint",
+    process={"pid": 7},
+    args=[{"sock_arg": {"family": "AF_INET6", "daddr": "::ffff:10.1.2.3", "dport": 443}}],
+)
 USDT = event("process_usdt", process={"pid": 7}, policy_name="watch")
 PROBE = pod(container={"name": "nginx", "maybe_exec_probe": True})
 DOCKER = host(container_info={"name": "web-1"})
@@ -150,6 +155,7 @@ TABLE: list[tuple[dict[str, Any], Any, bool]] = [
     ({"peer": ["10.0.0.0/8"]}, CONNECTED, True),
     ({"peer": ["10.1.2.3", "::/0"]}, CONNECTED, True),
     ({"peer": ["10.1.2.4"]}, CONNECTED, False),
+    ({"peer": ["10.0.0.0/8"]}, MAPPED, True),
     ({"peer": ["0.0.0.0/0"]}, RENAMED, False),
     ({"peer": ["0.0.0.0/0"]}, NO_PROCESS, False),
     ({"capabilities": {"effective": {"any": ["CAP_SYS_ADMIN"]}}}, caps(effective=ADMIN), True),

@@ -72,6 +72,14 @@ def test_values_of_other_types_are_checked():
     assert shown(network.parameters["udp"].read("off")) == "false"
 
 
+def test_excepted_networks_are_meant_on_ipv6_sockets_too():
+    text = render(load("network"), {"except": "10.0.0.0/8,2001:db8::/32", "loopback": "false"})
+    assert "::ffff:10.0.0.0/104" in text
+    assert "::ffff:127.0.0.0/104" in text
+    assert "::ffff:2001" not in text
+    parse(text, "network")
+
+
 def test_empty_values_never_widen_a_policy():
     policy = parse(render(load("files"), {"paths": "none", "secrets": "none"}), "files")
     assert all(not list(variant.hooks()) for variant in policy.variants)

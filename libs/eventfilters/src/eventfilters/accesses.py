@@ -15,6 +15,7 @@ from tetragon.tetragon_pb2 import KprobeArgument
 _PATHS = ("file_arg", "path_arg", "linux_binprm_arg")
 _DELETED = " (deleted)"
 _INET = ("AF_INET", "AF_INET6")
+_MAPPED = "::ffff:"
 # Members of KprobeArgument.arg that have the peer's address.
 _PEERS: Mapping[str, tuple[str, str]] = {
     "sock_arg": ("daddr", "dport"),
@@ -80,8 +81,14 @@ def peers(body: Any) -> list[Peer]:
             value = getattr(one, member)
             address, port = (getattr(value, name) for name in names)
             if value.family in _INET and address:
-                found.append(Peer(address, port))
+                found.append(Peer(plain_address(address), port))
     return found
+
+
+def plain_address(address: str) -> str:
+    """Return an IPv4 address as such, also on an IPv6 socket, where it is ::ffff:192.0.2.1."""
+    rest = address.removeprefix(_MAPPED)
+    return rest if "." in rest else address
 
 
 def text_of(argument: KprobeArgument) -> str:

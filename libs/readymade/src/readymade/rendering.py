@@ -1,9 +1,9 @@
 """A document and values of its parameters to a tracing policy.
 
 Values are put into the document's structure, never into its text: a value cannot become a key.
-``${name}`` stands for a parameter, ``${name|below}`` for paths below those that it names. An
-element of a list with ``if: name`` (or ``if: not name``) is there only if the parameter is not
-empty or false.
+``${name}`` stands for a parameter, ``${name|below}`` for paths below those that it names,
+``${name|mapped}`` for networks with those that IPv4 has on IPv6 sockets. An element of a list with
+``if: name`` (or ``if: not name``) is there only if the parameter is not empty or false.
 """
 
 from __future__ import annotations
@@ -74,7 +74,20 @@ def _files(value: Value) -> list[str]:
     return [path for path in value if path != "/"]
 
 
-_FILTERS: dict[str, Callable[[Value], Any]] = {"below": _below, "files": _files}
+def _mapped(value: Value) -> list[str]:
+    """Return networks, those of IPv4 also as the addresses that they are on an IPv6 socket."""
+    assert isinstance(value, tuple)
+    found = []
+    for text in value:
+        found.append(text)
+        address, _, bits = text.partition("/")
+        if ":" not in address:
+            found.append(f"::ffff:{address}/{_MAPPED_BITS + int(bits)}")
+    return found
+
+
+_MAPPED_BITS = 96  # RFC 4291, 2.5.5.2
+_FILTERS: dict[str, Callable[[Value], Any]] = {"below": _below, "files": _files, "mapped": _mapped}
 
 
 def _filled(part: Any, values: Mapping[str, Value]) -> Any:

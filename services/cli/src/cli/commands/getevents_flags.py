@@ -20,7 +20,9 @@ from cli.values import (
     UNITS,
     Choice,
     Value,
+    absolute_paths,
     comma_list,
+    networks,
 )
 
 OUTPUTS = ("lifecycle", "json", "compact", "tree")
@@ -94,12 +96,12 @@ _FILTERS = in_section(
     repeated("--policy-names", type=NAMES, help="tracing policy that reported the event"),
     repeated(
         "--files",
-        type=Value("PATH[,...]", comma_list, example="/etc/shadow"),
+        type=Value("PATH[,...]", absolute_paths, example="/etc/shadow"),
         help="file that a policy reported, or a directory above it",
     ),
     repeated(
         "--connections",
-        type=Value("NETWORK[,...]", comma_list, example="10.0.0.0/8"),
+        type=Value("NETWORK[,...]", networks, example="10.0.0.0/8"),
         help="peer that a policy reported: an address or network",
     ),
     repeated(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cli.processes import process_of
 from cli.profiles.model import Profile
 from cli.profiles.subject import Subject, filters
+from cli.timestamps import unix_ns
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -42,6 +44,24 @@ def collect(
         for profile in profiles:
             profile.take(batch)
     return profiles
+
+
+def beginning_ns(client: Client, since: Timestamp | None, nodes: list[str] | None = None) -> int:
+    """Return the time of the first event that the stream still has since then; 0 if none."""
+    from tetra.v1.stream_pb2 import StreamEventsRequest
+
+    request = StreamEventsRequest(no_follow=True, nodes=nodes or [])
+    if since is not None:
+        request.since.CopyFrom(since)
+    else:
+        request.since.FromSeconds(1)
+    for batch in client.stream(request):
+        for event in batch.events:
+            process = process_of(event)
+            # Of one that ran when its collector started the time is that of its own start.
+            if process is None or "procFS" not in process.flags:
+                return unix_ns(event.time)
+    return 0
 
 
 def with_started(client: Client, named: Sequence[Profile], **window: Any) -> list[Profile]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import click
 
+from cli.errors import UsageError
 from cli.flags import Flag, repeated
 from cli.node_names import NODES
 from cli.values import TIME, Value
 
 _NAMES = "EXECUTABLE|UNIT|CONTAINER"
-SUBJECT = Value(_NAMES, example="/usr/sbin/nginx")
+
+
+def _subject(text: str) -> str:
+    if not text or text.isspace():
+        raise UsageError("the name is empty")
+    return text
+
+
+SUBJECT = Value(_NAMES, _subject, example="/usr/sbin/nginx")
 
 
 def subject_argument() -> click.Argument:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from cli.profiles.model import Profile
 from cli.terminal import visible
@@ -17,7 +18,7 @@ _POLICIES = {
 }  # fmt: skip
 
 
-def text(profile: Profile) -> str:
+def text(profile: Profile, begins_ns: int = 0) -> str:
     """Return what was seen, section by section, then the evidence."""
     lines = [f"profile of {visible(profile.subject.name)}"]
     lines += _counted("executables started", profile.started)
@@ -27,13 +28,18 @@ def text(profile: Profile) -> str:
     lines += _listed("listens on", profile.listened)
     lines += _listed("capabilities", profile.capabilities)
     lines += _listed("system calls", profile.syscalls | profile.compat_syscalls)
-    return "\n".join([*lines, *certainty(profile)]) + "\n"
+    return "\n".join([*lines, *certainty(profile, begins_ns)]) + "\n"
 
 
-def certainty(profile: Profile) -> list[str]:
-    """Return the evidence of the profile: hours, instances, losses, policies that reported
-    nothing."""
+def certainty(profile: Profile, begins_ns: int = 0) -> list[str]:
+    """Return the evidence of the profile: time, instances, losses, silent policies.
+
+    ``begins_ns``: the time of the first event that was read, of any process.
+    """
     lines = ["", "certainty"]
+    if begins_ns:
+        begins = datetime.fromtimestamp(begins_ns // 10**9, UTC)
+        lines.append(f"  from events since {begins:%FT%TZ}")
     if not profile.instances:
         return [*lines, "  the stream has no events of it: is the name complete?"]
     nodes = counted(len(profile.nodes), "node")

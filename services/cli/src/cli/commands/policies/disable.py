@@ -27,8 +27,10 @@ def run(args: Args) -> int:
             try:
                 require_done(PolicyCalls(client).delete(request), f"{_STEP} {name}")
             except RefusedError as error:
-                advice = (_STATIC,) if error.status == "NOT_FOUND" else ()
-                raise error.under(f"{_STEP} {name}", *advice) from None
+                if error.status == "NOT_FOUND":
+                    error = RefusedError("it is not enabled", error.status)
+                    raise error.under(f"{_STEP} {name}", _STATIC) from None
+                raise error.under(f"{_STEP} {name}") from None
             output.write(f'policy "{name}" disabled\n')
     return 0
 

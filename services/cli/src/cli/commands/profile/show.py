@@ -11,12 +11,13 @@ from cli.terminal import Output
 def run(args: Args) -> int:
     """Print the profile."""
     from cli.client import Client
-    from cli.profiles.collect import collect
+    from cli.profiles.collect import beginning_ns, collect
     from cli.profiles.text import text
 
     with Client(server_options(args)) as client:
+        begins_ns = beginning_ns(client, args.since, args.node)
         (profile,) = collect(client, [args.subject], args.since, nodes=args.node)
-    Output.stdout().write(text(profile))
+    Output.stdout().write(text(profile, begins_ns))
     return 0 if profile.instances else 1
 
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 def run(args: Args) -> int:
     """Print the profile in the form that was asked for, and its certainty on stderr."""
     from cli.client import Client
-    from cli.profiles.collect import collect, with_started
+    from cli.profiles.collect import beginning_ns, collect, with_started
     from cli.profiles.forms import FORMS
     from cli.profiles.text import certainty
 
     window = {"since": args.since, "nodes": args.node}
     with Client(server_options(args)) as client:
+        begins_ns = beginning_ns(client, args.since, args.node)
         named = collect(client, list(dict.fromkeys(args.subject)), **window)
         for profile in named:
             _check(profile)
@@ -32,7 +33,7 @@ def run(args: Args) -> int:
     Output.stdout().write(FORMS[getattr(args, "as")](profiles, len(named)))
     for profile in named:
         prefix = f"{profile.subject.name}: " if len(named) > 1 else ""
-        for line in certainty(profile)[2:]:
+        for line in certainty(profile, begins_ns)[2:]:
             notice(prefix + line.strip())
     if started := profiles[len(named) :]:
         notice(f"with what it starts: {', '.join(one.subject.name for one in started)}")

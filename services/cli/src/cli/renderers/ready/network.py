@@ -7,7 +7,7 @@ from typing import Any
 from cli.renderers.ready.act import Act, error_name, failure_of, value_of
 from cli.renderers.ready.dns import question
 from cli.timestamps import duration_text
-from eventfilters.accesses import peers
+from eventfilters.accesses import peers, plain_address
 from tetragon.tetragon_pb2 import KprobeArgument
 
 _EMOJIS = {
@@ -75,6 +75,7 @@ def _closed(body: Any, first: KprobeArgument) -> str:
 
 
 def _address(address: str, port: int) -> str:
+    address = plain_address(address)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
