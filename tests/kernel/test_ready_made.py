@@ -257,6 +257,18 @@ def quiet(watch):
             watch.wait_for(lambda: with_port(watch, "connect", mark))
 
 
+def test_excepted_network_is_meant_on_ipv6_sockets_too(policies, evasions, port):
+    """There 127.0.0.1 is ::ffff:127.0.0.1."""
+    with watching(policies, "network", names="false", **{"except": "127.0.0.0/9"}) as watch:
+        for way in ("plain", "mapped"):
+            done(evasions, "connect", way, port)
+        with socket.create_server(("127.128.0.1", 0)) as server:
+            other = server.getsockname()[1]
+            with socket.create_connection(server.getsockname()):
+                watch.wait_for(lambda: with_port(watch, "connect", other))
+        assert not with_port(watch, "connect", port)
+
+
 @pytest.mark.parametrize("way", CONNECTS)
 def test_ways_to_connect(network, evasions, port, way):
     done(evasions, "connect", way, port)
