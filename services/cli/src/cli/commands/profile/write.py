@@ -35,6 +35,8 @@ def run(args: Args) -> int:
         prefix = f"{profile.subject.name}: " if len(named) > 1 else ""
         for line in certainty(profile, begins_ns)[2:]:
             notice(prefix + line.strip())
+    if any(one.compat_syscalls for one in profiles):
+        notice("calls of 32-bit programs are left out, and would be refused")
     if started := profiles[len(named) :]:
         notice(f"with what it starts: {', '.join(one.subject.name for one in started)}")
     return 0
