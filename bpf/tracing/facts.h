@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * First: whether a number (a system call, a capability) is new for an executable in its container.
+ * First: whether a number (a system call, a capability) is new for an executable, by the name that it
+ * was executed by, in its container.
  *
  * A process remembers its own numbers in a slot of one array, found by its id: a repeat costs no
- * lookup. What is new for the process is looked up by its executable and mount namespace, which is
- * what a container is on every version of cgroups.
+ * lookup. What is new for the process is looked up by its executable, name and mount namespace, which
+ * is what a container is on every version of cgroups.
  */
 #pragma once
 
@@ -23,9 +24,10 @@
 struct fact_slot {
 	u64 mm; /* differs after exec, and for another process with the same id */
 	u32 tgid, hook;
+	u32 name, unused; /* of struct fact_key; 0: not read yet */
 	u64 bits[FACT_WORDS];
 };
-_Static_assert(sizeof(struct fact_slot) == 80, "FACT_SLOT of policies/maps.py");
+_Static_assert(sizeof(struct fact_slot) == 88, "FACT_SLOT of policies/maps.py");
 
 /*
  * An inode's address can be reused for another file; its number alone can belong to another file
@@ -37,13 +39,43 @@ struct fact_key {
 	u32 generation;
 	u32 mount_namespace;
 	u32 hook; /* with COMPAT_BIT for 32-bit calls */
-	u32 unused;
+	u32 name; /* hash: scripts have one interpreter, the commands of busybox one executable */
 };
 _Static_assert(sizeof(struct fact_key) == 32, "the map of policies/maps.py");
 
 struct fact_bits {
 	u64 bits[FACT_WORDS];
 };
+
+#define NAME_PART 64 /* bytes of the name that are read at once, of two parts */
+
+/*
+ * A hash of the name that the process was executed by. The kernel writes it onto the new stack
+ * before the environment (fs/exec.c, copy_string_kernel(bprm->filename)), so it begins where the
+ * environment ends. 0: not there yet, or its page is not. A process that overwrites it gets facts
+ * of its own.
+ */
+static __always_inline u32 name_of_image(u64 mm)
+{
+	u64 address = KERNEL(u64, mm + OFFSET_mm_env_end), hash = 0;
+
+	if (!address)
+		return 0;
+#pragma unroll
+	for (int part = 0; part < 2; part++) {
+		u64 words[NAME_PART / 8] = {};
+
+		if (bpf_probe_read_user_str(words, sizeof(words), (void *)address) < 0)
+			break;
+#pragma unroll
+		for (int i = 0; i < NAME_PART / 8; i++)
+			hash = ((hash << 5 | hash >> 59) ^ words[i]) * 0x9e3779b97f4a7c15ull;
+		if (!(words[NAME_PART / 8 - 1] >> 48)) /* little endian: the last but one byte */
+			break;
+		address += NAME_PART - 1;
+	}
+	return hash >> 32;
+}
 
 static __always_inline void fact_key_of_current(struct fact_key *key, u64 mm)
 {
@@ -85,6 +117,7 @@ static __always_inline bool first_use(u32 hook, u64 value)
 		slot->mm = mm;
 		slot->tgid = tgid;
 		slot->hook = hook;
+		slot->name = 0;
 	} else if (slot->bits[word] & bit) {
 		return false;
 	}
@@ -92,6 +125,9 @@ static __always_inline bool first_use(u32 hook, u64 value)
 	struct fact_key key = { .hook = hook };
 
 	fact_key_of_current(&key, mm);
+	if (!slot->name && mm)
+		slot->name = name_of_image(mm);
+	key.name = slot->name;
 	struct fact_bits *known = bpf_map_lookup_elem(MAP(MAP_FACTS), &key);
 
 	if (known) {

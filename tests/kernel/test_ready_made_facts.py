@@ -37,22 +37,35 @@ def program(tmp_path_factory):
 def used(watch, program, *words, value):
     """Run a fresh copy, for which nothing is reported yet; return whether a use was reported."""
 
-    def pids(*words):
-        copy = f"{program}-{next(COPIES)}"
-        shutil.copy(program, copy)
-        with subprocess.Popen([copy, *words], stdout=subprocess.PIPE, text=True) as process:
-            output, _ = process.communicate(timeout=60)
-        if process.returncode == NO_SUCH_WAY:
-            pytest.skip(f"no such way here: {words[1]}")
-        assert process.returncode == 0
-        os.unlink(copy)
-        return {process.pid, *map(int, output.split())}
-
     watch.loaded.records.clear()
-    acting, marking = pids(*words), pids(words[0], "plain")
-    known = GETSID if words[0] == "call" else SETGID
-    watch.wait_for(lambda: any(value_of(one, known, marking) for one in watch.loaded.pump()))
+    acting = run_copy(program, *words)
+    mark(watch, program, words[0])
     return any(value_of(one, value, acting) for one in watch.loaded.pump())
+
+
+def run_copy(program, *words):
+    copy = f"{program}-{next(COPIES)}"
+    shutil.copy(program, copy)
+    found = run(copy, *words)
+    os.unlink(copy)
+    return found
+
+
+def run(program, *words):
+    """Return the ids of the process and its children."""
+    with subprocess.Popen([program, *words], stdout=subprocess.PIPE, text=True) as process:
+        output, _ = process.communicate(timeout=60)
+    if process.returncode == NO_SUCH_WAY:
+        pytest.skip(f"no such way here: {words[1]}")
+    assert process.returncode == 0
+    return {process.pid, *map(int, output.split())}
+
+
+def mark(watch, program, what):
+    """Wait for the use by one more copy; all that was used before has been reported then."""
+    marking = run_copy(program, what, "plain")
+    known = GETSID if what == "call" else SETGID
+    watch.wait_for(lambda: any(value_of(one, known, marking) for one in watch.loaded.pump()))
 
 
 def value_of(record, value, pids):
@@ -80,6 +93,21 @@ def capabilities(policies):
 def test_ways_to_use_a_system_call(syscalls, program, way):
     value = GETSID_COMPAT if way == "compat" else GETSID
     assert used(syscalls, program, "call", way, value=value) is (way not in CALLS_MISSED)
+
+
+def test_each_name_of_an_executable_has_its_own_facts(syscalls, program, tmp_path):
+    """As the commands of busybox, and scripts with one interpreter; the names differ at the end."""
+    folder = tmp_path / "long-name" / ("x" * 40)
+    folder.mkdir(parents=True)
+    one, other = folder / "one", folder / "other"
+    shutil.copy(program, one)
+    other.symlink_to(one)
+    syscalls.loaded.records.clear()
+    acting = [run(path, "call", "plain") for path in (one, other, one, other)]
+    mark(syscalls, program, "call")
+    records = syscalls.loaded.pump()
+    found = [sum(value_of(one, GETSID, pids) for one in records) for pids in acting]
+    assert found == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("way", CAPABILITIES)

@@ -26,7 +26,7 @@ _PENDING_NUMBERS = (152, 4096)  # value size and entries
 _PENDING_SHORT = (512, 2048)
 _PENDING_LONG = (20896, 64)
 OWNER_ENTRIES = 32000
-FACT_SLOT, FACT_SLOTS = 80, 8192  # bytes and number
+FACT_SLOT, FACT_SLOTS = 88, 8192  # bytes and number
 FACT_ENTRIES = 4096  # executables in containers
 
 EVENTS = "events"

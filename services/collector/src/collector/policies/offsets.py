@@ -24,6 +24,7 @@ _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
         "task_mm": (("task_struct", "mm"),),
         "task_comm": (("task_struct", "comm"),),
         "mm_exe_file": (("mm_struct", "exe_file"),),
+        "mm_env_end": (("mm_struct", "env_end"),),
         "task_fs": (("task_struct", "fs"),),
         "task_files": (("task_struct", "files"),),
         "task_cred": (("task_struct", "cred"),),
