@@ -429,6 +429,37 @@ async def test_user_can_do_nothing_else(server, user):
     assert allowed == []
 
 
+FORBIDDEN_ON_KUBERNETES = (
+    {"publish": "tetra.control"},
+    {"publish": "tetra.audit"},
+    {"publish": "$KV.TETRA_POLICIES.grpc.=.one"},
+    {"publish": "_INBOX.gateway.token"},
+    {"publish": "$JS.API.DIRECT.GET.TETRA_EVENTS", "body": b'{"seq":1}'},
+    {"publish": "$JS.API.STREAM.UPDATE.TETRA_EVENTS"},
+    {"publish": "$JS.API.STREAM.PURGE.TETRA_EVENTS"},
+    {"publish": "$JS.API.STREAM.DELETE.TETRA_EVENTS"},
+    {"publish": "$JS.API.STREAM.MSG.DELETE.TETRA_EVENTS"},
+    {"publish": "$JS.API.CONSUMER.CREATE.TETRA_EVENTS"},
+    {"subscribe": ">"},
+    {"subscribe": "tetra.events.*"},
+    {"subscribe": "_INBOX.>"},
+    {"subscribe": "_INBOX.gateway.>"},
+)
+
+
+async def test_one_user_of_all_collectors_can_do_nothing_else(server):
+    """The chart writes ``*`` as the node of the one user that its collectors share."""
+    (server.passwords / "collector/node").write_text("*")
+    server.script("collector", "reloaded")
+    await eventually(lambda: can_connect(server, "collector-reloaded"))
+    async with user_of(server, "collector") as (nc, refused):
+        allowed = [
+            one for one in FORBIDDEN_ON_KUBERNETES if not await is_refused(nc, refused, **one)
+        ]
+        assert allowed == []
+        assert not await is_refused(nc, refused, publish="tetra.events.web2")
+
+
 async def test_a_host_is_added_and_removed_while_nats_runs(server, gateway):
     printed = server.script("collector", "db 1.example", 'chosen"word')
     assert printed.splitlines() == [

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from nats.js.errors import NotFoundError
 
 from chassis import logging
 from chassis.errors import ServiceError, TokenFileError
@@ -19,7 +20,7 @@ from gateway.settings import Settings
 from support.feeder import Feeder, exec_event
 from support.gateways import read_numbers
 from support.waiting import eventually
-from tetra.v1 import plans_pb2, policies_pb2, stream_pb2, stream_pb2_grpc
+from tetra.v1 import plans_pb2, policies_pb2, policies_pb2_grpc, stream_pb2, stream_pb2_grpc
 from tetragon import (
     eventlogservice_pb2,
     events_pb2,
@@ -258,6 +259,13 @@ async def test_streams_of_a_revoked_token_end_within_5_s(
 ):
     gateway = await start_gateway(token_file=tokens)
     feeder = Feeder(nc)
+    policies = policies_pb2_grpc.PoliciesStub(gateway.channel)
+
+    async def audit_is_there():
+        with suppress(NotFoundError):
+            return await feeder.js.stream_info("TETRA_AUDIT")
+
+    await eventually(audit_is_there, 30)
 
     def open_streams(token):
         reflection = gateway.channel.stream_stream(
@@ -269,6 +277,10 @@ async def test_streams_of_a_revoked_token_end_within_5_s(
                 stream_pb2.StreamEventsRequest(), metadata=bearer(token)
             ),
             reflection(metadata=bearer(token)),
+            policies.StreamPolicies(policies_pb2.ListPoliciesRequest(), metadata=bearer(token)),
+            policies.StreamAudit(
+                policies_pb2.StreamAuditRequest(follow=True), metadata=bearer(token)
+            ),
         ]  # fmt: skip
 
     revoked, kept = open_streams("looker"), open_streams("all")
