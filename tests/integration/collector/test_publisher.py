@@ -296,6 +296,27 @@ def _body_of_size(numbers, size):
     return stored_module.body(LossCounters(), [exec_event(n, argument_bytes=size) for n in numbers])
 
 
+async def test_event_that_cannot_be_sent_stops_nothing(collector, gateway):
+    """One is trimmed, one cannot be: it is dropped, and the gap names its number."""
+    one = await collector(disk=256 << 20)
+    large, hopeless = 4, 7
+    events = [exec_event(n) for n in range(1, 11)]
+    events[large - 1] = exec_event(large, argument_bytes=3 << 20)
+    events[hopeless - 1] = b"\xff" * (3 << 20)
+    one.publisher.publish(events)
+    await one.done()
+    statistics = one.publisher.statistics
+    assert (statistics.trimmed, statistics.oversized) == (1, 1)
+    responses = await gateway.read_all(last=100)
+    assert numbers_in(*responses) == [n for n in range(1, 11) if n != hopeless]
+    [gap] = [gap for response in responses for gap in response.gaps]
+    assert (gap.cause, gap.first, gap.last) == (gap.CAUSE_MISSING_SEQUENCE, hopeless, hopeless)
+    [cut] = [e.process_exec.process for r in responses for e in r.events
+             if e.process_exec.process.pid.value == large]  # fmt: skip
+    assert cut.flags == "execve clone truncArgs"
+    assert 900_000 < len(cut.arguments) < 1 << 20
+
+
 # --- losses alone ----------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 import random
 import signal
 import subprocess
@@ -301,6 +302,29 @@ async def test_two_exporters_do_not_share_a_state_folder(gateway, nats_server, t
         await second.start(wait=False)
         assert await second.process.wait() == 2
     assert "another tetra-exporter uses it" in exporter.log.read_text()
+
+
+def with_a_link(folder):
+    (folder / "archive.place").symlink_to("/etc/passwd")
+    return "/archive.place: is a link: remove it, or use another folder"
+
+
+def of_another_user(folder):
+    os.chown(folder, 12345, 12345)
+    return ": belongs to user 12345, not to root: use another folder"
+
+
+@pytest.mark.parametrize("make", [with_a_link, of_another_user])
+async def test_state_folder_that_others_can_change_is_refused(nats_server, tmp_path, make):
+    exporter = Exporter(tmp_path, nats_server.url, sink(tmp_path))
+    state = tmp_path / "exporter"
+    state.mkdir(mode=0o700)
+    cause = make(state)
+    await exporter.start(wait=False)
+    assert await exporter.process.wait() == 2
+    (last,) = exporter.log.read_text().splitlines()[-1:]
+    assert last.startswith(f"tetra-exporter: error: state: {state}")
+    assert last.endswith(cause)
 
 
 @pytest.mark.parametrize("text", ["not json", '{"version": 9}', ""])
