@@ -4,6 +4,7 @@ import time
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from eventjson.times import rfc3339
 from integration.gateway.test_verify import verify
 from support.feeder import exec_event
 from support.gateways import numbers_in
@@ -83,9 +84,10 @@ async def test_notices_after_until_are_left_out(gateway, feeder):
 
 
 async def test_verify_since_reports_a_clean_window_as_complete(gateway, feeder):
-    await make_history(feeder, time.time_ns())
-    code, out = await verify(gateway, "--since", "30s")
+    since_ns = await make_history(feeder, time.time_ns())
+    code, out = await verify(gateway, "--since", rfc3339(stamp(since_ns)))
     assert (code, out.splitlines()[-1]) == (0, "complete: 20 events of 1 node, 0 gaps")
-    code, out = await verify(gateway, "--since", "45s")
+    before = stamp(since_ns - 15 * SECOND_NS)
+    code, out = await verify(gateway, "--since", rfc3339(before))
     assert code == 3
     assert "7 events missing" in out
