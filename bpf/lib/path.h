@@ -5,12 +5,13 @@
  */
 #pragma once
 
+#include "loop.h"
 #include "task.h"
 
 /*
- * A path of PATH_LEN_MAX bytes has at most half as many components; mounts cost a step too. The
- * verifier follows every step of a loop and gives up at some 400, so the walk can be interrupted
- * and resumed: its state is in the scratch space, not on the stack.
+ * A path of PATH_LEN_MAX bytes has at most half as many components; mounts cost a step too. Before
+ * Linux 6.9 the verifier follows every step of a loop, so the walk can be interrupted and resumed: its
+ * state is in the scratch space, not on the stack.
  */
 #define PATH_LEN_MAX 4096
 #define WALK_STEPS 128
@@ -21,6 +22,7 @@ struct walk {
 	struct dentry *dentry;
 	struct vfsmount *vfsmnt;
 	u32 start;     /* the path so far is buf[start..PATH_LEN_MAX) */
+	u32 steps;     /* of this program's part of the walk */
 	bool resolved; /* the walk ended at a root: the path is complete */
 	bool full;     /* the buffer is full: it holds the end of the path */
 };
@@ -52,20 +54,26 @@ static __always_inline void walk_begin(struct walk *walk, struct path *path, str
 /* Walk at most WALK_STEPS up. The walk is complete when resolved or full is set. */
 static __always_inline void walk_up(struct walk *walk, char *buf)
 {
-	struct dentry *root_dentry = walk->root_dentry;
-	struct vfsmount *root_mnt = walk->root_mnt;
-	struct dentry *dentry = walk->dentry;
+	struct dentry *dentry = walk->dentry, *parent;
 	struct vfsmount *vfsmnt = walk->vfsmnt;
-	u32 start = walk->start;
+	struct qstr name = {};
+	u32 start, len;
+	bool full = false;
 
+	*(volatile u32 *)&walk->steps = 0;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < WALK_STEPS; i++) {
-		if (dentry == root_dentry && vfsmnt == root_mnt) {
+	for (u64 i = 0; i < WALK_STEPS; i += STEP_KNOWN) {
+		u64 differs = ((u64)dentry ^ (u64)walk->root_dentry) |
+			      ((u64)vfsmnt ^ (u64)walk->root_mnt);
+
+		if (MAY_LEAVE() || ++*(volatile u32 *)&walk->steps > WALK_STEPS)
+			break;
+		FORGET(differs); /* one branch, where clang would make two */
+		if (!differs) {
 			walk->resolved = true;
 			break;
 		}
-		struct dentry *parent = KREAD(struct dentry *, dentry->d_parent);
-
+		parent = KREAD(struct dentry *, dentry->d_parent);
 		if (dentry == KREAD(struct dentry *, vfsmnt->mnt_root) || dentry == parent) {
 			struct mount *mnt = (void *)vfsmnt - __builtin_offsetof(struct mount, mnt);
 			struct mount *above = KREAD(struct mount *, mnt->mnt_parent);
@@ -78,31 +86,28 @@ static __always_inline void walk_up(struct walk *walk, char *buf)
 			vfsmnt = (void *)above + __builtin_offsetof(struct mount, mnt);
 			continue;
 		}
-		struct qstr name = {};
-
 		READ(name, dentry->d_name);
-		u32 len = name.len;
-		u32 slash = 1;
-
-		if (len >= start) { /* no room: keep the end of the name */
-			name.name += len - start;
-			len = start;
-			slash = 0;
-		}
-		start -= len + slash;
-		FORGET(start);
-		start &= PATH_LEN_MAX - 1;
-		FORGET(len);
-		len &= 0xff; /* NAME_MAX is 255 */
-		buf[start] = '/';
-		bpf_probe_read_kernel(buf + start + slash, len, name.name);
-		if (!slash) {
-			walk->full = true;
+		start = *(volatile u32 *)&walk->start;
+		len = name.len & 0xff; /* NAME_MAX is 255 */
+		if (len >= start) {
+			full = true;
 			break;
 		}
+		start -= len + 1;
+		FORGET(start);
+		start &= PATH_LEN_MAX - 1;
+		buf[start] = '/';
+		bpf_probe_read_kernel(buf + start + 1, len, name.name);
+		*(volatile u32 *)&walk->start = start;
 		dentry = parent;
+	}
+	if (full) { /* no room: keep the end of the name */
+		FORGET(start);
+		start &= 0xff;
+		bpf_probe_read_kernel(buf, start, name.name + len - start);
+		walk->start = 0;
+		walk->full = true;
 	}
 	walk->dentry = dentry;
 	walk->vfsmnt = vfsmnt;
-	walk->start = start;
 }

@@ -150,7 +150,7 @@ static __always_inline void read_user_range(struct exec_scratch *s, u32 *off,
 static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struct user_range *range,
 					u32 field, u32 error_flag)
 {
-	u32 zero = 0, sent = range->sent;
+	u32 zero = 0, until = range->sent + PIECES_PER_CALL * PIECE_MAX;
 	struct data_scratch *piece = map_lookup(DATA_SCRATCH, &zero);
 
 	if (!piece)
@@ -159,10 +159,14 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 	piece->record.field = field;
 	piece->record.ktime_ns = s->record.ktime_ns;
 	piece->record.pid = s->record.pid;
+	if (until > range->len)
+		until = range->len;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < PIECES_PER_CALL && sent < range->len; i++) {
-		u32 size = range->len - sent;
+	for (u64 i = 0; i < PIECES_PER_CALL; i += STEP_KNOWN) {
+		u32 sent = *(volatile u32 *)&range->sent, size = until - sent;
 
+		if (MAY_LEAVE() || sent >= until)
+			break;
 		if (size > PIECE_MAX)
 			size = PIECE_MAX;
 		FORGET(size);
@@ -186,9 +190,8 @@ static __always_inline void send_pieces(void *ctx, struct exec_scratch *s, struc
 			range->len = sent;
 			break;
 		}
-		sent += size;
+		*(volatile u32 *)&range->sent = sent + size;
 	}
-	range->sent = sent;
 }
 
 static __always_inline bool has_pieces(struct user_range *range)

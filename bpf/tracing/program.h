@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include "loop.h"
+
 /*
  * BCC redefines these, at the text's beginning, as helpers of kernels before 5.5, where it finds no
  * bpf_probe_read_kernel in /proc/kallsyms: addresses there are hidden from the compiler's child
@@ -94,32 +96,6 @@ static __always_inline u64 load_kernel(u64 address, u32 size)
 		bpf_probe_read_user(&_value, sizeof(T), (void *)(address));     \
 		_value;                                                         \
 	})
-
-/*
- * Leave a loop early: never true at run time. With it the verifier looks for a state that holds for
- * every step of the loop, and does not follow each step ("bpf: Introduce may_goto instruction",
- * v6.9). The compiler does not know the instruction: BPF_JMP | BPF_JCOND with a jump of 16 bits.
- */
-#ifdef HAVE_MAY_GOTO
-#define MAY_LEAVE()                                                                          \
-	({                                                                                   \
-		__label__ leave, stay;                                                       \
-		bool _left = false;                                                          \
-		asm volatile goto("1: .byte 0xe5; .byte 0;"                                  \
-				  ".long ((%l[leave] - 1b - 8) / 8) & 0xffff; .short 0"      \
-				  :: :: leave);                                              \
-		goto stay;                                                                   \
-	leave:                                                                               \
-		_left = true;                                                                \
-	stay:;                                                                               \
-		_left;                                                                       \
-	})
-#define STEP_KNOWN 0 /* a counter that the verifier tracks would make every step a different
-#state */
-#else
-#define MAY_LEAVE() false
-#define STEP_KNOWN 1
-#endif
 
 static __always_inline u64 current_task(void)
 {

@@ -36,7 +36,7 @@ WITHHELD_KINDS = 4  # enum withheld_kind of values.h
 THROTTLE_MAPS = ("throttles", "withheld", "withheld_totals")
 THROTTLE_ENTRIES = 8192  # cgroups whose rate is known
 # sizeof(struct exec_scratch) and of data_scratch; another number fails to compile.
-_EXEC_SCRATCH_BYTES = 25256
+_EXEC_SCRATCH_BYTES = 25264
 _DATA_SCRATCH_BYTES = 32 + 16384
 
 

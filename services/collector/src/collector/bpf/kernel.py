@@ -126,7 +126,7 @@ def _gnu_build_id(notes: bytes) -> str:
 
 def _facts(blobs: BlobCache, build: str, btf: Path) -> dict[str, Any]:
     """Return what `_read_facts` returns, from the cache where it is there."""
-    key = key_of(["kernel facts 1", build])
+    key = key_of(["kernel facts 2", build])
     kept = blobs.read(key)
     if kept is not None:
         facts: dict[str, Any] = json.loads(kept)
@@ -163,6 +163,9 @@ def _features(btf: Btf) -> Iterator[str]:
         yield "HAVE_TIME_NS"
     if _has_member(btf, "kernfs_node", "__parent"):  # renamed in v6.15
         yield "HAVE_KERNFS___PARENT"
+    # BPF_MAY_GOTO: "bpf: Introduce may_goto instruction", v6.9.
+    if _has_member(btf, "bpf_verifier_state", "may_goto_depth"):
+        yield "HAVE_MAY_GOTO"
 
 
 def _has_tracepoint(btf: Btf, name: str) -> bool:
