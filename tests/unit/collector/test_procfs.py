@@ -7,7 +7,6 @@ import pytest
 from collector.processes.procfs import (
     NO_LOGIN_UID,
     host_namespaces,
-    namespace_inodes,
     read_all,
     read_process,
     start_and_args,
@@ -116,7 +115,8 @@ def test_unreadable_namespaces_are_zero_and_replaced_by_ours(tmp_path):
         (first / "ns" / name).unlink()
     (first / "ns" / "net").unlink()
     (first / "ns" / "net").symlink_to("net:damaged")
-    assert namespace_inodes(first).mnt == namespace_inodes(first).net == 0
+    found = read_process(tmp_path, 1).namespaces
+    assert found.mnt == found.net == 0
     for number, name in enumerate(NAMES):
         (own / "ns" / name).unlink()
         (own / "ns" / name).symlink_to(f"{name}:[{60 + number}]")
