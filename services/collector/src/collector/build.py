@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from nats.aio.client import Client
@@ -26,20 +27,16 @@ from collector.delivery.statistics import PublisherStatistics
 from collector.events.encoder import Encoder
 from collector.events.stacks import StackResolver
 from collector.intake import Intake
-from collector.kubernetes.policies import KubernetesPolicies
-from collector.kubernetes.setup import Kubernetes, kubernetes
 from collector.losses import Losses
 from collector.metadata.containers.catalog import Catalog
 from collector.metadata.containers.sockets import engines
 from collector.metadata.enricher import Enricher
 from collector.metadata.redaction import Redactor
 from collector.metadata.users import Users
-from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.policies import saved as saved_policies
 from collector.policies.explain import Explainer
 from collector.policies.manager import PolicyManager
-from collector.policies.report import statuses
 from collector.policies.service import PolicyService, parse, policy_service
 from collector.policies.spared import own_pid
 from collector.policies.table import EventKind
@@ -57,6 +54,12 @@ from collector.sensors.throttle import Throttled
 from collector.sensors.tracing import TracingStatistics
 from collector.settings import Settings
 from collector.throttle import Throttle, Withheld
+from tetragon.sensors_pb2 import TracingPolicyStatus
+
+if TYPE_CHECKING:
+    from collector.kubernetes.policies import KubernetesPolicies
+    from collector.kubernetes.setup import Kubernetes
+    from collector.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -172,13 +175,18 @@ def _collector(
     control = Control(
         base.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
-        partial(statuses, policies.manager), policies.status, policies.tries,
+        partial(_statuses, policies.manager), policies.status, policies.tries,
         base.settings.node_labels, Explainer(base.kernel).explain,
     )  # fmt: skip
-    metrics = Metrics(
-        pipeline, table, publisher, losses, partial(is_connected, connected), len(observed.older),
-        policies.manager, base.policies.statistics, throttle,
-    )  # fmt: skip
+
+    def make_metrics() -> Metrics:
+        from collector.metrics import Metrics  # where they are served
+
+        return Metrics(
+            pipeline, table, publisher, losses, partial(is_connected, connected),
+            len(observed.older), policies.manager, base.policies.statistics, throttle,
+        )  # fmt: skip
+
     return Collector(
         settings=base.settings,
         kernel=base.kernel,
@@ -200,10 +208,18 @@ def _collector(
         saver=saver,
         policies=policies,
         control=control,
-        metrics=metrics,
+        make_metrics=make_metrics,
         throttle=throttle,
         connected=connected,
     )
+
+
+def _statuses(
+    manager: PolicyManager, node_name: str, domain: str = ""
+) -> list[TracingPolicyStatus]:
+    from collector.policies.report import statuses  # not at each start
+
+    return statuses(manager, node_name, domain)
 
 
 def _pace(settings: Settings, attached: Attached) -> Pace:
@@ -221,7 +237,7 @@ def _base(settings: Settings) -> Base:
         cgroup=info.cgroup,
         features=" ".join(info.features),
     )
-    api = kubernetes(settings)
+    api = _kubernetes(settings)
     containers = Catalog(
         engines(
             settings.docker_socket,
@@ -243,11 +259,21 @@ def _base(settings: Settings) -> Base:
     )  # fmt: skip
 
 
+def _kubernetes(settings: Settings) -> Kubernetes | None:
+    if not settings.enable_k8s_api:
+        return None
+    from collector.kubernetes.setup import kubernetes  # only where it is enabled
+
+    return kubernetes(settings)
+
+
 def _kubernetes_policies(base: Base) -> Callable[[PolicyManager], KubernetesPolicies] | None:
     """Return what makes the API server's policies; None where they are not wanted."""
     api, settings = base.api, base.settings
     if api is None or not settings.enable_tracing_policy_crd:
         return None
+    from collector.kubernetes.policies import KubernetesPolicies
+
     name = settings.k8s_node_name
     return lambda manager: KubernetesPolicies(api.client, api.node, name, manager, parse)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from nats.aio.client import Client
 
 from bus import connection
-from chassis.http import HttpServer
 from collector import late
 from collector.attach import Attached
 from collector.bpf import kernel
@@ -25,7 +26,6 @@ from collector.events.encoder import Encoder
 from collector.intake import Intake
 from collector.losses import Losses
 from collector.metadata.containers.catalog import Catalog
-from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.policies.service import PolicyService
 from collector.processes.table import ProcessTable
@@ -33,6 +33,9 @@ from collector.recovery.journal import Journal
 from collector.recovery.saver import Saver
 from collector.settings import Settings
 from collector.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collector.metrics import Metrics
 
 DRAIN_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 1.0  # at stop; unacknowledged events then go to disk
@@ -61,7 +64,7 @@ class Collector:
     saver: Saver
     policies: PolicyService
     control: Control
-    metrics: Metrics
+    make_metrics: Callable[[], Metrics]
     throttle: Throttle
     connected: asyncio.Future[Client]
 
@@ -92,8 +95,10 @@ class Collector:
     async def _serve_metrics(self) -> asyncio.Server | None:
         if not self.settings.metrics_address:
             return None
+        from chassis.http import HttpServer  # with Prometheus's client: not at each start
+
         reached = partial(is_connected, self.connected)
-        server = HttpServer(self.metrics, lambda: "" if reached() else "nats unreachable")
+        server = HttpServer(self.make_metrics(), lambda: "" if reached() else "nats unreachable")
         return await server.start(self.settings.metrics_address)
 
     def _log_ready(self) -> None:

@@ -20,10 +20,8 @@ class Kubernetes:
     node: KubernetesNode
 
 
-def kubernetes(settings: Settings) -> Kubernetes | None:
-    """Return it, not started; None where it is not enabled. Raise `KubernetesError`."""
-    if not settings.enable_k8s_api:
-        return None
+def kubernetes(settings: Settings) -> Kubernetes:
+    """Return it, not started; raise `KubernetesError`."""
     client = ApiClient(access(settings.k8s_kubeconfig_path))
     pods = KubernetesPods(
         client,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import re2
+from typing import TYPE_CHECKING, NamedTuple
 
 from chassis.errors import SettingsError
+
+if TYPE_CHECKING:
+    import re2
 
 _STARS = "*****"
 
@@ -86,6 +87,8 @@ def _parse(text: str) -> list[_Filter]:
 def _compile(patterns: object) -> tuple[re2.Pattern, ...]:
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise SettingsError(f"redaction filters: not a list of regexes: {patterns!r}")
+    import re2  # not where nothing is redacted
+
     options = re2.Options()
     options.log_errors = False
     compiled = []

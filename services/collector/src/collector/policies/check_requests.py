@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracingpolicy.actions import ActionKind
-from tracingpolicy.selectors import Action
+
+if TYPE_CHECKING:
+    from tracingpolicy.selectors import Action
 
 _SETTING = "hosts in the setting --policy-request-hosts (TETRA_POLICY_REQUEST_HOSTS)"
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bus.policies import Key, selects
 from collector.policies.entry import Identity, Revision, Wanted
 from collector.policies.files import LARGEST_BYTES
 from tetra.v1.policies_pb2 import PolicySpec, StoredPolicy
 from tetragon.sensors_pb2 import TP_MODE_ENFORCE, TP_MODE_MONITOR
-from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
+
+if TYPE_CHECKING:
+    from tracingpolicy.model import Policy
 
 _MODES = {TP_MODE_ENFORCE: Mode.ENFORCE, TP_MODE_MONITOR: Mode.MONITOR}
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from collector.policies.files import Document
-from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
+
+if TYPE_CHECKING:
+    from tracingpolicy.model import Policy
 
 log = structlog.get_logger()
 

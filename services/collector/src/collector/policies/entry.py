@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from collector.policies.plan import HookStatus
 from collector.policies.statistics import PolicyCounters
 from collector.policies.table import LoadedPolicy
-from tracingpolicy.model import Hook, Policy
 from tracingpolicy.values import Mode
+
+if TYPE_CHECKING:
+    from collector.policies.plan import HookStatus
+    from tracingpolicy.model import Hook, Policy
 
 STATIC = "static"  # the domain of files
 

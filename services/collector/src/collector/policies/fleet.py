@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -20,7 +21,9 @@ from collector.policies.desired import Node
 from collector.policies.entry import Identity, Wanted
 from collector.policies.manager import PolicyManager
 from tetra.v1.policies_pb2 import StoredPolicy
-from tracingpolicy.model import Policy
+
+if TYPE_CHECKING:
+    from tracingpolicy.model import Policy
 
 WAIT_FOR_BUCKET_S = 1.0  # before what was saved is loaded
 

@@ -10,17 +10,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from chassis.errors import ServiceError
 from collector.policies.entry import STATIC, Backend, Entry, Installation, State, mechanisms
-from collector.policies.plan import HookState, HookStatus
 from collector.policies.statistics import PolicyCounters
 from collector.policies.table import LoadedPolicy, PolicyTable
-from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
+
+if TYPE_CHECKING:
+    from collector.policies.plan import HookStatus
+    from tracingpolicy.model import Policy
 
 _TOGETHER = 64  # policies that are installed at a time
 
@@ -175,6 +178,8 @@ def mode_of(policy: Policy, wanted: Mode | None) -> Mode:
 
 def state_of(statuses: Iterable[HookStatus]) -> State:
     """Return the state of a policy with these hooks, which is on."""
+    from collector.policies.plan import HookState  # not at each start
+
     if all(status.state is HookState.LOADED for status in statuses):
         return State.ENABLED
     return State.PARTIALLY_ENABLED

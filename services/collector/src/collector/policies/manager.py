@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,8 +28,10 @@ from collector.policies.entry import (
 from collector.policies.files import Document
 from collector.policies.lifecycle import Lifecycle, mode_of, state_of
 from collector.policies.table import LoadedPolicy, PolicyTable
-from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
+
+if TYPE_CHECKING:
+    from tracingpolicy.model import Policy
 
 _FIRST_NUMBER = 2  # 0 and 1 are reserved, as in Tetragon
 

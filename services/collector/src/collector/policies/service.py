@@ -32,17 +32,17 @@ from collector.policies.files import Document, PolicyFiles
 from collector.policies.fleet import FleetPolicies
 from collector.policies.kept_enforcement import KeptEnforcement, folder_of
 from collector.policies.manager import PolicyManager
-from collector.policies.scope import WatchedContainers
 from collector.policies.spared import Spared, nothing_spared, numbers_of
 from collector.policies.status import PolicyStatus
 from collector.policies.table import LoadedPolicy, PolicyTable
 from collector.policies.tries import Tries
 from collector.policies.watch import EnforcementWatch
 from collector.settings import Settings
-from tracingpolicy.model import Policy
 
 if TYPE_CHECKING:
     from collector.policies.backend import KernelBackend
+    from collector.policies.scope import WatchedContainers
+    from tracingpolicy.model import Policy
 
 _RETRY_S = 5.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -13,12 +14,13 @@ from bus.connection import until_cancelled
 from bus.policies import status_subject
 from collector.policies.entry import Entry, State
 from collector.policies.manager import PolicyManager
-from collector.policies.plan import HookStatus
-from collector.policies.report import HOOK_STATES, describe, mode
 from collector.policies.statistics import PolicyCounters
 from tetra.v1.node_pb2 import PolicySummary
 from tetra.v1.policies_pb2 import NodeHook, NodePolicies, NodePolicy
 from tetragon.sensors_pb2 import TracingPolicyState
+
+if TYPE_CHECKING:
+    from collector.policies.plan import HookStatus
 
 COUNT_EVERY_S = 2.0
 _GATHER_S = 0.005  # changes that follow each other at once are one message
@@ -148,6 +150,8 @@ def node_policy(entry: Entry, node_name: str) -> NodePolicy:
     )
     status.lost.update({reason: count for reason, count in counters.lost.items() if count})
     if installation is not None:
+        from collector.policies.report import mode  # not at each start
+
         status.mode = mode(entry)
         status.hits_before = entry.at_start.total.posted
         status.lost_before = sum(entry.at_start.lost.values()) + entry.at_start.missed
@@ -165,6 +169,8 @@ def _seen(entry: Entry) -> int:
 
 
 def _hooks(statuses: Iterable[HookStatus]) -> Iterable[NodeHook]:
+    from collector.policies.report import HOOK_STATES, describe
+
     for status in statuses:
         yield NodeHook(
             hook=describe(status.hook),

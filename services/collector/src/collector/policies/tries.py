@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,9 +19,11 @@ from collector.policies.entry import Identity, Revision, Wanted
 from collector.policies.files import LARGEST_BYTES
 from collector.policies.manager import PolicyManager
 from tetra.v1.bus_pb2 import TryOnNode
-from tracingpolicy.model import Policy
 from tracingpolicy.position import PolicyErrors
 from tracingpolicy.values import Mode
+
+if TYPE_CHECKING:
+    from tracingpolicy.model import Policy
 
 MOST = 8  # at a time
 LEASE_MAX_S = 60
