@@ -8,9 +8,15 @@ import pytest
 LATE = (
     "rich",
     "yaml",
+    "prometheus_client",
+    "re2",
+    "tracingpolicy.model",
     "tracingpolicy.reading.policy",
     "readymade.documents",
+    "collector.kubernetes.client",
     "collector.policies.backend",
+    "collector.policies.plan",
+    "collector.policies.report",
     "collector.policies.translate",
     "collector.policies.elf",
 )
@@ -41,6 +47,17 @@ def test_a_service_does_not_import_what_structlog_takes_for_tracebacks(service):
     found = imported_by(service)
     assert "structlog" in found
     assert not {name for name in found if name.partition(".")[0] == "rich"}
+
+
+def test_a_service_collects_garbage_behind_its_imports():
+    text = (
+        "import gc\n"
+        "from chassis.imports import importing\n"
+        "with importing():\n"
+        "    assert not gc.isenabled()\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 0\n"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True)
 
 
 def test_rich_can_be_imported_behind_structlog():

@@ -7,9 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from chassis.errors import SettingsError
+from chassis.settings import STYLE
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
@@ -17,7 +18,7 @@ _SCHEMES = ("nats", "tls", "ws", "wss")
 class BusSettings(BaseSettings):
     """How to reach NATS; files are read again at each reconnect, so they can be replaced."""
 
-    model_config = SettingsConfigDict(env_prefix="TETRA_")
+    model_config = STYLE
 
     nats_url: str = Field(
         "nats://127.0.0.1:4222", description="NATS server, or several separated by commas"

@@ -1,8 +1,22 @@
-"""What a service leaves out of what its libraries import."""
+"""How a service imports its code: without what it does not need, and quickly."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Import without looking for unreachable objects meanwhile: what is imported stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def load_structlog() -> None:

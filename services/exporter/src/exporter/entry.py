@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from chassis import signals
+from chassis.imports import importing
 
 
 def main() -> None:
     """Import the service and run it."""
-    signals.begin()
-    from exporter.main import main as run  # half a second, in which a signal may come
+    with importing():
+        signals.begin()
+        from exporter.main import main as run  # a third of a second, in which a signal may come
 
     run()
