@@ -113,6 +113,36 @@ def test_where_the_collector_is_installed_its_kernel_is_checked(check, tmp_path)
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not HAS_BTF, reason="this kernel has no BTF")
+def test_one_collector_checks_a_folder(tmp_path, monkeypatch, capsys):
+    program = local_check.checker()
+    calls = tmp_path / "calls"
+    counted = tmp_path / "tetra-collector"
+    counted.write_text(f'#!/bin/sh\necho call >> {calls}\nexec {program} "$@"\n')
+    counted.chmod(0o755)
+    monkeypatch.setattr(local_check, "checker", lambda: counted)
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    doubtful = GOOD.replace("sys_openat", "sys_close").replace("type: string", "type: int")
+    for name, text in (("a", GOOD), ("b", BAD), ("c", doubtful), ("d", GOOD + "  x: 1\n")):
+        (folder / f"{name}.yaml").write_text(text)
+    assert main(["tp", "check", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert calls.read_text() == "call\n"
+    a, *b, c, d = shown.out.splitlines()
+    assert a.startswith(f"{folder}/a.yaml: policy files: __")
+    assert [line.split(": ")[0] for line in b] == [
+        f"{folder}/b.yaml:4:9",
+        f"{folder}/b.yaml:10:13",
+    ]
+    assert c.startswith(f"{folder}/c.yaml: policy files: __")
+    assert d.startswith(f'{folder}/d.yaml:11:3: spec: unknown key "x"')
+    assert shown.err == (
+        f"tetra: {folder}/c.yaml: policy files: spec.kprobes[0].args[0]: sys_close has no "
+        "argument 1: its register is read, whatever it holds\n"
+    )
+
+
 def test_what_is_no_mistake_and_has_no_effect_is_named(check, tmp_path):
     text = f"{GOOD}  options: [{{name: sensor-cache, value: on-demand}}]\n"
     (tmp_path / "files.yaml").write_text(text)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cli.errors import TetraError
@@ -20,7 +21,8 @@ from tracingpolicy import Mistake, PolicyErrors
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 _PROGRAM = "tetra-collector"
-_TIMEOUT_S = 120.0
+_TIMEOUT_S, _DOCUMENT_TIMEOUT_S = 120.0, 10.0
+_WARNING = "warning: "  # before what is no mistake
 _MISTAKE = re.compile(r"(?P<file>.*?):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)")
 
 
@@ -31,6 +33,7 @@ class Checked(NamedTuple):
     policy: str
     mistakes: tuple[Mistake, ...]
     hooks: str = ""
+    notices: tuple[str, ...] = ()  # no mistakes, and hardly what the author meant
 
 
 def checker() -> Path | None:
@@ -44,26 +47,61 @@ def checker() -> Path | None:
     return Path(found) if found else None
 
 
-def check_here(program: Path, alone: Checked) -> Checked:
-    """Return the findings of ``alone`` and those of the collector; raise `TetraError`."""
-    document = alone.document
-    text_of(document)  # in other text the collector would name its own standard input
+def check_here(program: Path, documents: Sequence[Checked]) -> list[Checked]:
+    """Return the findings of each and those of the collector; one process checks all of them.
+
+    Raises `TetraError`.
+    """
+    for alone in documents:
+        text_of(alone.document)
+    with TemporaryDirectory(prefix="tetra-check-") as folder:
+        # As they were read: standard input is no file, and a file may have changed since.
+        copies = [Path(folder, f"{number}.yaml") for number in range(len(documents))]
+        for copy, alone in zip(copies, documents, strict=True):
+            copy.write_bytes(alone.document.text)
+        answer = _ask(program, copies)
+    return [
+        _with_answer(alone, str(copy), answer)
+        for alone, copy in zip(documents, copies, strict=True)
+    ]
+
+
+class _Answer(NamedTuple):
+    """What the collector's program printed."""
+
+    output: list[str]
+    errors: list[str]
+    cause: str  # of a document without an answer
+
+
+def _ask(program: Path, copies: Sequence[Path]) -> _Answer:
+    timeout_s = _TIMEOUT_S + _DOCUMENT_TIMEOUT_S * len(copies)
     try:
         done = subprocess.run(
-            [program, "--check-policy", "/dev/stdin"],
-            input=document.text,
+            [program, "--check-policy", *copies],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TetraError(f"check: {program}: {error}") from None
-    output, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    found = _mistakes(errors.splitlines(), document.name)
-    if done.returncode not in (0, 1) or (done.returncode and not found):
-        last = errors.strip().splitlines()[-1:] or [f"ended with code {done.returncode}"]
-        raise TetraError(f"check: {document.name}: {program}: {last[0]}")
-    return with_more(alone, found, output.strip().partition(f"policy {alone.policy}: ")[2])
+    output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    cause = errors.strip().splitlines()[-1:] or [f"ended with code {done.returncode}"]
+    return _Answer(output.splitlines(), errors.splitlines(), f"{program}: {cause[0]}")
+
+
+def _with_answer(alone: Checked, copy: str, answer: _Answer) -> Checked:
+    name, policy = alone.document.name, alone.policy
+    head = f"{copy}: policy {policy}"
+    planned = next((line for line in answer.output if line.startswith(head)), None)
+    found = _mistakes([line for line in answer.errors if line.startswith(f"{copy}:")], name)
+    if planned is None and not found:
+        raise TetraError(f"check: {name}: {answer.cause}")
+    marker = f"{_WARNING}{copy}: "
+    notices = [line.removeprefix(marker) for line in answer.errors if line.startswith(marker)]
+    more = with_more(alone, found, (planned or "").removeprefix(head).removeprefix(": "))
+    return more._replace(notices=tuple(dict.fromkeys([*alone.notices, *notices])))
 
 
 def with_more(alone: Checked, found: Iterable[Mistake], hooks: str = "") -> Checked:
@@ -71,7 +109,7 @@ def with_more(alone: Checked, found: Iterable[Mistake], hooks: str = "") -> Chec
     known = {str(mistake) for mistake in alone.mistakes}
     more = [mistake for mistake in found if str(mistake) not in known]
     mistakes = PolicyErrors([*alone.mistakes, *more]).mistakes
-    return Checked(alone.document, alone.policy, mistakes, hooks)
+    return alone._replace(mistakes=mistakes, hooks=hooks)
 
 
 def _mistakes(lines: Sequence[str], file: str) -> list[Mistake]:

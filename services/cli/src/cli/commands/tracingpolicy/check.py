@@ -16,7 +16,6 @@ from cli.policies.documents import (
     DOCUMENT,
     Document,
     parsed,
-    print_notices,
     read_documents,
     text_of,
 )
@@ -41,6 +40,8 @@ def run(args: Args) -> int:
     for checked in _checked(args):
         wrong = wrong or bool(checked.mistakes)
         output.write(write(checked))
+        for text in checked.notices:
+            notice(f"{checked.document.name}: policy {checked.policy}: {text}")
     return int(wrong)
 
 
@@ -51,10 +52,12 @@ def _checked(args: Args) -> Iterator[Checked]:
     from cli.policies.local_check import check_here, checker
 
     program = None if args.document_only else checker()
-    for document in read_documents(args.file):
-        alone = _document_alone(document)
-        yield alone if program is None else check_here(program, alone)
-    if program is None and not args.document_only:
+    alone = map(_document_alone, read_documents(args.file))
+    if program is not None:
+        yield from check_here(program, list(alone))
+        return
+    yield from alone
+    if not args.document_only:
         notice(_NO_KERNEL)
 
 
@@ -85,8 +88,8 @@ def _document_alone(document: Document) -> Checked:
     from cli.policies.local_check import Checked
 
     policy, mistakes = parsed(document)
-    print_notices(document)
-    return Checked(document, policy.name if policy else "", mistakes)
+    notices = tuple(policy.notices()) if policy is not None and not mistakes else ()
+    return Checked(document, policy.name if policy else "", mistakes, notices=notices)
 
 
 def _text_writer(args: Args) -> Callable[[Checked], str]:
