@@ -139,7 +139,9 @@ def _prefix(values: tuple[bytes, ...], unit: Unit) -> list[str]:
 def _below(values: tuple[bytes, ...]) -> list[str]:
     """A path that begins with a value and ends there, or goes on with a slash."""
     lines = []
-    for value in sorted(set(values)):
+    # By length: then what the verifier knows of the text's length is the same on most of the ways
+    # to a compare, and it checks the rest once: 85 values take it 6,700 instructions, not 593,000.
+    for value in sorted(set(values), key=lambda one: (len(one), one)):
         tests = [f"len >= {len(value)}", *same_bytes("text", value)]
         if value != b"/":
             size = len(value)
