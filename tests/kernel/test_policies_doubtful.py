@@ -5,9 +5,14 @@ import os
 
 import pytest
 
-from support.calls import NUMBERS, PREFIX
+from support.calls import ABI, NUMBERS, PREFIX
 from support.policies import in_child
-from tetragon.tetragon_pb2 import KprobeArgument, ProcessKprobe
+from tetragon.tetragon_pb2 import (
+    KprobeArgument,
+    ProcessKprobe,
+    ProcessTracepoint,
+    SyscallId,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -85,4 +90,31 @@ async def test_a_buffer_without_length_and_a_signal_without_number(node, opened)
         KprobeArgument(bytes_arg=b""),
         KprobeArgument(string_arg=str(opened)),
         action="KPROBE_ACTION_SIGNAL",
+    )
+
+
+async def test_an_override_at_a_tracepoint(node):
+    await node.load(f"""\
+  tracepoints:
+  - subsystem: raw_syscalls
+    event: sys_enter
+    args: [{{index: 4, type: syscall64}}, {{index: 5}}]
+    selectors:
+    - matchArgs: [{{index: 4, operator: Equal, values: ["{NUMBERS["close"]}"]}}]
+      matchBinaries: [{{operator: NotIn, values: [/none]}}]
+      matchActions: [{{action: Override, argError: -1}}]
+""")
+    call = [NUMBERS["close"], ctypes.c_long(-1), ctypes.c_long(MARK)]
+    events = node.events(in_child(lambda: _libc.syscall(*call)))
+    (body,) = (
+        one.process_tracepoint for one in events if one.process_tracepoint.args[2].size_arg == MARK
+    )
+    body.ClearField("process")
+    del body.args[1:]
+    assert body == ProcessTracepoint(
+        subsys="raw_syscalls",
+        event="sys_enter",
+        args=[KprobeArgument(syscall_id=SyscallId(id=NUMBERS["close"], abi=ABI))],
+        action="KPROBE_ACTION_OVERRIDE",
+        policy_name="test",
     )

@@ -50,18 +50,20 @@ def test_signal_without_number(keys):
     assert notices == [f"{_SELECTOR}.matchActions[0]: signal 0 has no effect; argSig is the signal"]
 
 
-def test_stacks_and_hash_of_events_that_have_none():
+def test_stacks_hash_and_override_of_tracepoints_that_have_none():
     spec = (
         "  tracepoints:\n  - {subsystem: a, event: b, selectors: [{matchActions: "
-        "[{action: Post, userStackTrace: true, kernelStackTrace: false, imaHash: true}]}]}\n"
+        "[{action: Post, userStackTrace: true, kernelStackTrace: false, imaHash: true}, "
+        "{action: Override, argError: -1}]}]}\n"
     )
     policy = parse(_HEAD + spec)
-    (action,) = policy.tracepoints[0].selectors[0].actions
+    (action, _) = policy.tracepoints[0].selectors[0].actions
     assert (action.user_stack_trace, action.kernel_stack_trace, action.ima_hash) == (False,) * 3
-    path = "spec.tracepoints[0].selectors[0].matchActions[0]"
+    path = "spec.tracepoints[0].selectors[0].matchActions"
     assert policy.notices() == [
-        f"{path}.userStackTrace: events of tracepoints have no stack traces",
-        f"{path}.imaHash: events of tracepoints have no IMA hash",
+        f"{path}[0].userStackTrace: events of tracepoints have no stack traces",
+        f"{path}[0].imaHash: events of tracepoints have no IMA hash",
+        f"{path}[1].action: Override: a tracepoint has no result to override",
     ]
 
 

@@ -34,7 +34,6 @@ _REFUSED: dict[HookKind, tuple[frozenset[ActionKind], str]] = {
     ),
     _H.UPROBE: (frozenset({_A.GET_URL, _A.DNS_LOOKUP}), "not an action of uprobes"),
     _H.USDT: (frozenset({_A.GET_URL, _A.DNS_LOOKUP, _A.OVERRIDE}), "not an action of usdts"),
-    _H.TRACEPOINT: (frozenset({_A.OVERRIDE}), "a tracepoint has no result to override"),
 }
 
 
@@ -130,6 +129,8 @@ def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
         fields.fail(f"{kind.value}: {reason}", "action")
         return
     _check_extras(fields, hook.kind)
+    if kind is ActionKind.OVERRIDE and hook.kind is HookKind.TRACEPOINT:
+        fields.doubt("Override: a tracepoint has no result to override", "action")
     if kind is ActionKind.OVERRIDE and hook.kind is HookKind.KPROBE and not hook.overridable:
         fields.fail("Override works on system calls and security_ functions only", "action")
     if kind is ActionKind.SET and hook.kind not in (HookKind.USDT, HookKind.UPROBE):

@@ -115,6 +115,8 @@ class ActingText:
 
     def _override(self, one: Action) -> list[str]:
         by = self.hook.override
+        if by is None:  # a tracepoint: it counts, and the event names it, as in Tetragon
+            return [self._count("may_override(mode)")]
         if by in (OverrideBy.FMOD_RET, OverrideBy.LSM):
             return [self._count(f"override(mode, {signed(one.arg_error)})")]
         if by is OverrideBy.RESULT:
