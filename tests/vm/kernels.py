@@ -22,6 +22,7 @@ _LONG = (
     "test_every_namespace_can_be_compared",
     "test_throttle",  # storms of 20,000 processes
     "test_policies_any",  # compiles and verifies many documents: several minutes
+    "test_policy_stack",  # a collector compiles all policies in the guest
 )
 _EMULATED = (*_TOO_BIG, *_LONG)
 # Emulated arm64 takes several seconds to compile one policy. What remains are system calls, kinds
