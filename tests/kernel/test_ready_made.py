@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from collector.policies.check import Host
+from collector.policies.plan import Mechanism
+from collector.policies.plan_policy import check_document
 from collector.records.values import Syscall
-from readymade import load, render
+from readymade import NAMES, load, render
 from support import seccomp
-from support.policies import in_child, plan_of
+from support.policies import btf, in_child, plan_of
 from support.ready_made import Watch, watching
 from support.workloads import built
 from tracingpolicy import PolicyErrors
@@ -381,3 +384,18 @@ def test_capabilities_are_reported_once(policies, tmp_path):
         watch = Watch(plan, loaded)
         watch.wait_for(lambda: any(r.pid == pids[0] and r.args[0] == 7 for r in loaded.pump()))
         assert sum(r.pid in pids and r.args[0] == 7 for r in loaded.pump()) == 1
+
+
+# --- what other calls pay
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_policy_but_syscalls_hooks_all_calls_where_functions_can_be_hooked(name):
+    """A read, a write or a poll then runs no program of theirs."""
+    anything = Host(btf(), lambda _mechanism, _sleepable: "")
+    made = check_document(render(load(name), {}), f"{name}.yaml", anything)
+    used = {one for hook in made.hooks for one in (hook.entry, hook.exit)}
+    attached = {target.attach for hook in made.hooks for target in hook.targets}
+    of_all_calls = {"sys_enter", "sys_exit"} & attached
+    assert not used & {Mechanism.SYS_ENTER, Mechanism.SYS_EXIT}
+    assert of_all_calls == ({"sys_enter"} if name == "syscalls" else set())
