@@ -19,37 +19,37 @@ $(STAMP): scripts/setup requirements/build.txt requirements/dev.txt \
   $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml)
 	@scripts/setup
 
-setup: ## get everything this checkout needs: distribution packages, .venv/, pinned packages
+setup: ## install everything this checkout needs: distribution packages, .venv/, pinned packages
 	@scripts/setup
 
-run: $(STAMP) ## NATS, collector and gateway on this machine, its events in this terminal (root; RUN=--help)
+run: $(STAMP) ## start NATS, collector and gateway here and print the events (root; RUN=--help)
 	@$(BIN)/tetra-embedded $(RUN)
 
-test: $(STAMP) ## all tests but those with containers and Kubernetes: unit, integration, kernel, end to end
+test: $(STAMP) ## run all tests except those with containers and Kubernetes
 	@$(PYTEST) -m 'not containers and not kubernetes'
 
-test-unit: $(STAMP) ## the tests that need no network, no root and a few seconds
+test-unit: $(STAMP) ## run the unit tests: no network, no root, a few seconds
 	@$(PYTEST) tests/unit -n auto
 
-test-kernel: $(STAMP) ## the tests that load BPF programs: kernel and end to end (root)
+test-kernel: $(STAMP) ## run the tests that load BPF programs: kernel and end to end (root)
 	@$(PYTEST) -m 'kernel and not kubernetes'
 
-test-kernels: $(STAMP) ## all of it on other kernels, in QEMU (root; KERNELS='6.1 6.12-arm64': only these)
+test-kernels: $(STAMP) ## run the kernel tests on other kernels, in QEMU (root; KERNELS='6.1 6.12-arm64')
 	@scripts/test-kernels
 
 test-containers: $(STAMP) ## build the images and test them on a real Docker engine
 	@scripts/test-containers
 
-test-kubernetes: $(STAMP) ## test with a real containerd and pods made through CRI (root)
+test-kubernetes: $(STAMP) ## test with a real containerd, API server and one-node cluster (root)
 	@scripts/test-kubernetes
 
-chaos: $(STAMP) ## kill, pause, cut off and fill everything while marked processes run (root; CHAOS=--help)
+chaos: $(STAMP) ## inject faults while numbered processes run (root; CHAOS=--help)
 	@cd tests && ../$(BIN)/python -m chaos $(CHAOS)
 
-fuzz: $(STAMP) ## feed made-up bytes to all that reads some, guided by coverage (FUZZ=--help)
+fuzz: $(STAMP) ## fuzz every parser, guided by coverage (FUZZ=--help)
 	@cd tests && ../$(BIN)/python -m fuzz $(FUZZ)
 
-check: lint types test ## what has to pass before a commit
+check: lint types test ## run lint, types and test: required before a commit
 
 lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check
@@ -61,7 +61,7 @@ types: $(STAMP) ## mypy, strict
 proto: $(STAMP) ## regenerate the Python code of proto/
 	@scripts/proto
 
-requirements: $(STAMP) ## pin again what the pyproject.toml files ask for (UPGRADE=1: newest of all)
+requirements: $(STAMP) ## pin all dependencies (UPGRADE=1: newest versions)
 	@scripts/requirements $(if $(UPGRADE),--upgrade)
 
 wheel: $(STAMP) ## build the client's wheel into build/wheels, for uv tool install and pipx install
@@ -70,18 +70,18 @@ wheel: $(STAMP) ## build the client's wheel into build/wheels, for uv tool insta
 packages: ## build Debian packages of this distribution's release into build/packages
 	@scripts/packages
 
-chart: $(STAMP) ## make the chart's README and its copies of shared files again
+chart: $(STAMP) ## regenerate the chart's README and its copies of shared files
 	@$(BIN)/python scripts/chart
 
-bench: $(STAMP) ## measure everything beside its peers (root; BENCH=--help)
+bench: $(STAMP) ## run the benchmarks beside comparable tools (root; BENCH=--help)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
-screenshots: $(STAMP) ## make the pictures in docs/screenshots again
+screenshots: $(STAMP) ## regenerate the pictures in docs/screenshots
 	@$(BIN)/python scripts/screenshots
 
-audit: $(STAMP) ## look the pinned packages up in the database of known vulnerabilities
+audit: $(STAMP) ## check the pinned packages for known vulnerabilities
 	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.txt
 
-clean: ## remove what was made here, .venv/ included; a running stack's state stays
+clean: ## remove everything that make has created, .venv/ included; the state of a stack stays
 	rm -rf .venv .cache build .mypy_cache .pytest_cache .ruff_cache .hypothesis bpf/shim/include/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -57,7 +57,7 @@ static __always_inline u64 lists_of(struct scratch *s, u64 file, bool *known)
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->bits = 8 * size;
-	/* All of them, whatever the size: a lookup does not look behind key->bits. */
+	/* All words, for every size: a lookup reads only key->bits bits. */
 	u32 *to = __builtin_assume_aligned(key->text, 4);
 	u64 *from = __builtin_assume_aligned(s->text + TEXT_MAX, 8);
 

@@ -8,7 +8,7 @@
 
 struct module_item {
 	u64 taints;
-	u32 signature_ok; /* 0, 1; 2: not said */
+	u32 signature_ok; /* 0, 1; 2: unknown */
 	u32 pad;
 	char name[MODULE_NAME_SIZE];
 };

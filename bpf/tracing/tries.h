@@ -29,7 +29,7 @@ static __always_inline bool ends_in_trie(struct scratch *s, void *trie, const ch
 
 	key->bits = 8 * size;
 #pragma clang loop unroll(disable)
-	/* All of them, whatever the size: a lookup does not look behind key->bits. */
+	/* All words, for every size: a lookup reads only key->bits bits. */
 	for (u32 i = 0; i < key_size; i++)
 		key->text[i & (TRIE_KEY_MAX - 1)] = *tail(text, len, i + 1);
 	return bpf_map_lookup_elem(trie, key) != NULL;

@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Faults:
-    """Each method breaks something, waits a while and mends it."""
+    """Each method breaks something, waits a while and repairs it."""
 
     stack: Stack
     chance: random.Random

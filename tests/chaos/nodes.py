@@ -1,6 +1,6 @@
 """Collectors without a kernel as one process: ``python -m chaos.nodes URL FOLDER NAME...``.
 
-What each has switched on is in ``FOLDER/active.json``, written anew at each change.
+What each has switched on is in ``FOLDER/active.json``, rewritten at each change.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ FOLDERS = ("bpf", "libs", "proto", "scripts", "services", "tests")
 
 @pytest.fixture
 def tree(tmp_path):
-    """Return a copy of the tree with all diffs of the page, its generated code made anew."""
+    """Return a copy of the tree with all diffs of the page, its code generated again."""
     top = tmp_path / "tree"
     skipped = shutil.ignore_patterns("__pycache__", "node_modules", ".*", "build")
     for name in FOLDERS:

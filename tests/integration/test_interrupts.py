@@ -66,12 +66,12 @@ def run(text):
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_signal_while_a_program_is_imported_ends_it_without_a_word(script, number):
+def test_a_signal_during_imports_ends_the_program_silently(script, number):
     done = run(WHILE_IMPORTING.format(script=script, number=number))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_an_interrupt_in_a_callback_of_an_import_is_raised_behind_it():
+def test_an_interrupt_in_an_import_callback_is_raised_after_it():
     done = run(IN_A_CALLBACK)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 

@@ -1,4 +1,4 @@
-"""The servers of tests leave nothing behind, whatever their connections are doing at the end."""
+"""The servers of tests leave no connection open, in any state of their connections."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""A fork bomb: everybody is counted, by us and by the kernel's own count of forks."""
+"""A fork bomb: every process is reported or counted, compared with the kernel's count of forks."""
 
 import os
 import signal

@@ -66,7 +66,7 @@ def test_a_folder_is_all_of_its_files(files):
     assert "good.yaml: policy files" in done.stdout
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_document_is_named(tmp_path):
     done = check(tmp_path / "missing.yaml")
     assert done.returncode == 1
     assert done.stderr == f"{tmp_path}/missing.yaml: no such file or directory\n"

@@ -100,7 +100,7 @@ def connecting(address):
     return connect
 
 
-def test_who_connects_to_the_network_dies(example):
+def test_process_that_connects_to_the_network_is_killed(example):
     before = result_of(connecting("169.254.169.254"))[1]
     with example("no-metadata-service") as loaded:
         assert result_of(connecting("169.254.169.254"))[1] == -9

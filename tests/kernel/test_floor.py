@@ -116,7 +116,7 @@ def test_another_kernels_types_where_the_kernel_has_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("after", ["start_boottime", "tgid"])
-def test_types_that_are_a_little_off(tmp_path, after):
+def test_types_with_shifted_offsets_are_refused(tmp_path, after):
     other = tmp_path / "other.btf"
     other.write_bytes(moved(BTF.read_bytes(), after))
     line = refusal(tmp_path, "--btf", other, prefix=WITHOUT_BTF)

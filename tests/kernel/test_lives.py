@@ -300,7 +300,7 @@ def test_a_set_uid_binary(full, tmp_path):
     assert not only(exits_of(events, pid)).process.HasField("binary_properties")
 
 
-def test_a_file_that_no_folder_has(full, lives):
+def test_file_without_a_directory_entry(full, lives):
     pid, _, events = full.run(lives, "memfd")
     reported = execs_of(events, pid)[-1].process
     assert reported.arguments == "in-memory"
@@ -309,7 +309,7 @@ def test_a_file_that_no_folder_has(full, lives):
     assert reported.binary_properties.file.inode.HasField("links")
 
 
-def test_everything_on(full):
+def test_every_option_enabled(full):
     environment = {"A": "1", "PASS": "--password=hush", "EMPTY": ""}
     pid, _, events = full.run(TRUE, "--password=hush", env=environment)
     reported = only(execs_of(events, pid))
@@ -335,7 +335,7 @@ def test_everything_on(full):
     assert chain[-1] in (1, 2)
 
 
-def test_processes_of_before_are_known(plain):
+def test_processes_started_before_are_known(plain):
     first, second = plain.bootstrap[0].process_exec, plain.bootstrap[1:]
     assert (first.process.binary, first.process.flags) == ("<kernel>", "procFS")
     assert first.process.pid.value == 0
@@ -372,7 +372,7 @@ def test_a_thousand_lives_two_at_a_time(plain):
     assert all(n > place[process_of(e).exec_id] for n, e in exits)
 
 
-def test_two_hundred_that_ran_before_end_with_their_names(headers):
+def test_exits_of_two_hundred_earlier_processes_have_their_names(headers):
 
     sleepers = [subprocess.Popen(["/usr/bin/sleep", f"10{n:03d}"]) for n in range(200)]
     watch = next(iterator := _watch(headers, ()))

@@ -98,18 +98,18 @@ async def test_stacks_have_symbols(node):
         userStackTrace: true
 """)
     libc = ctypes.CDLL(None)
-    go_on, wait = os.pipe()
+    go_ahead, wait = os.pipe()
 
     def action():
         libc.getppid()
         os.close(wait)
-        os.read(go_on, 1)  # alive while its stack is resolved
+        os.read(go_ahead, 1)  # alive while its stack is resolved
 
     pid = os.fork()
     if not pid:
         action()
         os._exit(0)
-    os.close(go_on)
+    os.close(go_ahead)
     event = node.events(pid)[0]
     os.close(wait)
     reap(pid)

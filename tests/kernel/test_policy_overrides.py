@@ -188,13 +188,13 @@ def test_policy_that_ends_leaves_the_gate_to_the_others(policies, secret):
 
 
 @pytest.mark.parametrize("text", [kprobe, lsm], ids=["function", "lsm"])
-def test_opener_dies(policies, secret, text):
+def test_opener_is_killed(policies, secret, text):
     with policies.loaded(plan_of(text(secret, "{action: Sigkill}")), ModeWord.ENFORCE) as loaded:
         pid, result = result_of(opening(secret))
         assert (result, loaded.until(1, pid)[0].action) == (-9, SIGKILL)
 
 
-def test_opener_dies_by_a_kprobe(policies, by, secret):
+def test_opener_is_killed_by_a_kprobe(policies, by, secret):
     plan = by(kprobe(secret, "{action: Signal, argSig: 12}"))
     with policies.loaded(plan, ModeWord.ENFORCE):
         assert result_of(opening(secret))[1] == -12
@@ -445,7 +445,7 @@ def test_enforcement_outlives_its_process_if_it_is_kept(policies, bpf_file_syste
     assert result_of(opening("/etc/passwd"))[1] == 0
     following = KeptEnforcement(folder, enabled=True)
     with policies.loaded(plan, ModeWord.ENFORCE):
-        following.remove_earlier()  # the next collector enforces: at no moment nobody does
+        following.remove_earlier()  # the next collector enforces, so there is no gap
         assert result_of(opening(secret))[1] == errno.EACCES
     wait_until(lambda: result_of(opening(secret))[1] == 0, 20, lambda: "it still enforces")
     assert not folder.exists()

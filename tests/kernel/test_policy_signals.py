@@ -64,7 +64,7 @@ def ticks(pid):
 @pytest.mark.parametrize(
     ("actions", "sent", "action"), [(KILL, 9, SIGKILL), (TERM, 15, SIGNAL)], ids=["kill", "term"]
 )
-def test_caller_dies_by_the_signal_before_the_call_returns(policies, actions, sent, action):
+def test_caller_is_killed_before_the_call_returns(policies, actions, sent, action):
     with policies.loaded(plan_of(opened(actions)), ModeWord.ENFORCE) as loaded:
         pid, status = open_evil()
         (record,) = loaded.until(1, pid)
@@ -166,7 +166,7 @@ def explode(generations, alive):
         os._exit(7)
 
 
-def test_every_process_of_a_fork_bomb_dies_and_is_reported_or_counted(policies):
+def test_every_process_of_a_fork_bomb_is_killed_and_reported_or_counted(policies):
     generations = 6
     with policies.loaded(plan_of(opened(KILL)), ModeWord.ENFORCE) as loaded:
         read, alive = os.pipe()
@@ -226,7 +226,7 @@ def waiting(action):
     ],
     ids=["tracepoint", "raw_syscalls", "raw tracepoint"],
 )
-def test_caller_dies_at_a_tracepoint(policies, hook):
+def test_caller_is_killed_at_a_tracepoint(policies, hook):
     with waiting(lambda: os.execv("/bin/true", ["true"])) as (pid, run):
         text = document(
             f"tracepoints:\n- {{{hook}, selectors: [{{matchPIDs: [{{operator: In, values: "
@@ -238,7 +238,7 @@ def test_caller_dies_at_a_tracepoint(policies, hook):
 
 
 @pytest.mark.parametrize("at_return", [False, True], ids=["entry", "return"])
-def test_program_dies_at_its_function(policies, program, at_return):
+def test_program_is_killed_at_its_function(policies, program, at_return):
     action = f"{'matchReturnActions' if at_return else 'matchActions'}: [{KILL}]"
     returns = "\n  return: true\n  returnArg: {index: 0, type: int64}" if at_return else ""
     text = document(
@@ -322,7 +322,7 @@ def test_service_is_spared_from_its_first_instruction(
 
 
 @pytest.mark.parametrize("kind", ["program", "script"])
-def test_program_with_a_name_of_the_stack_and_another_user_dies(
+def test_program_with_a_name_of_the_stack_and_another_user_is_killed(
     policies, service, spare_programs, kind
 ):
     spare_programs(os.geteuid() + 1)
@@ -330,7 +330,7 @@ def test_program_with_a_name_of_the_stack_and_another_user_dies(
         assert ends(service[kind]) == -9
 
 
-def test_process_that_takes_a_name_of_the_stack_dies(policies, spare_programs):
+def test_process_that_takes_a_name_of_the_stack_is_killed(policies, spare_programs):
     """Only a program of Python is known by a name that it can change."""
     spare_programs(os.geteuid())
     command = ["bash", "-c", f"printf nats-server > /proc/self/comm; : < {EVIL}"]

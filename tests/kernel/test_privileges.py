@@ -17,7 +17,7 @@ NET_RAW = 13
 
 @pytest.fixture
 def binary(tmp_path):
-    """A copy of `true` that everybody can reach."""
+    """A copy of `true` that every user can execute."""
     for folder in (tmp_path, *tmp_path.parents):
         if os.access(folder, os.W_OK) and str(folder).count("/") > 1:
             folder.chmod(folder.stat().st_mode | 0o55)

@@ -207,7 +207,7 @@ def test_function_that_is_not_in_the_text_is_named():
 
 
 def test_compiler_has_no_rights():
-    # What it can still do: read what everybody can, use processor time.
+    # It can still read what every user can, and use CPU time.
     script = (
         "from collector.bpf.compiler import drop_rights; drop_rights();"
         "print(open('/proc/self/status').read())"

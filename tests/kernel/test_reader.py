@@ -21,7 +21,7 @@ STORM = f"for ((i = 0; i < {LIVES}; i++)); do /bin/true; done"
 
 
 class Pauses:
-    """Pauses of one length, whatever comes in."""
+    """Pauses of a fixed length."""
 
     def __init__(self, pause_s, first_pause_s=0.0):
         self.length_s = pause_s

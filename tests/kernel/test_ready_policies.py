@@ -212,7 +212,7 @@ async def test_the_first_refusal_is_the_error_where_no_variant_is_left(backend, 
 
 
 def test_a_kept_policy_calls_nothing(tmp_path):
-    """Whatever the file holds: only values of the policies' own types are made of it."""
+    """Any content of the file becomes only values of the policies' own types."""
     kept = ReadyPolicies(BlobCache(tmp_path / "objects"), "test", BPF)
     policy = parse(OPENAT, "kept.yaml")
 

@@ -27,7 +27,7 @@ def found(folder):
 
 @contextmanager
 def waiting(*argv):
-    """A process that waits for its stdin, ended and reaped whatever happens."""
+    """A process that waits for its stdin, ended and reaped in any case."""
     child = subprocess.Popen(argv, stdin=subprocess.PIPE)
     try:
         yield child

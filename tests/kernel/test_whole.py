@@ -80,7 +80,7 @@ def events_of(watch, *argv, **pids):
     return reported, parent
 
 
-def test_a_plain_life(plain):
+def test_plain_process(plain):
     reported, test = events_of(plain, TRUE, "a b", "c")
     image = process("main", 1, test["exec_id"], binary=TRUE, arguments=' "a b" c')
     assert reported == [
@@ -126,7 +126,7 @@ def test_an_exec_from_a_thread(plain, lives):
     ]
 
 
-def test_a_violent_end(plain, lives):
+def test_process_killed_by_a_signal(plain, lives):
     reported, test = events_of(plain, lives, "signal", "9")
     image = process("main", 1, test["exec_id"], binary=lives, arguments="signal 9")
     assert reported[1:] == [

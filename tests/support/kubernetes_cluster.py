@@ -29,7 +29,7 @@ _LINK = "tetra-k8s"
 _READY_S = 240.0
 # A kubelet changes these, and does not restore them.
 _SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
-# Folders that a kubelet uses whatever its configuration is: in memory, for it alone.
+# Folders that a kubelet always uses, regardless of its configuration: in memory, for it alone.
 _FOLDERS = ("/var/log/pods", "/var/log/containers")
 _NETWORK = {
     "cniVersion": "0.4.0",

@@ -59,7 +59,7 @@ SITE = "opt/tetra"  # the environment inside the root, shaped like .venv
 
 
 class ImageError(Exception):
-    """A step could not be done; the text has what the tool said."""
+    """A step failed; the text has the output of the tool."""
 
 
 def run(step: str, *command: str | Path, env: dict[str, str] | None = None) -> str:

@@ -12,11 +12,11 @@ _LONG = (
     "test_check_policy",
     "test_objects",
     "test_offsets_are_the_compilers",
-    "test_two_hundred_that_ran_before_end_with_their_names",
+    "test_exits_of_two_hundred_earlier_processes_have_their_names",
     "test_a_thousand_lives_two_at_a_time",
     "test_any_arguments",
     "test_any_directory_and_name",
-    "test_types_that_are_a_little_off",
+    "test_types_with_shifted_offsets_are_refused",
     "test_many_policies_are_compiled_side_by_side",
     "test_numbers[",  # not test_numbers_of_a_program
     "test_every_namespace_can_be_compared",

@@ -17,7 +17,7 @@ from vm.kernels import Machine
 TIMEOUT_S = int(os.environ.get("KERNEL_TIMEOUT_S", "2400"))
 ONLY = os.environ.get("KERNEL_TESTS", "").split()  # files of tests; empty: everything
 _RESULTS_BYTES = 64 << 20
-# By architecture: emulator, console. Emulated, whatever the host's own: /dev/kvm need not work.
+# By architecture: emulator, console. Always emulated, for every host: /dev/kvm need not work.
 _EMULATORS = {
     "amd64": (("qemu-system-x86_64", "-machine", "q35", "-cpu", "max"), "ttyS0"),
     "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0"),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Awkward lives, one a word: lives WORD [ARG...]. Each prints the pids that a test looks for. */
+/* Processes with unusual lives, one for each word: lives WORD [ARG...]. Each prints the pids that a
+ * test looks for. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/sched.h>

@@ -1,7 +1,7 @@
 """``tetra-embedded``: the whole product as child processes of one terminal.
 
 NATS starts first, then gateway and collector together, then ``tetra getevents``. They stop in the
-reverse order, within two seconds, whatever the reason.
+reverse order, within two seconds.
 """
 
 import asyncio

@@ -59,7 +59,8 @@ class Supervisor:
         self._patience = patience or Patience()
 
     async def run(self) -> None:
-        """Watch for ever; raise `ChildError` for a child that had to be started too often."""
+        """Watch until cancelled; raise `ChildError` for a child that had to be started too
+        often."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self._services:

@@ -1,6 +1,6 @@
 """The saved process table: the first part is the file's content.
 
-Whatever it holds, the collector starts; what it takes over can be entered into the process table
+The collector starts with any content; what it takes over can be entered into the process table
 and reported: events built from it can be parsed.
 """
 

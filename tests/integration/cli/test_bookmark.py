@@ -46,7 +46,7 @@ def wait_for_growth(process, output, more):
         time.sleep(0.001)
 
 
-def test_killed_again_and_again_a_file_has_each_event_once(address, start_tetra, tmp_path):
+def test_file_has_each_event_once_after_repeated_kills(address, start_tetra, tmp_path):
     output, place = tmp_path / "events", tmp_path / "place"
     output.write_text("")
     flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
@@ -90,7 +90,7 @@ def test_a_clean_end_needs_no_cut(address, start_tetra, tmp_path, number):
     assert printed(output) == list(range(1, 4001))
 
 
-def test_a_pipe_gets_a_batch_a_second_time_at_most(address, start_tetra, tmp_path):
+def test_a_pipe_gets_at_most_one_batch_twice(address, start_tetra, tmp_path):
     place = tmp_path / "place"
     flags = ("--server-address", address, "--cursor-file", str(place), *FLAGS)
     process = start_tetra("getevents", *flags)

@@ -64,7 +64,7 @@ def test_log_level(serve, plain_tetragon_of, tetra):
     assert tetra("loglevel", "set", "loud", *flags).returncode == 2
 
 
-def test_doctor_has_an_advice_for_each_fault(tetra):
+def test_doctor_has_advice_for_each_fault(tetra):
     done = tetra("doctor", "--nats-url", "nats://127.0.0.1:1", "--server-address", "127.0.0.1:1")
     assert done.returncode == 1
     found = [line for line in done.stdout.splitlines() if not line.startswith("  ")]

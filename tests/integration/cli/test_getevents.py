@@ -172,7 +172,7 @@ def test_address_without_a_server_is_skipped(serve, gateway_of, make_event, tetr
 
 
 def test_silent_port_is_one_line(tetra):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, never answers
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         done = tetra("getevents", "--server-address", address)
     assert done.returncode == 1

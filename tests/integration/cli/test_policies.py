@@ -135,7 +135,7 @@ def test_add_of_one_that_exists_advises_to_replace(tp, fleet, file):
     assert len(fleet.requests) == 1  # a refusal is not repeated
 
 
-def test_the_commands_of_the_original_on_a_plain_tetragon(tp, plain, file):
+def test_tetragons_commands_on_a_plain_tetragon(tp, plain, file):
     assert tp(plain, "add", file).stdout == f'tracing policy "{file}" added\n'
     assert tp(plain, "disable", "files").stdout == 'tracing policy "files" disabled\n'
     assert tp(plain, "enable", "files").stdout == 'tracing policy "files" enabled\n'
@@ -160,7 +160,7 @@ def test_a_plain_tetragon_refuses_with_its_own_text_once(tp, plain, file):
     assert len(plain.requests) == 1
 
 
-def test_what_only_a_fleet_has_is_refused_by_a_plain_tetragon(tp, plain, file):
+def test_fleet_features_are_refused_by_a_plain_tetragon(tp, plain, file):
     done = tp(plain, "add", file, "--node", "a")
     assert done.returncode == 1
     assert "is a plain Tetragon, which does not know these flags" in done.stderr
@@ -205,7 +205,7 @@ def listed():
     return [good, part]
 
 
-def test_list_prints_the_table_of_the_original(tp, plain):
+def test_list_prints_tetragons_table(tp, plain):
     plain.policies = listed()
     done = tp(plain, "list")
     assert done.stdout == (
@@ -222,7 +222,7 @@ def test_list_prints_the_table_of_the_original(tp, plain):
     assert done.stderr == "tetra: policy p: partially_enabled: one (and 1 more lines)\n"
 
 
-def test_list_as_json_has_the_form_of_the_original(tp, plain):
+def test_list_as_json_has_tetragons_form(tp, plain):
     plain.policies = listed()[:1]
     plain.policies[0].details.node_name = "ours"
     found = json.loads(tp(plain, "list", "-o", "json").stdout)

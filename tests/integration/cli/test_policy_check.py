@@ -143,7 +143,7 @@ def test_one_collector_checks_a_folder(tmp_path, monkeypatch, capsys):
     )
 
 
-def test_what_is_no_mistake_and_has_no_effect_is_named(check, tmp_path):
+def test_ineffective_option_gives_a_warning(check, tmp_path):
     text = f"{GOOD}  options: [{{name: sensor-cache, value: on-demand}}]\n"
     (tmp_path / "files.yaml").write_text(text)
     done = check("--document-only", tmp_path / "files.yaml")

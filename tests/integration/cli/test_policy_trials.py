@@ -250,7 +250,7 @@ def test_audit_follows_until_it_is_interrupted(serve, fleet, tetra_command, tetr
         assert terminal.process.poll() is None
         terminal.press("\x03")
         assert terminal.process.wait(30) == 0
-        wait_until(fleet.ended.is_set, 20, lambda: "the stream goes on")
+        wait_until(fleet.ended.is_set, 20, lambda: "the stream continues")
     finally:
         terminal.close()
 

@@ -28,7 +28,8 @@ def terminal(tetra_command, tetra_environment):
 
 @pytest.fixture
 def address(serve, gateway_of, make_event):
-    """A gateway with a process or two, of which the second is awkward."""
+    """A gateway with a process or two, of which the second has control characters in its
+    arguments."""
     events = [make_event(pid) for pid in (1, 2)]
     for event in events:
         event.process_exec.process.exec_id = f"id{event.process_exec.process.pid.value}"

@@ -153,7 +153,7 @@ def test_server_that_wants_tls_is_one_line(tls_address, tetra, command):
         (("cert.pem", "locked-key.pem"), "not a certificate and its key (without a"),
     ],
 )
-def test_certificate_of_ours_that_does_not_do_is_one_line(
+def test_unusable_client_certificate_is_one_line(
     serve, plain_tetragon_of, certificates, tetra, ours, line
 ):
     key, cert = ((certificates / name).read_bytes() for name in ("key.pem", "cert.pem"))
@@ -216,7 +216,7 @@ def test_token_is_sent_with_every_call(guarded_address, tetra, tmp_path):
         assert done.stderr.endswith("a bearer token; give it with --token-file or TETRA_TOKEN\n")
 
 
-def test_token_on_an_open_network_is_warned_of(tetra):
+def test_unencrypted_token_gives_a_warning(tetra):
     done = tetra("status", "--server-address", "gw.invalid:1", "--retries", "0", TETRA_TOKEN="x")
     assert done.stderr.splitlines()[0] == (
         "tetra: the token goes to gw.invalid:1 unencrypted; --tls-ca-cert-files ca.pem encrypts it"

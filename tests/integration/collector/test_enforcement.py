@@ -97,7 +97,7 @@ async def events_of(gateway, policy):
     return found, lost
 
 
-async def test_every_process_of_a_fork_bomb_dies_and_is_counted(
+async def test_every_process_of_a_fork_bomb_is_killed_and_counted(
     gateway,
     nats_server,
     headers,  # noqa: F811
@@ -129,7 +129,7 @@ async def test_every_process_of_a_fork_bomb_dies_and_is_counted(
     assert nats_server._process.poll() is None
 
 
-async def test_limit_of_signals_falls_back_to_monitor_and_says_so(
+async def test_limit_of_signals_falls_back_to_monitor_and_logs_it(
     gateway,
     nats_server,
     headers,  # noqa: F811

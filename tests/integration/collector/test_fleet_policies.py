@@ -135,7 +135,7 @@ async def test_policy_is_replaced_under_load_without_a_call_unseen(
     assert removed.error == ""
 
 
-async def test_collectors_that_were_killed_have_it_again_soon_after_their_start(
+async def test_killed_collectors_load_the_policy_again_soon_after_their_start(
     gateway, collectors, policies, opened_in
 ):
     request = pb.AddPolicyRequest(yaml=document(opened_in))

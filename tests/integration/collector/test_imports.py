@@ -43,7 +43,7 @@ def test_a_start_without_policies_imports_no_planner():
 
 
 @pytest.mark.parametrize("service", ["gateway", "exporter"])
-def test_a_service_does_not_import_what_structlog_takes_for_tracebacks(service):
+def test_a_service_does_not_import_rich(service):
     found = imported_by(service)
     assert "structlog" in found
     assert not {name for name in found if name.partition(".")[0] == "rich"}

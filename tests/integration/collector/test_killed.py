@@ -224,7 +224,7 @@ async def test_kept_probes_miss_nothing_when_the_collector_is_killed(
     assert not pins.exists()
 
 
-async def test_what_a_damaged_stream_lost_is_a_gap_and_its_numbers_are_not_reused(
+async def test_losses_of_a_damaged_stream_are_a_gap_and_numbers_are_not_reused(
     gateway, start_gateway, nats_server, nc, headers, tmp_path
 ):
     collector = Collector(tmp_path, headers, nats_server.url)
@@ -262,7 +262,7 @@ async def test_what_a_damaged_stream_lost_is_a_gap_and_its_numbers_are_not_reuse
     )  # fmt: skip
 
 
-async def test_kept_probes_miss_nothing_when_nats_goes_too(
+async def test_kept_probes_miss_nothing_when_nats_stops_too(
     gateway, nats_server, marks_program, headers, bpf_file_system, tmp_path
 ):
     settings = {"TETRA_KEEP_PROBES": "crash", "TETRA_PIN_DIR": str(bpf_file_system / "tetra")}

@@ -53,7 +53,7 @@ async def numbers_reported(gateway):
 
 
 @pytest.mark.parametrize("keep", ["never", "crash"])
-async def test_what_was_seen_before_the_kill_is_delivered_once(
+async def test_calls_seen_before_the_kill_are_delivered_once(
     gateway,
     nats_server,
     headers,  # noqa: F811

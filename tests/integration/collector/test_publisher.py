@@ -191,7 +191,7 @@ async def test_kill_during_the_replay_makes_no_duplicates(
     assert await stored(gateway) == list(range(1, 3011))
 
 
-async def test_an_acknowledgement_lost_with_the_collector_is_no_second_telling(
+async def test_an_acknowledgement_lost_with_the_collector_makes_no_duplicates(
     collector, gateway, nats_server
 ):
     one = await collector()

@@ -65,7 +65,7 @@ async def test_own_error_line_is_the_reason(tmp_path):
     assert not caught.value.details
 
 
-async def test_end_without_a_word_shows_the_last_lines(tmp_path):
+async def test_end_without_an_error_line_shows_the_last_lines(tmp_path):
     code = """print('{"event": "attached", "level": "info", "hook": "exec"}'); exit(3)"""
     child = python(code)
     await child.start(os.environ, tmp_path / "child.log")

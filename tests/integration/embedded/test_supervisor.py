@@ -43,14 +43,14 @@ class Watched:
     def __init__(self, folder, patience=QUICK):
         self.port, self.bad = free_port(), folder / "bad"
         self.free = 1000
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.log = folder / "child.log"
         code = (sys.executable, "-c", CODE, str(self.port), str(self.bad))
         self.child = Child("child", code, stop_within_s=0.3)
         self.pids: list[int] = []
         self.supervisor = Supervisor(
             [Service(self.child, self.port, "/healthz")], self.start, lambda: self.free,
-            self.said.append, patience,
+            self.messages.append, patience,
         )  # fmt: skip
 
     async def start(self, child):
@@ -83,7 +83,7 @@ async def test_killed_child_is_restarted_with_a_line(watched):
     async with watched.running():
         os.kill(watched.pids[0], signal.SIGKILL)
         await eventually(lambda: len(watched.pids) == 2)
-        assert watched.said == ["child: killed by SIGKILL: starting it again (1 of 5)"]
+        assert watched.messages == ["child: killed by SIGKILL: starting it again (1 of 5)"]
     assert watched.log.read_text().count("ready") == 2  # one log for one run
 
 
@@ -92,7 +92,7 @@ async def test_child_that_does_not_answer_is_started_again(tmp_path):
     async with watched.running():
         os.kill(watched.pids[0], signal.SIGSTOP)
         await eventually(lambda: len(watched.pids) == 2)
-        [line] = watched.said
+        [line] = watched.messages
         assert re.fullmatch(r"child: no answer for \d+ s: starting it again \(1 of 5\)", line)
         with pytest.raises(ProcessLookupError):
             os.kill(watched.pids[0], 0)
@@ -104,16 +104,16 @@ async def test_child_that_cannot_work_is_started_again_once_there_is_room(watche
         partial_file = watched.bad.with_suffix(".new")
         partial_file.write_text('{"status": "unavailable", "error": "no space left on device"}')
         partial_file.rename(watched.bad)  # the child must not read half of it
-        await eventually(lambda: watched.said)
-        assert watched.said[0].startswith(
+        await eventually(lambda: watched.messages)
+        assert watched.messages[0].startswith(
             "child: no space left on device: it is started again when the disk has"
         )
         assert len(watched.pids) == 1
         watched.free = 100
-        await eventually(lambda: len(watched.said) == 2)
+        await eventually(lambda: len(watched.messages) == 2)
         watched.bad.unlink()
         await eventually(lambda: len(watched.pids) >= 2)
-        assert watched.said[1] == "child: no space left on device: starting it again (1 of 5)"
+        assert watched.messages[1] == "child: no space left on device: starting it again (1 of 5)"
 
 
 async def test_child_that_keeps_failing_ends_the_launcher(watched, monkeypatch):

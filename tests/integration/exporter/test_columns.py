@@ -1,4 +1,4 @@
-"""The columns sink: each event exactly once, whatever is killed, and what is missing beside it."""
+"""The columns sink: each event exactly once despite kills, with notices of missing events."""
 
 import asyncio
 import random

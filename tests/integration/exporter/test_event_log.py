@@ -167,7 +167,7 @@ async def secured(gateway, nats_server, tmp_path):
     await exporter.stop()
 
 
-async def test_exporter_without_a_file_says_so(gateway, nats_server, tmp_path):
+async def test_exporter_without_a_file_reports_it(gateway, nats_server, tmp_path):
     address = f"unix://{tmp_path}/api.sock"
     sink = {"name": "out", "type": "stdout"}
     exporter = Exporter(tmp_path, nats_server.url, sink, TETRA_EVENT_LOG_ADDRESS=address)

@@ -1,4 +1,4 @@
-"""The file sink: each event exactly once, whatever is killed, full or away."""
+"""The file sink: each event exactly once despite kills, a full disk and outages."""
 
 import asyncio
 import gzip
@@ -95,7 +95,7 @@ async def test_lines_are_those_of_getevents(gateway, feeder, nats_server, tmp_pa
     assert (tmp_path / "events.log").read_bytes() == shown
 
 
-async def test_new_sink_begins_now_and_goes_on_after_a_restart(
+async def test_new_sink_begins_now_and_continues_after_a_restart(
     gateway, feeder, nats_server, tmp_path
 ):
     await feeder.publish(20)

@@ -1,4 +1,4 @@
-"""Receivers that are away, killed, busy or picky: nothing is missing, repeats have equal ids."""
+"""Receivers that stop, are busy or refuse events: nothing is missing, repeats have equal ids."""
 
 import json
 import re

@@ -112,7 +112,7 @@ async def test_filters_come_first_and_losses_are_reported_as_they_are(gateway, f
 
 
 @pytest.mark.parametrize("seconds", [-1, 3601])
-async def test_windows_that_make_no_sense_are_refused(gateway, seconds):
+async def test_invalid_windows_are_refused(gateway, seconds):
     call = await gateway.subscribe(aggregation_options=window(0))  # none: events as they are
     call.cancel()
     for method, kind in (

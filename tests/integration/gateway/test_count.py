@@ -198,7 +198,7 @@ async def test_basis_says_what_is_missing_and_rights_hold(start_gateway, nc, nat
     ("by", "reason"),
     [([], "0 fields"), (["binery"], "did you mean binary?"), (["binary"] * 7, "7 fields")],
 )
-async def test_fields_that_there_are_not_are_refused(gateway, by, reason):
+async def test_unknown_fields_are_refused(gateway, by, reason):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await count(gateway, by)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -245,7 +245,7 @@ async def test_broken_columns_are_reported_and_the_stream_is_read(
     assert numbers_in(*found) == [5]
 
 
-async def test_tetra_prints_the_answer_and_what_it_rests_on(gateway, feeder):
+async def test_tetra_prints_the_answer_and_its_basis(gateway, feeder):
     await feeder.publish(20)
 
     async def tetra(*arguments):

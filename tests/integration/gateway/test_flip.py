@@ -1,6 +1,6 @@
 """A bit flips in a file of the stream: what NATS's own checksums drop is named, or repaired.
 
-nats-server steps over a message whose checksum is wrong and says nothing (seen with 2.15.1).
+nats-server skips a message whose checksum is wrong and reports nothing (seen with 2.15.1).
 """
 
 import asyncio
@@ -304,7 +304,7 @@ async def test_a_removed_copy_is_rebuilt_from_the_others(cluster):
 
 
 @pytest.mark.timeout(240)
-async def test_what_no_copy_has_is_a_hole(cluster):
+async def test_message_missing_in_every_copy_is_a_gap(cluster):
     cluster, nc = cluster
     for server in cluster.servers:
         server.stop()

@@ -51,7 +51,7 @@ async def test_deleted_message_is_stepped_over(history, feeder, nc):
 
 
 # Client, gateway and its connection to NATS share the thread that is timed.
-async def test_past_is_filtered_at_the_promised_rate(gateway, feeder):
+async def test_past_is_filtered_at_the_documented_rate(gateway, feeder):
     events = [exec_event(n, argument_bytes=200) for n in range(EVENTS // 100)]
     for at in range(0, EVENTS, BATCH_EVENTS):
         await feeder.send(

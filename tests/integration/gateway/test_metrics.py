@@ -120,7 +120,7 @@ async def collector_port(tmp_path):
     server.close()
 
 
-async def test_the_gateway_counts_what_came_and_who_is_there(gateway_port):
+async def test_the_gateway_counts_received_events_and_nodes(gateway_port):
     samples = await scrape(gateway_port)
     assert value(samples, "tetragon_events_total", type="PROCESS_EXEC") == 42
     assert value(samples, "tetra_gateway_sent_events_total") == 42
@@ -184,7 +184,7 @@ def test_the_dashboard_has_a_row_for_each_ready_made_policy():
     assert len(numbers) == len(set(numbers))
 
 
-async def test_names_that_tetragon_has_are_used_by_both(gateway_port, collector_port):
+async def test_metrics_that_tetragon_has_keep_its_names(gateway_port, collector_port):
     theirs = {"tetragon_build_info", "tetragon_events_total"}
     assert theirs <= set(await scrape(gateway_port))
     assert theirs | {
@@ -195,7 +195,7 @@ async def test_names_that_tetragon_has_are_used_by_both(gateway_port, collector_
     } <= set(await scrape(collector_port))  # fmt: skip
 
 
-def test_compose_mounts_what_is_there():
+def test_compose_mounts_existing_files():
     text = (ROOT / "compose.metrics.yaml").read_text()
     mounted = re.findall(r"- \./(deploy/\S+?):", text)
     assert len(mounted) == 3

@@ -188,7 +188,7 @@ async def test_node_that_was_away_has_it_soon_after_its_return(nodes, policies):
     assert (await adding).error == ""
 
 
-async def test_node_without_nats_goes_on_with_what_it_last_had(nodes, nats_server, policies):
+async def test_node_without_nats_keeps_its_last_policies(nodes, nats_server, policies):
     await policies.AddPolicy(pb.AddPolicyRequest(yaml=document()))
     await nodes.stop("n1")
     nats_server.stop()
@@ -253,7 +253,7 @@ async def test_aborted_canary_returns_to_what_was_before(nodes, policies):
     assert active(nodes) == dict.fromkeys(nodes.running, EVERYWHERE)
 
 
-async def test_canary_over_its_limit_ends_without_anyone_asking(nodes, policies):
+async def test_canary_over_its_limit_ends_automatically(nodes, policies):
     request = pb.AddPolicyRequest(yaml=document(), canary=pb.Canary(percent=50, max_hits=100))
     await policies.AddPolicy(request)
     (name, _) = (name for name, on in active(nodes).items() if on)

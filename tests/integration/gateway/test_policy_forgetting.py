@@ -43,7 +43,7 @@ async def revisions(policies, name):
     return [one.revision for one in (await policies.GetPolicyHistory(request)).revisions]
 
 
-async def test_deleted_policy_leaves_the_bucket_after_its_time(
+async def test_deleted_policy_is_removed_from_the_bucket_after_its_time(
     nodes, gateway, policies, names, nc, monkeypatch
 ):
     monkeypatch.setattr(streams, "FORGOTTEN_S", 1)
@@ -88,7 +88,7 @@ async def test_deleted_policy_is_kept_until_every_node_has_confirmed(
     await eventually(lambda: store.get(Key("one")).expires, LONG_S)
 
 
-async def test_names_that_were_used_once_do_not_use_up_the_room(nodes, policies, monkeypatch):
+async def test_old_names_do_not_fill_the_bucket(nodes, policies, monkeypatch):
     monkeypatch.setattr(documents, "MAX_KEYS", 6)
     monkeypatch.setattr(forget, "MOST_KEPT", 2)
     monkeypatch.setattr(forget, "KEEP_LEAST_S", 0.0)

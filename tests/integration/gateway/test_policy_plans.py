@@ -60,7 +60,7 @@ async def test_a_document_that_is_too_large_reaches_no_node(nodes, plans):
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_node_that_is_gone_is_not_asked(nodes, plans):
+async def test_a_node_that_is_not_alive_is_not_asked(nodes, plans):
     await nodes.stop("n1")
     request = pb.PlanPolicyRequest(yaml=document(), nodes={"names": ["n2"]})
     async with asyncio.timeout(30):

@@ -79,8 +79,8 @@ async def test_an_idle_node_whose_events_aged_out_is_not_stalled(
     assert not later.gateway.fleet.stream_is_stuck
 
 
-# With nats-server 2.15.1 a stream that is made while the old one is being deleted has the old one's
-# messages for ever and acknowledges nothing: one time in twenty. A mirror looks the same: it has
+# With nats-server 2.15.1 a stream that is made while the old one is being deleted keeps the old
+# one's messages and acknowledges nothing: one time in twenty. A mirror looks the same: it has
 # messages that are older than the stream.
 async def test_a_stream_on_top_of_a_dead_one_is_known_by_messages_older_than_itself(nc, gateway):
     subscriber = gateway.gateway.subscriber

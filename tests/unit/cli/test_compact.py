@@ -367,7 +367,7 @@ def test_texts_of_releases_up_to_1_7_0_are_not_quoted(exec_event, exit_event, ev
     assert line(loader, quote=False, guard=True) == f"🧬 loader  {PROCESS} /a b\\x1b\n"
 
 
-def test_terminals_are_guarded_where_the_original_does_not_quote(event_of):
+def test_terminals_are_protected_where_tetragon_does_not_quote(event_of):
     event = event_of("process_lsm", function_name="file_open\x1b[2J")
     assert line(event) == f"🔒 LSM     {PROCESS} file_open\x1b[2J\n"
     assert line(event, guard=True) == f"🔒 LSM     {PROCESS} file_open\\x1b[2J\n"

@@ -16,7 +16,7 @@ def test_kernel(release, level):
     assert doctor.kernel(release).level == level
 
 
-def test_missing_btf_has_an_advice(tmp_path):
+def test_missing_btf_has_advice(tmp_path):
     finding = doctor.btf(str(tmp_path / "vmlinux"))
     assert finding.level == "bad"
     assert "CONFIG_DEBUG_INFO_BTF" in finding.advice

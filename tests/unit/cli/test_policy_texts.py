@@ -48,7 +48,7 @@ def test_a_bar_writes_nothing_where_stderr_is_no_terminal():
         (10**12, "1.00 TB"),
     ],
 )
-def test_bytes_are_those_of_the_original(count, text):
+def test_bytes_are_printed_as_in_tetragon(count, text):
     assert table.bytes_text(count) == text
 
 

@@ -86,7 +86,7 @@ def test_containers_are_found_by_name_id_and_pod(name):
     assert found.subject.filters()
 
 
-def test_text_has_every_section_and_its_certainty(profile):
+def test_text_has_every_section_and_its_evidence(profile):
     shown = text(profile, 1_767_229_200 * 10**9)
     assert "from events since 2026-01-01T01:00:00Z" in shown
     for part in ("/bin/sh", "/etc/nginx", "10.0.0.1:53", "CAP_NET_BIND_SERVICE", "openat read",

@@ -195,7 +195,7 @@ def test_no_event_of_a_ready_made_policy_raises():
 
 
 @pytest.mark.parametrize("size", range(len(QUESTION)))
-def test_cut_question_is_none(size):
+def test_truncated_question_is_ignored(size):
     assert question(QUESTION[:size]) == ""
 
 

@@ -42,7 +42,7 @@ def test_losses_are_summed():
     assert (model.lost, model.gaps) == (10, 1)
 
 
-def test_picture_at_80_columns(exec_event, monkeypatch):
+def test_screen_at_80_columns(exec_event, monkeypatch):
     monkeypatch.setenv("TZ", "UTC")
     view = TopView("user", "localhost:54321")
     event = exec_event(exec_id="x", arguments="[bold]" + "x" * 90)
@@ -90,7 +90,7 @@ def test_events_that_neither_start_nor_end_a_process_are_counted(event_of):
         (8, "BINARY", "/usr/sb…", "     PI…"),
     ],
 )
-def test_narrow_picture_keeps_the_name(exec_event, width, titles, row, running):
+def test_narrow_screen_keeps_the_name(exec_event, width, titles, row, running):
     view = TopView("binary", "localhost:54321")
     view.model.take(Batch([exec_event(exec_id="x")]), NOW_S)
     lines = view.picture(width, 12, NOW_S).plain.split("\n")

@@ -1,4 +1,5 @@
-"""The cache of compiled objects: whatever is in its folder, a blob is the right one or missing."""
+"""The cache of compiled objects: with any content of the folder, a blob is either correct or
+missing."""
 
 import os
 
@@ -72,7 +73,7 @@ def test_link_is_not_followed(cache, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["folder", "file"])
-def test_what_others_can_write_is_not_believed(cache, which):
+def test_blob_that_others_can_write_is_not_used(cache, which):
     cache.write(KEY, CONTENT)
     target = cache.folder if which == "folder" else files(cache)[0]
     target.chmod(0o777)
@@ -121,7 +122,7 @@ def test_blobs_unused_for_longest_are_dropped_first(cache):
     assert kept == [keys[0], keys[3], OTHER]
 
 
-def test_what_a_killed_writer_left_is_deleted(cache):
+def test_leftovers_of_a_killed_writer_are_deleted(cache):
     cache.write(KEY, CONTENT)
     left, recent = cache.folder / "a.partial", cache.folder / "b.partial"
     left.touch()

@@ -61,7 +61,7 @@ def test_runtime_that_never_answers_does_not_delay_the_start(tmp_path, monkeypat
     path = tmp_path / "hangs.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        listener.listen()  # the kernel accepts, and nobody reads
+        listener.listen()  # the kernel accepts, but no program reads
         catalog = Catalog([CriRuntime(str(path))])
         start(catalog)
         assert catalog.get(ID) is None

@@ -169,7 +169,7 @@ def test_deleted_pods_are_kept_for_late_events(server, pods):
     assert (named(pods, "b").name, named(pods, "c").name) == ("b", "c")
 
 
-def test_watch_goes_on_where_it_ended(server, pods):
+def test_watch_continues_where_it_ended(server, pods):
     server.emit("ADDED", pod("a"))
     until(lambda: named(pods, "a"))
     server.cut()

@@ -68,7 +68,7 @@ def test_argument_on_the_stack_needs_fentry():
     ]
 
 
-def test_without_tracefs_a_tracepoint_names_the_way_out():
+def test_without_tracefs_a_tracepoint_suggests_an_alternative():
     text = document("  tracepoints: [{subsystem: sched, event: sched_switch}]\n")
     (found,) = found_in(text, host())
     assert "tracefs is not mounted" in found

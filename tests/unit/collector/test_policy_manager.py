@@ -156,7 +156,7 @@ async def test_a_bad_file_changes_nothing(manager, backend, capsys):
     assert manager.refused == [("/p/a.yaml", "/p/a.yaml:3:7: bad word")]
     printed = capsys.readouterr().out
     assert "/p/a.yaml:3:7: bad word" in printed
-    await manager.set_documents(documents(a="one!", b="two"))  # said once
+    await manager.set_documents(documents(a="one!", b="two"))  # reported once
     assert "bad word" not in capsys.readouterr().out
     await manager.set_documents(documents(a="one/vfs_read", b="two"))
     assert manager.refused == []

@@ -33,7 +33,7 @@ async def loaded(*names):
     return manager, backend
 
 
-async def test_metrics_have_the_originals_names():
+async def test_metrics_have_tetragons_names():
     manager, backend = await loaded("files")
     backend.installed[0].counters = lambda: PolicyCounters(
         filtered=7,

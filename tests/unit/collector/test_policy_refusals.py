@@ -110,7 +110,7 @@ AT = "spec.kprobes[0].selectors[0].matchActions[0]"
          'spec.enforcers[0].calls: there is no function "sys_foo"'),
     ],
 )  # fmt: skip
-def test_what_the_kernel_cannot_do(spec, expected):
+def test_actions_that_the_kernel_does_not_support_are_refused(spec, expected):
     assert expected in mistakes(spec)
 
 
@@ -137,11 +137,11 @@ WHY = "fmod_ret: no error injection; bpf_override_return: no helper"
          "security_file_open as the enforcer; argSig without argError)"),
     ],
 )  # fmt: skip
-def test_way_out_is_one_that_works_on_the_kernel(spec, expected):
+def test_suggested_alternative_works_on_the_kernel(spec, expected):
     assert expected in mistakes(spec, OnlyGates(host()))
 
 
-def test_ways_out_load_where_they_are_named():
+def test_suggested_alternatives_can_be_planned():
     override = acting("call: security_file_open, syscall: false", OVERRIDE)
     enforcer = "  enforcers: [{calls: [security_file_open]}]\n" + acting(
         "call: sys_openat", "action: NotifyEnforcer, argError: -1"
@@ -163,12 +163,12 @@ def test_ways_out_load_where_they_are_named():
          "reg=%reg, reg=OFF%reg, reg=OFF(%reg))"),
     ],
 )  # fmt: skip
-def test_registers_that_are_none(keys, expected):
+def test_unknown_registers_are_refused(keys, expected):
     spec = acting(PROGRAM, f"action: Override, {keys}", "uprobes")
     assert f"spec.uprobes[0].selectors[0].matchActions[0].{expected}" in mistakes(spec, Anything())
 
 
-def test_jump_from_several_places():
+def test_jump_from_several_places_is_refused():
     spec = acting("path: /proc/self/exe, offsets: [64, 80]",
                   "action: Override, argNewOffset: 96", "uprobes")  # fmt: skip
     (found,) = mistakes(spec, Anything())
@@ -191,7 +191,7 @@ def test_jump_from_several_places():
          "Set: the argument is a constant of the program (allowed: memory, or a register)"),
     ],
 )  # fmt: skip
-def test_set_of_what_cannot_be_written(tmp_path, argument, features, expected):
+def test_set_of_a_read_only_argument_is_refused(tmp_path, argument, features, expected):
     path = write_program(tmp_path / "program", "shop", "sale", argument)
     spec = acting(f"path: {path}, provider: shop, name: sale, args: [{{index: 0, type: int64}}]",
                   "action: Set, argIndex: 0, argValue: 1", "usdts")  # fmt: skip
@@ -206,14 +206,14 @@ def test_set_of_what_cannot_be_written(tmp_path, argument, features, expected):
         ("argNewAddr: 5", "argNewAddr: 0x5 is not in the file PROGRAM"),
     ],
 )
-def test_jump_to_what_the_program_does_not_have(tmp_path, keys, expected):
+def test_jump_to_a_missing_symbol_or_address_is_refused(tmp_path, keys, expected):
     path = write_program(tmp_path / "program", "shop", "sale", "-4@%edi")
     spec = acting(f"path: {path}, offsets: [120]", f"action: Override, {keys}", "uprobes")
     at = "spec.uprobes[0].selectors[0].matchActions[0]."
     assert mistakes(spec, Anything()) == [at + expected.replace("PROGRAM", str(path))]
 
 
-def test_position_that_set_does_not_have():
+def test_missing_position_for_set_is_refused():
     spec = acting(f"{PROGRAM}, args: [{{index: 0, type: int32}}]",
                   "action: Set, argIndex: 1, argValue: 1", "uprobes")  # fmt: skip
     assert mistakes(spec, Anything()) == [

@@ -68,7 +68,7 @@ def test_saved_table_is_loaded(policy):
     "data",
     [b"\xff", PolicyRevision(hooks=[PolicyHook()]).SerializeToString(), b"\x32\x03\x08\xe8\x07"],
 )
-def test_what_was_not_saved_by_us_is_refused(data):
+def test_unknown_bytes_are_refused(data):
     with pytest.raises(ValueError, match="policy"):
         saved.from_bytes(data)
 
@@ -187,5 +187,5 @@ async def test_the_domain_is_a_filter():
         ),
     ],
 )
-def test_hooks_have_the_originals_names(hook, text):
+def test_hooks_have_tetragons_names(hook, text):
     assert describe(hook) == text

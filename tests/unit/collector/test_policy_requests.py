@@ -97,7 +97,7 @@ def test_redirect_is_not_followed():
     assert paths == ["/here"]
 
 
-def test_answer_that_never_ends_is_left():
+def test_endless_answer_is_abandoned():
     def endless(handler):
         handler.send_response(200)
         handler.end_headers()
@@ -111,7 +111,7 @@ def test_answer_that_never_ends_is_left():
         assert Web(LOCAL).get(url, 5) == 200
 
 
-def test_server_that_does_not_answer_costs_the_time_out_only():
+def test_server_that_does_not_answer_ends_at_the_time_limit():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(OSError, match=r"timed out|no answer"):
@@ -154,7 +154,7 @@ def drip(text, first=b""):
     return serve
 
 
-def test_answer_that_drips_costs_the_time_out_only():
+def test_slow_answer_ends_at_the_time_limit():
     with raw_server(drip(b"HTTP/1.1 200 OK" + b" " * 5000)) as url:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -162,12 +162,12 @@ def test_answer_that_drips_costs_the_time_out_only():
         assert time.monotonic() - began < 10  # the server takes 100 s
 
 
-def test_status_is_enough_and_the_rest_costs_the_time_out_only():
+def test_status_is_enough_and_the_rest_ends_at_the_time_limit():
     with raw_server(drip(b"x: y\r\n" * 5000, b"HTTP/1.1 204 No Content\r\n")) as url:
         assert Web(LOCAL).get(url, 1) == 204
 
 
-def test_answer_that_is_none_of_a_web_server_fails():
+def test_answer_that_is_not_http_fails():
     with (
         raw_server(lambda one, _: one.sendall(b"220 ready\r\n")) as url,
         pytest.raises(OSError, match="no answer of a web server"),
@@ -234,7 +234,7 @@ def test_ordinary_address_beside_a_special_one_is_asked(resolving, monkeypatch):
     assert asked == [("192.0.2.7", 80)]
 
 
-def test_name_server_that_does_not_answer_costs_the_time_out_only(monkeypatch):
+def test_name_server_that_does_not_answer_ends_at_the_time_limit(monkeypatch):
     leave = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_keys: leave.wait(20) and [])
     one = Web(frozenset({"a"}))
@@ -249,7 +249,7 @@ def test_name_server_that_does_not_answer_costs_the_time_out_only(monkeypatch):
         until(lambda: all(each.name != "requests-name" for each in threading.enumerate()))
 
 
-def test_refused_address_says_so(resolving):
+def test_refused_address_is_an_error(resolving):
     resolving.append("169.254.169.254")
     with pytest.raises(AddressRefusedError, match="a: no address that requests may go to"):
         Web(frozenset({"a"})).get("http://a/", 5)

@@ -60,7 +60,7 @@ def test_a_mistake_in_any_variant_refuses_the_document():
         "[{matchArgs: [{index: 0, operator: Below, values: [/etc]}]}]}]}",
     ],
 )
-def test_the_original_version_refuses_what_is_ours(spec):
+def test_tetragons_api_version_refuses_our_extensions(spec):
     head = "apiVersion: VERSION\nkind: TracingPolicy\nmetadata: {name: p}\nspec: "
     parse((head + spec).replace("VERSION", "tetra.io/v1"), "p")
     with pytest.raises(PolicyErrors) as caught:

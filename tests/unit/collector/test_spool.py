@@ -201,7 +201,7 @@ def test_no_disk_at_all(tmp_path):
     assert files(tmp_path) == []
 
 
-def test_any_bytes_in_the_folder_do_no_harm(tmp_path):
+def test_any_bytes_in_the_folder_are_harmless(tmp_path):
     chance = random.Random(7)
     folder = tmp_path / "5"
     for _ in range(300):

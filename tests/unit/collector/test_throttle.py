@@ -61,7 +61,7 @@ def watched(rates):
     return throttle, [events]
 
 
-def said(watched):
+def reported(watched):
     """Return what was reported since the last call."""
     (events,) = watched[1]
     found = [(e.process_throttle.type, e.process_throttle.withheld.policy) for e in events]
@@ -69,14 +69,14 @@ def said(watched):
     return found
 
 
-def test_a_beginning_that_the_ring_had_no_room_for_is_found_and_said_once(rates, watched):
+def test_beginning_without_room_in_the_ring_is_found_and_reported_once(rates, watched):
     throttle = watched[0]
     rates.set(5, over_ns=NOW_NS - 1, tracing=3)
     throttle.look(NOW_NS)
-    assert said(watched) == []  # its record can still be in the ring
+    assert reported(watched) == []  # its record can still be in the ring
     throttle.look(NOW_NS + 1)
     throttle.look(NOW_NS + 2)
-    assert said(watched) == [(THROTTLE_START, 0)]
+    assert reported(watched) == [(THROTTLE_START, 0)]
     assert throttle.withheld.totals() == {"policy:one": 3}
 
 
@@ -87,10 +87,10 @@ def test_the_end_comes_after_the_hold_with_what_was_withheld_since_the_last(rate
         rates.set(5, over_ns=at_ns, tracing=total, seen_ns=at_ns)
         throttle.look(at_ns)
         throttle.look(at_ns + RATE.hold_ns - 1)
-        assert said(watched) == [(THROTTLE_START, 0)]
+        assert reported(watched) == [(THROTTLE_START, 0)]
         throttle.look(at_ns + RATE.hold_ns)
         throttle.look(at_ns + RATE.hold_ns + 1)
-        assert said(watched) == [(THROTTLE_STOP, total - 3 * round_)]
+        assert reported(watched) == [(THROTTLE_STOP, total - 3 * round_)]
     assert throttle.withheld.totals() == {"policy:one": 10}
 
 
@@ -107,14 +107,14 @@ def test_a_cgroup_that_is_idle_is_forgotten_and_its_numbers_stay(rates, watched)
     assert throttle.withheld.totals() == {"policy:one": 5}
 
 
-def test_an_end_without_an_entry_is_said(rates, watched):
+def test_end_without_an_entry_is_reported(rates, watched):
     throttle = watched[0]
     rates.set(5, over_ns=NOW_NS)
     throttle.look(NOW_NS)
     throttle.look(NOW_NS)
-    rates.entries.clear()  # another collector began anew
+    rates.entries.clear()  # another collector started with an empty map
     throttle.look(NOW_NS + 1)
-    assert said(watched) == [(THROTTLE_START, 0), (THROTTLE_STOP, 0)]
+    assert reported(watched) == [(THROTTLE_START, 0), (THROTTLE_STOP, 0)]
 
 
 def test_the_state_is_saved_and_restored(rates, watched):
@@ -126,7 +126,7 @@ def test_the_state_is_saved_and_restored(rates, watched):
     throttle.throttled.cgroups.clear()
     throttle.throttled.restore(saved)
     throttle.look(NOW_NS + 1)
-    assert said(watched) == [(THROTTLE_START, 0)]
+    assert reported(watched) == [(THROTTLE_START, 0)]
 
 
 @pytest.mark.parametrize(

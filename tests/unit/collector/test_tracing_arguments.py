@@ -350,7 +350,7 @@ def test_syscalls_have_their_interface():
 
 
 @pytest.mark.parametrize("kind", sorted(tracing_arguments.TYPES | {"nop"}))
-def test_what_has_no_item_is_absent(kind):
+def test_argument_without_an_item_is_absent(kind):
     if kind != "const_buf":
         assert tracing_arguments.encoder(TAG, kind, "label")(v.Absent()) == b""
     assert of_tracepoint(kind, v.Absent()) == []

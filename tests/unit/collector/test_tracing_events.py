@@ -305,5 +305,5 @@ def test_revisions_that_are_off_are_kept_for_a_while():
         (Hook(EventKind.LOADER), "loader"),
     ],
 )
-def test_hooks_in_metrics_have_the_originals_names(one_hook, label):
+def test_hooks_in_metrics_have_tetragons_names(one_hook, label):
     assert one_hook.label == label

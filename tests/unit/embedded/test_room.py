@@ -21,7 +21,7 @@ def test_large_disk_leaves_the_stream_at_its_default(free, tmp_path):
     assert room.fit_stream(tmp_path, {}) == (4 * GIB, "")
 
 
-def test_small_disk_limits_the_stream_with_a_line(free, tmp_path):
+def test_small_disk_limits_the_stream_with_a_notice(free, tmp_path):
     free(3 * GIB)
     size, text = room.fit_stream(tmp_path, {})
     assert size == 3 * GIB // 2

@@ -81,7 +81,7 @@ INNER = EXEC["process_exec"]
          {"process": {"pid": 7}}),
     ],
 )  # fmt: skip
-def test_what_is_left(field_filters, left):
+def test_kept_fields(field_filters, left):
     assert rewritten(EXEC, *field_filters) == left
 
 

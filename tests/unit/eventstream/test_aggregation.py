@@ -74,7 +74,7 @@ def test_first_event_stands_for_all_in_the_order_of_the_first_ones():
     assert not held.is_over(1 << 60)
 
 
-def test_what_is_held_is_bounded():
+def test_held_events_are_bounded():
     by_number = Aggregator(Limits(window_ns=1, events=3))
     for number in range(3):
         assert not by_number.is_full
@@ -95,7 +95,7 @@ def test_count_is_appended_and_one_changes_nothing():
 
 
 @pytest.mark.parametrize("seconds", [-1, 3601])
-def test_windows_that_make_no_sense_are_refused(seconds):
+def test_invalid_windows_are_refused(seconds):
     with pytest.raises(AggregationError, match="window_size"):
         limits_of(AggregationOptions(window_size=Duration(seconds=seconds)))
 

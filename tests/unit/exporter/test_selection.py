@@ -18,7 +18,7 @@ def test_rate_limit_counts_and_reports_what_it_withholds():
     assert limit.withheld_total == 2
 
 
-def test_rate_limit_goes_on_where_it_was_saved():
+def test_rate_limit_continues_from_its_saved_state():
     limit = RateLimit(3, {})
     limit.advance(MINUTE_NS)
     for _ in range(4):

@@ -169,7 +169,7 @@ async def test_stream_that_was_replaced_is_read_from_its_beginning():
     assert causes(feed) == [Gap.CAUSE_AGED_OUT]
 
 
-async def test_what_was_fetched_from_a_stream_that_was_replaced_is_forgotten():
+async def test_batches_of_a_replaced_stream_are_discarded():
     broadcaster = window_of([], head=3)
     feed = Feed(broadcaster, Past(numbered(1, 3)), Turn(), 1)
     assert await read(feed, 1) == [1]  # 2 and 3 are fetched, too

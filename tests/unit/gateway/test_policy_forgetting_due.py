@@ -21,21 +21,21 @@ def names(kept):
 DELETED = PolicySpec(revision=2, deleted=True)
 
 
-def test_only_what_is_gone_for_long_is_due():
+def test_only_policies_deleted_long_ago_are_due():
     old_s = KEEP_S + 1
     assert names({
         "deleted": stored(old_s, current=DELETED),
-        "deleted lately": stored(KEEP_S - 1, current=DELETED),
+        "deleted recently": stored(KEEP_S - 1, current=DELETED),
         "disabled": stored(old_s, current=PolicySpec(revision=2)),
         "canary": stored(old_s, current=DELETED, candidate=PolicyCandidate()),
         "never loaded": stored(KEEP_LEAST_S + 1),
-        "refused lately": stored(KEEP_LEAST_S - 1),
+        "refused recently": stored(KEEP_LEAST_S - 1),
         "forgotten": stored(old_s, expires=True),
         "damaged": stored(old_s, current=DELETED, damaged=True),
     }) == ["deleted", "never loaded"]  # fmt: skip
 
 
-def test_of_too_many_the_oldest_are_due_after_an_hour(monkeypatch):
+def test_above_the_limit_the_oldest_are_due_after_an_hour(monkeypatch):
     monkeypatch.setattr(forget, "MOST_KEPT", 2)
     kept = {str(hours): stored(hours * 3600, current=DELETED) for hours in (9, 2, 5, 3, 0.5)}
     assert names(kept) == ["9", "5", "3"]

@@ -33,7 +33,7 @@ def test_only_health_needs_no_token():
     }
 
 
-def test_what_changes_something_needs_more_than_reading():
+def test_changes_need_more_than_the_right_to_read():
     reading = ("Get", "List", "Stream", "Count", "ServerReflectionInfo")
     for name, right in rights.NEEDED.items():
         method = name.rpartition("/")[2]

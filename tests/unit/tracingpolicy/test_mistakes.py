@@ -48,7 +48,7 @@ def test_mistakes_are_sorted_and_unique():
         ("a: {<<: 5}", "1:9", "<< merges mappings only"),
     ],
 )
-def test_text_that_is_no_document(document, where, what):
+def test_invalid_documents_are_reported(document, where, what):
     with pytest.raises(PolicyErrors) as caught:
         parse(document, "p")
     found = [str(one) for one in caught.value.mistakes]

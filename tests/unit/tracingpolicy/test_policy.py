@@ -520,7 +520,7 @@ def test_anchors_and_merge_keys():
     assert len({hook.args for hook in policy.kprobes}) == 1
 
 
-def test_more_than_the_limits_of_the_original():
+def test_more_than_tetragons_limits_is_accepted():
     values = ", ".join(f'"{i}"' for i in range(1000))
     selector = f"{{matchArgs: [{{index: 0, operator: Equal, values: [{values}]}}]}}"
     selectors = ", ".join([selector] * 20)

@@ -1,4 +1,4 @@
-"""The comparison of two hosts' events: deaf to names, and to nothing else."""
+"""The comparison of two hosts' events: it ignores names, and nothing else."""
 
 import json
 

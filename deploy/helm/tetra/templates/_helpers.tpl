@@ -60,7 +60,7 @@ nats://{{ include "tetra.name" . }}-nats:4222
 {{ .Values.tls.secretName | default (printf "%s-gateway-tls" (include "tetra.name" .)) }}
 {{- end }}
 
-{{/* What a container that needs no right of the node has. */}}
+{{/* Security context of a container that needs no rights on the node. */}}
 {{- define "tetra.restricted" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

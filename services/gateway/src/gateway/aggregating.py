@@ -70,7 +70,7 @@ class Window:
 
 
 async def windows(feed: Feed, selection: Selection, window: Window) -> AsyncIterator[list[bytes]]:
-    """Yield the events of each window, for ever."""
+    """Yield the events of each window, without end."""
     while True:
         found: tuple[Batch, int] | None = None
         with suppress(TimeoutError):

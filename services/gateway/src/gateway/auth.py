@@ -84,7 +84,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._revocation = Revocation(tokens.find)
 
     async def watch(self) -> None:
-        """End streams whose token is removed or changed, for ever."""
+        """End streams whose token is removed or changed, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             self._revocation.end_revoked()

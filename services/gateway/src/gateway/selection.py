@@ -89,7 +89,7 @@ class Selection:
         return found
 
     async def select_payloads(self, payloads: Iterable[bytes]) -> AsyncIterator[Selected]:
-        """As `select`, for events that are not in a batch, whatever their node."""
+        """As `select`, for events of any node that are not in a batch."""
         for part in self._slices(map(Event, payloads), 0, self.filters.apply):
             yield part
             await self.turn.rest()

@@ -96,7 +96,7 @@ class Server:
         await self._server.start()
 
     async def follow(self, subscriber: Subscriber) -> None:
-        """Set health by whether events arrive, for ever."""
+        """Set health by whether events arrive, until cancelled."""
         while True:
             await self._set_health(not find_fault(self._streams, self._fleet))
             with suppress(TimeoutError):
@@ -104,7 +104,7 @@ class Server:
                     await subscriber.wait_live(not subscriber.live)
 
     async def watch_tokens(self) -> None:
-        """End streams whose token is removed or changed, for ever."""
+        """End streams whose token is removed or changed, until cancelled."""
         if self._interceptor is not None:
             await self._interceptor.watch()
 

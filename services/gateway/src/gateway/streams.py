@@ -168,7 +168,8 @@ async def begin(context: Context) -> None:
 def refusing(handler: Handler, kind: type[Message], max_bytes: int | None = None) -> Handler:
     """Return ``handler`` for a request's bytes, with every refusal turned into its gRPC status.
 
-    A failed write ends the call as a cancelled one: the client is gone, and nothing can be sent.
+    A failed write ends the call as a cancelled one: the client has disconnected, and nothing can be
+    sent.
     """
 
     async def handle(request: bytes, context: Context) -> Any:

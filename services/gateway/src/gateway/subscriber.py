@@ -136,7 +136,7 @@ class Subscriber:
                     self._reported = True
                 self._set_live(False)
             if self.live and not self._disturbed.is_set():
-                continue  # nothing failed: a client came, or the last one is gone
+                continue  # nothing failed: a client connected, or the last one disconnected
             self._set_live(False)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(waits.next_s()):
