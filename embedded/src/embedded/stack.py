@@ -129,8 +129,7 @@ class Stack:
         return await child.wait_for_line(phrase, within_s)
 
     async def wait(self) -> None:
-        """Return when the client ends with 0; raise `ChildError` when another child has failed too
-        often."""
+        """Return when the client ends with 0; raise `ChildError` when another child gives up."""
         services = [child for child in self._children if child is not self.cli]
         supervisor = Supervisor(
             [Service(child, self._health[child.name], "/healthz") for child in services],

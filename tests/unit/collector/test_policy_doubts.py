@@ -66,4 +66,4 @@ def test_an_override_that_lets_the_function_run():
     selectors: [{matchActions: [{action: Override}]}]
 """)
     path = "spec.kprobes[0].selectors[0].matchActions[0]"
-    assert made.notices() == [f"{path}: Override with 0 is no error: the function runs"]
+    assert made.notices() == [f"{path}: Override with 0 is not an error: the function runs"]

@@ -1,6 +1,6 @@
 """Follows the bucket of the fleet's policies.
 
-A message on a key's subject only says where to look. Such a message can be one that JetStream then
+A message on a key's subject only announces a change. Such a message can be one that JetStream then
 refused (compare-and-set), or one that never arrived; so the bucket itself is read, again after each
 connection, and at intervals.
 """
@@ -20,8 +20,8 @@ from bus.connection import until_cancelled
 from bus.direct import StoredMessage
 from chassis.backoff import Backoff
 
-LOOK_EVERY_S = 30.0  # at the bucket, where no message comes
-# Between two looks after a message: a copy of the bucket may not have it yet.
+LOOK_EVERY_S = 30.0  # interval of reads without messages
+# Interval of reads after a message: a copy of the bucket may not have it yet.
 _LOOKS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _RETRY_MIN_S, _RETRY_MAX_S = 0.1, 5.0
 
@@ -29,7 +29,7 @@ _RETRY_MIN_S, _RETRY_MAX_S = 0.1, 5.0
 class Content(NamedTuple):
     """The newest message of every key, up to and with ``newest``.
 
-    ``replaced``: it is another bucket, and what was known of the one before counts no more.
+    ``replaced``: it is another bucket, and the content of the previous one is no longer valid.
     """
 
     messages: Sequence[StoredMessage]
@@ -42,7 +42,7 @@ class Content(NamedTuple):
 
 
 class BucketWatch:
-    """Hands on what the bucket has: every key at first and where in doubt, then each change."""
+    """Passes the bucket's content on: every key at first and after doubt, then each change."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class BucketWatch:
                 complete = True
                 waits.reset()
             except (Error, TimeoutError, OSError):
-                wait_s = waits.next_s()  # there is no bucket yet, or NATS is away
+                wait_s = waits.next_s()  # there is no bucket yet, or NATS is unreachable
             try:
                 async with asyncio.timeout(wait_s):
                     await self._resync.wait()
@@ -137,7 +137,7 @@ class BucketWatch:
         return any(subject in there or not expires for subject, (_, expires) in gone.items())
 
     async def _follow_messages(self, nc: Client) -> None:
-        """Read the keys that were announced, until they have what the messages announced."""
+        """Read the announced keys until the announced changes are there."""
         looks = 0
         while True:
             if not self._announced:

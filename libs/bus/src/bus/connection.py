@@ -1,4 +1,4 @@
-"""One connection to NATS that retries for ever.
+"""One connection to NATS that retries without limit.
 
 nats-py awaits its error callback between two attempts, at the first connect and at reconnects. The
 growing wait between attempts happens there.
@@ -61,7 +61,7 @@ Take = Callable[[bytes, bytes], None]  # headers as they came, data
 
 
 class _Client(Client):
-    """Connects again where nats-py would close the connection, or give up without a word.
+    """Reconnects where nats-py would close the connection, or stop without an error.
 
     uvloop raises RuntimeError where a lost connection is written to. nats-py expects OSError.
     """
@@ -70,7 +70,7 @@ class _Client(Client):
         super().__init__()
         self.takers: dict[int, Take] = {}  # by subscription
 
-    # Reading the past is mostly this: no object, queue and task for each message.
+    # Reading the past consists mostly of this: it needs no object, queue or task per message.
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
@@ -170,7 +170,8 @@ async def taking(nc: Client, subject: str, take: Take) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Taken until the end: what still comes must not fill a queue that nothing reads.
+        # Messages are taken until the end, so that late ones do not fill a queue that nothing
+        # reads.
         try:
             if not nc.is_closed and not nc.is_draining:
                 await subscription.unsubscribe()
@@ -258,8 +259,9 @@ async def connect(
     """Return a connection called ``name``; wait for as long as NATS is unreachable.
 
     ``nc`` is what `client` gave, or None for a new one.
-    It reconnects for ever. ``on_change`` is called with True when connected, with False when the
-    connection is lost. Raises `SettingsError` where a certificate or password file cannot be read.
+    It reconnects without limit. ``on_change`` is called with True when connected, with False when
+    the connection is lost. Raises `SettingsError` where a certificate or password file cannot be
+    read.
     """
     if nc is None:
         nc = client()

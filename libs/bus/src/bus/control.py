@@ -41,7 +41,7 @@ async def ask(
 
     async def on_message(message: Msg) -> None:
         if message.headers:
-            # Collectors send no headers. What else has some is a message of the stream that
+            # Collectors send no headers. A message with headers is one of the stream, which
             # JetStream was asked to send here.
             if message.headers.get("Status") == _NO_RESPONDERS:
                 done.set()

@@ -30,7 +30,7 @@ _NONE = "="
 
 
 class Key(NamedTuple):
-    """What makes two documents revisions of one policy."""
+    """Two documents with equal keys are revisions of one policy."""
 
     name: str
     namespace: str = ""

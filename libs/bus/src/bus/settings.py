@@ -24,14 +24,16 @@ class BusSettings(BaseSettings):
         "nats://127.0.0.1:4222", description="NATS server, or several separated by commas"
     )
     nats_user: str | None = Field(None, description="NATS user name")
-    nats_password: str | None = Field(None, description="its password; prefer the file", repr=False)
+    nats_password: str | None = Field(
+        None, description="NATS password; prefer the file", repr=False
+    )
     nats_password_file: Path | None = Field(None, description="file with the password")
     nats_creds_file: Path | None = Field(None, description="NATS credentials file (JWT and key)")
     nats_tls_ca_file: Path | None = Field(
-        None, description="certificates that NATS servers are checked against (PEM)"
+        None, description="certificate authorities for verifying NATS servers (PEM)"
     )
-    nats_tls_cert_file: Path | None = Field(None, description="our certificate for NATS (PEM)")
-    nats_tls_key_file: Path | None = Field(None, description="key of our certificate (PEM)")
+    nats_tls_cert_file: Path | None = Field(None, description="client certificate for NATS (PEM)")
+    nats_tls_key_file: Path | None = Field(None, description="key of the client certificate (PEM)")
 
     @field_validator("nats_url")
     @classmethod

@@ -64,7 +64,7 @@ def write_own(path: Path, text: str) -> None:
 
 
 def replace_durably(path: Path, data: bytes) -> None:
-    """Replace ``path`` by a file with ``data``, synced: it is there whole, old or new.
+    """Replace ``path`` atomically by a file with ``data``, synced.
 
     Raises as `open_own`, which opens the new file.
     """

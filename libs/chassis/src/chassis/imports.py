@@ -1,4 +1,4 @@
-"""How a service imports its code: without what it does not need, and quickly."""
+"""Imports of a service: fast, and without libraries that it does not need."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
 
 
 def set_level(level: str) -> None:
-    """Change the least level that is logged: debug, info, warning, error."""
+    """Change the lowest level that is logged: debug, info, warning, error."""
     logging.getLogger().setLevel(level.upper())
 
 
 def get_level() -> str:
-    """Return the least level that is logged, in lower case."""
+    """Return the lowest level that is logged, in lower case."""
     return logging.getLevelName(logging.getLogger().level).lower()

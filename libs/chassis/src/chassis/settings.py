@@ -40,7 +40,7 @@ class ServiceSettings(BaseSettings):
     model_config = STYLE
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least level that is logged"
+        "info", description="lowest level that is logged"
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else one JSON object a line"

@@ -2,8 +2,9 @@
 
 ``python -m eventcolumns count|find FOLDER MEMORY_BYTES THREADS`` reads the request from stdin, a
 CountEventsRequest or a StreamEventsRequest whose nodes are the ones that the client may see. It
-writes frames to stdout: a letter, the length in four bytes, and what the letter says. ``R`` is the
-reach of the blocks, as JSON; ``A`` a CountEventsResponse or StreamEventsResponse; ``E`` an error.
+writes frames to stdout: a letter, the length in four bytes, and the content that the letter names.
+``R`` is the reach of the blocks, as JSON; ``A`` a CountEventsResponse or StreamEventsResponse;
+``E`` an error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from eventcolumns.errors import ColumnsError
 from eventfilters import CostError, FilterError
 
 _HEAD = Struct("<cI")
-_NICE = 10  # events that come in are more urgent
+_NICE = 10  # incoming events are more urgent
 
 
 class _Frames:

@@ -46,7 +46,7 @@ class Answers:
         reach: Callable[[Reach], None],
         answer: Callable[[bytes], None],
     ) -> None:
-        """``reach`` takes how far the blocks reach, before ``answer`` takes what they have."""
+        """``reach`` gets the range of the blocks, before ``answer`` gets their content."""
         self._folder = folder
         self._limits = limits
         self._reach = reach
@@ -93,7 +93,7 @@ class Answers:
         basis.gaps.extend(gaps)
         return rows, basis
 
-    # Filters that are no conditions on columns: the events themselves are looked at.
+    # Filters that are no conditions on columns: the events themselves are checked.
     def _count_each(self, engine: Engine, request: CountEventsRequest, tally: Tally) -> None:
         match = eventfilters.compile(request.allow_list, request.deny_list).match
         since_ns = 0 if request.first_seen else since_ns_of(request)
@@ -138,7 +138,7 @@ class Answers:
 
 
 def reach_of(engine: Engine, footers: Footers) -> Reach:
-    """Return how far the blocks reach; empty where there is none."""
+    """Return the range of the blocks; empty if there is none."""
     blocks = engine.all_blocks
     if not blocks:
         return {}

@@ -1,4 +1,4 @@
-"""What an answer rests on: how far blocks reach, and what is missing in them."""
+"""The basis of an answer: the range of the blocks, and what is missing in them."""
 
 from __future__ import annotations
 

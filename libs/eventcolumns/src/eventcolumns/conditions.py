@@ -43,7 +43,7 @@ def condition(allow: Sequence[Filter], deny: Sequence[Filter]) -> Condition:
         parts.append(_joined("OR", [one.sql for one in allowed]))
     parts += [f"NOT coalesce({one.sql}, false)" for one in denied if one.exact]
     exact = all(one.exact for one in (*allowed, *denied))
-    # A filter on a set of processes learns from every event before.
+    # A filter on a set of processes depends on all earlier events.
     if any(one.pid_set for one in (*allow, *deny)):
         return Condition("true", False)
     return Condition(_joined("AND", parts) if parts else "true", exact)

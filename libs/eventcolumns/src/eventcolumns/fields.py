@@ -36,7 +36,7 @@ MAX_FIELDS = 6
 
 
 def columns_of(names: Sequence[str]) -> list[str]:
-    """Return the columns; raise `ColumnsError` naming a field that there is not."""
+    """Return the columns; raise `ColumnsError` naming an unknown field."""
     if not 0 < len(names) <= MAX_FIELDS:
         raise ColumnsError(f"count by: {len(names)} fields, 1 to {MAX_FIELDS} are allowed")
     for name in names:

@@ -1,4 +1,4 @@
-"""Keeps a folder of blocks small: merges small blocks, removes what is too old or too much."""
+"""Keeps a folder of blocks small: merges small blocks, removes blocks by age and total size."""
 
 from __future__ import annotations
 

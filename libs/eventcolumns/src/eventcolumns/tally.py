@@ -17,7 +17,7 @@ class Tally:
     """The rows of one answer, and the events of each node that were read for it."""
 
     def __init__(self, request: CountEventsRequest) -> None:
-        """Raises `ColumnsError` where the request names a field that there is not."""
+        """Raises `ColumnsError` if the request names an unknown field."""
         self._request = request
         self._columns = [Row._fields.index(name) for name in columns_of(request.by)]
         self._rows: dict[tuple[str, ...], list[int | str]] = {}  # count, first, last, first node

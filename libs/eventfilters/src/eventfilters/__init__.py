@@ -5,7 +5,7 @@ list does. A filter matches if all its fields do; a field if one of its values d
 then decide which members of the event are sent.
 
 ``fields`` has one module for each field of ``tetragon.Filter`` and one list that names them all.
-Requests may come from a stranger: `limits` bounds their size, their memory and their time.
+Requests are not trusted: `limits` bounds their size, their memory and their time.
 """
 
 from eventfilters.errors import CostError, FilterError

@@ -1,4 +1,4 @@
-"""What an event of a policy was about: the files and the peers that its arguments name.
+"""The subjects of an event of a policy: the files and peers that its arguments name.
 
 A relative name is joined with the directory that stands beside it in the event: arguments with the
 labels ``dir`` and ``name``, ``dir`` or ``cwd`` and ``path``, ``to_dir`` and ``to_name``, ``to``.

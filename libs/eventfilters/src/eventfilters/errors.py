@@ -1,4 +1,4 @@
-"""What is refused.
+"""Errors of filters.
 
 FilterError     a filter is malformed; the text names field and value
 └── CostError   the filters need more memory or time than one request may use

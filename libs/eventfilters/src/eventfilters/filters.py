@@ -1,4 +1,4 @@
-"""The filters of one request, compiled: which events pass, and what of each is sent."""
+"""The filters of one request, compiled: which events pass, and which of their fields are sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tetragon.events_pb2 import FieldFilter, Filter, GetEventsResponse
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What one client gets of the events."""
+    """The filters and field filters of one client."""
 
     match: Predicate | None  # None: every event passes
     rewrite: field_filters.Rewrite | None  # None: events are sent complete

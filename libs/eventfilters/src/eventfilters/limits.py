@@ -1,4 +1,4 @@
-"""What the filters of one request may use: memory when they are made, time while they run.
+"""Limits for the filters of one request: memory when they are compiled, time while they run.
 
 A filter runs beside those of other clients, in one process. Without limits one request of 60,000
 patterns, or one CEL expression of four loops in each other, would occupy it alone.
@@ -25,7 +25,7 @@ COMPILE_S = 0.5  # CPU time
 
 # CPU time that filters may take for each event. One regex takes 3 µs, a CEL expression 20.
 EVENT_S = 0.0005
-BURST_S = 0.5  # saved up at most, and given at the start
+BURST_S = 0.5  # largest credit, also the credit at the start
 
 _PATTERN_FIELDS = [
     field.name
@@ -35,10 +35,10 @@ _PATTERN_FIELDS = [
 
 
 class Allowance:
-    """What is left for making the filters of one request."""
+    """The rest of the limits while the filters of one request are compiled."""
 
     def __init__(self, filters: Sequence[Filter]) -> None:
-        """Count what the filters ask for; raise `CostError` where that is too much."""
+        """Add the cost of the filters; raise `CostError` if it exceeds the limits."""
         _check("filters", len(filters), MAX_FILTERS)
         groups = patterns = expressions = expression_bytes = 0
         for wanted in filters:

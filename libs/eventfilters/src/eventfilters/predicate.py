@@ -1,4 +1,4 @@
-"""What a filter is once it is built."""
+"""The compiled form of a filter."""
 
 from __future__ import annotations
 

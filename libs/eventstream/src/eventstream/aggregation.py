@@ -28,7 +28,7 @@ _OF_SOCKETS = {"sock_arg": ("sport", "cookie"), "skb_arg": ("sport", "hash")}
 
 
 class Limits(NamedTuple):
-    """What one aggregation may hold."""
+    """Limits of one aggregation."""
 
     window_ns: int
     events: int = DEFAULT_EVENTS
@@ -109,7 +109,7 @@ def with_number(event: bytes, number: int) -> bytes:
 
 
 def key_of(event: GetEventsResponse) -> bytes:
-    """Return what equal events have in common; changes ``event``."""
+    """Return the key that equal events share; changes ``event``."""
     event.ClearField("time")
     kind = event.WhichOneof("event")
     body: Any = getattr(event, kind) if kind else None

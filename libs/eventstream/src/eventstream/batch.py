@@ -67,7 +67,7 @@ class Batch:
     boot_id: str
     first_sequence: int
     collector_start_ns: int
-    probes_start_ns: int  # the probes ran since then, whichever collector did
+    probes_start_ns: int  # the probes have run since then, under this or an earlier collector
     loss: node_pb2.LossCounters
     payloads: list[bytes]  # serialized GetEventsResponse; empty in place of a malformed one
     size_bytes: int
@@ -136,7 +136,7 @@ class Batch:
         return encoded.event_time_ns(self.payloads[index])
 
     def events(self) -> Iterable[Event]:
-        """Return the events; while the batch is warm, all readers share what is parsed of them."""
+        """Return the events; while the batch is warm, all readers share the parsed events."""
         if self._events is not None:
             return self._events
         if self._parsed is not None:

@@ -191,7 +191,8 @@ class Continuity:
         seen.loss = batch.loss
 
     def _note_collector_down(self, batch: Batch, seen: _Series) -> None:
-        # The next collector publishes what a killed one left: events later than the gap's start.
+        # The next collector publishes the events that a killed one left: they are later than the
+        # gap's start.
         from_ns = min(seen.last_event_ns, batch.probes_start_ns)
         cause = stream_pb2.GapNotice.CAUSE_COLLECTOR_DOWN
         self.notices.add_gap(_gap(batch, cause, from_ns, batch.probes_start_ns))

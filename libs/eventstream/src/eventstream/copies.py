@@ -21,7 +21,7 @@ from bus.subjects import EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.errors import BusError
 
-# NATS chooses the server of a consumer; after so many, each of three servers has had one.
+# NATS chooses the server of a consumer; after this many, each of three servers has had one.
 _PLACEMENTS = 48
 _CHUNK_MESSAGES = 500
 _SILENCE_S, _SILENCES = 4.0, 3  # a server that has a message sends it within these together
@@ -38,7 +38,7 @@ class Damage(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What single copies lack, and the servers whose copy could not be read."""
+    """The messages that single copies lack, and the servers whose copy could not be read."""
 
     damage: list[Damage]
     unreachable: list[str]

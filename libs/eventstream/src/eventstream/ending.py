@@ -1,4 +1,4 @@
-"""What to do where a read of the stream did not begin at the message that was wanted."""
+"""Decides how to continue when a read of the stream does not begin at the requested message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eventstream.history import Bounds
 
 
 class Attempts(NamedTuple):
-    """Reads until messages at the stream's end that do not come are given up."""
+    """Reads after which missing messages at the stream's end are skipped."""
 
     alone: int
     copies: int  # where the stream has several copies: one of them may lag behind

@@ -1,4 +1,4 @@
-"""What can fail while the stream is read, and what a request for it may have wrong."""
+"""Errors of reading the stream, and of requests for it."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class BusError(Exception):
 
 
 class AggregationError(Exception):
-    """The options of an aggregation make no sense."""
+    """The options of an aggregation are invalid."""

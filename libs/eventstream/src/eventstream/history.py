@@ -1,4 +1,4 @@
-"""What the stream has: read by place or time, without a consumer to create and delete.
+"""Reads the stream by position or time, without a consumer to create and delete.
 
 JetStream's batched direct get answers from any place of the stream and keeps no state, so a client
 that leaves needs no cleanup and a NATS that restarts loses nothing.
@@ -28,7 +28,7 @@ from eventstream.errors import BusError
 _DIRECT_GET = f"$JS.API.DIRECT.GET.{EVENTS_STREAM}"
 _TIMEOUT_S = 5.0
 CHUNK_BATCHES = 256
-CHUNK_BYTES = 1 << 20  # at least one message comes whatever its size
+CHUNK_BYTES = 1 << 20  # at least one message is returned, regardless of its size
 # One of the servers that have a copy answers each read, whichever is quickest. A message that did
 # not come is requested again so often; less often where that never helped.
 ATTEMPTS, FUTILE_ATTEMPTS, FUTILE_AFTER = 12, 2, 20
@@ -55,7 +55,7 @@ class Fetched(NamedTuple):
 class History:
     """Reads the stream's past. ``max_readers`` fetch at once, others wait.
 
-    What one copy of the stream lacks is read from another.
+    Messages that one copy of the stream lacks are read from another.
     """
 
     def __init__(self, nc: Client, max_readers: int) -> None:
@@ -70,7 +70,7 @@ class History:
         self._known: LRUCache[tuple[int, int], list[Damage]] = LRUCache(_MAX_DAMAGE)
 
     async def bounds(self) -> Bounds:
-        """Return what the stream spans; raise `BusError` if NATS does not answer."""
+        """Return the stream's bounds; raise `BusError` if NATS does not answer."""
         try:
             info = await until_cancelled(self._js.stream_info(EVENTS_STREAM))
         except (Error, TimeoutError) as error:
@@ -125,7 +125,7 @@ class History:
         return await self._fetch({"seq": start, "batch": limit, "max_bytes": CHUNK_BYTES})
 
     async def _fetch_again(self, first: int, last: int) -> list[Batch]:
-        """Return what any copy has of ``first`` to ``last``, which one of them stepped over."""
+        """Return ``first`` to ``last``, which one copy skipped, from any other copy."""
         at = max(first, (await self.bounds()).first)
         if self.replicas == 1 or at > last:
             return []
@@ -147,7 +147,7 @@ class History:
         return found
 
     async def _name(self, found: list[Batch]) -> list[Damage]:
-        """Return whose copy lacks what was ``found`` elsewhere; logged once."""
+        """Return the server whose copy lacks the messages ``found`` elsewhere; logged once."""
         if not found:
             return []
         span = found[0].stream_sequence, found[-1].stream_sequence

@@ -1,4 +1,4 @@
-"""What a stream reports as missing, each with the time it is about."""
+"""Notices of missing events in a stream, each with its time."""
 
 from __future__ import annotations
 

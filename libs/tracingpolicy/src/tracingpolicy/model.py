@@ -249,7 +249,7 @@ class Policy:
             yield Loader(place=Place(self.place.of("spec", "loader")))
 
     def notices(self) -> list[str]:
-        """Return what is no mistake, and hardly what the author meant."""
+        """Return warnings: what is allowed, but probably not intended."""
         found = [f'option "{name}" is unknown and has no effect' for name in self.options.ignored]
         if self.api_version not in (ORIGINAL_API, OWN_API):
             found.append(f"apiVersion {self.api_version} is unknown, and read as {ORIGINAL_API}")

@@ -1,4 +1,4 @@
-"""The argument types of policies, as tables: names, numbers, families, and what a filter may ask.
+"""The argument types of policies, as tables: names, numbers, families, filters.
 
 The numbers are those of Tetragon's error texts; documentation and coverage are made from here.
 """

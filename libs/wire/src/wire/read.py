@@ -1,7 +1,7 @@
 """Read single fields of a serialized message without parsing all of it.
 
-Bytes may come from a stranger. Every reader stops at the first byte that does not fit and returns
-what it found before; only `varint` raises.
+The bytes are not trusted. Every reader stops at the first malformed byte and returns what it found
+before; only `varint` raises.
 """
 
 from __future__ import annotations

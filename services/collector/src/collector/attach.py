@@ -1,4 +1,4 @@
-"""The probes: taken over from the previous collector, or loaded and attached."""
+"""Probes: taken over from the previous collector, or loaded and attached."""
 
 from __future__ import annotations
 

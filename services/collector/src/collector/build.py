@@ -150,7 +150,7 @@ async def build(settings: Settings) -> Collector:
         base.policies.table, base.throttled,
     )  # fmt: skip
     losses.refresh()
-    saver.save()  # before any event is published under our name
+    saver.save()  # before any event is published under this node's name
     return _collector(
         base, storage, attached, observed, policies, losses, publisher, saver, withheld
     )
@@ -268,7 +268,7 @@ def _kubernetes(settings: Settings) -> Kubernetes | None:
 
 
 def _kubernetes_policies(base: Base) -> Callable[[PolicyManager], KubernetesPolicies] | None:
-    """Return what makes the API server's policies; None where they are not wanted."""
+    """Return the loader of the API server's policies; None if they are not enabled."""
     api, settings = base.api, base.settings
     if api is None or not settings.enable_tracing_policy_crd:
         return None
@@ -330,7 +330,7 @@ def _recover(base: Base, storage: Storage) -> Recovered | None:
         saved, storage.journal.folder, records_version(), base.pipeline(table), table,
         storage.spool, policies,
     )  # fmt: skip
-    if saved.boot_id == base.boot_id:  # a policy of another boot was off with the machine
+    if saved.boot_id == base.boot_id:  # a policy of an earlier boot ended with the machine
         policies.all_off_since(ended_s)
     return recovered
 
@@ -343,7 +343,7 @@ def _observe(
         return Observed(recovered.table, recovered.pipeline, [], recovered)
     table = base.new_table()
     pipeline = base.pipeline(table)
-    # Nothing of another boot is alive, even if pids and times agree.
+    # No process of an earlier boot is alive, even if pids and times agree.
     same_boot = recovered is not None and recovered.run.boot_id == base.boot_id
     known = list(recovered.table) if recovered and same_boot else []
     procfs = base.settings.procfs

@@ -171,12 +171,12 @@ class Control:
         await self._respond(nc, message, response)
 
     def _begin_plan(self, nc: Client, message: Msg, plan: Awaitable[NodePlan]) -> None:
-        """Answer when it is made; other requests are answered meanwhile."""
+        """Answer when the plan is made; other requests are answered meanwhile."""
 
         async def answer() -> None:
             try:
                 response = ControlResponse(plan=await plan)
-            except Exception:  # a fault here must not leave the gateway without an answer
+            except Exception:  # an error here must not leave the gateway without an answer
                 log.exception("policy not planned")
                 response = ControlResponse(error="planning failed: the collector's log says why")
             await self._respond(nc, message, response)

@@ -25,7 +25,7 @@ class KernelError(ServiceError):
 
 
 class ProbeError(ServiceError):
-    """Compiling, loading or attaching the probes failed. ``log`` keeps all the compiler said."""
+    """Compiling, loading or attaching the probes failed. ``log`` has the compiler's output."""
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""From the ring to the publisher: handles records as they are read, and those that had to wait."""
+"""From the ring to the publisher: handles records when they are read, or after they had to wait."""
 
 from __future__ import annotations
 

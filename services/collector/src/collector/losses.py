@@ -44,8 +44,8 @@ class Losses:
     ) -> None:
         """``counts``: by cause, what this collector counts itself; the map counts for the sensors.
 
-        ``more`` returns totals whose causes come and go, such as those of policies; ``withheld``
-        what throttling withheld, by kind: no loss, but reported on the same way.
+        ``more`` returns totals with changing causes, such as those of policies; ``withheld`` the
+        events that throttling withheld, by kind: not a loss, but reported in the same way.
 
         ``noted`` is called with new totals before a batch carries them. ``continued``: the totals
         of the collector that had these probes before.
@@ -58,7 +58,7 @@ class Losses:
         self._more = more
         self._before = {cause: count for cause, count in before.items() if cause not in self._slots}
         self._withheld = withheld
-        # The kernel's own totals continue with the probes, those of policies do not.
+        # The kernel's totals of the probes continue with them; those of policies start again.
         kept = continued.withheld if continued else {}
         self._withheld_before = {kind: n for kind, n in kept.items() if kind.startswith("policy:")}
         self._counters = LossCounters()

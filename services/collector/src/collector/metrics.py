@@ -66,7 +66,7 @@ class Metrics(Collector):
 
     def _kernel(self) -> Iterator[Metric]:
         passed = self._pipeline.statistics
-        events = CounterMetricFamily("tetragon_events", "Events made, by type", labels=["type"])
+        events = CounterMetricFamily("tetragon_events", "Events created, by type", labels=["type"])
         records = CounterMetricFamily(
             "tetragon_msg_op", "Records read from the kernel, by kind", labels=["msg_op"]
         )
@@ -111,7 +111,7 @@ class Metrics(Collector):
         yield missed
         yield CounterMetricFamily(
             "tetra_collector_process_map_overflows",
-            "Processes that the kernel's process map had no room for",
+            "Processes that did not fit into the kernel's process map",
             lost.get("kernel_map", 0),
         )
         yield CounterMetricFamily(
@@ -132,7 +132,9 @@ class Metrics(Collector):
             "tetragon_process_cache_size", "Process images in the table", len(cache)
         )
         yield GaugeMetricFamily(
-            "tetragon_process_cache_capacity", "Process images that fit", cache.capacity
+            "tetragon_process_cache_capacity",
+            "Capacity of the process table, in images",
+            cache.capacity,
         )
         yield CounterMetricFamily(
             "tetragon_process_cache_evictions",
@@ -179,7 +181,7 @@ class Metrics(Collector):
             buckets.append((bound, total))
         yield HistogramMetricFamily(
             "tetra_collector_publish_seconds",
-            "From sending a batch to its acknowledgement",
+            "Time from sending a batch to its acknowledgement",
             buckets=buckets,
             sum_value=statistics.latency_s,
         )

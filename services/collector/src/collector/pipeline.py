@@ -66,8 +66,8 @@ class Pipeline:
     def handle(self, records: Iterable[bytes], offset_ns: int | None = None) -> list[bytes]:
         """Return the events of ``records``, in their order.
 
-        ``offset_ns``: of the calendar clock when they were read; None: read it now. Records that
-        have to wait are kept for `release`.
+        ``offset_ns``: the offset of the calendar clock when the records were read; None: read it
+        now. Records that have to wait are kept for `release`.
         """
         # Once for all records: the calendar clock may be set at any time.
         moment = Moment(wall_offset_ns() if offset_ns is None else offset_ns, time.monotonic())

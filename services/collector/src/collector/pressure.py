@@ -1,7 +1,7 @@
-"""How contended the host's CPUs are: the part of the time in which a task waited for one.
+"""CPU pressure of the host: the part of the time in which a task waited for a CPU.
 
-Pressure stall information says exactly that. Where the kernel has none (``CONFIG_PSI`` off, or
-``psi=0``), the run queue and the time that a hypervisor gave to other guests stand in for it.
+Pressure stall information reports it. Where the kernel has none (``CONFIG_PSI`` off, or
+``psi=0``), it is estimated from the run queue and the time that a hypervisor gave to other guests.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """What became of requests."""
+    """Outcomes of requests."""
 
     sent: int = 0
     failed: int = 0  # no answer in time, or none at all
@@ -80,7 +80,8 @@ class Requests:
             self._start()
 
     def _start(self) -> None:
-        # Daemons: a request that hangs in a resolver must not keep the collector from ending.
+        # Daemon threads: a request that hangs in a resolver must not prevent the collector from
+        # ending.
         number = len(self._threads)
         thread = threading.Thread(target=self._run, name=f"requests-{number}", daemon=True)
         self._threads.append(thread)

@@ -113,7 +113,7 @@ class Bootstrap:
         return reported
 
     def _enter(self, process: Process, p: ProcfsProcess, now_s: float) -> bool:
-        """Enter ``process`` into both tables; return False if its records follow or it ended."""
+        """Enter ``process`` into both tables; False if its records follow or it has ended."""
         if not self._enter_kernel(process, p):
             return False
         alive = start_and_args(self.procfs, p.pid)

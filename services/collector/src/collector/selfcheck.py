@@ -1,7 +1,7 @@
 """Checks that type offsets from a chosen BTF file are those of this kernel.
 
-A wrong offset does no harm in the kernel, but makes events wrong. BTF does not name its kernel, so
-the records of a child process are compared with /proc.
+A wrong offset is harmless in the kernel, but makes events wrong. BTF does not contain the name of
+its kernel, so the records of a child process are compared with /proc.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _in_host_namespace() -> bool:
 
 
 def _reported(ring: Ring, token: bytes, records: list[bytes]) -> dict[str, object]:
-    """Return what the records of the process with ``token`` say until its exit, or in part."""
+    """Return the facts from the records of the process with ``token`` that have arrived."""
     decoder = ExecDecoder()
     reported: dict[str, object] = {}
     pid = None

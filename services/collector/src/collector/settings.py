@@ -100,8 +100,8 @@ class Settings(ServiceSettings, BusSettings):
     procfs: Path = Field(Path("/proc"), description="the host's proc file system")
     btf: Path = Field(
         Path("/sys/kernel/btf/vmlinux"),
-        description="the kernel's type information; a file of exactly this kernel build where the "
-        "kernel has none itself",
+        description="the kernel's type information; if the kernel has none, a BTF file of exactly "
+        "this kernel build",
     )
     ring_size_bytes: int = Field(
         8 << 20, ge=1 << 16, description="BPF ring buffer, rounded up to a power of two"
@@ -110,11 +110,11 @@ class Settings(ServiceSettings, BusSettings):
         250,
         ge=0,
         le=1000,
-        description="longest time between two looks into the ring, on a host whose CPUs are busy; "
-        "on others it is 3 to 40 ms. A ring that is a quarter full is read at once",
+        description="longest time between two reads of the ring on a host with busy CPUs; on "
+        "others it is 3 to 40 ms. A ring that is a quarter full is read at once",
     )
     execve_map_entries: int = Field(
-        65536, ge=1024, description="living processes that the kernel side can follow"
+        65536, ge=1024, description="processes that the kernel side can track at once"
     )
     process_cache_size: int = Field(65536, ge=64, description="process images kept in memory")
     process_cache_gc_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
@@ -123,10 +123,10 @@ class Settings(ServiceSettings, BusSettings):
         description="how long an unreferenced image stays: 30, 30s, 1m30s",
     )
     spool_memory_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="events kept in memory while NATS is away"
+        64 << 20, ge=1 << 20, description="memory for events while NATS is unreachable"
     )
     spool_disk_bytes: int = Field(
-        1 << 30, ge=0, description="the same on disk, in the state folder; 0: nothing on disk"
+        1 << 30, ge=0, description="disk space for them in the state folder; 0: none"
     )
     spool_sync: Literal["always", "never"] = Field(
         "always",
@@ -144,8 +144,8 @@ class Settings(ServiceSettings, BusSettings):
     enable_ancestors: str = Field(
         "",
         pattern=r"^((.+,)?base(,.+)?)?$",
-        description="'base': report the grandparent and on with exec and exit events; beside it "
-        "kprobe, tracepoint, uprobe, usdt, lsm, loader",
+        description="report ancestors beyond the parent in these events: 'base' for exec and exit, "
+        "and kprobe, tracepoint, uprobe, usdt, lsm, loader",
     )
     username_metadata: Literal["disabled", "unix"] = Field(
         "disabled", description="unix: fill the user field from the passwd file"
@@ -155,8 +155,8 @@ class Settings(ServiceSettings, BusSettings):
     )
     cgroup_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = Field(
         None,
-        description="throttling, EVENTS,INTERVAL as in 1000,1s: a cgroup with more execs and forks "
-        "than that is not reported until it has fewer; empty: never",
+        description="throttling, EVENTS,INTERVAL as in 1000,1s: the processes of a cgroup with "
+        "more execs and forks are not reported until the rate falls; empty: never",
     )
     policy_cgroup_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = Field(
         None,
@@ -164,7 +164,7 @@ class Settings(ServiceSettings, BusSettings):
     )
     enable_argv: bool = Field(False, description="also report arguments as an exact list")
     tracing_policy: Path | None = Field(
-        None, description="one tracing policy, beside those of tracing_policy_dir"
+        None, description="file of one tracing policy, in addition to those of tracing_policy_dir"
     )
     tracing_policy_dir: Path = Field(
         Path("/etc/tetragon/tetragon.tp.d"),
@@ -202,7 +202,7 @@ class Settings(ServiceSettings, BusSettings):
     )
     policy_request_hosts: str = Field(
         "",
-        description="hosts that actions GetUrl and DnsLookup may ask, separated by commas; "
+        description="hosts that actions GetUrl and DnsLookup may contact, separated by commas; "
         ".example.org: all names below that domain; empty: none",
     )
     policy_resolver: Annotated[str, AfterValidator(_resolver)] = Field(
@@ -211,7 +211,8 @@ class Settings(ServiceSettings, BusSettings):
         "empty: the system's",
     )
     expose_stack_addresses: bool = Field(
-        False, description="report the addresses of stack frames, which show where the kernel is"
+        False,
+        description="report the addresses of stack frames, which reveal the kernel's load address",
     )
     keep_probes: Literal["never", "crash", "always"] = Field(
         "never",
@@ -223,37 +224,39 @@ class Settings(ServiceSettings, BusSettings):
     )
     detach: bool = Field(
         False,
-        description="detach the probes that an earlier collector of this node has kept, and exit",
+        description="detach the probes that an earlier collector of this node left attached, and "
+        "exit",
     )
     metrics_address: str = Field(
         "", description="HTTP address of /metrics, /healthz and /readyz, host:port; empty: none"
     )
     docker_socket: str = Field(
         "/var/run/docker.sock",
-        description="Docker engine to ask for names and images of containers; empty: none",
+        description="socket of the Docker engine, for names and images of containers; empty: none",
     )
     podman_socket: str = Field(
-        "/run/podman/podman.sock", description="the same of Podman; empty: none"
+        "/run/podman/podman.sock", description="the same for Podman; empty: none"
     )
     cri_socket: str = Field(
         "auto",
-        description="sockets of containerd or CRI-O to ask for containers and pods, separated by "
-        "commas; auto: those of /run/containerd, /run/crio and k3s that exist; empty: none",
+        description="sockets of containerd or CRI-O, for containers and pods, separated by commas; "
+        "auto: those of /run/containerd, /run/crio and k3s that exist; empty: none",
     )
 
     nri_socket: str = Field(
         "",
-        description="NRI socket of containerd or CRI-O, as /var/run/nri/nri.sock: containers start "
-        "when the policies for them are in effect; empty: none",
+        description="NRI socket of containerd or CRI-O, as /var/run/nri/nri.sock: containers then "
+        "start only after their policies are in effect; empty: none",
     )
     enable_k8s_api: bool = Field(
-        False, description="ask Kubernetes's API server for the pods of this node and its labels"
+        False, description="read the pods and labels of this node from the Kubernetes API server"
     )
     enable_tracing_policy_crd: bool = Field(
         True, description="with enable_k8s_api: load the API server's tracing policies"
     )
     k8s_kubeconfig_path: Path | None = Field(
-        None, description="how to reach it; default: the service account of this pod"
+        None,
+        description="kubeconfig file for the API server; default: the service account of this pod",
     )
     k8s_node_name: str = Field(
         default_factory=lambda: os.environ.get("NODE_NAME") or os.uname().nodename,
@@ -261,7 +264,7 @@ class Settings(ServiceSettings, BusSettings):
     )
     enable_pod_annotations: bool = Field(False, description="report annotations of pods")
     deleted_pod_cache_size: int = Field(
-        1024, ge=0, description="deleted pods kept for events that come later"
+        1024, ge=0, description="deleted pods that are kept for late events"
     )
 
     def request_hosts(self) -> frozenset[str]:

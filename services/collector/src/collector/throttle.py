@@ -1,10 +1,10 @@
-"""Looks after throttling once a second: its ends, its numbers, and the processes that stay.
+"""Throttling, once a second: its end, its counts, and long-lived processes.
 
-The kernel withholds events and says when that begins (bpf/lib/throttle.h, withhold.h). What it does
-not say is made into records here, as if they came from the ring, so that a replay of the journal
-repeats them: a cgroup whose rate has been low for long enough, and each process of a throttled
-cgroup that has lived for a second: it is reported as found in /proc. So no process hides in a storm
-of others; what is withheld are short lives.
+The kernel withholds events and records the beginning (bpf/lib/throttle.h, withhold.h). Other facts
+become records here, as if they came from the ring, so that a replay of the journal repeats them:
+the end, when a cgroup's rate has been low for long enough, and each process of a throttled cgroup
+that has run for a second, which is reported as found in /proc. So no process can hide in a storm of
+others: only short-lived processes are withheld.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from collector.sensors.throttle import Throttled, ThrottleKey, pack
 from tetragon.events_pb2 import THROTTLE_START, THROTTLE_STOP, ThrottleType
 
 LOOK_EVERY_S = 1.0
-STAYED_NS = 1_000_000_000  # a process that has lived for so long is reported
-IDLE_NS = 60_000_000_000  # a cgroup without events for so long is forgotten
+STAYED_NS = 1_000_000_000  # a process that has run for this long is reported
+IDLE_NS = 60_000_000_000  # a cgroup without events for this long is dropped
 _PID = Struct("<I")
 _KINDS = ("exec", "fork", "exit")  # enum withheld_kind, in its order
 
@@ -81,7 +81,7 @@ class Withheld:
 
 @dataclass(slots=True)
 class Throttle:
-    """What the collector does for throttling; ``feed`` takes a record as if from the ring."""
+    """The collector's part of throttling; ``feed`` takes a record as if from the ring."""
 
     throttled: Throttled
     feed: Callable[[bytes], None]
@@ -98,7 +98,7 @@ class Throttle:
     _at_stop: dict[ThrottleKey, ThrottleValue] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Look at intervals, until cancelled."""
+        """Check at intervals, until cancelled."""
         while self.is_on:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
@@ -112,7 +112,7 @@ class Throttle:
         return self.life is not None or self.policy_rate is not None
 
     def look(self, now_ns: int) -> None:
-        """Report what has begun or ended, and the processes that stay; ``now_ns``: boot clock."""
+        """Report beginnings, ends and long-lived processes; ``now_ns``: boot clock."""
         live: set[ThrottleKey] = set()
         if self.life is not None:
             rate, maps, _ = self.life
@@ -141,7 +141,7 @@ class Throttle:
                 self._say(THROTTLE_STOP, key, now_ns)
             newest_ns = max(value.window_even, value.window_odd) * rate.interval_ns
             idle_ns = max(IDLE_NS, 2 * rate.interval_ns, rate.hold_ns)
-            # It is not throttled, so what it has withheld cannot change meanwhile.
+            # It is not throttled, so its count of withheld events cannot change meanwhile.
             if now_ns - newest_ns > idle_ns and rates.delete(packed):
                 self._seen.pop(key, None)
                 self._at_stop.pop(key, None)
@@ -150,7 +150,8 @@ class Throttle:
     def _begin_late(self, key: ThrottleKey, over_ns: int) -> None:
         """Report a beginning whose record the ring had no room for.
 
-        At the second look: until then the record, which has the cgroup's name, may wait there.
+        Only at the second check: until then the record, which has the cgroup's name, may still be
+        in the ring.
         """
         if key in self.throttled.cgroups:
             self._expected.discard(key)
@@ -184,7 +185,7 @@ class Throttle:
         self.feed(pack(record))
 
     def _report_stayed(self, now_ns: int) -> None:
-        """Report processes that were withheld and live on, at most as many as the rate allows."""
+        """Report withheld processes that still run, at most as many as the rate allows."""
         assert self.life is not None
         rate, maps, processes = self.life
         left = rate.events

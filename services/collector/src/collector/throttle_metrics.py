@@ -23,7 +23,9 @@ def collect(throttle: Throttle, losses: Losses) -> Iterator[Metric]:
     yield withheld
     state = throttle.throttled
     rate = CounterMetricFamily(
-        "tetragon_cgroup_rate", "Cgroups that became throttled, and no longer are", labels=["type"]
+        "tetragon_cgroup_rate",
+        "Cgroups that became throttled, and that ended being throttled",
+        labels=["type"],
     )
     rate.add_metric(["throttle_start"], state.started)
     rate.add_metric(["throttle_stop"], state.stopped)
@@ -33,6 +35,6 @@ def collect(throttle: Throttle, losses: Losses) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "tetra_collector_throttled_processes_found",
-        "Processes whose exec was withheld and that were reported later, as they stayed",
+        "Long-lived processes whose exec was withheld and that were reported later",
         throttle.reported,
     )

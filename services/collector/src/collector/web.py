@@ -1,7 +1,8 @@
-"""GetUrl's HTTP request: one time for all of it, and no way to addresses that nobody listed.
+"""GetUrl's HTTP request: one time limit for all of it, and no access to addresses that are not
+listed.
 
-Written on sockets: what the standard library's client reads, it reads with a time for each piece,
-so a server that sends a byte now and then would hold it for days.
+Written on sockets: the standard library's client has a time limit for each read only, so a server
+that sends single bytes could delay it for days.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 ANSWER_MAX = 1 << 16
 RESOLVING_MAX = 4  # names at a time: a name server that does not answer holds a thread for longer
 _PORTS: Final = {"http": 80, "https": 443}
-# Where clouds answer with a machine's credentials, beside link-local addresses.
+# Addresses at which clouds serve a machine's credentials, in addition to link-local ones.
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,7 +33,7 @@ class AddressRefusedError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When all of a request has to be done."""
+    """The time at which the whole request has to be done."""
 
     at_s: float  # of time.monotonic()
 
@@ -142,7 +143,7 @@ def _exchange(one: socket.socket, parts: SplitResult, deadline: Deadline) -> int
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise OSError("no answer of a web server")
     left = ANSWER_MAX - len(answer)
-    with suppress(OSError):  # the answer was there: how it ends changes nothing
+    with suppress(OSError):  # the status has arrived: the end of the answer does not matter
         while left > 0 and (piece := _receive(one, deadline)):
             left -= len(piece)
     return int(words[1])

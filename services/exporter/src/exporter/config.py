@@ -1,5 +1,4 @@
-"""The sinks as their YAML file describes them. All mistakes are reported together, each with its
-path."""
+"""The sinks as their YAML file describes them. All mistakes are reported, with their paths."""
 
 from __future__ import annotations
 

@@ -92,8 +92,7 @@ class NodeReader(Reader):
     # Otherwise the position of a quiet node would at some time be older than the oldest message,
     # and the deleted messages could have been this node's.
     async def _skip(self, end: int) -> bool:
-        """Move after message ``end``, unless messages of the node come before it; return whether it
-        moved."""
+        """Move after message ``end`` unless the node has earlier ones; return whether it moved."""
         if end < self._position or await self._history.fetch_node(self._node, self._position, 1):
             return False
         found = (await self._history.fetch(end, 1)).batches

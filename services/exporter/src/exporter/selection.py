@@ -1,5 +1,4 @@
-"""The events that a sink gets: nodes, filters, and a rate limit that counts the events that it
-withholds."""
+"""The events that a sink gets: nodes, filters, and a rate limit that counts what it withholds."""
 
 from __future__ import annotations
 
@@ -59,8 +58,7 @@ class RateLimit:
         return False
 
     def advance(self, time_ns: int) -> int:
-        """Advance to ``time_ns``; return how many were withheld in the minute that ended, if
-        any."""
+        """Advance to ``time_ns``; return how many were withheld in the minute that ended."""
         minute = time_ns // _MINUTE_NS
         if self._per_minute < 0 or minute <= self._minute:
             return 0

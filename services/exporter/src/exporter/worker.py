@@ -1,5 +1,4 @@
-"""The loop of one sink: read, select, encode, deliver, save the position; repeated until
-delivered."""
+"""The loop of one sink: read, select, encode, deliver with retries, save the position."""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ def wanted(options: AggregationOptions) -> Limits | None:
 
 
 class Window:
-    """The window of one stream. It ends by the time of the messages, or by the clock if none
-    come."""
+    """The window of one stream: it ends by the messages' time, without messages by the clock."""
 
     def __init__(self, limits: Limits) -> None:
         self._held: Aggregator[bytes] = Aggregator(limits)

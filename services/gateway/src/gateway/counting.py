@@ -1,5 +1,4 @@
-"""tetra.v1.EventStream.CountEvents: from the columns as far as they go, the rest from the
-stream."""
+"""tetra.v1.EventStream.CountEvents: from the columns first, the rest from the stream."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""tetra.v1.EventStream: events in batches, from any position of the stream, with notices of missing
-events."""
+"""tetra.v1.EventStream: batches from any position of the stream, with notices of gaps."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One client's position in the stream: it reads from the window while it keeps up, else from
-NATS."""
+"""One client's position in the stream: it reads from the window if it keeps up, else from NATS."""
 
 from __future__ import annotations
 
@@ -129,8 +128,7 @@ class Feed:
         self._fetched.extend(batches)
 
     def _note_damage(self, first: int, last: int, behind: Batch | None) -> None:
-        """Note that messages are missing in every copy of the stream; ``behind``: the next
-        message."""
+        """Note that messages are missing in every copy; ``behind``: the next message."""
         self._continuity.note_damage(
             first, last, self._stored_ns, behind.stored_ns if behind else 0
         )

@@ -62,8 +62,7 @@ class Past:
             return []
 
     async def remember(self, feed: Feed, reach: Reach) -> None:
-        """Pass the numbers up to the end of the columns to ``feed``, so that it detects a gap
-        there."""
+        """Pass the numbers of the columns to ``feed``, so that it detects a gap after them."""
         try:
             feed.remember(await self.streams.history.last_of_each_node(reach.last))
         except BusError:  # the stream is read next, and its reader waits for NATS
@@ -79,8 +78,7 @@ def follow(request: StreamEventsRequest, reach: Reach) -> StreamEventsRequest:
 
 
 def not_kept(request_since_ns: int, reach: Reach) -> list[GapNotice]:
-    """Return the notice about events that the columns no longer have, if the request includes their
-    time."""
+    """Return the notice about events that the columns no longer have, if they are requested."""
     from_ns = reach.oldest_s * _SECOND_NS
     if reach.oldest_first <= 1 or not 0 < request_since_ns < from_ns:
         return []

@@ -1,4 +1,4 @@
-"""session: the login session of the process is in the list. Ours."""
+"""session: the login session of the process is in the list. Not in Tetragon."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tracingpolicy.values import ListReference, Value
 _ARGUMENT_OPERATORS = {
     name: op for name, op in OPERATORS_BY_NAME.items() if op not in (Operator.IN, Operator.NOT_IN)
 }
-# What the documentation or habit suggests, and Tetragon's schema refuses.
+# Spellings that the documentation or habit suggests, but Tetragon's schema refuses.
 _VALUELESS = {Operands.NONE}
 _CAPABILITY_SETS = "two capability sets: args: [old, new]"
 

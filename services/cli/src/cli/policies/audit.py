@@ -1,5 +1,4 @@
-"""``tetra getevents --audit``: who changed which policy, when, from where, and with which
-result."""
+"""``tetra getevents --audit``: who changed which policy, when, from where; the result."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _DATA_SCRATCH_BYTES = 32 + 16384
 
 
 class CredentialsHook(NamedTuple):
-    """Where credentials are looked at before they change: exec.bpf.c, on_prepare_exec()."""
+    """A hook that reads credentials before they change: exec.bpf.c, on_prepare_exec()."""
 
     kind: Kind
     target: str
@@ -49,7 +49,7 @@ class CredentialsHook(NamedTuple):
 
 
 def credentials_hooks(kernel: KernelInfo, flags: list[str]) -> tuple[CredentialsHook | None, ...]:
-    """Return the hooks that may serve, best first; (None,) where credentials were not asked for."""
+    """Return the possible hooks, best first; (None,) if credentials are not enabled."""
     if "-DENABLE_CRED" not in flags:
         return (None,)
     if "HAVE_PREPARE_EXEC" in kernel.features:
@@ -130,7 +130,7 @@ def base_maps(flags: list[str]) -> tuple[MapSpec, ...]:
 
 
 def parts(folder: Path, flags: list[str], hook: CredentialsHook | None) -> list[bytes | str]:
-    """Return all that decides the programs, for the key of their object."""
+    """Return everything that determines the programs, for the key of their object."""
     files = [path.read_bytes() for path in source_files(folder)]
     return [
         "base",

@@ -1,4 +1,5 @@
-"""Compiled programs as they are kept: bytecode, the maps it names, and where it names them.
+"""Compiled programs as they are cached: bytecode, the maps that it uses, and the places where it
+uses them.
 
 An `Object` knows nothing of descriptors: `relocate` writes them into a copy. Its form on disk is
 lengths and bytes only, nothing in it is ever executed or evaluated by Python.
@@ -16,7 +17,7 @@ from collector.bpf.programs import Kind
 
 _SLOT = 8  # bytes of one instruction
 _LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM: takes two slots
-# BPF_PSEUDO_CALL to offset -1: what the compiler leaves for a function that it does not have.
+# BPF_PSEUDO_CALL to offset -1: the compiler emits this for a function that is not in the text.
 _CALL_UNRESOLVED = bytes.fromhex("85100000ffffffff")
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2  # in the source register
 

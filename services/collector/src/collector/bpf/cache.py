@@ -1,10 +1,10 @@
-"""A folder of blobs that can be made again: each under the hash of what it was made from.
+"""A cache folder of blobs: each is stored under the hash of its sources, and can be created again.
 
     <folder>/<key>.obj      magic, key, SHA-256 of the content, length, content
 
-A blob is used only if its folder and file are ours, others cannot write them, and its key and
-hash fit. Everything else counts as missing: a cache never stops a start. Any number of
-collectors may use one folder: files appear by rename, whole.
+A blob is used only if this user owns folder and file, others cannot write them, and key and hash
+match. Everything else counts as missing: the cache never prevents a start. Any number of collectors
+may use one folder: files are renamed into place when they are complete.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BlobCache:
             return None
 
     def write(self, key: bytes, content: bytes) -> None:
-        """Keep a blob, dropping those unused for longest; a folder that cannot is warned about."""
+        """Store a blob and drop those unused for longest; log a warning if that fails."""
         try:
             self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
             with self._open_folder() as folder:
@@ -113,7 +113,7 @@ class BlobCache:
             raise
 
     def _evict(self, folder: int, newest: bytes) -> None:
-        """Delete those unused for longest until the rest fits, and what writers left behind."""
+        """Delete the blobs unused for longest until the rest fits, and old temporary files."""
         files = []
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):  # another collector evicts too

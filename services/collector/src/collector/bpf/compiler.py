@@ -2,7 +2,7 @@
 
 The only module that imports BCC, and only the child does: LLVM's 100 MB never enter the collector.
 Maps are numbers in the text (``MAP(n)`` of bpf/shim), so the compiler makes no map and needs no
-right; who loads the bytecode writes the descriptors in (see bytecode.py).
+right; the loader of the bytecode inserts the descriptors (see bytecode.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from collector.errors import CompileError
 
-_NEXT = "\0next text\n"  # in the log, ahead of what the compiler says of each text
-_CPU_LIMIT_S = 300  # of the child: the longest policy that is accepted takes 20
+_NEXT = "\0next text\n"  # in the log, before the compiler's output for each text
+_CPU_LIMIT_S = 300  # limit for the child, in seconds: the longest accepted policy takes 20
 _NOBODY = 65534
 _PR_SET_NO_NEW_PRIVS = 38
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -60,7 +60,7 @@ class Source(NamedTuple):
 def identity() -> str:
     """Return what distinguishes this compiler from another; empty where none is installed.
 
-    Imports nothing: it is asked for at every start, and for each policy.
+    Imports nothing, since it is called at every start and for each policy.
     """
     spec = importlib.util.find_spec("bcc")
     if spec is None or spec.origin is None:
@@ -90,7 +90,8 @@ async def compile_sources(
 
     Most of a small text's cost is starting the child and LLVM.
     """
-    # The child may not be able to read the checkout: it gives up its rights first.
+    # The texts are passed to the child: it drops its rights first, and then may not be able to read
+    # the checkout.
     with tempfile.TemporaryDirectory(prefix="tetra-compile-") as folder:
         readable = Path(folder) / "shim"
         shutil.copytree(shim, readable, copy_function=shutil.copyfile)
@@ -108,7 +109,8 @@ async def compile_sources(
         except CompileError as error:
             if len(sources) == 1:
                 return [error]
-    # The child ended early: which text ended it is not known, so each gets its own.
+    # The child ended early, and the text that ended it is unknown: compile each in a child of its
+    # own.
     return [(await compile_sources([one], shim))[0] for one in sources]
 
 
@@ -125,7 +127,7 @@ async def _run(order: dict[str, Any]) -> list[dict[str, bytes] | CompileError]:
 
 async def run_child(order: bytes) -> tuple[bytes, bytes, int | None]:
     """Return the output, the errors and the exit status of a child that compiles an order."""
-    # The distribution's python3 has BCC; ours may be another that sees it.
+    # The distribution's python3 has BCC; this interpreter may be another one that can import it.
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "collector.bpf.compiler",
         stdin=asyncio.subprocess.PIPE,
@@ -207,7 +209,7 @@ def main() -> None:
     """Run in the child: order on standard input, answer on standard output."""
     order = json.load(sys.stdin)
     answer_to = os.dup(1)
-    os.dup2(2, 1)  # what BCC prints is no answer
+    os.dup2(2, 1)  # keeps BCC's output out of the answer
     os.environ["BCC_KERNEL_SOURCE"] = order["shim"]  # read when BCC compiles
     os.chdir(order["shim"])
     answers: list[dict[str, Any]] = []
@@ -223,7 +225,7 @@ def main() -> None:
     data = memoryview(json.dumps(answers).encode())
     while data:
         data = data[os.write(answer_to, data) :]
-    os._exit(0)  # LLVM's end takes its time
+    os._exit(0)  # skips LLVM's slow clean-up
 
 
 if __name__ == "__main__":

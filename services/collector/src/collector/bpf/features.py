@@ -1,8 +1,8 @@
 """What this kernel lets this process load and attach: found by trying, never by version.
 
-Each kind is tried once, when it is first asked for, with a program of two instructions (``return
-0``). Kinds that need more than loading (perf events have rights of their own) are attached for a
-moment, which costs up to 0.1 s.
+Each kind is tried once, when it is first needed, with a program of two instructions (``return 0``).
+Kinds whose attachment needs further rights (perf events) are also attached briefly, which costs up
+to 0.1 s.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
 _FUNCTION = "security_file_open"
 _TARGETS = {Kind.TP_BTF: "sched_process_exit", Kind.LSM: "file_open"}
 _UPROBES = frozenset({Kind.UPROBE, Kind.URETPROBE, Kind.UPROBE_MULTI, Kind.URETPROBE_MULTI})
-# Loading these proves nothing: what they need beyond it is asked for when they are attached.
+# Loading these is not enough: attaching needs further rights.
 _ATTACHED = _UPROBES | {
     Kind.FENTRY, Kind.KPROBE, Kind.KRETPROBE, Kind.KPROBE_MULTI, Kind.KRETPROBE_MULTI,
     Kind.TRACEPOINT,
@@ -45,7 +45,7 @@ def _mark(fd: int) -> bytes:
 
 @dataclass(slots=True)
 class Features:
-    """Answers which kinds of programs work here; each is tried when it is first asked for."""
+    """The kinds of programs that work here; each is tried when it is first needed."""
 
     btf: Btf
     _reasons: dict[tuple[Kind, bool], str] = field(default_factory=dict)
@@ -81,8 +81,8 @@ class Features:
     def why_not_arguments(self, function: int, positions: tuple[int, ...]) -> str:
         """Return why fentry cannot read these arguments of a function; empty if it can.
 
-        The verifier wants to know what a pointer points to: before v5.17 no number, and never a
-        struct that BTF only declares (btf_ctx_access() of kernel/bpf/btf.c).
+        The verifier has to know the type that a pointer points to: before v5.17 no number, and
+        never a struct that BTF only declares (btf_ctx_access() of kernel/bpf/btf.c).
         """
         key = (function, positions)
         if key not in self._arguments:
@@ -146,7 +146,7 @@ class Features:
 
     def _try_attach(self, kind: Kind, program: programs.Program) -> None:
         if kind in _UPROBES:
-            # In a file that no process maps: none meets the breakpoint.
+            # In a file that no process maps, so that no process reaches the breakpoint.
             links.attach_uprobe(program, Uprobe(Path(__file__), 0)).close()
         elif kind is Kind.TRACEPOINT:
             links.attach(program, "sched/sched_process_exit").close()
@@ -154,8 +154,9 @@ class Features:
             links.attach(program, _FUNCTION).close()
 
     def _try_helper(self, kind: Kind, number: int) -> bool:
-        # call number; r0 = 0; exit. Wrong arguments are the verifier's next complaint, after it has
-        # accepted the number for this type: "unknown func", "invalid func", "cannot use helper".
+        # call number; r0 = 0; exit. The verifier first checks whether this type may call the
+        # number, and reports wrong arguments only after that: "unknown func", "invalid func",
+        # "cannot use helper".
         call = bytes.fromhex("85000000") + number.to_bytes(4, "little")
         try:
             programs.load(self._spec(kind, call + _RETURN_0)).close()

@@ -1,11 +1,11 @@
 """A C header of only the types that some sources name, with this kernel's own offsets.
 
-In place of vmlinux.h, all of whose 2.7 MB the compiler would read for some thirty structs: every
-named struct is written with the members that the sources mention, each at its place and nothing
-between. The sources see no difference, except that bit fields are left out.
+It replaces vmlinux.h, of whose 2.7 MB the sources need some thirty structs. Every named struct is
+written with the members that the sources mention, each at its offset, with padding between. The
+sources see no difference, except that bit fields are left out.
 
-Types are found by what the sources say: ``struct x`` anywhere in them, and whatever a member that
-they name contains or points to.
+The types are every ``struct x`` in the sources, and the types that the named members contain or
+point to.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class _Header:
             return
         self._written.add(number)
         found = self._btf.type(number)
-        # What is read from kernel memory as a whole is then read from it in parts: aligned so that
-        # the compiler may load each part at once.
+        # A struct that is read from kernel memory at once is then accessed in parts: the alignment
+        # lets the compiler load each part with one instruction.
         align = next(size for size in (8, 4, 2, 1) if found.value % size == 0)
         body = self._body(found, f"{_COMPOSITE[found.kind]} {found.name}")
         self._bodies.append(f"{body} __attribute__((aligned({align})));")
@@ -119,7 +119,7 @@ class _Header:
     def _integer(self, found: Type) -> str:
         if self._btf.is_bool(found.id):
             return "_Bool"
-        # Plain char has no sign of its own; the kernel's strings are this.
+        # BTF describes the kernel's strings, which are plain char, as this.
         if found.name == "char":
             return "char"
         return f"{'' if self._btf.is_signed(found.id) else 'unsigned '}{_INTEGERS[found.value]}"

@@ -1,6 +1,6 @@
-"""What this kernel is and has: found in its BTF, never by comparing versions.
+"""Properties of the running kernel: found in its BTF, never by comparing versions.
 
-The one place that knows of differences between kernels. `detect` returns the names that ``bpf/``
+The only module that knows differences between kernels. `detect` returns the names that ``bpf/``
 tests with ``#ifdef``. Reading them from BTF costs 0.1 s and 25 MB, so they are kept in the cache
 under the kernel's build id.
 """
@@ -31,7 +31,7 @@ class KernelInfo(NamedTuple):
 
     release: str
     machine: str
-    build: str  # names this kernel's build and its types: the same, the same objects fit
+    build: str  # identifies this kernel's build and types: compiled objects fit if it is equal
     btf: Path  # the file with its types
     cache: BlobCache
     features: tuple[str, ...]  # HAVE_... names for the compiler
@@ -46,7 +46,7 @@ def boot_id() -> str:
 
 
 def check_rights() -> None:
-    """Raise `KernelError` unless this process may load and read probes."""
+    """Raise `KernelError` unless this process has the rights to load and read probes."""
     missing = capabilities.missing(capabilities.effective())
     if missing:
         raise KernelError(

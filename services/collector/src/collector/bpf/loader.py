@@ -18,7 +18,7 @@ from collector.bpf.maps import BpfMap
 from collector.bpf.programs import Kind, Program, ProgramSpec
 
 _U32 = Struct("<I")
-# Attached by their maker, who knows the file and offset, or by other programs.
+# Attached by the caller, which knows file and offset, or called by other programs.
 _NOT_BY_NAME = frozenset(
     {Kind.UPROBE, Kind.URETPROBE, Kind.UPROBE_MULTI, Kind.URETPROBE_MULTI, Kind.TAIL_CALL}
 )
@@ -36,7 +36,7 @@ class Loaded:
     def attach(self) -> None:
         """Attach every program that has a kernel target, in order; raise `AttachError`.
 
-        On an error those before stay attached: `close` detaches them.
+        After an error the programs before it remain attached: `close` detaches them.
         """
         for name, target in self._targets.items():
             if name not in self.links:

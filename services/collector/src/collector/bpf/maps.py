@@ -70,7 +70,7 @@ class MapSpec(NamedTuple):
 
 
 class MapInfo(NamedTuple):
-    """What the kernel says of a map: ``struct bpf_map_info``."""
+    """The kernel's description of a map: ``struct bpf_map_info``."""
 
     type: int
     id: int
@@ -100,7 +100,7 @@ class _PinAttr(ctypes.Structure):  # union bpf_attr, the part for BPF_OBJ_PIN an
 
 
 def raise_memlock_limit() -> None:
-    """Lift RLIMIT_MEMLOCK, which kernels before 5.11 charge maps and programs to.
+    """Raise RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps and programs.
 
     "bpf: Eliminate rlimit-based memory accounting for bpf progs" (v5.11) and its series. Without
     CAP_SYS_RESOURCE the limit rises only to what the container's engine allows.
@@ -138,7 +138,7 @@ def create(spec: MapSpec) -> BpfMap:
 
 
 def info(fd: int) -> MapInfo:
-    """Return what the kernel says of the map behind ``fd``; raise `OSError`."""
+    """Return the kernel's description of the map behind ``fd``; raise `OSError`."""
     buffer = ctypes.create_string_buffer(_INFO.size)
     bpf(Command.OBJ_GET_INFO_BY_FD, Struct("<IIQ").pack(fd, _INFO.size, address_of(buffer)))
     kind, number, key_size, value_size, entries, flags, name = _INFO.unpack(buffer.raw)

@@ -1,7 +1,7 @@
 """Perf events that make the kernel report mappings of files, with their build ids.
 
-Nothing reads the events: a program at perf_event_mmap_output() sees each mapping first. One per
-CPU; a CPU that comes online later has none.
+Nothing reads the events: a program at perf_event_mmap_output() sees each mapping before. There is
+one event per CPU, but none for a CPU that comes online later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLAGS = 1 << 5 | 1 << 8 | 1 << 23 | 1 << 34
 
 
 class MmapEvents:
-    """Owns the events while anyone needs them: each of them runs every program once a mapping."""
+    """Owns the events while a policy needs them: each event runs every program once per mapping."""
 
     def __init__(self) -> None:
         self._events: list[Link] = []
@@ -33,7 +33,7 @@ class MmapEvents:
         self._lock = Lock()  # policies are loaded and removed in threads
 
     def acquire(self) -> Link:
-        """Return what keeps the events open until it is closed; raise `AttachError`."""
+        """Return a handle that keeps the events open until it is closed; raise `AttachError`."""
         with self._lock:
             if not self._users:
                 self._events = _open()

@@ -1,6 +1,6 @@
 """The BTF objects of kernel modules, by descriptor: what programs on their functions bind to.
 
-`Btf.module` reads a module's types from sysfs; the kernel wants an open descriptor of the same
+`Btf.module` reads a module's types from sysfs; the kernel needs an open descriptor of the same
 object when such a program is loaded (attach_btf_obj_fd, since v5.12).
 """
 

@@ -2,8 +2,8 @@
 
 The key of an object is the hash of all that it was made from: C text and headers, flags, maps and
 targets, the shim, the code that compiles, and this kernel's build, whose types are in it as
-numbers. So an object never meets a kernel or sources that it does not fit. One that another version
-of the compiler made is compiled again, except where no compiler is installed.
+numbers. So an object never meets a kernel or sources that it does not fit. An object of another
+compiler version is compiled again, unless no compiler is installed.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Objects:
     ) -> Built:
         """Return the object made from ``parts``, calling ``plan`` only if it is not in the cache.
 
-        For plans that are costly to make; ``parts`` must have all that decides them. ``fresh``:
-        compile anyway. Raises `CompileError`.
+        For plans that are costly to make; ``parts`` must contain everything that determines them.
+        ``fresh``: compile anyway. Raises `CompileError`.
         """
         key = key_of([_FORM, self.build, *self._shared(), *parts])
         made_by = compiler.identity().encode()
@@ -92,7 +92,7 @@ class Objects:
         return Built(built, cached=False)
 
     def _shared(self) -> list[bytes | str]:
-        """Return what every object is made from: the shim, and the code that makes the text."""
+        """Return the common sources of all objects: the shim, and the code that makes the text."""
         if not self._common:
             files = [Path(compiler.__file__), Path(header.__file__)]
             files += sorted(path for path in (self.folder / "shim").rglob("*.h"))
@@ -118,7 +118,7 @@ class Objects:
 
 
 def plan_parts(plan: Plan) -> list[bytes | str]:
-    """Return all that decides a plan's object, for its key."""
+    """Return everything that determines a plan's object, for its key."""
     source = plan.source
     parts: list[bytes | str] = [source.text, *source.programs, "flags", *source.flags, "headers"]
     for name, text in source.headers:
@@ -127,7 +127,7 @@ def plan_parts(plan: Plan) -> list[bytes | str]:
 
 
 def maps_parts(maps: Sequence[MapSpec]) -> list[str]:
-    """Return what decides maps, for a key."""
+    """Return everything that determines the maps, for a key."""
     return [repr(spec) for spec in maps]
 
 

@@ -1,8 +1,7 @@
-"""How long the ring is left alone: few wake-ups on a busy host, low latency on any other.
+"""Pauses between reads of the ring: few wake-ups on a busy host, low latency on others.
 
-Each look costs a wake-up here, several in NATS, and some in the gateway and each client. Where
-tasks wait for CPUs anyway, each of those takes the CPU from a task that had it, which then waits
-behind the others.
+Each read costs a wake-up here, several in NATS, and some in the gateway and each client. If tasks
+already wait for CPUs, each wake-up preempts a running task, which then has to wait.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from collections.abc import Callable
 PAUSE_S = 0.003
 PAUSE_PER_RECORD_S = 0.0001
 PAUSE_MAX_S = 0.040
-# CPU pressure at which pauses begin to grow, and at which they are as long as they may be.
+# CPU pressure at which pauses begin to grow, and at which they reach their maximum.
 CALM, BUSY = 0.35, 0.70
-# The part of the ring that may fill in a pause, at the rate before it. At a quarter the kernel side
-# wakes the reader (bpf/lib/ring.h).
+# The part of the ring that may fill during a pause, at the preceding rate. At a quarter the kernel
+# side wakes the reader (bpf/lib/ring.h).
 FILL = 1 / 8
 
 
@@ -30,7 +29,7 @@ class Pace:
         self._pressure = pressure
 
     def first_pause_s(self) -> float:
-        """Return how long to leave the first record after an idle time in the ring."""
+        """Return the delay before the first record after an idle time is read."""
         return self._busy() * self._longest_s
 
     def pause_s(self, records: int, read_bytes: int, past_s: float) -> float:

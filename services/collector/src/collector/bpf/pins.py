@@ -3,9 +3,10 @@
     <pin_dir>/<node>/<build>-<since>/        a map or a link each:
         events processes lost exec_stages sched_process_fork sched_process_exec ...
 
-A link with a name stays attached when its process ends. While no collector runs the probes keep
-filling the ring, and count what it has no room for. The next collector takes them over if they are
-exactly those that it would load itself, and if it knows how far the last one had read.
+A link with a name stays attached when its process ends. While no collector runs, the probes keep
+filling the ring and count the records that it has no room for. The next collector takes them over
+if they are exactly those that it would load itself, and if it knows the position up to which the
+last one had read.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ class Pins:
 
     @property
     def _folder(self) -> Path:
-        # The file system takes no dots. The sum keeps apart what then looks the same.
+        # The file system takes no dots. The checksum distinguishes names that are then equal.
         name = re.sub(r"[^A-Za-z0-9_-]", "_", self.node_name)[:64]
         return self.pin_dir / f"{name}-{zlib.crc32(self.node_name.encode()):08x}"
 
     def lock(self, *, make: bool) -> None:
         """Make sure that no other collector uses them, in any network namespace.
 
-        ``make``: create the folder, as some are to be kept. Without it, and where there is no BPF
-        file system, there may be nothing to lock.
+        ``make``: create the folder, because probes will be kept. Without it, or without a BPF file
+        system, there may be nothing to lock.
         """
         if not make and not self._folder.exists():
             return
@@ -70,7 +71,7 @@ class Pins:
             log.debug("no kept probes", folder=str(self._folder), error=error.strerror)
 
     def keep(self, opened: Probes, since_ns: int) -> None:
-        """Pin everything; where that fails, log why: the probes then end with this process."""
+        """Pin everything; if that fails, log the reason: the probes then end with this process."""
         folder = self._folder / f"{self.build}-{since_ns}"
         try:
             folder.mkdir(parents=True, mode=0o700)

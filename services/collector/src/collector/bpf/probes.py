@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ThrottleMaps:
-    """What throttling of process life keeps in the kernel: bpf/lib/withhold.h."""
+    """The kernel's maps for throttling of process events: bpf/lib/withhold.h."""
 
     rates: BpfMap  # by cgroup
     withheld: BpfMap  # living images that were not reported
@@ -76,7 +76,8 @@ class Probes:
     lost: BpfMap
     hooks: tuple[str, ...]
     throttle: ThrottleMaps | None  # None: process life is not throttled
-    _held: dict[str, int]  # file descriptors that only have to be open: the others' are in there
+    # File descriptors that only have to stay open, those of the maps above included.
+    _held: dict[str, int]
 
     @classmethod
     def of(cls, fds: dict[str, int], ring_size_bytes: int) -> Probes:
@@ -117,7 +118,7 @@ class Probes:
 
 
 async def open_probes(kernel: KernelInfo, flags: list[str], folder: Path) -> Probes:
-    """Return the attached probes; raise `ProbeError` with what compiler or verifier said."""
+    """Return the attached probes; raise `ProbeError` with the compiler's or verifier's reason."""
     maps.raise_memlock_limit()
     objects = Objects(kernel.cache, kernel.build, folder)
     refused: list[str] = []
@@ -150,7 +151,8 @@ async def _load(
             loaded = load_object(built.object)
             break
         except VerifierError as error:
-            # Not rights: the object itself. What the cache has is worth one more compilation.
+            # Not a matter of rights: the object itself was refused. The cached one may be bad, so
+            # compile once more.
             if not built.cached or error.errno == errno.EPERM:
                 raise
             log.warning("cached object refused: compiling again", error=str(error))

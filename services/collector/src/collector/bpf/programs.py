@@ -1,4 +1,4 @@
-"""BPF programs: bytecode of one kind in, a loaded program out, or the verifier's own reason.
+"""BPF programs: loads bytecode of one kind, or reports the verifier's reason.
 
 A `Program` owns its file descriptor. The kernel keeps the program for as long as a descriptor, a
 link or a pin refers to it, so a program may be closed once its link exists.
@@ -123,7 +123,7 @@ class ProgramSpec:
 
 
 class ProgramInfo(NamedTuple):
-    """What the kernel says of a program: ``struct bpf_prog_info``."""
+    """The kernel's description of a program: ``struct bpf_prog_info``."""
 
     id: int
     run_time_ns: int  # only while statistics are on: kernel.bpf_stats_enabled
@@ -141,7 +141,7 @@ class Program:
         self.kind = kind
 
     def info(self) -> ProgramInfo:
-        """Return what the kernel says of it; raise `OSError`."""
+        """Return the kernel's description of it; raise `OSError`."""
         buffer = ctypes.create_string_buffer(_INFO_SIZE)
         bpf(
             Command.OBJ_GET_INFO_BY_FD, Struct("<IIQ").pack(self.fd, _INFO_SIZE, address_of(buffer))

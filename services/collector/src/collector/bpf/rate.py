@@ -8,7 +8,7 @@ HOLD_NS = 5_000_000_000  # THROTTLE_HOLD_NS: how long the rate must have been lo
 
 
 class Rate(NamedTuple):
-    """So many events in an interval."""
+    """A number of events per interval."""
 
     events: int
     interval_ns: int

@@ -1,14 +1,14 @@
 """Reads the ring from the event loop, with few wake-ups.
 
 The ring has two states. *Idle*: it is empty, and the next record wakes the reader. *Paused*: the
-reader looks again when a timer ends (`Pace`), and records cause no wake-up, not in the kernel
-either, unless the ring becomes a quarter full (bpf/lib/ring.h). The records of one look are
-published together.
+reader reads again when a timer ends (`Pace`), and records cause no wake-up, not even in the kernel,
+unless the ring becomes a quarter full (bpf/lib/ring.h). The records of one read are published
+together.
 
 How the kernel decides (kernel/bpf/ringbuf.c, bpf_ringbuf_commit()): it wakes for a record that is
 the first one the consumer has not freed, or that was written with BPF_RB_FORCE_WAKEUP. So a paused
 reader keeps the last record that it has read, and frees it when it becomes idle. The descriptor is
-watched edge-triggered: records that lie in the ring do not count, only wake-ups do.
+watched edge-triggered: only wake-ups count, not records that are already in the ring.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Protocol
 from collector.bpf.ring import Keep, Ring
 from collector.clock import wall_offset_ns
 
-# In one go, so that a storm leaves the event loop time for the rest.
+# At most so many at once, so that other tasks of the event loop run during a storm.
 DRAIN_RECORDS = 2048
 
 Handle = Callable[[list[bytes], int, bool], None]
@@ -32,7 +32,7 @@ class Pauses(Protocol):
     """See `Pace`."""
 
     def first_pause_s(self) -> float:
-        """Return how long to leave the first record after an idle time in the ring."""
+        """Return the delay before the first record after an idle time is read."""
 
     def pause_s(self, records: int, read_bytes: int, past_s: float) -> float:
         """Return the pause after ``records`` that came in ``past_s`` seconds."""
@@ -61,7 +61,7 @@ class RingReader:
         self._timer: asyncio.TimerHandle | None = None
         self._epoll = select.epoll()
         self._looked_s = 0.0
-        self._more = False  # the handler was given part of a look
+        self._more = False  # the handler has received only a part of this read
 
     async def run(self) -> None:
         """Read until cancelled; raise what the handler raised."""
@@ -94,7 +94,7 @@ class RingReader:
     def _on_wake(self) -> None:
         """Read after an idle time, or because the ring is a quarter full."""
         assert self._failed
-        self._epoll.poll(0)  # what has woken us is seen
+        self._epoll.poll(0)  # clears the readiness that has woken the reader
         if self._failed.done():
             return
         if self._timer is not None:
@@ -127,6 +127,6 @@ class RingReader:
             self._timer = loop.call_later(pause_s, self._look)
             return
         self._ring.release()
-        # Looks at the ring again, behind a memory barrier (fs/eventpoll.c, ep_modify()): a record
-        # that came before the release and caused no wake-up counts as a wake-up now.
+        # Checks the ring again, after a memory barrier (fs/eventpoll.c, ep_modify()): a record that
+        # arrived before the release, without a wake-up, now causes one.
         self._epoll.modify(self._ring.fd, select.EPOLLIN | select.EPOLLET)

@@ -59,9 +59,9 @@ class Ring:
         self._producer = mmap.mmap(
             fd, self._page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._page
         )
-        # The kernel reads and writes these at the same time: they must be loaded and stored whole.
-        # A view of native integers does that; the struct module's "<Q" goes byte by byte, and a
-        # half-written position looks like a full ring.
+        # The kernel reads and writes these at the same time: they must be loaded and stored
+        # atomically. A view of native integers does that; the struct module's "<Q" copies byte by
+        # byte, and a half-written position looks like a full ring.
         self._consumer_position = memoryview(self._consumer)[:8].cast("Q")
         self._producer_position = memoryview(self._producer)[:8].cast("Q")
         self._position: int = self._consumer_position[0]
@@ -80,7 +80,7 @@ class Ring:
         return self._position
 
     def seek(self, position: int) -> None:
-        """Continue at ``position``, which an earlier reader reached without freeing the room."""
+        """Continue at ``position``: an earlier reader read up to it without freeing the room."""
         if not self._position <= position <= self._producer_position[0]:
             raise ValueError(f"ring: {position}: not between {self._position} and the newest")
         self._consumer_position[0] = self._position = position
@@ -91,8 +91,8 @@ class Ring:
         """Return the records that are there, at most ``limit``, and free their room.
 
         Before that ``keep`` gets them as they lie in the ring, and the position behind them. With
-        ``hold`` the room of the last one stays taken until the next call or `release`: to the
-        kernel the reader then is behind, and new records do not wake it.
+        ``hold`` the room of the last one stays taken until the next call or `release`: for the
+        kernel the reader is then behind, so new records do not wake it.
         """
         position, mask = self._position, self._size - 1
         end = self._producer_position[0]
@@ -118,8 +118,8 @@ class Ring:
         self._fence()
         self._consumer_position[0] = self._position
 
-    # What is read before must not be read after, on arm64 too. Python has no memory barrier, but
-    # the release and the acquire of a lock are ordered with all around them.
+    # All reads above must be complete before the room is freed, on arm64 too. Python has no memory
+    # barrier, but releasing and acquiring a lock orders all accesses around it.
     def _fence(self) -> None:
         self._barrier.release()
         self._barrier.acquire()

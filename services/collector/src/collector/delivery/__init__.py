@@ -1,1 +1,1 @@
-"""Batches on the bus, and the spool for the time without it."""
+"""Batches on the bus, and the spool for times when it is unreachable."""

@@ -40,8 +40,9 @@ async def last_in_stream(nc: Client, run: Run, index: int) -> int:
 def _without_stream(run: Run, index: int) -> int:
     """Return a substitute for the last number in the stream if it cannot be read.
 
-    Numbers must increase, or new events would pass for duplicates. If ours are unknown, the events
-    of this boot are fewer than its microseconds; the jump is reported as a gap.
+    Numbers must increase, or new events would be treated as duplicates. If the last number is
+    unknown, the microseconds since boot replace it: there are fewer events than that. The jump is
+    reported as a gap.
     """
     if run.base is not None:
         return run.base + index - 1

@@ -1,9 +1,10 @@
-"""Events to batches on the bus: numbered, acknowledged, kept while the bus is away.
+"""Publishes events in batches on the bus: numbered, acknowledged, kept while the bus is
+unreachable.
 
 One batch is under way at a time, and the events that come meanwhile are the next one. An idle host
-sends single events at once; a busy one sends thousands together. One at a time also keeps the
-order, whatever fails. If NATS takes nothing for a second, or memory fills, events go to the spool
-on disk; from then on they are read back in order.
+sends single events at once; a busy one sends thousands together. This also keeps the order if a
+request fails. If NATS accepts nothing for a second, or memory fills, events go to the spool on
+disk, and are later read back in order.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Publisher:
         self._wake.set()
 
     def on_connection(self, connected: bool) -> None:
-        """End waits that a lost connection makes useless, and those that a new one ends."""
+        """End the waits that a lost or a new connection makes pointless."""
         if connected:
             self._reconnected.set()
             return
@@ -141,7 +142,7 @@ class Publisher:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     def close(self) -> None:
-        """Write the remaining events to disk; log those that it does not take. Call after `run`."""
+        """Write the remaining events to disk; log those that it cannot store. Call after `run`."""
         self.backlog.disk.close()
         if self.waiting:
             self._spilling.close()

@@ -1,7 +1,7 @@
-"""Sends batches, and knows how far the stream is: no event is stored twice, none is left out.
+"""Sends batches and tracks the stream's last number: no event is stored twice, none is skipped.
 
-A request that fails may have stored its batch. Before the next one the stream is asked for the last
-number that it has.
+A request that fails may have stored its batch. Before the next request the sender asks the stream
+for its last number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Moves events from memory to disk: when memory fills, while the bus is away, and at the end."""
+"""Moves events from memory to disk: if memory fills, in an outage of the bus, at the end."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ class Spilling:
             await self._memory_filled.wait()
             self._memory_filled.clear()
             async with self.backlog.disk.lock:
-                await self._keep_batch()  # newer events must not be on disk without it
+                await self._keep_batch()  # it must be on disk before newer events
             if not await self.spill(int(self.backlog.memory_bytes * SPILL_ABOVE / 2)):
                 await asyncio.sleep(SPILL_AFTER_S)
 
     async def spill(self, keep_bytes: int = 0) -> bool:
         """Move the oldest events from memory to disk; return False if it does not take them.
 
-        Those that come meanwhile stay in memory: on a busy host with a slow disk it would not end.
+        Events that arrive meanwhile stay in memory; otherwise this would not end on a busy host
+        with a slow disk.
         """
         backlog = self.backlog
         end = backlog.statistics.made
@@ -71,7 +72,7 @@ class Spilling:
         return True
 
     async def spill_all(self, batch: Batch) -> Batch | None:
-        """Move everything to disk; return the batch if that does not take it."""
+        """Move everything to disk; return the batch if the disk cannot store it."""
         async with self.backlog.disk.lock:
             if batch.record is None and await self._keep_batch():
                 self.backlog.batch = None  # it is read back, with its number

@@ -6,9 +6,9 @@
         00000001.seg ...                     records, one after the other
 
 A record is a header with a checksum and a serialized EventBatch that has only `loss` and `events`.
-Nothing is written while NATS acknowledges. How far an old run got needs no file: the stream knows
-the last number that it has. A torn tail (the machine lost power, the disk was full) ends its
-segment and is counted; the next segment is read normally.
+Nothing is written while NATS acknowledges. The progress of an old run is not stored: the stream has
+its last number. A torn tail (the machine lost power, the disk was full) ends its segment and is
+counted; the next segment is read normally.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Spool:
         for folder in found:
             run = read_run(folder)
             if run is None or run.node_name != node_name:
-                continue  # of another node, or never finished being made
+                continue  # of another node, or incomplete
             for path in sorted(folder.glob("*.seg")):
                 self._segments.append(self._scan(path, run))
         self._remove_empty()

@@ -1,4 +1,4 @@
-"""Cut an event of any kind to the largest size that the bus takes.
+"""Cut an event of any kind to the largest size that the bus accepts.
 
 Nothing here knows the kind of event: the longest texts, byte strings and lists anywhere in the
 message are cut first. A process that lost some of its fields carries the flag truncArgs.

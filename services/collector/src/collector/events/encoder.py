@@ -24,7 +24,7 @@ from tetragon import events_pb2, tetragon_pb2
 from wire.write import SMALL_VARINTS, message, tag, text, timestamp, uint32_value, varint
 
 _CACHED_MAX = 1 << 18  # processes; above it the cache is emptied and fills again
-_PARENTS_MAX = 4096  # whose exec_id is kept: most processes have one of few parents
+_PARENTS_MAX = 4096  # parents whose exec_id is cached: most processes have one of a few parents
 
 _P = tags(
     tetragon_pb2.Process,
@@ -105,7 +105,7 @@ class Encoder:
         return self._encode(process)[0]
 
     def thread_copy(self, process: Process, tid: int) -> bytes:
-        """Return the process as an event of one of its threads has it.
+        """Return the process for an event of one of its threads.
 
         Tetragon reports a copy in such an event, with the thread's id and the live reference count.
         """

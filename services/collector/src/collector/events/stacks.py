@@ -129,7 +129,7 @@ class StackResolver:
                 return known
         try:
             data = (self._procfs / str(pid) / "maps").read_bytes()
-        except OSError:  # it has ended: what was known of it is the best there is
+        except OSError:  # it has ended: the mappings known before are used
             return known
         mappings = _executable(data)
         if not mappings:  # a zombie has none, its stack may still be on the way

@@ -1,4 +1,4 @@
-"""Where the API server is and how a client proves who it is: a service account, or a kubeconfig."""
+"""Address and credentials of the API server: from a service account, or a kubeconfig."""
 
 from __future__ import annotations
 

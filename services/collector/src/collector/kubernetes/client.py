@@ -98,7 +98,7 @@ class ApiClient:
             headers = self._access.headers() | {"Accept": "application/json"}
             if body is not None:
                 headers["Content-Type"] = "application/merge-patch+json"
-            # The address may be that of a machine that is gone: no timeout of 300 s for that.
+            # The address may be that of a machine that no longer exists: do not wait 300 s for it.
             timeout_s, connection.timeout = connection.timeout, TIMEOUT_S
             connection.connect()
             connection.timeout = timeout_s

@@ -19,13 +19,13 @@ log = structlog.get_logger()
 
 
 class Store(Protocol):
-    """What keeps the resources."""
+    """The copy of the resources."""
 
     def replace(self, items: list[Resource]) -> None:
-        """Take a whole list: what is not in it is gone."""
+        """Replace the copy by a list: resources that are not in it have been deleted."""
 
     def apply(self, kind: str, item: Resource) -> None:
-        """Take an event: "ADDED", "MODIFIED" or "DELETED"."""
+        """Apply an event: "ADDED", "MODIFIED" or "DELETED"."""
 
 
 class Follower:
@@ -36,8 +36,8 @@ class Follower:
         self._path = path
         self._store = store
         self._query = query
-        self.synced = False  # whether the store is as the server's list was a moment ago
-        self._version = ""  # what the store is like
+        self.synced = False  # whether the store has the server's current list
+        self._version = ""  # resource version of the store's content
         self._reported = ""
         self._stopped = threading.Event()
         self._random = Random()
@@ -47,7 +47,7 @@ class Follower:
         threading.Thread(target=self.run, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """End the thread, when its present request has ended."""
+        """End the thread when its current request has ended."""
         self._stopped.set()
 
     def run(self) -> None:

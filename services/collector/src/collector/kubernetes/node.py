@@ -28,11 +28,11 @@ class KubernetesNode:
         self._listeners.append(listener)
 
     def replace(self, items: list[Resource]) -> None:
-        """Take the list, of this node or of none."""
+        """Apply the list: this node, or nothing."""
         self._set(items[0] if items else {})
 
     def apply(self, kind: str, item: Resource) -> None:
-        """Take an event of the watch."""
+        """Apply an event of the watch."""
         self._set(item if kind != "DELETED" else {})
 
     def _set(self, item: Resource) -> None:

@@ -1,4 +1,4 @@
-"""The pods of this node, from a watch of the API server, and those that were deleted lately."""
+"""The pods of this node, from a watch of the API server, and recently deleted ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collector.processes.pods import Pod
 from collector.processes.table import ContainerInfo
 
 _PATH = "/api/v1/pods"
-_NEW_S = 1.0  # how long a pod that is not known may be waited for
+_NEW_S = 1.0  # how long to wait for an unknown pod
 _ASKED_MAX = 4096
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class KubernetesPods:
 
     @property
     def synced(self) -> bool:
-        """Whether the pods are those of the API server, a moment ago."""
+        """Whether the pods are the API server's current ones."""
         return self._follower.synced
 
     def container(self, full_id: str) -> ContainerInfo | None:
@@ -85,7 +85,7 @@ class KubernetesPods:
         return record.pod._replace(container=record.containers.get(container))
 
     def settled(self, key: str) -> bool:
-        """Return whether a pod, or a container, is known or will not be soon."""
+        """Return True if a pod or container is known, or need not be waited for."""
         with self._lock:
             if not self._follower.synced or self._record(key) is not None:
                 return True
@@ -93,7 +93,7 @@ class KubernetesPods:
             return now_s - self._asked.setdefault(key, now_s) > _NEW_S
 
     def replace(self, items: list[Resource]) -> None:
-        """Take a whole list: pods that are not in it have been deleted."""
+        """Apply a list: pods that are not in it have been deleted."""
         self.statistics.lists += 1
         records = [record for item in items if (record := self._read(item)) is not None]
         with self._lock:
@@ -104,7 +104,7 @@ class KubernetesPods:
             self._enter(record)
 
     def apply(self, kind: str, item: Resource) -> None:
-        """Take an event of the watch."""
+        """Apply an event of the watch."""
         self.statistics.events += 1
         record = self._read(item)
         if record is None:

@@ -40,10 +40,10 @@ log = structlog.get_logger()
 
 
 class Manager(Protocol):
-    """What loads policies."""
+    """The manager, as far as it is used here."""
 
     async def apply(self, wanted: list[Wanted]) -> None:
-        """Make these policies what is wanted of them."""
+        """Set the desired policies of the API server."""
 
     def get(self, identity: Identity) -> Entry | None:
         """Return the policy, or None."""
@@ -76,7 +76,7 @@ class _Kind:
         self._known: dict[Identity, int] = {}
 
     def replace(self, items: list[Resource]) -> None:
-        """Take the list: what is not in it is gone."""
+        """Apply the list: resources that are not in it have been deleted."""
         listed = {_identity(item) for item in items}
         for identity in self._known.keys() - listed:
             self._forget(identity)
@@ -84,7 +84,7 @@ class _Kind:
             self._enter(item)
 
     def apply(self, kind: str, item: Resource) -> None:
-        """Take an event of the watch."""
+        """Apply an event of the watch."""
         if kind == "DELETED":
             self._forget(_identity(item))
         else:
@@ -102,7 +102,7 @@ class _Kind:
 
 
 class KubernetesPolicies:
-    """Makes the manager load the API server's policies; they stay while that server is away."""
+    """Makes the manager load the API server's policies; they stay if that server is lost."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class KubernetesPolicies:
             changed, self._changed = self._changed, set()
             try:
                 await self._manager.apply([self._wanted(one) for one in sorted(changed)])
-            except Exception:  # a fault here must not end the base events
+            except Exception:  # an error here must not end the base events
                 log.exception("policies of the API server not applied")
             self._report.set()
 

@@ -1,4 +1,4 @@
-"""What the collector asks the API server for, from its settings."""
+"""The connection to the API server, by the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """One API server, and what is followed there."""
+    """One API server, and the resources that are followed there."""
 
     client: ApiClient
     pods: KubernetesPods

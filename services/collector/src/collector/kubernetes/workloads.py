@@ -13,7 +13,7 @@ from collector.processes.pods import Pod, PodContainer
 _STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _PROBES = ("livenessProbe", "readinessProbe")
-_CRON_JOB = re.compile(r"(.+)-\d{8,10}")  # a Job of a CronJob ends in its time
+_CRON_JOB = re.compile(r"(.+)-\d{8,10}")  # the name of a CronJob's Job ends with its time
 # A static pod's cgroups and runtime have this in place of the uid that the API server gives it.
 _STATIC_UID = "kubernetes.io/config.hash"
 
@@ -73,7 +73,7 @@ def _container(spec: dict[str, Any], status: dict[str, Any]) -> PodContainer:
 
 
 def _workload(about: dict[str, Any], labels: dict[str, str]) -> tuple[str, str]:
-    """Return the name and kind of what made a pod: the pod itself where nothing did."""
+    """Return name and kind of the pod's controller; without one, those of the pod itself."""
     owners = about.get("ownerReferences") or []
     owner = next((one for one in owners if one.get("controller")), None)
     if owner is None or not about.get("generateName"):

@@ -1,1 +1,1 @@
-"""Names and policies of the host that a record does not carry: users, containers, redaction."""
+"""Facts that a record does not carry: names of users, containers, redaction."""

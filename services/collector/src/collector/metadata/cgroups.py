@@ -1,7 +1,7 @@
-"""What the path of a cgroup says about its processes: a container, or a unit of systemd.
+"""From the path of a cgroup to the container or systemd unit of its processes.
 
 The kernel's record has the last component of the path, which is enough for a process that runs
-where a container engine put it. For others the path is read from /proc, once for each cgroup.
+directly in the cgroup of its container. For others the path is read from /proc, once per cgroup.
 """
 
 from __future__ import annotations

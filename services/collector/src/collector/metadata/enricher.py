@@ -47,7 +47,7 @@ class Enricher:
         self._cgroups = Cgroups(self.procfs, self.users)
 
     def ready(self, record: ExecRecord) -> bool:
-        """Return whether the container of an exec is known, or need not be waited for."""
+        """Return True if the container of an exec is known, or need not be waited for."""
         place = self._place(record)
         full_id = place.container_id
         return not full_id or place.is_monitor or self.containers.settled(full_id[:64])

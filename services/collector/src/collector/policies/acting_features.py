@@ -1,4 +1,4 @@
-"""What actions that act need of the kernel: found by trying, like kinds of programs."""
+"""Whether the kernel supports enforcement actions: found by trying, like kinds of programs."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class _Slots:
 
     def give(self, slot: int) -> None:
         self._used.add(slot)
-        self._free.insert(0, slot)  # used again as late as possible
+        self._free.insert(0, slot)  # reused as late as possible
 
     def is_new(self, slot: int) -> bool:
         """Return whether no revision had this slot before."""
@@ -176,7 +176,7 @@ class KernelInstallation:
         return self._translation.counters.filtered(memory) if memory else 0
 
     def _selectors(self) -> dict[tuple[int, int], SelectorCounters]:
-        """By place among the document's hooks: one of them can have become several."""
+        """Indexed like the document's hooks, each of which can have become several."""
         memory = self._memory()
         if memory is None:
             return {}
@@ -262,14 +262,14 @@ class KernelBackend:
             try:
                 return await self._load(kept, number, revision)
             except ServiceError as error:
-                # What the plan was made from has changed: a right, a setting of the kernel.
+                # The conditions of the plan have changed: a right, or a setting of the kernel.
                 log.info("planning again", policy=policy.name, reason=str(error))
         return await self._install_first_variant(policy, number, revision)
 
     async def _install_first_variant(
         self, policy: Policy, number: int, revision: int
     ) -> KernelInstallation:
-        """Load the first variant that the kernel takes: what can be planned can be refused.
+        """Load the first variant that the kernel accepts: it can refuse a planned variant.
 
         Raises the error of the first one that was refused.
         """
@@ -292,7 +292,7 @@ class KernelBackend:
     async def _load_planned(
         self, wanted: Policy, policy: Policy, ready: Ready, number: int, revision: int
     ) -> KernelInstallation:
-        """Load; by kprobes where a function takes no trampoline."""
+        """Load; use kprobes for functions that cannot have a trampoline."""
         try:
             return await self._load(ready, number, revision)
         except (AttachError, VerifierError) as error:

@@ -1,7 +1,7 @@
-"""A document on this kernel: everything that is wrong with it, or its plan.
+"""Checks a document against this kernel: all its mistakes, or its plan.
 
-What the document alone shows is found by `tracingpolicy`; here come the kernel's types, functions,
-tracepoints, programs, and what this kernel lets us attach. All mistakes are reported together.
+`tracingpolicy` finds mistakes in the document alone; here the kernel's types, functions,
+tracepoints and the supported mechanisms are added. All mistakes are reported together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WhyNotArguments = Callable[[int, tuple[int, ...]], str]
 
 
 def why_not(features: Features) -> WhyNot:
-    """Return the question why a mechanism does not work here, sleepable or not; "" if it does."""
+    """Return the function that says why a mechanism does not work here; "" if it does."""
 
     def ask(mechanism: Mechanism, sleepable: bool) -> str:
         kind = _KINDS.get(mechanism) or Kind(mechanism.value)
@@ -163,7 +163,7 @@ def _read(path: Path) -> bytes:
 
 @dataclass(slots=True)
 class Checker:
-    """One policy while it is planned: where mistakes go, and what every hook asks."""
+    """One policy while it is planned: collects mistakes, and answers questions of its hooks."""
 
     host: Host
     policy: Policy

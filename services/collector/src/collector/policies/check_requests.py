@@ -14,7 +14,7 @@ _SETTING = "hosts in the setting --policy-request-hosts (TETRA_POLICY_REQUEST_HO
 
 
 def why_refused(action: Action, hosts: frozenset[str] | None) -> tuple[str, str, str] | None:
-    """Return the key, what is wrong and what is allowed; None if nothing is.
+    """Return the key, the mistake and the allowed values; None if the request is allowed.
 
     ``hosts``: names, and ``.domain`` for every name below a domain; None: not checked here.
     """

@@ -1,4 +1,4 @@
-"""What documents may say that this collector does not do yet: refused by name, never ignored.
+"""Parts of documents that this collector does not support yet: refused by name, never ignored.
 
 A policy whose filter is ignored would report, or stop, calls that it must not: so every filter
 without a translation is a mistake of the document until it has one.

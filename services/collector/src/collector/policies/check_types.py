@@ -64,7 +64,7 @@ _SIGNED = {"int", "long", "pid_t", "loff_t", "off_t", "key_serial_t", "clockid_t
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a parameter is, as far as reading it matters."""
+    """The properties of a parameter that matter for reading it."""
 
     text: str  # the C type
     size: int  # of the value in its register; 0: nothing that fits one

@@ -1,4 +1,4 @@
-"""What the fleet wants of one policy on this node, from what is stored in the bucket."""
+"""The desired state of one fleet policy on this node, from the content of the bucket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MODES = {TP_MODE_ENFORCE: Mode.ENFORCE, TP_MODE_MONITOR: Mode.MONITOR}
 
 
 class Node(NamedTuple):
-    """What selectors select by."""
+    """The name and labels that selectors match."""
 
     name: str
     labels: Mapping[str, str]
@@ -31,7 +31,7 @@ Parsed = list[tuple[PolicySpec, Revision]]
 
 
 class Specs(NamedTuple):
-    """What is on, and what is loaded and waits to be switched on."""
+    """The active revision, and the one that is loaded and waits to be switched on."""
 
     active: PolicySpec | None
     prepared: PolicySpec | None
@@ -61,7 +61,7 @@ def _wants(spec: PolicySpec, node: Node) -> bool:
 def wanted(
     key: Key, change: str, found: Specs, parse: Callable[[str, str], Policy], known: Parsed
 ) -> tuple[Wanted, Parsed]:
-    """Return ``found`` with its documents parsed, which is also what to give as ``known`` next.
+    """Return ``found`` with its documents parsed; pass the result as ``known`` the next time.
 
     ``change`` names the write of the bucket.
     """

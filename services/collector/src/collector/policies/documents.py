@@ -1,4 +1,4 @@
-"""Documents of files as policies: a file that turned bad still holds its last good one."""
+"""Policies from files: a file that becomes invalid still provides its last valid policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Documents:
-    """Which policy each file holds; a file that turned bad still holds its last good one."""
+    """The policy of each file; a file that becomes invalid still provides its last valid policy."""
 
     def __init__(self, parse: Callable[[str, str], Policy]) -> None:
         self._parse = parse

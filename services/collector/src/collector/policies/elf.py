@@ -1,7 +1,7 @@
 """ELF files as uprobes need them: symbols, addresses and offsets, build id, sections.
 
-Little-endian programs and libraries of 64 and 32 bits. The layouts are those of elf.h; a file that
-lies about itself raises `ElfError`, never anything else.
+Little-endian programs and libraries of 64 and 32 bits. The layouts are those of elf.h; a malformed
+file raises `ElfError`, never another exception.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 7, 8, 11
 _STT_FUNC, _STT_NOTYPE, _STT_IFUNC = 2, 0, 10
 _NT_GNU_BUILD_ID = 3
 _MAX_SECTIONS = 4096
-_MAX_NAMES = 200_000  # looked at for a similar name
+_MAX_NAMES = 200_000  # symbols that are compared for a similar name
 
 
 class ElfError(Exception):
-    """The file is no program that can be probed, or lacks what was asked for."""
+    """The file is no program that can be probed, or lacks the requested part."""
 
 
 @dataclass(frozen=True, slots=True)

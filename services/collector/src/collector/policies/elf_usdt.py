@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|\d+)\Z")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """One place of a probe; places of one probe may have their arguments elsewhere."""
+    """One place of a probe; the arguments can be in other registers at each place."""
 
     offset: int  # in the file
     semaphore: int  # offset in the file of the counter to raise, 0: none

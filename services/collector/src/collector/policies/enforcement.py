@@ -1,4 +1,4 @@
-"""What policies that act share: spared processes, limits of signals, verdicts, gates.
+"""Shared state of enforcing policies: spared processes, limits of signals, verdicts, gates.
 
 The maps are created with the first such policy. A slot's window of signals is emptied whenever the
 slot's mode is set, so a policy that was switched to monitor by its limit starts anew.
@@ -72,7 +72,7 @@ class Enforcement:
         self.spare(self.find_spared())
 
     def spare(self, processes: Mapping[int, int]) -> None:
-        """Make these the processes that no policy acts on: tgid to start in clock ticks."""
+        """Set the processes that no policy acts on: tgid to start in clock ticks."""
         wanted = dict(list(processes.items())[:SPARED_ENTRIES])
         spared = self.maps[SPARED]
         for tgid in self._spared.keys() - wanted.keys():
@@ -83,7 +83,7 @@ class Enforcement:
         self._spared = wanted
 
     def spare_programs(self, programs: Collection[tuple[str, int]]) -> None:
-        """Make these the programs that no policy acts on, each with a user that it runs as."""
+        """Set the programs that no policy acts on, each with a user that it runs as."""
         known = [one for one in programs if len(os.fsencode(one[0])) < SPARED_NAME_BYTES]
         wanted = {_PROGRAM.pack(os.fsencode(name), uid) for name, uid in known[:SPARED_ENTRIES]}
         spared = self.maps[SPARED_PROGRAMS]
@@ -94,7 +94,7 @@ class Enforcement:
         self._programs = wanted
 
     def reset_signals(self, slot: int) -> None:
-        """Forget what a policy has sent."""
+        """Reset the count of a policy's signals."""
         if self.maps:
             self.maps[SIGNALS].update(_U32.pack(slot), _EMPTY_WINDOW)
 

@@ -34,7 +34,7 @@ class State(Enum):
 
 
 class Identity(NamedTuple):
-    """What makes two documents revisions of one policy."""
+    """Two documents with equal keys are revisions of one policy."""
 
     name: str
     namespace: str = ""
@@ -68,7 +68,7 @@ class Backend(Protocol):
     """Plans, translates, compiles and loads."""
 
     async def prepare(self, policies: Sequence[Policy]) -> None:
-        """Compile what is not cached, together; a policy that fails says so when installed."""
+        """Compile policies that are not cached, together; `install` reports failures."""
 
     async def settle(self) -> None:
         """Return when every run of a program that began before the call has ended."""
@@ -79,7 +79,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What is wanted of one policy: ``policy`` is None where its document is malformed."""
+    """The desired state of one policy: ``policy`` is None if its document is malformed."""
 
     number: int
     policy: Policy | None
@@ -90,7 +90,7 @@ class Revision:
 
 
 class Wanted(NamedTuple):
-    """A policy of the fleet on this node: what is on, and what is loaded and waits, off."""
+    """A policy of the fleet on this node: the active revision, and a loaded one that waits."""
 
     identity: Identity
     active: Revision | None = None
@@ -107,7 +107,7 @@ class Prepared(NamedTuple):
     error: str = ""
 
     def is_of(self, revision: Revision) -> bool:
-        """Return whether this is what was made of ``revision``."""
+        """Return whether this was made from ``revision``."""
         return self.number == revision.number and self.policy == revision.policy
 
 
@@ -124,7 +124,7 @@ class Entry:
     installation: Installation | None = None
     installed: Policy | None = None  # what the installation was made from
     file: str = ""
-    before: PolicyCounters = field(default_factory=PolicyCounters)  # of earlier revisions
+    before: PolicyCounters = field(default_factory=PolicyCounters)  # counts of earlier revisions
     # What the installation had counted when the active revision began, which may share it.
     at_start: PolicyCounters = field(default_factory=PolicyCounters)
     # Of the fleet: the number of the active revision, and the last that was tried.

@@ -1,4 +1,4 @@
-"""What a document would become here: its mistakes, or its hooks and its C text. Loads nothing."""
+"""The plan of a document here: its mistakes, or its hooks and C text. Loads nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Explainer:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def explain(self, request: pb.PlanOnNode) -> pb.NodePlan:
-        """Return the plan; what is wrong is part of it."""
+        """Return the plan; it includes mistakes."""
         answer = pb.NodePlan(kernel=self.kernel.release, machine=self.kernel.machine)
         if len(request.yaml.encode()) > MAX_DOCUMENT_BYTES:
             answer.error = f"document larger than {MAX_DOCUMENT_BYTES} bytes"

@@ -1,9 +1,9 @@
 """Policy documents on disk: one file, and a folder with its immediate sub-folders.
 
-inotify says when to look; what is there is decided by looking. So a file system without events
+inotify only triggers a scan; the scan decides. So a file system without events
 (NFS, some bind mounts) and an overflown event queue only make a change take longer. A file that is
-still being written is not read: it counts when its writer has closed it, and without events when
-two looks in a row found it the same.
+still being written is not read: it is read when its writer has closed it, or, without events, when
+two consecutive scans find it unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from asyncinotify import Inotify, Mask
 
 LARGEST_BYTES = 1 << 20
 _SETTLE_S = 0.02
-_LOOK_EVERY_S = 5.0  # where no event comes
-_WRITING_MAX_S = 2.0  # a writer that does not close its file is not waited for any longer
+_LOOK_EVERY_S = 5.0  # scan interval without events
+_WRITING_MAX_S = 2.0  # longest wait for a writer to close its file
 _WATCHED = (
     Mask.MODIFY | Mask.CLOSE_WRITE | Mask.MOVE | Mask.CREATE | Mask.DELETE
     | Mask.DELETE_SELF | Mask.MOVE_SELF
@@ -62,7 +62,7 @@ class PolicyFiles:
         self._writing: set[Path] = set()  # modified since they were last closed
 
     def documents(self) -> tuple[Document, ...]:
-        """Return what is there now: the folder's files by path, the single ones, the ready-made."""
+        """Return the current documents: the folder's by path, single files, ready-made ones."""
         return self._documents(self._look())
 
     def _documents(self, found: dict[Path, _Signature]) -> tuple[Document, ...]:
@@ -83,7 +83,7 @@ class PolicyFiles:
                 await self._events(inotify)
 
     async def _events(self, inotify: Inotify) -> None:
-        """Wait for an event, then until what follows at once has come and files are closed."""
+        """Wait for an event, then until following events have arrived and files are closed."""
         loop = asyncio.get_running_loop()
         wait_s, until_s = _LOOK_EVERY_S, 0.0
         with contextlib.suppress(TimeoutError):
@@ -142,7 +142,7 @@ class PolicyFiles:
         for folder in wanted:
             while not folder.is_dir() and folder != folder.parent:
                 folder = folder.parent
-            # Watching twice is watching once: the kernel knows a folder by its inode.
+            # Adding a watch twice is harmless: the kernel identifies a folder by its inode.
             with contextlib.suppress(OSError):
                 inotify.add_watch(folder, _WATCHED)
 

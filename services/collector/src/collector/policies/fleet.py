@@ -1,4 +1,4 @@
-"""Policies of the fleet: makes the manager load what the bucket wants of this node."""
+"""Policies of the fleet: makes the manager load what the bucket specifies for this node."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class FleetPolicies:
-    """What the bucket wants of this node, and how far that is done."""
+    """The desired policies of this node from the bucket, and the progress of loading them."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class FleetPolicies:
         parse: Callable[[str, str], Policy],
         folder: Path | None,
     ) -> None:
-        """``folder`` keeps what was read last; None: nothing is kept."""
+        """``folder`` stores the content read last; None: nothing is stored."""
         self.node = node
         self._manager = manager
         self._parse = parse
@@ -74,7 +74,7 @@ class FleetPolicies:
             await self._bucket.run(connected.result())
 
     async def _begin_with_saved(self) -> None:
-        """Use what was wanted last, unless the bucket can be read soon."""
+        """Use the saved policies, unless the bucket can be read soon."""
         saved = kept.load(self._folder) if self._folder is not None else {}
         newest = max((sequence for sequence, _ in saved.values()), default=0)
         self._bucket.sequence = max(self._bucket.sequence, newest)
@@ -88,7 +88,7 @@ class FleetPolicies:
                 self._mark(*saved)
 
     def _take_all(self, content: Content) -> None:
-        """Note what the bucket has; what is no longer there is not wanted."""
+        """Note the content of the bucket; a missing policy is no longer desired."""
         if content.replaced:
             log.warning("bucket of policies was replaced", sequence=content.newest)
             self.applied = 0
@@ -134,7 +134,7 @@ class FleetPolicies:
             self._mark(key)
             active = desired.specs(stored, self.node).active
             if active is None or not active.enabled:
-                self._manager.switch_off(Identity(*key))  # whatever is being compiled now
+                self._manager.switch_off(Identity(*key))  # even while something is being compiled
         self._stored[key] = message.sequence, stored
         return key
 
@@ -146,7 +146,7 @@ class FleetPolicies:
         self._unsaved.set()
 
     async def _save_forever(self) -> None:
-        """Write what was read to the disk, whose syncs the event loop does not wait for."""
+        """Save the content to disk; the event loop does not wait for the sync."""
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
@@ -167,7 +167,7 @@ class FleetPolicies:
             changed |= self._expired()
             try:
                 await self._manager.apply([self._wanted(key) for key in sorted(changed)])
-            except Exception:  # a fault here must not end the base events
+            except Exception:  # an error here must not end the base events
                 log.exception("policies of the fleet not applied")
             else:
                 self.applied = max(self.applied, read)

@@ -1,4 +1,4 @@
-"""Gates: programs whose result replaces a function's, one for each function that Override refuses.
+"""Gates: programs whose result replaces that of a function, one for each overridden function.
 
 A gate takes the verdict that a policy's program left for this thread (bpf/tracing/override.h) and
 returns it; without one the function runs. It is written as instructions: nothing to compile. Gates
@@ -40,7 +40,7 @@ def _key_and_map(verdicts: int) -> list[bytes]:
 def gate_program(verdicts: int, function: int) -> bytes:
     """Return the instructions of the gate of a function, known by its id in BTF.
 
-    The error is bounded to -4095..0: the verifier wants that of LSM programs since v6.12.
+    The error is limited to -4095..0, which the verifier requires of LSM programs since v6.12.
     """
     head = [
         _call(_PID),

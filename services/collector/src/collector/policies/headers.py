@@ -1,6 +1,6 @@
 """Headers of bpf/tracing and bpf/lib that a text includes, without functions that it never calls.
 
-BCC parses a text three times, so what is not there is what makes compiling cheap. Every line keeps
+BCC parses a text three times, so a short text compiles faster. Every line keeps
 its number, and names in messages of the compiler are those of the files.
 """
 
@@ -20,7 +20,7 @@ _CALL = re.compile(r"([A-Za-z_]\w*)\s*\(")
 
 
 class _Piece(NamedTuple):
-    """A part of a header; a function has a name."""
+    """A part of a header; it has a name if it is a function."""
 
     text: str
     name: str

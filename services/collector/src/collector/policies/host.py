@@ -1,4 +1,4 @@
-"""What plans and texts depend on of this host."""
+"""Properties of this host that plans and texts depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of binaries, and what filters know of processes: the user side of bpf/tracing/images.h.
+"""Lists of binaries, and process facts for filters: the user side of bpf/tracing/images.h.
 
 Each list that a loaded policy names is a bit. `Images` loads the programs that keep the bits when
 the first policy needs them, writes the images of processes that ran before, and unloads everything
@@ -59,7 +59,7 @@ _TEST_RUN = Struct("<IIIIQQIIIIQQ")
 
 
 class BinaryList(NamedTuple):
-    """The values of a matchBinaries, whatever its operator's sign."""
+    """The values of a matchBinaries, without the negation of its operator."""
 
     operator: Operator  # IN, PREFIX or POSTFIX
     values: tuple[bytes, ...]

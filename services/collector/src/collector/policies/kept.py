@@ -1,4 +1,4 @@
-"""What the fleet wanted last, in the state folder: for a start without NATS."""
+"""The last desired policies of the fleet, in the state folder, for a start without NATS."""
 
 from __future__ import annotations
 

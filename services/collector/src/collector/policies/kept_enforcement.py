@@ -4,8 +4,8 @@ system.
     <pin_dir>/enforcement-<node>/<start>/    a link or a map each
 
 A link with a name stays attached when its process ends, and so do the modes of its policy. The next
-collector loads its policies first and then removes the names of the last one: at no moment is a
-policy of a file without effect. Nobody reads what kept programs report meanwhile.
+collector loads its policies first and then removes the names of the last one: so policies of files
+are in effect at every moment. The events of kept programs are not read meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class KeptEnforcement:
         self._own = self.folder / str(time.time_ns())
 
     def keep(self, wanted: Mapping[str, int]) -> None:
-        """Make exactly these descriptors have names."""
+        """Give names to exactly these descriptors."""
         if not self.enabled:
             return
         with self._lock:
@@ -66,11 +66,11 @@ class KeptEnforcement:
                 )
 
     def remove_earlier(self) -> None:
-        """End what earlier collectors of this node have kept."""
+        """Remove the links that earlier collectors of this node have kept."""
         self._remove([one for one in self._found() if one != self._own])
 
     def remove(self) -> list[Path]:
-        """End everything that is kept for this node; return the folders."""
+        """Remove everything that is kept for this node; return the folders."""
         with self._lock:
             found = self._found()
             self._remove(found)

@@ -1,4 +1,4 @@
-"""What loads policies into this kernel, made with the first policy: planner, cache and maps."""
+"""The loader of policies for this kernel, created with the first policy."""
 
 from __future__ import annotations
 

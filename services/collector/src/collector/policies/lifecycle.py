@@ -1,7 +1,7 @@
 """The life of one policy in the kernel: installed, switched on, replaced, switched off, removed.
 
-A revision that replaces another is switched on before the old one is switched off, so at no moment
-is neither active.
+A revision that replaces another is switched on before the old one is switched off, so one of the
+two is always active.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Lifecycle:
         entry.mode = mode_of(policy, mode)
         new.switch(entry.mode)
         if old is not None:
-            # A call that met the new program before it was on must still find the old one on.
+            # A call that reached the new program before it was on must still find the old one on.
             await self.backend.settle()
             old.switch(None)
             entry.before = entry.before + old.counters()
@@ -108,9 +108,7 @@ class Lifecycle:
         )
         doubts = (doubt for status in new.statuses for doubt in status.doubts)
         for notice in (*policy.notices(), *doubts):
-            log.warning(
-                "policy may not do what it should", policy=str(entry.identity), notice=notice
-            )
+            log.warning("policy has warnings", policy=str(entry.identity), notice=notice)
         inactive_s = self.table.resumed(new.loaded, time.time())
         if inactive_s:
             log.warning(
@@ -166,7 +164,7 @@ class Lifecycle:
         task.add_done_callback(self._removing.discard)
 
     async def wait_removed(self) -> None:
-        """Return when all that is detached in the background is."""
+        """Return when all detaching in the background has ended."""
         if self._removing:
             await asyncio.wait(self._removing)
 

@@ -31,7 +31,7 @@ _KINDS = {
 
 
 def loaded_policy(plan: Plan, number: int, revision: int, domain: str = "static") -> LoadedPolicy:
-    """Return what the records of ``plan`` stand for; `Generated.hooks` are places in its hooks."""
+    """Return the table entry of ``plan``; `Generated.hooks` are indexes into its hooks."""
     policy = plan.policy
     return LoadedPolicy(
         number, revision, policy.name, policy.namespace, domain, tuple(_hooks(plan))
@@ -74,7 +74,7 @@ def _hook(planned: PlannedHook, target: Target) -> Hook:
 
 
 def _requests(selectors: tuple[Selector, ...]) -> tuple[tuple[Request, ...], ...]:
-    """Return what the events of each selector ask for; () if none asks for anything."""
+    """Return the requests that events of each selector cause; () if none causes any."""
     found = tuple(
         tuple(
             Request(RequestKind(one.kind.value), one.arg_url or one.arg_fqdn)

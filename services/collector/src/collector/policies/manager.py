@@ -1,7 +1,7 @@
-"""Desired policies to loaded ones: what is wanted goes in, and stays loaded until it is not wanted.
+"""Makes the loaded policies equal the desired ones.
 
-One change at a time. Whatever fails for one policy is that policy's state: the others, and a
-previous revision of the same one, are not touched.
+One change at a time. A failure is recorded as the state of its policy; other policies, and a
+previous revision of the same one, are not affected.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class PolicyManager:
             self.on_change()
 
     async def apply(self, wanted: Sequence[Wanted]) -> None:
-        """Make these policies what the fleet wants; other policies stay as they are."""
+        """Set the desired policies of the fleet; other policies are not changed."""
         async with self._changing:
             missing = [policy for one in wanted for policy in self._missing(one)]
             if missing:

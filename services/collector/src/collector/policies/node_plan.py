@@ -44,7 +44,7 @@ def node_plan(btf: Path, yaml: str, *, with_source: bool) -> pb.NodePlan:
 
 
 def _hooks(plan: Plan) -> Iterable[pb.PlannedHook]:
-    """Yield every planned hook, then hooks of which nothing is on this kernel."""
+    """Yield every planned hook, then the hooks that have no target on this kernel."""
     by_hook: dict[tuple[object, int], HookStatus] = {
         (status.hook.kind, status.hook.index): status for status in plan.statuses
     }

@@ -1,7 +1,7 @@
 """Offsets of kernel structs that the headers of bpf/tracing name, as numbers from BTF.
 
-Only those that a text uses are looked up and defined, so the text of a program changes, and its
-object is compiled anew, only where the kernel's layout differs.
+Only offsets that a text uses are defined. So the text changes, and has to be compiled again, only
+if a layout that it uses differs.
 """
 
 from __future__ import annotations

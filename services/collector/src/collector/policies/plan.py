@@ -1,4 +1,4 @@
-"""What a checked policy becomes on this kernel: planned hooks, each with its mechanism and targets.
+"""The plan of a checked policy on this kernel: planned hooks, each with its mechanism and targets.
 
 The planner makes them, the translator turns each into C, the manager loads and attaches them. A
 hook of the document becomes one planned hook, or several where its functions need different
@@ -211,7 +211,7 @@ class Target:
 
 
 class OverrideBy(Enum):
-    """What replaces the result of a function; the value is what users see."""
+    """The mechanism that replaces the result of a function; the value is what users see."""
 
     FMOD_RET = "fmod_ret"  # a gate of this kind behind the policy's program
     LSM = "lsm"
@@ -261,7 +261,7 @@ class PlannedEnforcer:
 
 
 class HookState(Enum):
-    """What became of a hook of the document."""
+    """The outcome of planning one hook of the document."""
 
     LOADED = "loaded"
     CALL_NOT_FOUND = "call_not_found"

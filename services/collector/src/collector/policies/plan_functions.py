@@ -170,7 +170,7 @@ def signature_of(function: Function, skip: int = 0) -> Signature:
     parameters = []
     for position, param in enumerate(proto.params):
         shape = shape_of(btf, param.type)
-        # A register is wider than a narrow parameter: what stands above it is undefined.
+        # A register is wider than a narrow parameter: the bits above it are undefined.
         size = shape.size if shape.size in (1, 2, 4) else 8
         source = FunctionArgument(position, size, shape.signed and size < 8)
         parameters.append(Parameter(param.name, shape, source, param.type))
@@ -256,7 +256,7 @@ def _plan_group(
 ) -> PlannedHook | None:
     arguments = []
     for one in group:
-        # Of a generated list nobody can know every prototype: registers are read as they are.
+        # The prototypes in a generated list are unknown: registers are read unchanged.
         signature = replace(one.signature, parameters=None) if generated else one.signature
         arguments.append(plan_arguments(checker, hook, signature))
     data = plan_data(checker, hook)

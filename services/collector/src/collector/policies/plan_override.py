@@ -1,4 +1,4 @@
-"""Override and Set: what makes them take effect on this kernel, or why nothing does."""
+"""Override and Set: the mechanism that carries them out on this kernel, or why there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _M = Mechanism
 _ERRORS = "-4095 to -1"
 _REGISTERS_OUT = "a kernel newer than Linux 6.18; Sigkill"
 Pairs = list[tuple[Mechanism, Mechanism | None]]
-# Functions that system calls pass on their way, which every kernel lets a policy refuse.
+# Functions that system calls pass through, and that a policy can refuse on every kernel.
 _UNDER = {
     "security_file_open": ("open", "openat", "openat2", "creat"),
     "security_bprm_check": ("execve", "execveat"),
@@ -143,9 +143,9 @@ def _check_errors(checker: Checker, found: list[Place]) -> bool:
     for place in found:
         error = place.action.arg_error
         if error == 0:
-            checker.doubt(place.path, "Override with 0 is no error: the function runs")
+            checker.doubt(place.path, "Override with 0 is not an error: the function runs")
         elif not -4095 <= error <= -1:
-            message = f"{error} is no error: the function would run"
+            message = f"{error} is not an error number: the function would run"
             checker.fail(place.action.place, place.path, message, _ERRORS, "argError")
             good = False
     return good

@@ -21,11 +21,11 @@ PlanPolicy = Callable[[Policy], Plan]  # raises `PolicyErrors`
 
 
 class KernelPlans(NamedTuple):
-    """What plans and translates: all that knows the kernel's types."""
+    """Plans and translates; the only part that knows the kernel's types."""
 
     plan: PlanPolicy
-    # The same by kprobes: not every function takes a trampoline (on x86-64 before v6.6 none of
-    # more than six arguments does), and only attaching shows it.
+    # The same by kprobes: some functions cannot have a trampoline (on x86-64 before v6.6 those with
+    # more than six arguments), and only attaching shows that.
     by_kprobes: PlanPolicy
     translate: Callable[[Plan], Translation]
 
@@ -53,7 +53,7 @@ class Planner:
                 self._idle = asyncio.get_running_loop().call_later(self.idle_s, self.forget)
 
     def plans(self) -> KernelPlans:
-        """Return what plans; it reads the types where they are not in memory."""
+        """Return the planner; read the kernel's types if they are not in memory."""
         if self._made is None:
             self._made = self.read()
         return self._made

@@ -1,4 +1,4 @@
-"""One program in C: from the hook to the record, or at return from what waits to the record.
+"""One program in C: from the hook to the record, or at return from the pending record.
 
 Order: mode, numbers, process, short texts, objects; then scratch space, texts and paths; the rest
 of the arguments when a selector has matched; rate limit, stacks, the ring.
@@ -391,7 +391,7 @@ class HookText:
         kind: ActionKind,
         posting: bool = True,
     ) -> None:
-        """Track sockets before the record is attributed to its owner, forget them afterwards.
+        """Track sockets before the record is attributed to its owner, and untrack them afterwards.
 
         ``posting`` is False for what selectors do that post nothing, which are left then.
         """
@@ -446,7 +446,7 @@ class HookText:
         out.add("if (post(s))", f"\tcount({self._counter('COUNTER_POSTED')});")
 
     def _restore(self, values: Values) -> None:
-        """Find what waits before scratch space is taken: most returns have nothing."""
+        """Find the pending record before scratch space is taken: most returns have none."""
         table, size, longer = self._pending(values)
         out = values.out
         out.add(f"void *saved = find_pending({table}, hook);")

@@ -1,8 +1,9 @@
 """Policies that are ready to be loaded: plan, translation and bytecode, kept from start to start.
 
-What is kept is found by all that decides it: the document, the code that plans and translates, the
-C headers, this kernel, and what of the machine allows one mechanism or another. Policies whose plan
-depends on files (programs that are probed, modules, formats in tracefs) are planned at each start.
+The key of a kept policy covers everything that determines it: the document, the code that plans and
+translates, the C headers, this kernel, and the properties of the machine that allow a mechanism.
+Policies whose plan depends on files (programs that are probed, modules, formats in tracefs) are
+planned at each start.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class ReadyPolicies:
             return None
         try:
             found = _Unpickler(io.BytesIO(blob), policy).load()
-        except Exception as error:  # whatever the bytes say: it is planned again
+        except Exception as error:  # any error in the file: the policy is planned again
             log.warning("kept policy not used", policy=policy.name, error=repr(error))
             return None
         return found if isinstance(found, Ready) else None
@@ -149,7 +150,7 @@ def _code_files(folder: str) -> Iterator[str]:
 
 
 def _surroundings() -> list[str]:
-    """Return what else than the document and the kernel's build decides a plan."""
+    """Return the conditions of a plan other than the document and the kernel's build."""
     found = [str(possible_cpus()), repr(sorted(host_namespaces().items(), key=str))]
     for path in _LIMITS:
         try:

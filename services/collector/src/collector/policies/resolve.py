@@ -21,7 +21,7 @@ _BY_NAME = {"int": _T.INT32, "long": _T.INT64, "unsigned long": _T.UINT64}
 
 
 class ResolveError(Exception):
-    """The path leads nowhere, or to something that the type cannot be."""
+    """The path is wrong, or ends at a value that the type cannot represent."""
 
     def __init__(self, message: str, allowed: str = "") -> None:
         super().__init__(message)

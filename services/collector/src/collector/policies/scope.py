@@ -64,7 +64,7 @@ class Scope:
                 self._write(cgroup)
 
     def close(self) -> None:
-        """Write nothing any more: the map is about to be closed."""
+        """Stop writing: the map is about to be closed."""
         with self._lock:
             self._closed = True
 

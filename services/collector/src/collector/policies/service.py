@@ -117,7 +117,7 @@ class PolicyService:
     stays: bool = False  # policies that act stay in force when the collector is stopped
 
     async def run(self, connected: asyncio.Future[Client]) -> None:
-        """Load what files, fleet and tries say, now and at each change, until cancelled."""
+        """Load the policies of files, fleet and trials, now and at each change, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_files())
             tasks.create_task(self.fleet.run(connected))
@@ -134,7 +134,7 @@ class PolicyService:
                 async for documents in self.files.changes():
                     await self.manager.set_documents(documents)
                     await self._end_earlier()
-            except Exception:  # a fault here must not end the base events
+            except Exception:  # an error here must not end the base events
                 log.exception("policies not updated")
                 await asyncio.sleep(_RETRY_S)
 
@@ -153,14 +153,14 @@ class PolicyService:
         return {cause: count for cause, count in totals.items() if count}
 
     async def _end_earlier(self) -> None:
-        """End what an earlier collector has kept, now that this one enforces."""
+        """Remove enforcement that an earlier collector has kept, now that this one enforces."""
         if self.kept is not None:
             await asyncio.to_thread(self.kept.remove_earlier)
 
     async def close(self) -> None:
         """Switch off and detach every policy, unless enforcement outlives the collector."""
         if self.stays:
-            return  # the process ends: what has a name stays attached, the rest goes
+            return  # the process ends: links with a name stay attached, others are detached
         await self.manager.close()
         self._backend.close()
         if self.kept is not None:
@@ -177,7 +177,7 @@ def _wants_kernel_stacks(policy: Policy) -> bool:
 
 
 def enforcement(settings: Settings) -> Enforcement:
-    """Return what policies that act share, by the settings."""
+    """Return the shared state of enforcing policies, by the settings."""
     spared: Callable[[], Mapping[int, int]] = nothing_spared
     known: frozenset[tuple[str, int]] = frozenset()
     if settings.policy_spare:

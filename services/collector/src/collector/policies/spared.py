@@ -1,9 +1,9 @@
 """Processes that no policy acts on: the first one, the collector, and the services of the stack.
 
-Without them a policy could not be corrected any more. They are found in /proc by the name of their
-program; a process that anybody may start is not spared for its name, so its user has to be one that
-the stack runs as. The kernel programs compare both too (bpf/tracing/act.h): they know a service
-from its start.
+Without them a policy could no longer be corrected. They are found in /proc by the name of their
+program. Any user can start a program of that name, so the user has to be one that the stack runs
+as, too. The kernel programs compare both as well (bpf/tracing/act.h), so a service is spared from
+its start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the programs of a policy counted."""
+"""The counters of a policy's programs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from operator import add
 
 @dataclass(frozen=True, slots=True)
 class SelectorCounters:
-    """What one selector of one hook decided.
+    """The decisions of one selector of one hook.
 
-    Of actions that act there are two counts: carried out, and left out in mode monitor.
+    Enforcement actions have two counts: carried out, and omitted in mode monitor.
     """
 
     posted: int = 0  # records that reached the ring
@@ -25,7 +25,7 @@ class SelectorCounters:
     monitor_notify: int = 0
     set: int = 0
     monitor_set: int = 0
-    spared: int = 0  # actions left out because the process is spared
+    spared: int = 0  # actions omitted because the process is spared
     failed: int = 0  # actions that the kernel refused
     missed: int = 0  # notifications that were cleaned up: no enforcer took them
     overwritten: int = 0  # notifications that the thread's next one replaced
@@ -46,7 +46,7 @@ class PolicyCounters:
     filtered: int = 0  # calls that no selector matched
     selectors: dict[Selector, SelectorCounters] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)  # by reason
-    missed: int = 0  # runs that the kernel left out: recursion, or no room for a return
+    missed: int = 0  # runs that the kernel skipped: recursion, or no room for a return
     runs: int = 0  # only while kernel.bpf_stats_enabled is on
     run_time_ns: int = 0
     memory_bytes: int = 0  # of programs and own maps

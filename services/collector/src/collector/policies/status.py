@@ -28,7 +28,7 @@ _ACTIVE = (State.ENABLED, State.PARTIALLY_ENABLED)
 
 
 class PolicyStatus:
-    """Publishes what the manager has."""
+    """Publishes the policies of the manager."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class PolicyStatus:
                     await until_cancelled(nc.publish(subject, status.SerializeToString()))
                     published = status.version
                 except (NatsError, OSError):
-                    pass  # gateways see an old version, and ask
+                    pass  # gateways then see an old version, and ask
             try:
                 async with asyncio.timeout(COUNT_EVERY_S):
                     await self._changed.wait()

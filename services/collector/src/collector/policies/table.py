@@ -1,4 +1,4 @@
-"""The policy table: what the events of each hook have in common, by policy number and revision.
+"""The policy table: the common facts of a hook's events, by policy number and revision.
 
 A record in the ring or in the journal says only (policy, revision, hook); the rest of its event is
 here. The table is saved with the process table, so a replay after a crash finds the same facts even
@@ -46,7 +46,7 @@ class RequestKind(Enum):
 
 
 class Request(NamedTuple):
-    """What is asked for: a URL, or a name."""
+    """The URL, or the name."""
 
     kind: RequestKind
     target: str
@@ -104,7 +104,7 @@ class LoadedPolicy:
 
     @property
     def key(self) -> Key:
-        """What a record says."""
+        """The number that a record has."""
         return self.number, self.revision
 
 
@@ -125,7 +125,7 @@ class PolicyTable:
         return len(self._policies)
 
     def get(self, number: int, revision: int) -> LoadedPolicy | None:
-        """Return the revision, or None where it was never loaded or is long gone."""
+        """Return the revision, or None if it was never loaded or has been dropped."""
         return self._policies.get((number, revision))
 
     def name_of(self, number: int) -> str:

@@ -1,7 +1,7 @@
-"""Policies that are tried for some time: loaded in monitor mode for as long as a gateway asks.
+"""Policies on trial: loaded in monitor mode for as long as a gateway renews its request.
 
-A lease ends by this host's own clock, so a try never outlives its client, its gateway, NATS or a
-restart: it is kept nowhere.
+A lease ends by this host's own clock and is stored nowhere, so a trial never outlives its client,
+its gateway, NATS or a restart.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Tries:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def handle(self, request: TryOnNode) -> str:
-        """Begin, renew or end a try; return why not, or nothing."""
+        """Begin, renew or end a trial; return the error, or ""."""
         identity = Identity(request.policy_name, "", TRY_DOMAIN)
         if not request.lease_s:
             self._end(identity)
             return ""
         if identity not in self._ends:
             if not request.yaml:
-                return "try is over: it was not renewed in time"
+                return "the trial is over: it was not renewed in time"
             if error := self._begin(identity, request):
                 return error
         self._ends[identity] = time.monotonic() + min(request.lease_s, LEASE_MAX_S)
@@ -57,7 +57,7 @@ class Tries:
         return ""
 
     async def run(self) -> None:
-        """Remove what has not been renewed, until cancelled."""
+        """Remove trials that were not renewed, until cancelled."""
         while True:
             now = time.monotonic()
             for identity in [one for one, end in self._ends.items() if end <= now]:
@@ -90,7 +90,7 @@ class Tries:
             self._apply(Wanted(identity))
 
     def _apply(self, wanted: Wanted) -> None:
-        """Loading can take seconds; the answers show how far it is."""
+        """Loading can take seconds; the answers show its progress."""
         task = asyncio.create_task(self.manager.apply([wanted]))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""What changes while policies that act are loaded: who is spared, and modes that the kernel set."""
+"""What changes while enforcing policies are loaded: spared processes, switched modes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class EnforcementWatch:
-    """Looks once a second; costs nothing as long as no policy acts."""
+    """Checks once a second; does nothing while no policy enforces."""
 
     enforcement: Enforcement
     manager: PolicyManager
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
             try:
                 await self.look()
-            except Exception:  # a fault here must not end the base events
+            except Exception:  # an error here must not end the base events
                 log.exception("enforcement not watched")
 
     async def look(self) -> None:
-        """Spare what runs now, and take over the modes that limits have set."""
+        """Spare the current processes, and adopt the modes that limits have switched."""
         if not self.enforcement.active:
             return
         await asyncio.to_thread(self.enforcement.refresh)
@@ -45,7 +45,9 @@ class EnforcementWatch:
                 f"switched to mode monitor: more than {self.enforcement.signals_max} signals in a "
                 "minute"
             )
-            log.warning("policy fell back", policy=str(entry.identity), error=entry.error)
+            log.warning(
+                "policy fell back to monitor mode", policy=str(entry.identity), error=entry.error
+            )
         if fell_back:
             self.manager.on_change()
 

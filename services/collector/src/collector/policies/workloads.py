@@ -11,9 +11,9 @@ from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import LabelSelector, MatchContainers
 from tracingpolicy.values import ContainerField
 
-# What podSelector sees beside the labels of a pod, as in Tetragon.
+# Labels for podSelector in addition to those of the pod, as in Tetragon.
 _NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace"
-# A kubelet's cgroups: below one of these names, or beside other containers of the pod.
+# Cgroups that a kubelet makes: below one of these names, or next to other containers of the pod.
 _KUBERNETES = re.compile(r"(?:.*-)?kubepods(?:[-.].*)?|pod[0-9a-f]{8}[-_].*|.*-pod[0-9a-f]{8}_.*")
 
 

@@ -1,1 +1,1 @@
-"""The process table: who runs, whose child, since when."""
+"""The process table: running processes, their parents and start times."""

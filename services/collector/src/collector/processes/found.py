@@ -24,7 +24,7 @@ def exec_record(
 ) -> bytes | None:
     """Return the record of a living image, with the flag procFS; None where it is gone.
 
-    ``value``: what the kernel's process map says of it. ``replaced_ktime_ns``: of the pid's image
+    ``value``: its entry in the kernel's process map. ``replaced_ktime_ns``: of the pid's image
     that the process table has; 0: none.
     """
     found = read_process(procfs, pid, environment=environment)

@@ -8,7 +8,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class PodContainer(NamedTuple):
-    """What the API server knows of a container of a pod."""
+    """A pod's container, as the API server describes it."""
 
     name: str
     image: str = ""

@@ -86,7 +86,7 @@ def start_and_args(root: Path, pid: int) -> tuple[int, int] | None:
 
 
 def read_process(root: Path, pid: int, *, environment: bool = False) -> ProcfsProcess | None:
-    """Return what /proc says of ``pid``; None where it is gone."""
+    """Return the process ``pid`` from /proc; None if it has ended."""
     proc = f"{root}/{pid}"
     try:
         cmdline = _read(f"{proc}/cmdline")

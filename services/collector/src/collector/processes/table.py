@@ -6,8 +6,9 @@ An entry is counted as Tetragon counts it: it starts with one reference and has 
 live child image (and, with ancestors enabled, each further live descendant). An exec releases the
 image it replaces, an exit the image that ended; each release returns the references that image
 held. An entry without references stays for a grace time, for late events, and is then removed;
-in a storm of short lives it is removed earlier. A fork that is followed by an exec is named after
-that exec by the return of its execve only, so of those few stay. The ring keeps records in order.
+in a storm of short-lived processes it is removed earlier. A fork that is followed by an exec is
+named after that exec by the return of its execve only, so of those few stay. The ring keeps records
+in order.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ContainerInfo(NamedTuple):
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Image:
-    """What an exec established, shared by every fork that has not exec'd. Compared by identity."""
+    """The facts of an exec, shared by all forks that have not exec'd. Compared by identity."""
 
     binary: str
     arguments: str = ""
@@ -138,7 +139,7 @@ class ProcessTable:
         self._insert(process, now_s)
 
     def restore(self, processes: Iterable[Process], now_s: float) -> None:
-        """Enter a saved table. What has ended in it stays for as long as others refer to it."""
+        """Enter a saved table. Ended processes in it stay for as long as others refer to them."""
         entered = list(processes)
         for process in entered:
             process.references = 0 if process.ended else 1
@@ -235,7 +236,8 @@ class ProcessTable:
     def _evict(self, now_s: float) -> None:
         """Drop an entry that is still needed: its later events will lack details.
 
-        Of the oldest few, the first without children: most processes descend from the oldest.
+        It is the first without children among the oldest few, since most processes descend from the
+        oldest.
         """
         among = [p for p in islice(self._table.values(), _EVICT_AMONG) if p.pid]
         process = next((p for p in among[:-1] if p.references <= 1), among[0])

@@ -1,4 +1,4 @@
-"""The memory layout of everything that C and Python share: records and map values.
+"""The memory layouts that C and Python share: records and map values.
 
 Each type here mirrors one C struct, field by field. A kernel test compares offsets and sizes with
 the C compiler's; `version` changes with any of them, so that saved records are never misread.
@@ -40,7 +40,7 @@ class ForkRecord(NamedTuple):
 
 
 class ExitRecord(NamedTuple):
-    """The last thread of a process left."""
+    """The last thread of a process exited."""
 
     kind: U32
     exit_code: U32  # raw task_struct.exit_code: signal in bits 0-6, status from bit 8
@@ -209,7 +209,7 @@ class WithheldKey(NamedTuple):
 
 
 class WithheldValue(NamedTuple):
-    """What else the kernel knows of it."""
+    """The rest of the kernel's entry."""
 
     known_ktime_ns: U64  # the pid's last image that the process table has; 0: none
     cgroup_id: U64
@@ -218,7 +218,7 @@ class WithheldValue(NamedTuple):
 
 
 class ProcessValue(NamedTuple):
-    """What the kernel's process map holds of a living process, by its pid."""
+    """The entry of a living process in the kernel's process map, by its pid."""
 
     ktime_ns: U64  # when the image started; never 0
     parent_ktime_ns: U64

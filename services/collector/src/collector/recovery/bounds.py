@@ -1,3 +1,3 @@
-"""Bounds of what a damaged file may claim."""
+"""Limits for values from a file, which may be damaged."""
 
-MAX_NUMBER = (1 << 62) - 1  # of events and times: room for what is counted on from them
+MAX_NUMBER = (1 << 62) - 1  # of event numbers and times: leaves room for later ones

@@ -1,11 +1,12 @@
-"""What a killed collector had read from the ring, on disk: the next one continues from there.
+"""Records read from the ring, on disk: the next collector continues after a kill.
 
     journal/00000007     a header, then entries, since the process table was last saved
 
-The ring frees its room only when the records are here. So no record is missing between the saved
-table, the journal and the ring, and replaying them makes the same events with the same numbers.
-Nothing is synced: the kernel keeps what a killed process wrote, and after a power failure there is
-no ring to continue in. A file lives for some seconds and mostly never reaches the disk.
+The reader frees records in the ring only when they are in the journal. So no record is missing
+between the saved table, the journal and the ring, and a replay creates the same events with the
+same numbers. Nothing is synced: the kernel keeps what a killed process wrote, and after a power
+failure there is no ring to continue in. A file lives for some seconds and mostly never reaches the
+disk.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Journal:
         self.append(LOSS, 0, 0, counters.SerializeToString())
 
     def policy(self, revision: PolicyRevision) -> None:
-        """Append what the records of a policy stand for, before it is switched on."""
+        """Append the revision of a policy, which its records refer to, before it is switched on."""
         self.append(POLICY, payload=revision.SerializeToString())
 
     def append(
@@ -141,7 +142,7 @@ class Journal:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             log.warning(
-                "journal unusable: if the collector is killed now, what it holds in memory is lost",
+                "journal unusable: if the collector is killed now, events in its memory are lost",
                 folder=str(self.folder),
                 error=error.strerror or str(error),
             )

@@ -1,8 +1,8 @@
-"""What the previous collector had read but not delivered: from its saved table and its journal.
+"""Events that the previous collector had read but not delivered, from its saved table and journal.
 
 Replaying the journal on the saved table restores the table as it was when that collector ended,
 and makes the same events with the same numbers. Those that are not in the spool yet are put there.
-The publisher finds out by their numbers which of them the stream has already.
+By their numbers the publisher knows which of them are in the stream already.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Recovered:
-    """How far the previous collector had come; ``pipeline`` and ``table`` are as it left them."""
+    """The state of the previous collector; ``pipeline`` and ``table`` are restored to it."""
 
     run: Run
     pipeline: Pipeline
     table: ProcessTable
     ring_position: int
     loss: LossCounters
-    complete: bool  # nothing is missing up to `ring_position`
+    complete: bool  # whether no record is missing up to `ring_position`
     made: int  # events, delivered or not
 
     def next_base(self, boot_id: str) -> int:
@@ -93,7 +93,7 @@ def recover(
         log.warning("journal replay stopped", reason=done.stopped, entries=done.entries)
     elif done.entries:
         log.info("journal replayed", entries=done.entries, events=len(done.events), kept=kept)
-    table.statistics.evictions = 0  # the counters of loss include them
+    table.statistics.evictions = 0  # the loss counters include them
     return Recovered(
         run, pipeline, table, done.position, done.loss, not done.stopped, first + len(done.events)
     )
@@ -121,7 +121,7 @@ def _replay(
                 done.loss = LossCounters.FromString(entry.payload)
             elif entry.kind == journal.BASE:
                 done.base = entry.second
-    except Exception as error:  # a fault here must not repeat at each start
+    except Exception as error:  # an error here must not repeat at each start
         log.exception("journal replay failed")
         done.stopped = f"entry {replay.entries}: {error!r}"
     done.stopped = done.stopped or replay.stopped

@@ -91,7 +91,7 @@ def written_s(folder: Path) -> float:
     return max(times)
 
 
-# Later numbers and times are counted on from these.
+# Later numbers and times continue from these.
 def _has_numbers(saved: SavedTable) -> bool:
     counts = (saved.base, saved.made, saved.collector_start_ns, saved.probes_start_ns)
     return all(0 <= n <= MAX_NUMBER for n in counts) and saved.made >= len(saved.unreported)

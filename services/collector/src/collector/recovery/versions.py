@@ -14,7 +14,7 @@ _TRACING = ("record.h",)
 
 @cache
 def records_version() -> str:
-    """Return what differs if a record of the same kind can look different."""
+    """Return a version that differs if a record of the same kind can have another form."""
     digest = hashlib.sha256()
     for name in _TRACING:
         digest.update((bpf_folder() / "tracing" / name).read_bytes())

@@ -1,1 +1,1 @@
-"""Sensors: what the collector can observe, one value each."""
+"""Sensors: one value for each thing that the collector can observe."""

@@ -1,4 +1,4 @@
-"""What a sensor is: record kinds with their decoders and handlers, and what they can lose."""
+"""A sensor: record kinds with their decoders and handlers, and the losses that they can have."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RecordKind:
 
     ``decode`` raises `DecodeError`; None means that the record is part of a later one. ``handle``
     returns a serialized GetEventsResponse, or None where the record is no event. While ``ready``
-    returns False, the record and all behind it wait, for a bounded time: its metadata is on the
-    way. None: it is always ready.
+    returns False, the record and all behind it wait, for a bounded time: its metadata has not
+    arrived yet. None: it is always ready.
     """
 
     number: int  # enum record_kind
@@ -39,7 +39,7 @@ class RecordKind:
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """Something that the collector observes."""
+    """One thing that the collector observes."""
 
     name: str
     kinds: tuple[RecordKind, ...]

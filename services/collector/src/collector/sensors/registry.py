@@ -20,7 +20,7 @@ from collector.sensors.tracing import TracingSensor, TracingStatistics
 
 @dataclass(slots=True)
 class PolicyParts:
-    """What the sensor of policies needs and others want to read."""
+    """Values that the sensor of policies uses and other stages read."""
 
     table: PolicyTable = field(default_factory=PolicyTable)
     stacks: StackResolver = field(default_factory=StackResolver)
@@ -33,7 +33,7 @@ class PolicyParts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What sensors are made from."""
+    """The inputs from which sensors are created."""
 
     table: ProcessTable
     enricher: Enricher

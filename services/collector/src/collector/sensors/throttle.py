@@ -1,7 +1,7 @@
 """Cgroups whose events are withheld, by the records of the kernel and of collector/throttle.py.
 
-A cgroup begins and ends once, however often it is said: two CPUs can report the same beginning, and
-where the ring had no room for it, the collector finds it in the kernel's map.
+Each beginning and end is reported once: two CPUs can record the same beginning, and if the ring had
+no room for it, the collector finds it in the kernel's map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ThrottleKey = tuple[int, int]  # cgroup id; number of the policy, 0: process lif
 
 @dataclass(slots=True)
 class Throttled:
-    """The cgroups that are throttled now, by the record that said so."""
+    """The cgroups that are throttled now, each with the record of its beginning."""
 
     cgroups: dict[ThrottleKey, ThrottleRecord] = field(default_factory=dict)
     started: int = 0

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class TracingStatistics:
-    """Events that were made and records that could not become one."""
+    """Counts of created events, and of records that could not become one."""
 
     events: Counter[tuple[str, str]] = field(default_factory=Counter)  # by policy and hook label
     kinds: Counter[EventKind] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ def _unrequested(_request: Request) -> None:
 
 
 class TracingSensor:
-    """Makes the events of policies; the table says what a record's numbers stand for."""
+    """Creates the events of policies; the table resolves the numbers of a record."""
 
     def __init__(
         self,
@@ -58,9 +58,11 @@ class TracingSensor:
         request: Callable[[Request], None] = _unrequested,
         own_pid: int = 0,
     ) -> None:
-        """``ancestors``: the kinds of events that have them; ``request`` sends what they ask.
+        """``ancestors``: the kinds of events that have them; ``request`` sends the requests of
+        events.
 
-        ``own_pid``: the process whose events ask nothing, since its requests cause events.
+        ``own_pid``: the collector, whose events cause no requests, since a request would cause the
+        next event.
         """
         self.policies = policies
         self.statistics = statistics or TracingStatistics()
@@ -113,7 +115,7 @@ class TracingSensor:
                 self._request(request)
 
     def _process(self, record: TracingRecord) -> Process | None:
-        """The image that called: by its name, or the one that the pid runs now."""
+        """The image that called: by (pid, ktime_ns), else the one that the pid runs now."""
         if not record.pid:  # the idle task, or an interrupt of it
             return self._processes.get(KERNEL_KEY)
         if record.image_ktime_ns:

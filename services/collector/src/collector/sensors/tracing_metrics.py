@@ -97,7 +97,9 @@ def _kernel(entries: list[Entry]) -> Iterator[Metric]:
         labels=[*_POLICY, "reason"],
     )
     missed = CounterMetricFamily(
-        "tetragon_missed_prog_probes", "Runs that the kernel left out", labels=["policy"]
+        "tetragon_missed_prog_probes",
+        "Runs of a policy's programs that the kernel skipped",
+        labels=["policy"],
     )
     runs = CounterMetricFamily(
         "tetragon_overhead_program_runs",
@@ -139,7 +141,7 @@ def _selectors(entries: list[Entry]) -> Iterator[Metric]:
     )
     missed = CounterMetricFamily(
         "tetragon_enforcer_missed_notifications",
-        "Notifications that no enforcer took",
+        "Notifications that reached no enforcer",
         labels=["policy", "info", "reason"],
     )
     filtered = CounterMetricFamily(

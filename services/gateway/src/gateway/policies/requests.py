@@ -1,5 +1,4 @@
-"""Requests to change policies as revisions: the new revision that each makes from the stored
-policy."""
+"""Requests to change policies: the new revision that each makes from the stored policy."""
 
 from __future__ import annotations
 

@@ -19,8 +19,7 @@ class Signal:
 
     @property
     def event(self) -> asyncio.Event:
-        """The event of the next `set`: get it before you check the state, then no change is
-        missed."""
+        """The event of the next `set`: get it before you check the state, then none is missed."""
         return self._event
 
 

@@ -1,8 +1,8 @@
 """Types by number and by name, read from the bytes of BTF.
 
 Layout: Documentation/bpf/btf.rst. All of vmlinux (some 130,000 types) is indexed in about 0.05 s:
-where each type's record is and which id a name has. What a type looks like is read when it is
-asked for.
+the place of each type's record, and the ids of names. The details of a type are read when they are
+needed.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from collector.processes.table import ContainerInfo
 
 
 class Containers(Protocol):
-    """What a container runtime knows."""
+    """The containers of a container runtime."""
 
     def get(self, full_id: str) -> ContainerInfo | None:
         """Return the container with this full id, or None while it is unknown."""
 
     def settled(self, full_id: str) -> bool:
-        """Return whether `get` will not improve soon; look the id up in the background if not."""
+        """Return False while the id is being looked up; start a lookup if one is needed."""
 
 
 class NoContainers:

@@ -1,4 +1,4 @@
-"""The containers of a host: those of several engines, completed by what the API server knows."""
+"""The containers of a host: those of several engines, completed from the API server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Listener = Callable[[str], None]
 
 
 class Pods(Protocol):
-    """What an API server knows of the pods of this node."""
+    """The pods of this node, from an API server."""
 
     def start(self, changed: Callable[[str, Sequence[str]], None]) -> None:
         """Follow the pods; ``changed`` gets the uid of each, and its container ids, in a thread."""
@@ -34,7 +34,7 @@ class Pods(Protocol):
         """Return a pod by its uid, with the named container; None while it is unknown."""
 
     def settled(self, key: str) -> bool:
-        """Return whether a pod, by its uid, or a container is known or will not be soon."""
+        """Return True if a pod, by its uid, or a container is known, or need not be waited for."""
 
 
 class NoPods:
@@ -79,7 +79,7 @@ class Catalog:
             engine.start(partial(self._container_changed, engine))
 
     def wait_listed(self) -> None:
-        """Wait for the first lists, a moment after `start` at most; what comes later is late."""
+        """Wait for the first lists, until a moment after `start`; later containers are late."""
         for engine in self._engines:
             engine.wait_listed(self._wait_until_s)
 
@@ -126,7 +126,7 @@ class Catalog:
         return found if pod is None else found._replace(pod=pod)
 
     def settled(self, full_id: str) -> bool:
-        """Return whether `get` will not improve soon; look the id up in the background if not."""
+        """Return False while the id is being looked up; start a lookup if one is needed."""
         found = self._of_engine(full_id)
         if found is not None:
             return found.pod is None or self._pods.settled(found.pod.uid)

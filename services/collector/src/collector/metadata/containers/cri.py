@@ -1,7 +1,7 @@
 """Containers and their pods from a CRI runtime: containerd or CRI-O.
 
 Where the runtime has events (containerd 1.7, CRI-O 1.26), a container is known when it is created.
-An older one is asked for the ids that appear; it knows a container before it starts it.
+An older runtime is asked for new ids; it knows a container before it starts it.
 """
 
 from __future__ import annotations

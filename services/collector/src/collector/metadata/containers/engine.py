@@ -77,11 +77,11 @@ class Engine(ABC):
             threading.Thread(target=target, name="container engine", daemon=True).start()
 
     def close(self) -> None:
-        """Follow the engine no longer than until its connection ends."""
+        """Stop following the engine when its connection ends."""
         self._closed.set()
 
     def wait_listed(self, until_s: float) -> None:
-        """Wait for the first list, until a time of the monotonic clock at most."""
+        """Wait for the first list, at most until ``until_s`` of the monotonic clock."""
         if self._present:
             self._first_read.wait(max(0.0, until_s - time.monotonic()))
 
@@ -122,7 +122,7 @@ class Engine(ABC):
         return late
 
     def add(self, info: ContainerInfo) -> None:
-        """Enter a container, in place of what was known of it."""
+        """Enter a container, or replace its entry."""
         with self._lock:
             self._known[info.id] = info
             lookup = self._lookups.pop(info.id, None)
@@ -169,7 +169,7 @@ class Engine(ABC):
             self._first_read.set()
 
     def _connected(self) -> None:
-        """List what was made without a connection; call it when `follow` has one."""
+        """List containers created while there was no connection; `follow` calls it."""
         if not self._listed:
             self.read()
             self._listed = self._listed_once = True

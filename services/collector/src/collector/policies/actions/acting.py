@@ -1,7 +1,7 @@
 """Actions that change something on the host, as C: signals, Override, Set, NotifyEnforcer.
 
 They stand between the filters and the record, so neither NoPost, nor a rate limit, nor a full ring
-keeps an action from being carried out. Each is counted by what became of it, see bpf/tracing/act.h.
+keeps an action from being carried out. Each is counted by its outcome, see bpf/tracing/act.h.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _prefix(values: tuple[bytes, ...], unit: Unit) -> list[str]:
 
 
 def _below(values: tuple[bytes, ...]) -> list[str]:
-    """A path that begins with a value and ends there, or goes on with a slash."""
+    """A path that equals a value, or begins with it and a slash."""
     lines = []
     # By length: then what the verifier knows of the text's length is the same on most of the ways
     # to a compare, and it checks the rest once: 85 values take it 6,700 instructions, not 593,000.
