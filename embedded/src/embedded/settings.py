@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import readymade
+from chassis.settings import from_flags
 from embedded.errors import EmbeddedError
 
 
@@ -87,7 +88,7 @@ class Settings(BaseSettings):
 def load(args: list[str]) -> Settings:
     """Return the settings from ``args`` and the environment; raise `EmbeddedError`."""
     try:
-        settings = CliApp.run(Settings, cli_args=args)
+        settings = from_flags(Settings, args)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()

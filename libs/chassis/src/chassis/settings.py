@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from argparse import Action, RawDescriptionHelpFormatter
 from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -32,6 +35,15 @@ STYLE = SettingsConfigDict(
     cli_avoid_json=True,
     cli_hide_none_type=True,
 )
+
+_NO_DEFAULT = re.compile(r"\s*\(default: (None)?\)|\s*\(default factory: [^)]*\)")
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    """Leaves out the default of a flag that has none: None, an empty text, a function."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return _NO_DEFAULT.sub("", action.help) if action.help else action.help
 
 
 class ServiceSettings(BaseSettings):
@@ -64,6 +76,15 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings
 
 
+def from_flags(settings: type[S], argv: list[str] | None) -> S:
+    """Return settings from flags and environment; raise pydantic's `ValidationError`.
+
+    ``argv`` are the flags; None takes those of this process.
+    """
+    source: CliSettingsSource[S] = CliSettingsSource(settings, formatter_class=_HelpFormatter)
+    return CliApp.run(settings, cli_args=argv, cli_settings_source=source)
+
+
 def load(settings: type[S], service: str, argv: list[str] | None = None) -> S:
     """Return the settings of ``tetra-<service>``; raise `SettingsError` naming what is wrong.
 
@@ -73,7 +94,7 @@ def load(settings: type[S], service: str, argv: list[str] | None = None) -> S:
     try:
         if not flags:
             return settings()  # without the parser of flags, which takes 8 ms
-        return CliApp.run(_with_flags(settings, service), cli_args=flags)
+        return from_flags(_with_flags(settings, service), flags)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]) or "settings"
