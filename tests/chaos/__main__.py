@@ -29,7 +29,7 @@ examples (as CHAOS="..."):
   --nats 3 --faults 18                        a cluster of three
   --only 'collector killed' --faults 5        one kind of fault
   --keep-probes --only 'collector killed' --only 'collector stopped'
-  --outage 300 --per-second 500               NATS away for five minutes, nothing else
+  --outage 300 --per-second 500               NATS unreachable for five minutes, nothing else
   --outage 300 --per-second 500 --spool-bytes 67108864 --kill
                                               a spool that fills, its collector killed
 """
