@@ -1,4 +1,4 @@
-"""A real build beside nothing, beside us, and beside what others use."""
+"""A real build: alone, beside the collector, and beside other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers and a build beside nothing, beside the ready-made policies, and beside bpftrace.
+"""Servers and a build: alone, beside the ready-made policies, and beside bpftrace.
 
 All policies are on, with the tree of the build among the paths of ``files``. bpftrace reports as
 much by its own means: opens for writing with their results, changes of TCP sockets, of user ids,
@@ -70,7 +70,7 @@ def _each(loads: dict[str, Load], tree: Path, seconds: float) -> Iterator[tuple[
 
 def _report(report: Report, name: str, found: dict[str, list[Done]]) -> None:
     alone = found["nothing"]
-    report.add(f"{name}, beside nothing", [one.per_second for one in alone], "/s")
+    report.add(f"{name}, alone", [one.per_second for one in alone], "/s")
     for variant in VARIANTS[1:]:
         pairs = list(zip(alone, found[variant], strict=True))
         wanted = ("<=", 1.03) if variant == "tetra" else None

@@ -344,7 +344,7 @@ def test_collector_with_a_wrong_password_reports_it_and_is_unhealthy(stack):
     ],
     ids=["wrong password", "no nats"],
 )
-def test_gateway_that_cannot_reach_nats_says_so_and_is_unhealthy(stack, environment, cause):
+def test_gateway_without_nats_logs_the_cause_and_is_unhealthy(stack, environment, cause):
     options = {
         "network_mode": f"{PROJECT}_default",
         "env": environment | {"TETRA_INSECURE_LISTEN": "true"},

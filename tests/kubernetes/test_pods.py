@@ -70,7 +70,7 @@ async def process_of(gateway, mark):
     return await eventually(reported, 120, 0.2)
 
 
-async def test_pod_is_as_the_original_fills_it(
+async def test_pod_has_the_fields_that_tetragon_fills(
     containerd_17, api, namespace, start_collector, gateway, run
 ):
     await start_collector(

@@ -102,7 +102,7 @@ async def test_policy_is_for_the_nodes_that_it_selects(api, paths, collector):
     api.call("DELETE", f"{cluster}/{name}")
 
 
-async def test_policies_stay_while_the_server_is_away(api, paths, collector):
+async def test_policies_stay_while_the_server_is_unreachable(api, paths, collector):
     kept, gone = (f"{what}-{uuid4().hex[:8]}" for what in ("kept", "gone"))
     cluster, _ = paths
     api.make(cluster, policy(kept, "a"), policy(gone, "b"))
@@ -118,7 +118,7 @@ async def test_policies_stay_while_the_server_is_away(api, paths, collector):
     api.call("DELETE", f"{cluster}/{kept}")
 
 
-def test_server_refuses_what_no_policy_could_be(api, paths):
+def test_server_rejects_invalid_policies(api, paths):
     cluster, _ = paths
     for spec in ({"kprobes": {}}, {"loader": "yes"}, {"podSelector": {"matchLabels": {"a": 1}}}):
         with pytest.raises(AssertionError, match="Invalid"):

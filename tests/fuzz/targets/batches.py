@@ -120,9 +120,9 @@ def _is_answer(part: bytes) -> bool:
 async def _read(feed: Feed, count: int) -> None:
     seen = 0
     while (found := feed.next_nowait()) is not None:
-        batch, twice = found
+        batch, duplicates = found
         seen += 1
-        assert 0 <= twice <= len(batch.payloads)
+        assert 0 <= duplicates <= len(batch.payloads)
         good = [payload for payload in batch.payloads if payload]
         assert len(good) + len(batch.malformed) == len(batch.payloads)
         response = StreamEventsResponse.FromString(encoded.splice_events(good))
@@ -130,7 +130,7 @@ async def _read(feed: Feed, count: int) -> None:
         for payload, event in zip(good, response.events, strict=True):
             assert encoded.event_type(payload) >= 0
             assert encoded.event_time_ns(payload) == _time_ns(event) or not _is_plain(payload)
-        async for part in Selection(frozenset(), _filters).select(batch, twice):
+        async for part in Selection(frozenset(), _filters).select(batch, duplicates):
             for _, payload in part:
                 GetEventsResponse.FromString(payload)
         losses, gaps = feed.take_notices()

@@ -72,9 +72,9 @@ def test_doctor_has_advice_for_each_fault(tetra):
     assert all(line[0] in "✔!✘" for line in found)
     assert done.stdout.endswith(
         "✘ NATS          127.0.0.1:1: connection refused\n"
-        "                → start one (make run), or give --nats-url\n"
+        "                → start one (make run), or pass --nats-url\n"
         "✘ gateway       connect: 127.0.0.1:1: connection refused; is the gateway running there?\n"
-        "                → start one (make run), or give --server-address\n"
+        "                → start one (make run), or pass --server-address\n"
     )
 
 

@@ -70,7 +70,7 @@ def test_wrong_name_in_the_certificate_is_one_line(tls_address, certificates, te
     done = tetra("status", "--server-address", tls_address, *flags)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "for another name; give it with --tls-server-name" in done.stderr
+    assert "for another name; pass that name with --tls-server-name" in done.stderr
 
 
 def test_unknown_authority_is_one_line(tls_address, tetra):
@@ -80,7 +80,7 @@ def test_unknown_authority_is_one_line(tls_address, tetra):
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "unknown authority; give it with --tls-ca-cert-files" in done.stderr
+    assert "unknown authority; pass its certificate with --tls-ca-cert-files" in done.stderr
 
 
 def test_verification_can_be_skipped(tls_address, tetra):
@@ -213,7 +213,7 @@ def test_token_is_sent_with_every_call(guarded_address, tetra, tmp_path):
         assert tetra(*command, *flags, TETRA_TOKEN="secret").stdout == expected
         done = tetra(*command, *flags)
         assert done.returncode == 1
-        assert done.stderr.endswith("a bearer token; give it with --token-file or TETRA_TOKEN\n")
+        assert done.stderr.endswith("a bearer token; pass it with --token-file or TETRA_TOKEN\n")
 
 
 def test_unencrypted_token_gives_a_warning(tetra):

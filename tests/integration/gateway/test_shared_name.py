@@ -41,7 +41,7 @@ async def shared(gateway):
     return next((n for n in listed.nodes if n.node_name == "web1" and n.others), None)
 
 
-async def test_hosts_of_one_name_are_named_until_one_is_gone(gateway, hosts, monkeypatch):
+async def test_hosts_of_one_name_are_reported_until_one_has_left(gateway, hosts, monkeypatch):
     first, second = hosts
     code, out = await tetra(gateway, "status")
     assert (code, out) == (0, "Health Status: running\n")

@@ -22,7 +22,7 @@ class Settings(ServiceSettings, BusSettings):
         ("nats://user:s3cret@nats:99999", "nats:99999: expected"),
     ],
 )
-def test_address_that_is_none_is_named_without_its_password(url, text):
+def test_invalid_address_is_reported_without_its_password(url, text):
     with pytest.raises(SettingsError) as caught:
         load(Settings, "test", ["--nats-url", url])
     assert str(caught.value).startswith("settings: TETRA_NATS_URL (--nats-url): ")

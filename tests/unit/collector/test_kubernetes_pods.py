@@ -226,7 +226,7 @@ def test_server_that_is_slow_delays_nothing(server):
     assert [one.id for one in until(catalog.take_late)] == [ID]
 
 
-def test_server_that_is_away_leaves_what_is_known(server, pods):
+def test_unreachable_server_leaves_known_pods_in_place(server, pods):
     server.emit("ADDED", pod("a"))
     until(lambda: named(pods, "a"))
     server.stop()

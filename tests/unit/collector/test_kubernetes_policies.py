@@ -115,7 +115,7 @@ async def test_deleted_resource_is_no_longer_wanted(host):
     await eventually(lambda: host.manager.wanted[P1] is None)
 
 
-async def test_resource_that_is_not_listed_again_is_gone(host):
+async def test_resource_missing_from_a_new_list_is_removed(host):
     host.server.emit("ADDED", resource())
     await written(host, state="enabled")
     host.server.items = []

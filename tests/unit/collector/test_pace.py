@@ -1,4 +1,4 @@
-"""How long the ring is left alone, and the CPU pressure that decides it."""
+"""The pause between reads of the ring, and the CPU pressure that decides it."""
 
 import pytest
 

@@ -31,10 +31,10 @@ _CAUSES = {
     "certificate has expired": "TLS: the server's certificate has expired; it needs a new one",
     "certificate is not yet valid": "TLS: the server's certificate is not valid yet; are the "
     "clocks right?",
-    "Hostname Verification": "TLS: the certificate is for another name; give it with "
+    "Hostname Verification": "TLS: the certificate is for another name; pass that name with "
     "--tls-server-name gateway.example",
-    "CERTIFICATE_VERIFY_FAILED": "TLS: the certificate is from an unknown authority; give it with "
-    "--tls-ca-cert-files ca.pem",
+    "CERTIFICATE_VERIFY_FAILED": "TLS: the certificate is from an unknown authority; pass its "
+    "certificate with --tls-ca-cert-files ca.pem",
     "WRONG_VERSION_NUMBER": "TLS: the server does not use TLS; leave the --tls flags out",
     "SSL_ERROR": "TLS: the handshake failed; does the server require --tls-cert-file client.pem "
     "--tls-key-file client-key.pem?",
@@ -76,7 +76,7 @@ def explained(
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return UnsupportedError(f"call: {address}: the server does not offer it")
     if code == grpc.StatusCode.UNAUTHENTICATED:
-        return ServerError(f"call: {address}: {details}; give it with --token-file or TETRA_TOKEN")
+        return ServerError(f"call: {address}: {details}; pass it with --token-file or TETRA_TOKEN")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         example = _EXAMPLES.get(details.partition(":")[0], "")
         return UsageError(f"request: {address}: {details}", example)

@@ -273,9 +273,9 @@ class Sinks(_Model):
         if not self.sinks:
             raise ValueError("sinks: there is none")
         names = [sink.name for sink in self.sinks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two sinks are called {', '.join(twice)}")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"two sinks are called {', '.join(duplicates)}")
         self._check_places()
         return self
 

@@ -193,7 +193,7 @@ def nats(urls: str) -> Finding:
         else:
             version = re.search(r'"version":"([^"]*)"', greeting)
             return Finding("ok", "NATS", f"{host}:{port}: {version[1] if version else 'answers'}")
-    return Finding("bad", "NATS", failure, "start one (make run), or give --nats-url")
+    return Finding("bad", "NATS", failure, "start one (make run), or pass --nats-url")
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
@@ -216,7 +216,7 @@ def gateway(args: Args) -> tuple[Finding, ...]:
                 return (Finding("ok", "gateway", f"{address}: {version} (a plain Tetragon)"),)
     except TetraError as error:
         return (
-            Finding("bad", "gateway", str(error), "start one (make run), or give --server-address"),
+            Finding("bad", "gateway", str(error), "start one (make run), or pass --server-address"),
         )
     alive = [node for node in nodes if node.alive]
     fact = f"{address}: {version}, {len(alive)} of {counted(len(nodes), 'node')} alive"
