@@ -4,8 +4,8 @@ isort:skip_file
 SPDX-License-Identifier: Apache-2.0
 The part of the Kubernetes Container Runtime Interface that is read here: package, names and
 numbers are the interface's (k8s.io/cri-api, runtime/v1), which containerd and CRI-O serve on a
-unix socket. Fields that nothing here needs are left out and skipped. The requests that make a pod
-are for tests.
+unix socket. Fields that are not needed are left out, and skipped when they arrive. The requests
+that create a pod are for tests.
 """
 
 from collections import abc as _abc
@@ -54,7 +54,7 @@ class _NamespaceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Namespa
     NODE: _NamespaceMode.ValueType  # 2
 
 class NamespaceMode(_NamespaceMode, metaclass=_NamespaceModeEnumTypeWrapper):
-    """From here on what tests make pods with."""
+    """From here on: what tests create pods with."""
 
 POD: NamespaceMode.ValueType  # 0
 CONTAINER: NamespaceMode.ValueType  # 1
@@ -154,7 +154,7 @@ Global___PodSandboxMetadata: _TypeAlias = PodSandboxMetadata  # noqa: Y015
 
 @_typing.final
 class ImageSpec(_message.Message):
-    """The image as the container was asked for; under a kubelet its id."""
+    """The image that the container was requested with; under a kubelet its id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -390,7 +390,7 @@ class PodSandbox(_message.Message):
     def metadata(self) -> Global___PodSandboxMetadata: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Those of the pod, and some that the kubelet adds."""
+        """Labels of the pod, and some that the kubelet adds."""
 
     def __init__(
         self,
@@ -431,7 +431,7 @@ class ContainerEventResponse(_message.Message):
     POD_SANDBOX_STATUS_FIELD_NUMBER: _builtins.int
     CONTAINERS_STATUSES_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
-    """Of a container, or of the sandbox itself."""
+    """Id of a container, or of a sandbox."""
     container_event_type: Global___ContainerEventType.ValueType
     @_builtins.property
     def pod_sandbox_status(self) -> Global___PodSandboxStatus: ...

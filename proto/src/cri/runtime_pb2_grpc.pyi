@@ -4,8 +4,8 @@ isort:skip_file
 SPDX-License-Identifier: Apache-2.0
 The part of the Kubernetes Container Runtime Interface that is read here: package, names and
 numbers are the interface's (k8s.io/cri-api, runtime/v1), which containerd and CRI-O serve on a
-unix socket. Fields that nothing here needs are left out and skipped. The requests that make a pod
-are for tests.
+unix socket. Fields that are not needed are left out, and skipped when they arrive. The requests
+that create a pod are for tests.
 """
 
 from collections import abc as _abc

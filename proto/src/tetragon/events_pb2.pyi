@@ -169,15 +169,15 @@ class Filter(_message.Message):
     def namespace_regex(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def unit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Not in Tetragon: numbers of our own begin at 10000. Where systemd runs the process: a unit, of the
-        system or of a user's manager, in which "*" stands for any text; a login session.
+        """Not in Tetragon; numbers from 10000 up are this project's. Where systemd runs the process: a
+        unit, of the system or of a user's manager, in which "*" stands for any text; a login session.
         """
 
     @_builtins.property
     def session(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def file_below(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of policies' events: a file at or below one of these paths; a peer in one of these networks."""
+        """Events of policies: a file at or below one of these paths; a peer in one of these networks."""
 
     @_builtins.property
     def peer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -445,7 +445,9 @@ class ProcessThrottle(_message.Message):
     """Name of the tracing policy whose events are withheld; empty: exec and exit events are."""
     @_builtins.property
     def withheld(self) -> _extensions_pb2.WithheldEvents:
-        """Not in Tetragon. With THROTTLE_STOP: what was withheld of this cgroup since the last one."""
+        """Not in Tetragon. With THROTTLE_STOP: events of this cgroup that were withheld since the last
+        one.
+        """
 
     def __init__(
         self,

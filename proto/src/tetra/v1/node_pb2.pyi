@@ -155,7 +155,7 @@ class NodeInfo(_message.Message):
     log_level: _builtins.str
     alive: _builtins.bool
     last_sequence: _builtins.int
-    """Number of the last event the collector made."""
+    """Number of the last event that the collector created."""
     processes: _builtins.int
     """Processes alive in the collector's table."""
     stored_sequence: _builtins.int
@@ -255,7 +255,7 @@ class PolicySummary(_message.Message):
     loading: _builtins.int
     kernel_memory_bytes: _builtins.int
     hits: _builtins.int
-    """Events that they posted; records that were lost; runs that the kernel left out."""
+    """Events of these policies; records that were lost; runs of programs that the kernel skipped."""
     lost: _builtins.int
     missed: _builtins.int
     version: _builtins.int

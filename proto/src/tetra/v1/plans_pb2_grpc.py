@@ -45,7 +45,8 @@ class PolicyPlansServicer:
     """Missing associated documentation comment in .proto file."""
 
     def PlanPolicy(self, request, context):
-        """Every mistake of the document on each selected node that is alive, or the hooks it would have.
+        """For each selected node that is alive: every mistake of the document, or the hooks it would
+        attach.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

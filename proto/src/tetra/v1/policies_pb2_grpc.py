@@ -110,7 +110,7 @@ class PoliciesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfigurePolicy(self, request, context):
-        """Enable, disable, set the mode, select other nodes: in one step.
+        """Enable, disable, set the mode or select other nodes, in one step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,7 +131,7 @@ class PoliciesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AbortPolicy(self, request, context):
-        """End the canary: its nodes load the revision before it, or nothing.
+        """End the canary: its nodes load the previous revision, or nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,7 +167,7 @@ class PoliciesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamAudit(self, request, context):
-        """Who changed what, oldest first.
+        """All changes with their authors, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

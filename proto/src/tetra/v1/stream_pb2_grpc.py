@@ -64,14 +64,14 @@ class EventStreamServicer:
 
     def CountEvents(self, request, context):
         """How many events of the past have each value of some fields, or when each value was first seen.
-        Progress until the answer is there; its last response has the basis.
+        Responses report progress until the answer is complete; the last one has `basis`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """Every node that the gateway heard from.
+        """Every node that the gateway has received something from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
