@@ -1,4 +1,4 @@
-"""Prove the product on other kernels: boot each in QEMU, run all of it there, compare with here.
+"""Test the product on other kernels: boot each in QEMU, run everything, compare with this host.
 
     KERNELS='6.1 6.12-arm64' KERNEL_TESTS='tests/kernel/test_floor.py' scripts/test-kernels
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vm import compare, compiler, images, qemu
-from vm.guest.prove import UNSTEADY
+from vm.guest.prove import FLAKY
 from vm.kernels import Machine, select
 
 LOGS = images.ROOT / ".cache" / "kernels" / "logs"
@@ -28,7 +28,7 @@ _PROVE = images.GUEST / "prove.py"
 
 @dataclass
 class Row:
-    """What became of one kernel."""
+    """The result of one kernel."""
 
     name: str
     user_space: str
@@ -37,15 +37,15 @@ class Row:
     workload: str = "-"
     container: str = "-"
     tests: str = "-"
-    unsteady: str = ""  # tests that passed only alone
+    flaky: str = ""  # tests that passed only alone
     seconds: float = 0.0
-    why: list[str] = field(default_factory=list)  # nothing: passed
+    why: list[str] = field(default_factory=list)  # empty: passed
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the table."""
         outcome = "FAILED" if self.why else "passed"
-        if self.unsteady:
-            outcome += f", unsteady: {self.unsteady}"
+        if self.flaky:
+            outcome += f", flaky: {self.flaky}"
         time_s = f"{self.seconds:.0f} s"
         return (
             self.name, self.release, self.user_space, self.start, self.workload, self.container,
@@ -81,7 +81,7 @@ def prove_here() -> Path:
 
 
 def prove_there(machine: Machine, reference: Path) -> Row:
-    """Boot the machine, let it prove the product, and judge what it brought back."""
+    """Boot the machine, run the tests in it, and check their results."""
     row = Row(machine.name, f"{machine.root}, Python {machine.python}, cgroup {machine.cgroup}")
     folder = _fresh(machine.name)
     try:
@@ -117,7 +117,7 @@ def _judge(row: Row, results: Path, reference: Path) -> None:
         return
     if "start" in steps:
         row.start = "ok" if steps["start"]["ok"] else "failed"
-    says, _, row.unsteady = steps["kernel tests"].get("says", "failed").partition(UNSTEADY)
+    says, _, row.flaky = steps["kernel tests"].get("says", "failed").partition(FLAKY)
     row.tests = says.partition(" in ")[0]
     if "container" in steps:
         row.container = steps["container"].get("says", "failed")
@@ -157,7 +157,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def main() -> int:
-    """Run what KERNELS names, all by default; return the exit code."""
+    """Test the kernels that KERNELS names, by default all; return the exit code."""
     try:
         machines = select(os.environ.get("KERNELS", ""))
         if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""Are the events of two hosts the same? Everything is compared but what cannot be the same."""
+"""Compares the events of two hosts, except for values that differ between all hosts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# What differs from host to host by its nature. An id becomes the number of its first appearance,
-# so that who is whose parent is compared all the same.
+# Values that differ between all hosts. An id becomes the number of its first appearance, so that
+# parents are still compared.
 _IDS = {"exec_id": "image", "parent_exec_id": "image", "pid": "pid", "tid": "pid"}
 _TIMES = ("time", "start_time")
 
@@ -37,7 +37,7 @@ def normalized(events: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def difference(reference: Path, other: Path) -> list[str]:
-    """Return the lines in which two folders of results differ; none: the same events."""
+    """Return the lines in which two folders of results differ; empty: the events are equal."""
     here, there = _texts(reference), _texts(other)
     if not here or not there:
         return ["no events"]

@@ -1,4 +1,4 @@
-"""The compiler of the guests, on this host: emulated, LLVM takes ten times as long.
+"""Compiles for the guests on this host: under emulation LLVM takes ten times as long.
 
 A guest sends an order through a virtio port, with the headers that it includes, and gets what the
 compiler's child printed. The compiler is that of the guest's own distribution, so that what its
@@ -38,7 +38,7 @@ _TIMEOUT_S = 300
 
 
 class Compiler(NamedTuple):
-    """A distribution's BCC, in a root of its own or in this host's."""
+    """A distribution's BCC, in its own root file system or in this host's."""
 
     root: Path
 
@@ -109,7 +109,7 @@ def _codename() -> str:
 
 @contextlib.contextmanager
 def serving(machine: Machine) -> Iterator[Path | None]:
-    """Answer orders at a socket, whose path is given, until the block ends.
+    """Answer requests at a socket until the block ends.
 
     None for a machine of another architecture: it compiles itself.
     """
@@ -133,7 +133,7 @@ def _serve(listener: socket.socket, compiler: Compiler) -> None:
     try:
         connection, _ = listener.accept()
     except OSError:
-        return  # the machine did not come up
+        return  # the machine did not boot
     with connection, connection.makefile("rwb") as stream:
         while len(head := stream.read(_SIZE.size)) == _SIZE.size:
             asked = json.loads(stream.read(_SIZE.unpack(head)[0]))

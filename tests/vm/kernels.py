@@ -1,13 +1,13 @@
-"""Which kernels are tested, and in what each of them runs."""
+"""The kernels that are tested, and the user space of each."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# More processes at once than two gigabytes have room for.
+# More processes at once than fit into two gigabytes.
 _TOO_BIG = ("test_every_process_of_a_burst_is_reported_or_counted_as_lost",)
-# Long under emulation, and about files, compilers or chance rather than about the kernel: `make
-# test` runs them.
+# Slow under emulation, and tests of files, compilers or random inputs rather than of the kernel:
+# `make test` runs them.
 _LONG = (
     "test_check_policy",
     "test_objects",
@@ -55,12 +55,12 @@ _COMPILING = (
 class Machine(NamedTuple):
     """One kernel in one distribution on one architecture."""
 
-    name: str  # what KERNELS selects by, whole or as a word of it
+    name: str  # KERNELS selects by it or by a word of it
     suite: str  # Debian suite that the kernel is from
     root: str  # Debian suite of user space: bookworm or trixie, they have Python 3.11 and 3.13
     arch: str  # Debian's word for the architecture
     cgroup: str  # v1 or v2
-    left_out: tuple[str, ...] = _EMULATED  # kernel tests that it cannot run, or not in time
+    left_out: tuple[str, ...] = _EMULATED  # kernel tests that cannot run there, or take too long
 
     @property
     def python(self) -> str:

@@ -1,4 +1,4 @@
-"""Boot a machine in QEMU and follow it to its end."""
+"""Boot a machine in QEMU and wait until it powers off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vm.kernels import Machine
 TIMEOUT_S = int(os.environ.get("KERNEL_TIMEOUT_S", "2400"))
 ONLY = os.environ.get("KERNEL_TESTS", "").split()  # files of tests; empty: everything
 _RESULTS_BYTES = 64 << 20
-# By architecture: emulator, console. Always emulated, for every host: /dev/kvm need not work.
+# By architecture: emulator, console. Always emulated, so that hosts without /dev/kvm can run it.
 _EMULATORS = {
     "amd64": (("qemu-system-x86_64", "-machine", "q35", "-cpu", "max"), "ttyS0"),
     "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0"),
@@ -26,7 +26,7 @@ _PROGRESS = re.compile(rb"^## (.*?)\r?$")
 
 
 class VmError(Exception):
-    """The guest did not come to its end: the text has the console's last lines."""
+    """The guest did not power off by itself; the text has the console's last lines."""
 
 
 def boot(

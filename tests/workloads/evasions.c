@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * evasions: one act, done in the way that is named, so that a test can look whether it was seen.
+ * evasions: one operation, done in the named way, so that a test can check whether it was reported.
  *
  *   evasions write WAY FOLDER FILE    open FOLDER/FILE for writing
  *   evasions remove WAY FOLDER FILE   remove FOLDER/FILE
  *   evasions connect WAY PORT         connect to PORT of this host by TCP
- *   evasions accept WAY PORT          accept one connection that it makes to itself
+ *   evasions accept WAY PORT          accept one connection, made by itself
  *   evasions send WAY PORT            send a datagram to PORT of this host
  *
- * Exit code 77: this kernel or machine has no such way.
+ * Exit code 77: this kernel or machine does not support that way.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -45,7 +45,7 @@ static void check(int failed, const char *what)
 	exit(1);
 }
 
-/* One request to a ring of its own; the result. */
+/* Submit one request to a new ring; return its result. */
 static int by_ring(struct io_uring_sqe *wanted)
 {
 	struct io_uring_params p = {0};
@@ -220,7 +220,7 @@ static int removed(char **argv, const char *folder, const char *file)
 		int at = open(folder, O_PATH);
 		return renameat(at, file, AT_FDCWD, other) ?: unlink(other);
 	}
-	if (IS("renamed-to")) { /* another file takes its place */
+	if (IS("renamed-to")) { /* another file replaces it */
 		snprintf(other, sizeof(other), "%s.new", folder);
 		close(creat(other, 0600));
 		return chdir(folder) ?: rename(other, file);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * facts: getsid(2), or an act that needs a capability, in the way that is named.
+ * facts: getsid(2), or an operation that needs a capability, in the named way.
  *
  *   facts call WAY         getsid(0)
- *   facts capability WAY   CAP_SETGID, or what the test knows of that way
+ *   facts capability WAY   CAP_SETGID, or the capability that this way needs
  *
- * Prints the ids of children. Exit code 77: this kernel or machine has no such way.
+ * Prints the ids of children. Exit code 77: this kernel or machine does not support that way.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -39,7 +39,7 @@
 #define NO_SUCH_WAY 77
 #define IS(name) (!strcmp(way, name))
 
-static int calls; /* else: capabilities */
+static int calls; /* 0: capabilities */
 
 static void act(int unused)
 {
@@ -71,7 +71,7 @@ static void by_compat(void)
 #endif
 }
 
-/* The same program from memory that has no name. */
+/* The same program from anonymous memory. */
 static void by_memfd(char **argv)
 {
 	int own = open("/proc/self/exe", O_RDONLY), copy = memfd_create("facts", MFD_CLOEXEC);
@@ -82,7 +82,7 @@ static void by_memfd(char **argv)
 	fexecve(copy, args, none);
 }
 
-/* A tracer makes another call of one that the program makes. */
+/* A tracer replaces a call of the program by another one. */
 static void by_tracer(void)
 {
 	int status, number = SYS_getsid;

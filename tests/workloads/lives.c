@@ -79,7 +79,7 @@ int main(int argc, char **argv)
 		execv("/proc/self/exe", rest);
 	} else if (!strcmp(life, "chain-2")) {
 		execl(TRUE, "true", "chain-3", NULL);
-	} else if (!strcmp(life, "orphan")) { /* the parent leaves first */
+	} else if (!strcmp(life, "orphan")) { /* the parent exits first */
 		if (fork() == 0) {
 			if ((pid = fork()) == 0) {
 				while (getppid() != 1 && access("/dev/null", F_OK) == 0 &&
@@ -93,7 +93,7 @@ int main(int argc, char **argv)
 		}
 		usleep(60000);
 		wait_all();
-	} else if (!strcmp(life, "orphan-exec")) { /* an exec asks who the parent is by now */
+	} else if (!strcmp(life, "orphan-exec")) { /* an exec looks up its present parent */
 		pid_t reaper = getpid();
 
 		prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -108,7 +108,7 @@ int main(int argc, char **argv)
 			_exit(0);
 		}
 		wait_all();
-	} else if (!strcmp(life, "parent-execs")) { /* the child's parent is an image that is over */
+	} else if (!strcmp(life, "parent-execs")) { /* the parent's image is replaced */
 		int held[2];
 		char *rest[] = {argv[0], "hold", NULL, NULL}, number[16];
 
@@ -150,7 +150,7 @@ int main(int argc, char **argv)
 		char *rest[] = {NULL};
 
 		execve(TRUE, rest, environ);
-	} else if (!strcmp(life, "execveat")) { /* a name below an open folder */
+	} else if (!strcmp(life, "execveat")) { /* a name relative to an open folder */
 		char *rest[] = {"true", "below", NULL};
 
 		syscall(SYS_execveat, open("/usr/bin", O_PATH | O_DIRECTORY), "true", rest, environ, 0);
@@ -167,7 +167,7 @@ int main(int argc, char **argv)
 			execl(TRUE, "true", "sibling", NULL);
 		printf("%d\n", pid);
 		usleep(50000);
-	} else if (!strcmp(life, "threads")) { /* threads end: that is no exit of a process */
+	} else if (!strcmp(life, "threads")) { /* threads end: not an exit of the process */
 		for (int i = 0; i < 8; i++)
 			pthread_create(&thread, NULL, sleeper, NULL);
 		pthread_join(thread, NULL);
@@ -176,7 +176,7 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 16; i++)
 			pthread_create(&thread, NULL, sleeper, NULL);
 		_exit(5);
-	} else if (!strcmp(life, "leader-first")) { /* the first thread leaves, another ends it */
+	} else if (!strcmp(life, "leader-first")) { /* the first thread exits before the process ends */
 		pthread_create(&thread, NULL, leaver, NULL);
 		syscall(SYS_exit, 1);
 	} else if (!strcmp(life, "thread-exec")) { /* exec from a thread that is not the leader */
@@ -185,14 +185,14 @@ int main(int argc, char **argv)
 	} else if (!strcmp(life, "thread-fork")) {
 		pthread_create(&thread, NULL, forker, NULL);
 		pthread_join(thread, NULL);
-	} else if (!strcmp(life, "no-exec")) { /* a failed exec, then an end */
+	} else if (!strcmp(life, "no-exec")) { /* a failed exec, then an exit */
 		execl("/nonexistent/binary", "binary", NULL);
 		return 8;
 	} else if (!strcmp(life, "fexecve")) {
 		char *rest[] = {"true", "by-fd", NULL};
 
 		fexecve(open(TRUE, O_RDONLY), rest, environ);
-	} else if (!strcmp(life, "memfd")) { /* a file that no folder has */
+	} else if (!strcmp(life, "memfd")) { /* a file without a name in any folder */
 		int fd = memfd_create("ghost", 0), from = open(TRUE, O_RDONLY);
 		char *rest[] = {"ghost", "in-memory", NULL}, buffer[65536];
 		ssize_t n;
@@ -220,13 +220,13 @@ int main(int argc, char **argv)
 			return 1;
 		execl("/true", "true", "jailed", NULL);
 		return 1;
-	} else if (!strcmp(life, "forks")) { /* many, one after the other, as fast as they go */
+	} else if (!strcmp(life, "forks")) { /* many, one after the other, as fast as possible */
 		for (int i = 0, count = atoi(argv[2]); i < count; i++) {
 			if ((pid = vfork()) == 0)
 				_exit(7);
 			waitpid(pid, NULL, 0);
 		}
-	} else if (!strcmp(life, "bomb")) { /* many, all alive together until the last is there */
+	} else if (!strcmp(life, "bomb")) { /* many, all alive until the last one has started */
 		int count = atoi(argv[2]), made = 0, held[2];
 		char byte;
 

@@ -2,7 +2,7 @@
 /*
  * A steady load with marks: marks PROGRAM MARK FIRST COUNT PER_SECOND. Runs `PROGRAM MARK n` for n
  * from FIRST on, one after the other, and prints `n start end` of each, in ns of the boot clock.
- * SIGTERM ends it behind the process that runs.
+ * SIGTERM ends it after the process that is running.
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -19,7 +19,7 @@ __attribute__((noinline, noclone)) int take_text(const char *text, unsigned int 
 
 void _start(void) {
   int sum = take_sum(4711, -11);
-  char text[] = "narrow text";  // on the stack: what no one has read need not be in memory
+  char text[] = "narrow text";  // on the stack: untouched memory may be absent
   take_text(text, 11);
   PROBE("tetra", "narrow", "-4@%%ecx 4@$9", -33);
   __asm__ volatile("int $0x80" :: "a"(1), "b"(sum == 4700 ? 0 : 1));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probes: USDT probes as <sys/sdt.h> of SystemTap leaves them, with notes written by hand.
+ * probes: USDT probes as <sys/sdt.h> of SystemTap creates them, with notes written by hand.
  *
  *   probes [TEXT]
- *   probes set       returns what tetra/settable left of 33
+ *   probes set       returns 33, or the value that a policy set at tetra/settable
  *
  * tetra/numbers has arguments of several sizes in registers, in memory and as constants, at two
- * places; tetra/text a string; tetra/guarded runs only while its semaphore is raised.
+ * places; tetra/text a string; tetra/guarded runs only while its semaphore is above 0.
  */
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +35,7 @@
 	".popsection\n"                                                                        \
 	".endif\n"
 
-/* Programs test it; the kernel raises it while the probe is used. */
+/* Programs test it; the kernel increments it while the probe is used. */
 __attribute__((section(".probes"), used)) volatile unsigned short guarded_semaphore;
 
 static __attribute__((noinline)) void numbers(int small, long wide, volatile int *memory)

@@ -20,7 +20,7 @@ def test_failed_test_alone_is_run_again(tmp_path, monkeypatch, capsys):
     (tmp_path / "test_one.py").write_text(PASSES_SECOND)
     says = prove.run_tests(tmp_path, [], ["test_one.py"])
     assert says.startswith("1 failed, 1 passed")
-    assert says.endswith("; unsteady: test_one.py::test_first_run_fails")
+    assert says.endswith("; flaky: test_one.py::test_first_run_fails")
     printed = capsys.readouterr().out
     assert printed.count("test_one.py::test_steady PASSED") == 1  # in the first run alone
     assert printed.count("collected ") == 3

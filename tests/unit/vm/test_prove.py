@@ -27,14 +27,14 @@ def test_few_failed_tests_have_to_pass_alone_twice(failed, rounds, passes, capsy
     left = list(rounds)
     assert prove.passes_alone(failed, lambda: left.pop(0)) is passes
     assert left == []
-    assert capsys.readouterr().out == ("## unsteady: a, b, c\n" if rounds else "")
+    assert capsys.readouterr().out == ("## flaky: a, b, c\n" if rounds else "")
 
 
-def test_row_names_unsteady_tests(tmp_path):
-    step = {"ok": True, "says": "1 failed, 9 passed; unsteady: tests/a.py::b"}
+def test_row_names_flaky_tests(tmp_path):
+    step = {"ok": True, "says": "1 failed, 9 passed; flaky: tests/a.py::b"}
     result = {"release": "6.1", "machine": "x86_64", "steps": {"kernel tests": step}}
     (tmp_path / "result.json").write_text(json.dumps(result))
     row = Row("6.1", "bookworm")
     _judge(row, tmp_path, tmp_path)
     assert row.cells()[-3] == "1 failed, 9 passed"
-    assert row.cells()[-1] == "passed, unsteady: tests/a.py::b"
+    assert row.cells()[-1] == "passed, flaky: tests/a.py::b"

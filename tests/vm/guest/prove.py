@@ -1,7 +1,7 @@
 """Run on a kernel under test, and on the host for comparison: the whole product, then its tests.
 
-Standard library only, and no knowledge of virtual machines: what it finds out lies in a folder,
-``result.json`` and logs. A line that begins with ``##`` is progress.
+Standard library only, and nothing that is specific to virtual machines: results are written to a
+folder, as ``result.json`` and logs. A line that begins with ``##`` reports progress.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CONTAINER = "cd" * 32
 USER = 61234  # a uid without a name
 READY_S = 400
 WORKLOAD_S = 120
-TESTS_FAILED = 1  # pytest's exit code; others are errors of its own
-MOST_UNSTEADY = 3  # failed tests that may pass alone
-UNSTEADY = "; unsteady: "  # between pytest's last line and the names of such tests
+TESTS_FAILED = 1  # pytest's exit code; others are errors of pytest itself
+MAX_FLAKY = 3  # at most so many failed tests are run again alone
+FLAKY = "; flaky: "  # between pytest's last line and the names of such tests
 
 
 class Stack:
@@ -69,7 +69,7 @@ class Stack:
         wait_until(found, timeout_s, lambda: f"no {phrase!r} in:\n{self.text()[-2000:]}")
 
     def doctor(self) -> None:
-        """Raise `Failure` unless ``tetra doctor`` finds nothing that must be done."""
+        """Raise `Failure` if ``tetra doctor`` finds a problem."""
         nats = f"nats://127.0.0.1:{self._env['TETRA_NATS_PORT']}"
         done = subprocess.run(
             [BIN / "tetra", "doctor", "--server-address", self._address, "--nats-url", nats],
@@ -85,21 +85,21 @@ class Stack:
         ).stdout  # fmt: skip
 
     def render(self, events: Path, lines: Path) -> None:
-        """Write what a person sees of saved events."""
+        """Write saved events as the client prints them."""
         with events.open("rb") as source, lines.open("wb") as target:
             subprocess.run(
                 [BIN / "tetra", "getevents"], stdin=source, stdout=target, check=True, timeout=60
             )
 
     def stop(self) -> None:
-        """Press Ctrl-C; raise `Failure` if that is not a clean end."""
+        """Press Ctrl-C; raise `Failure` if the process does not end cleanly."""
         os.killpg(self._process.pid, signal.SIGINT)
         if code := self._process.wait(60):
             raise Failure(f"tetra-embedded ended with {code}: {self.text()[-1000:]}")
 
 
 class Failure(Exception):
-    """A step of the proof did not hold."""
+    """A step failed."""
 
 
 def free_port() -> int:
@@ -119,11 +119,11 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: Callable[[]
 
 
 def cgroups() -> tuple[Path, Path]:
-    """Return a cgroup of no container and one as a container engine makes it, for this host."""
+    """Return a cgroup outside containers and one named like a container's, for this host."""
     v1 = Path("/sys/fs/cgroup/memory")
     if v1.is_dir():
         return v1 / "tetra-session", v1 / "docker" / CONTAINER
-    v2 = Path("/sys/fs/cgroup/system.slice")  # the engine lets systemd make it
+    v2 = Path("/sys/fs/cgroup/system.slice")  # the engine has systemd create it
     return v2 / "tetra-session.service", v2 / f"docker-{CONTAINER}.scope"
 
 
@@ -159,7 +159,7 @@ def run_session(stack: Stack) -> list[dict[str, Any]]:
 
 
 def run_in(cgroup: Path, commands: str) -> int:
-    """Run commands in a shell in a shell, as a user without a name; return the outer one's pid.
+    """Run commands in two nested shells, as a user without a name; return the outer shell's pid.
 
     The outer one's parent differs from host to host; what is below it must not.
     """
@@ -202,7 +202,7 @@ def below(pids: list[int], events: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def run_tests(folder: Path, left_out: list[str], files: list[str]) -> str:
-    """Run the kernel tests but for those left out; return pytest's last line.
+    """Run the kernel tests except for those left out; return pytest's last line.
 
     A few tests that fail among all may be races: they are named, and have to pass alone.
     """
@@ -222,20 +222,20 @@ def run_tests(folder: Path, left_out: list[str], files: list[str]) -> str:
     failed = list(json.loads(text))
 
     def again() -> bool:
-        list_of_failed.write_text(text)  # a run that passes has removed them
+        list_of_failed.write_text(text)  # removed by a run that passes
         return _pytest([*command, "--last-failed", "--last-failed-no-failures=none"], log) == 0
 
     if code == TESTS_FAILED and passes_alone(failed, again):
-        return f"{last.partition(' in ')[0]}{UNSTEADY}{', '.join(failed)}"
+        return f"{last.partition(' in ')[0]}{FLAKY}{', '.join(failed)}"
     named = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     raise Failure("\n".join([last, *named[:10]]))
 
 
 def passes_alone(failed: list[str], again: Callable[[], bool]) -> bool:
     """Return whether a few failed tests pass in two of three further runs of only these."""
-    if not 0 < len(failed) <= MOST_UNSTEADY:
+    if not 0 < len(failed) <= MAX_FLAKY:
         return False
-    print(f"## unsteady: {', '.join(failed)}", flush=True)
+    print(f"## flaky: {', '.join(failed)}", flush=True)
     passed = again() + again()
     return passed == 2 or (passed == 1 and again())
 
@@ -258,14 +258,14 @@ def _pytest(command: list[str], log: Path) -> int:
         ) as process,
     ):
         assert process.stdout
-        for line in process.stdout:  # to the console too: it is all there is if the kernel hangs
+        for line in process.stdout:  # also to the console: nothing else remains if the kernel hangs
             kept.write(line)
             print(line.decode(errors="replace").rstrip(), flush=True)
     return process.returncode
 
 
 class Engine:
-    """A Docker engine of our own, and an image whose files are this host's."""
+    """A separate Docker engine, and an image whose files are this host's."""
 
     def __init__(self, folder: Path) -> None:
         self._log = (folder / "dockerd.log").open("wb")
@@ -286,7 +286,7 @@ class Engine:
         subprocess.run(["sh", "-c", script], check=True, stdout=subprocess.DEVNULL)
 
     def run(self, *arguments: str | Path) -> str:
-        """Run a container to its end, or with --detach; return its output."""
+        """Run a container until it ends, or with --detach; return its output."""
         shared = [
             word for folder in ("/usr", "/opt", "/src") for word in ("-v", f"{folder}:{folder}")
         ]
@@ -374,7 +374,7 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def prove_product(folder: Path, step: Callable[[str, Callable[[], Any]], Any]) -> None:
-    """Start everything, run the workload, and stop, each a step."""
+    """Start everything, run the workload, and stop: a step each."""
     stack = Stack(folder)
 
     def start() -> bool:

@@ -1,5 +1,5 @@
-# The fixed workload: lives one after the other, so that their order is the same everywhere.
-# What it runs is on every Debian; names, arguments, directories and ends are the point.
+# The fixed workload: processes one after the other, so that their order is the same everywhere.
+# Every Debian has the programs; the test compares names, arguments, directories and exit codes.
 cd /tmp/tetra-session
 t=/usr/bin/true
 $t one 'two words' '' "quo\"te" 'naïve ☃' 'back\slash'
