@@ -12,7 +12,7 @@ from e2e.stack import BASE_IMAGE, CALL_S, docker
 from e2e.test_embedded import BIN, launched
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 IMAGE = "tetra-test-servers"
 # PostgreSQL's load comes from another container. A test restarts more often than systemd allows.
@@ -73,7 +73,7 @@ def image():
     """Debian's servers, with systemd."""
     subprocess.run(
         ["docker", "build", "--quiet", "--tag", IMAGE, "-"],
-        input=DOCKERFILE, text=True, check=True, capture_output=True, timeout=600,
+        input=DOCKERFILE, text=True, check=True, capture_output=True, timeout=1200,
     )  # fmt: skip
     return IMAGE
 

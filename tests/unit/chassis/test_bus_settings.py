@@ -30,7 +30,7 @@ def test_invalid_address_is_reported_without_its_password(url, text):
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["nats", "127.0.0.1:4222", "nats://u:p@a:1,tls://b", "wss://c"])
+@pytest.mark.parametrize("url", ["nats", "127.0.0.1:4222", "nats://u:p@a:1,tls://b"])
 def test_addresses_of_nats_are_accepted(url):
     assert load(Settings, "test", ["--nats-url", url]).nats_servers()
 

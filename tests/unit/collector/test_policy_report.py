@@ -99,6 +99,13 @@ async def listed(backend, parsed, domain="", documents=("a.yaml",)):
     return statuses(manager, "node-1", domain)
 
 
+@pytest.mark.parametrize("parsed", [Policy(name="x", file="/p/caf\udce9.yaml"), PolicyErrors([])])
+async def test_a_file_name_that_is_not_utf8_is_shown(parsed):
+    (status,) = await listed(Backend(), parsed, documents=("caf\udce9.yaml",))
+    assert status.details.file == "/p/caf\N{REPLACEMENT CHARACTER}.yaml"
+    assert status.SerializeToString()
+
+
 async def test_a_loaded_policy_is_shown_with_its_counters():
     kprobe = Kprobe(
         call="fd_install", syscall=False, index=0, selectors=(Selector(label="passwd"), Selector())

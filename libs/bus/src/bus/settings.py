@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 from chassis.errors import SettingsError
 from chassis.settings import STYLE
 
-_SCHEMES = ("nats", "tls", "ws", "wss")
+_SCHEMES = ("nats", "tls")
 
 
 class BusSettings(BaseSettings):

@@ -48,17 +48,21 @@ class Groups:
     changed: Callable[[], None] = _nothing
     _bits: dict[Group, int] = field(default_factory=dict)
     _uses: Counter[Group] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def acquire(self, groups: Sequence[Group]) -> tuple[int, ...]:
         """Return the masks of filters, each one bit, in effect; raise `ProbeError`."""
         with self._lock:
-            for one in dict.fromkeys(groups):
-                if one not in self._bits:
-                    self._bits[one] = free_bit(
-                        self._bits.values(), GROUPS_MAX, "filters on containers"
-                    )
             self._uses.update(groups)
+            try:
+                for one in dict.fromkeys(groups):
+                    if one not in self._bits:
+                        self._bits[one] = free_bit(
+                            self._bits.values(), GROUPS_MAX, "filters on containers"
+                        )
+            except ProbeError:
+                self.release(groups)
+                raise
             masks = tuple(1 << self._bits[one] for one in groups)
         if groups:
             try:
@@ -74,7 +78,8 @@ class Groups:
             self._uses.subtract(groups)
             for one in dict.fromkeys(groups):
                 if self._uses[one] <= 0:
-                    del self._bits[one], self._uses[one]
+                    del self._uses[one]
+                    self._bits.pop(one, None)
 
     def active(self) -> dict[Group, int]:
         """Return the mask of each filter in use."""

@@ -153,11 +153,11 @@ class Images:
         shared: Mapping[str, int],
     ) -> tuple[int, ...]:
         self._users += 1
+        self._uses.update(lists)  # before what can fail: `release` takes them back
         try:
             new = [one for one in dict.fromkeys(lists) if one not in self._bits]
             for one in new:
                 self._bits[one] = free_bit(self._bits.values(), LISTS_MAX, "lists of binaries")
-            self._uses.update(lists)
             if self._users == 1:
                 self._start(codes, names, shared)
                 self._without_images = True

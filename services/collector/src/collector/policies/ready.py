@@ -118,7 +118,7 @@ class ReadyPolicies:
 def _identity(policy: Policy) -> tuple[bytes, ...]:
     """Return what tells a policy from others: its text, or where it was changed all of it."""
     if policy.digest:
-        return policy.digest, policy.file.encode()
+        return policy.digest, os.fsencode(policy.file)
     return (pickle.dumps(policy, protocol=5),)
 
 

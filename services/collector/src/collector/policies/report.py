@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -71,15 +72,20 @@ def statuses(manager: PolicyManager, node_name: str, domain: str = "") -> list[T
     if domain in ("", STATIC):
         found += [
             TracingPolicyStatus(
-                name=Path(file).name,
+                name=_shown(Path(file).name),
                 domain=STATIC,
                 state=TracingPolicyState.TP_STATE_LOAD_ERROR,
                 error=error,
-                details=PolicyDetails(node_name=node_name, file=file),
+                details=PolicyDetails(node_name=node_name, file=_shown(file)),
             )
             for file, error in refused.items()
         ]
     return found
+
+
+def _shown(file: str) -> str:
+    """Return a file's name as text: a name on disk is bytes, and may not be UTF-8."""
+    return os.fsencode(file).decode(errors="replace")
 
 
 def _status(entry: Entry, error: str, node_name: str) -> TracingPolicyStatus:
@@ -98,7 +104,7 @@ def _status(entry: Entry, error: str, node_name: str) -> TracingPolicyStatus:
         mode=mode(entry) if active else TP_MODE_UNKNOWN,
         details=PolicyDetails(
             node_name=node_name,
-            file=entry.file,
+            file=_shown(entry.file),
             revision=installation.loaded.revision if installation else 0,
             mechanisms=mechanisms(installation.statuses) if installation else (),
             filtered=counters.filtered,

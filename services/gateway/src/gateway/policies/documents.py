@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -31,7 +32,9 @@ class Documents:
     """Reads documents beside the event loop: the largest take a second."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(_READING)
+        # A pool of its own: a call that is cancelled leaves its thread at work, and streams need
+        # the threads of the default one.
+        self._pool = ThreadPoolExecutor(_READING, "document")
 
     async def key(self, yaml: str, domain: str) -> Key:
         """Return the key of the policy in a document; raise `RequestError` with its mistakes."""
@@ -41,8 +44,8 @@ class Documents:
                 f"document: {size} bytes, at most {MAX_DOCUMENT_BYTES} are allowed",
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
-        async with self._slots:
-            return await asyncio.to_thread(_key_of_document, yaml, domain)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, _key_of_document, yaml, domain)
 
 
 def _key_of_document(yaml: str, domain: str) -> Key:
@@ -58,11 +61,16 @@ def _shortened(errors: PolicyErrors) -> str:
     left = _MAX_TEXT_BYTES
     for number, mistake in enumerate(errors.mistakes):
         line = str(mistake)[:_MAX_LINE]
-        left -= len(line.encode()) + 1
+        left -= _sent_bytes(line) + _sent_bytes("\n")
         if left < 0:
             return "\n".join([*lines, f"and {len(errors.mistakes) - number} more mistakes"])
         lines.append(line)
     return "\n".join(lines)
+
+
+def _sent_bytes(text: str) -> int:
+    """Return the size of a status text in gRPC's metadata, where most bytes become %XX."""
+    return sum(1 if 0x20 <= byte < 0x7F and byte != ord("%") else 3 for byte in text.encode())
 
 
 def key_of(ref: PolicyRef) -> Key:

@@ -118,6 +118,8 @@ class ActingText:
         if by is None:  # a tracepoint: it counts, and the event names it, as in Tetragon
             return [self._count("may_override(mode)")]
         if by in (OverrideBy.FMOD_RET, OverrideBy.LSM):
+            if one.arg_error == 0:  # nothing changes, and another policy's error must stay
+                return [self._count("may_override(mode)")]
             return [self._count(f"override(mode, {signed(one.arg_error)})")]
         if by is OverrideBy.RESULT:
             return self._if_allowed("may_override", "COUNTER_OVERRIDE",
