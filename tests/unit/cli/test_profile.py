@@ -107,7 +107,7 @@ def test_forms_have_what_was_used(profile):
     unit = systemd([profile])
     assert "CapabilityBoundingSet=\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in unit
     assert "ProtectSystem" not in unit  # it would replace a stricter one of the unit
-    assert "ReadWritePaths=-/var/log/nginx\n" in unit
+    assert 'ReadWritePaths="-/var/log/nginx"\n' in unit
     policy = parse(tracing_policy([profile]), "p")
     assert policy.name == "outside-nginx"
     container = Profile(Subject("web"), syscalls={"read"})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from cli.profiles.model import Profile
+from cli.profiles.paths import writable
+from cli.terminal import visible
 
 # System calls that are always allowed: those of the launcher between installing the filter and
 # execve(), and those of the kernel and the C library: exit, signals, restarts, and the fallback of
@@ -32,14 +35,13 @@ _RUNTIME = frozenset(
      "setgid", "setgroups", "setuid", "sigaltstack", "tgkill"}
 )  # fmt: skip
 _ARCHITECTURES = {"x64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
-_MOST_PATHS = 50
-# As ProtectSystem=full, which would replace a unit's ProtectSystem=strict.
-_READ_ONLY = "ReadOnlyPaths=-/boot -/efi -/etc -/usr"
+# Events carry names: no other text may become a line of a drop-in, which root runs.
+_NAME = re.compile("[A-Za-z0-9_]+")
 
 
 def system_calls(profiles: Iterable[Profile]) -> list[str]:
     """Return the system calls that a filter has to allow."""
-    used = _ALWAYS.union(*(one.syscalls for one in profiles))
+    used = _ALWAYS.union(*(_names(one.syscalls) for one in profiles))
     return sorted(used | {_NEWER[name] for name in used & _NEWER.keys()})
 
 
@@ -60,8 +62,7 @@ def seccomp(profiles: Sequence[Profile], named: int = 1) -> str:
 def systemd(profiles: Sequence[Profile], named: int = 1) -> str:
     """Return a drop-in for a unit."""
     del named
-    capabilities = sorted({name for one in profiles for name in one.capabilities})
-    written = _topmost({path for one in profiles for path in one.written})
+    capabilities = sorted({name for one in profiles for name in _names(one.capabilities)})
     lines = [
         "[Service]",
         "SystemCallArchitectures=native",
@@ -73,7 +74,7 @@ def systemd(profiles: Sequence[Profile], named: int = 1) -> str:
         # The first line removes what the unit has: each further one only adds.
         lines += ["CapabilityBoundingSet=", f"CapabilityBoundingSet={' '.join(capabilities)}"]
     if any("files" in one.policies for one in profiles):
-        lines += [_READ_ONLY, *(f"ReadWritePaths=-{path}" for path in written)]
+        lines += writable(profiles).lines()
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +95,7 @@ def tracing_policy(profiles: Sequence[Profile], named: int = 1) -> str:
         "  lists:",
         "  - name: used",
         "    type: syscalls",
-        f"    values: {json.dumps(['sys_' + call for call in calls])}",
+        f"    values: {_yaml(['sys_' + call for call in calls])}",
         "  tracepoints:",
         "  - subsystem: raw_syscalls",
         "    event: sys_enter",
@@ -114,33 +115,37 @@ def tracing_policy(profiles: Sequence[Profile], named: int = 1) -> str:
 FORMS = {"seccomp": seccomp, "systemd": systemd, "tracingpolicy": tracing_policy}
 
 
+def matched_binaries(named: Iterable[Profile]) -> list[str]:
+    """Return the executables that the tracing policy of the subjects matches."""
+    return sorted(set[str]().union(*map(_binaries, named)))
+
+
+def _binaries(one: Profile) -> set[str]:
+    if one.subject.is_executable:
+        return {one.subject.name}
+    return one.commands if one.subject.is_unit else set()  # a policy cannot match units
+
+
 def _who(named: Sequence[Profile]) -> Iterator[str]:
     """Yield filters, one a selector, of which one matches what the subjects and theirs do."""
-    binaries: set[str] = set()
-    containers: list[str] = []
-    for one in named:
-        if one.subject.is_executable:
-            binaries.add(one.subject.name)
-        elif one.subject.is_unit and one.commands:
-            binaries |= one.commands  # a policy cannot match units
-        else:
-            containers.append(one.subject.name)
+    binaries = matched_binaries(named)
+    containers = [one.subject.name for one in named if not _binaries(one)]
     if binaries:
-        values = json.dumps(sorted(binaries))
+        values = _yaml(binaries)
         yield f"matchBinaries: [{{operator: In, values: {values}, followChildren: true}}]"
     if containers:
-        values = json.dumps(containers)
+        values = _yaml(containers)
         yield f"matchContainers: [{{field: name, operator: In, values: {values}}}]"
 
 
+def _names(found: Iterable[str]) -> set[str]:
+    return {name for name in found if _NAME.fullmatch(name)}
+
+
+def _yaml(value: list[str]) -> str:
+    """Return a sequence of texts; what is not printable as an escape that YAML knows."""
+    return visible(json.dumps(value, ensure_ascii=False))
+
+
 def _dns(name: str) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-")[:63]
-
-
-def _topmost(paths: set[str]) -> list[str]:
-    """Return the paths without those below another one."""
-    kept: list[str] = []
-    for path in sorted(paths):
-        if not kept or not (path + "/").startswith(kept[-1].rstrip("/") + "/"):
-            kept.append(path)
-    return kept[:_MOST_PATHS]
+    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name)[:63].strip("-")

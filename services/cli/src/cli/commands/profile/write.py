@@ -21,6 +21,7 @@ def run(args: Args) -> int:
     from cli.client import Client
     from cli.profiles.collect import beginning_ns, collect, with_started
     from cli.profiles.forms import FORMS
+    from cli.profiles.notices import notices
     from cli.profiles.text import certainty
 
     window = {"since": args.since, "nodes": args.node}
@@ -30,11 +31,14 @@ def run(args: Args) -> int:
         for profile in named:
             _check(profile)
         profiles = with_started(client, named, **window)
-    Output.stdout().write(FORMS[getattr(args, "as")](profiles, len(named)))
+    form = getattr(args, "as")
+    Output.stdout(exact=True).write(FORMS[form](profiles, len(named)))
     for profile in named:
         prefix = f"{profile.subject.name}: " if len(named) > 1 else ""
         for line in certainty(profile, begins_ns)[2:]:
             notice(prefix + line.strip())
+    for line in notices(form, profiles, len(named)):
+        notice(line)
     if any(one.compat_syscalls for one in profiles):
         notice("calls of 32-bit programs are left out, and would be refused")
     if started := profiles[len(named) :]:
