@@ -189,6 +189,16 @@ async def test_a_policy_that_fails_leaves_the_others_alone(manager, backend):
     assert manager.get(Identity("two")).error == ""
 
 
+async def test_an_unexpected_error_does_not_keep_others_from_being_loaded(manager, backend):
+    backend.fail = {"p3": RuntimeError("unexpected")}
+    with pytest.raises(RuntimeError, match="unexpected"):
+        await manager.set_documents(documents(**{f"d{n}": f"p{n}" for n in range(70)}))
+    found = states(manager)
+    del found["p3"]
+    assert len(found) == 69
+    assert set(found.values()) == {State.ENABLED}
+
+
 async def test_a_revision_that_fails_leaves_the_one_before(manager, backend):
     await manager.set_documents(documents(a="one"))
     del backend.log[:]

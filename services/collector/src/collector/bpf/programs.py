@@ -6,11 +6,12 @@ link or a pin refers to it, so a program may be closed once its link exists.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from struct import Struct
@@ -181,31 +182,39 @@ def load(spec: ProgramSpec) -> Program:
 def load_all(
     specs: Sequence[ProgramSpec], meanwhile: Callable[[], None]
 ) -> list[Program | VerifierError]:
-    """Load programs in several threads, and call ``meanwhile`` in this one.
+    """Load programs in several threads, and call ``meanwhile`` in this one, which then loads too.
+
+    So all are loaded where no thread can be started. An error leaves no program.
 
     A process with rights holds no lock while a program is verified (bpf_check() of
     kernel/bpf/verifier.c), and ctypes calls libc without Python's.
     """
-    found: list[Program | VerifierError | None] = [None] * len(specs)
+    found: dict[int, Program | VerifierError] = {}
+    places = iter(range(len(specs)))  # a part that was refused may run all the same
 
-    def load_part(first: int) -> None:
-        for place in range(first, len(specs), threads):
+    def load_part() -> None:
+        for place in places:
             try:
                 found[place] = load(specs[place])
             except VerifierError as error:
                 found[place] = error
 
-    threads = min(_THREADS_MAX, len(os.sched_getaffinity(0)), len(specs) // _OF_A_THREAD) or 1
-    if threads == 1:
-        meanwhile()
-        load_part(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            parts = [pool.submit(load_part, first) for first in range(threads)]
+    threads = min(_THREADS_MAX, len(os.sched_getaffinity(0)), len(specs) // _OF_A_THREAD)
+    parts: list[Future[None]] = []
+    try:
+        with ThreadPoolExecutor(max(1, threads)) as pool:  # starts none before the first part
+            with contextlib.suppress(RuntimeError):  # a limit of threads, as TasksMax of systemd
+                parts += (pool.submit(load_part) for _ in range(threads if threads > 1 else 0))
             meanwhile()
+            load_part()
         for part in parts:
             part.result()
-    return [one for one in found if one is not None]
+        return [found[place] for place in range(len(specs))]
+    except BaseException:
+        for one in found.values():
+            if isinstance(one, Program):
+                one.close()
+        raise
 
 
 def _load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None) -> int:

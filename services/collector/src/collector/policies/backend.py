@@ -157,12 +157,7 @@ class KernelInstallation:
 
     def close(self) -> None:
         """Detach and free the programs; blocks."""
-        acting = self._translation.acting
-        if acting:  # first: a link with a name stays attached
-            self._shared.keep(self._slot, None)
-        self._installed.close()
-        if acting:  # gates went with it
-            self._shared.keep(self._slot, None)
+        _detach(self._installed, self._shared, self._slot, acting=self._translation.acting)
 
     def _memory(self) -> mmap.mmap | None:
         """Return what the programs count into, mapped when it is first read."""
@@ -314,30 +309,56 @@ class KernelBackend:
         try:
             return await done
         except BaseException:
-            self._slots.give(slot)
+            if done.cancelled():
+                pass  # `_discard` gives the slot back when nothing uses it
+            elif done.done() and done.exception() is None:  # cancelled after the installation
+                await done.result().remove()
+            else:
+                self._slots.give(slot)
             raise
 
     async def _install_waiting(self) -> None:
         """Install all revisions that wait for it, together and in one thread, until none does."""
-        while self._waiting:
-            some, self._waiting = self._waiting, []
-            try:
-                results = await asyncio.to_thread(self._install, some)
-            except BaseException as error:
-                self._installing = None
-                for one in some:
-                    if not one.done.done():
-                        one.done.set_exception(error)
-                raise
-            for one, result in zip(some, results, strict=True):
-                if one.done.cancelled():
-                    if isinstance(result, KernelInstallation):
-                        await asyncio.to_thread(result.close)
-                elif isinstance(result, Exception):
-                    one.done.set_exception(result)
-                else:
-                    one.done.set_result(result)
-        self._installing = None
+        some: list[_Waiting] = []
+        try:
+            while self._waiting:
+                some, self._waiting = self._waiting, []
+                await self._install_some(some)
+        except BaseException as error:
+            for one in (*some, *self._waiting):
+                if not one.done.done():
+                    one.done.set_exception(error)
+            self._waiting = []
+            raise
+        finally:
+            self._installing = None
+
+    async def _install_some(self, some: Sequence[_Waiting]) -> None:
+        results: Sequence[KernelInstallation | ServiceError]
+        try:
+            results = await asyncio.to_thread(self._install, some)
+        except Exception as error:  # such as a thread that cannot be started
+            results = [_failure(one, error) for one in some]
+        for one, result in zip(some, results, strict=True):
+            if one.done.cancelled():
+                continue
+            if isinstance(result, ServiceError):
+                one.done.set_exception(result)
+            else:
+                one.done.set_result(result)
+        for one, result in zip(some, results, strict=True):
+            if one.done.cancelled():
+                await self._discard(one, result)
+
+    async def _discard(self, one: _Waiting, result: KernelInstallation | ServiceError) -> None:
+        """Remove a revision whose load was cancelled meanwhile."""
+        if isinstance(result, ServiceError):
+            self._slots.give(one.slot)
+            return
+        try:
+            await result.remove()
+        except Exception:  # the slot stays in use
+            log.exception("policy not detached", policy=one.ready.plan.policy.name)
 
     def _kept(self, policies: Sequence[Policy]) -> list[tuple[Policy, Ready]]:
         found = ((policy, self.ready.read(policy)) for policy in policies)
@@ -357,25 +378,40 @@ class KernelBackend:
         await asyncio.to_thread(self.ready.write, policy, ready)
         return ready
 
-    def _install(self, some: Sequence[_Waiting]) -> list[KernelInstallation | Exception]:
+    def _install(self, some: Sequence[_Waiting]) -> list[KernelInstallation | ServiceError]:
+        if all(one.done.done() for one in some):
+            # All were cancelled, or have failed: an executor runs later what it had no thread for.
+            return [ProbeError("install: nothing waits for it")] * len(some)
         found = install_together([self._steps(one) for one in some], self.shared.images)
-        return [
-            made if isinstance(made, Exception) else self._installation(one, made)
-            for one, made in zip(some, found, strict=True)
-        ]
+        return [self._finished(one, made) for one, made in zip(some, found, strict=True)]
 
     def _steps(self, one: _Waiting) -> InstallSteps:
         self.shared.set_mode(one.slot, ModeWord.OFF)
         _, translation, codes = one.ready
-        return install_steps(
-            translation, codes, self.shared,
-            slot=one.slot, policy=one.number, revision=one.revision,
+        return (
+            yield from install_steps(
+                translation, codes, self.shared,
+                slot=one.slot, policy=one.number, revision=one.revision,
+            )
         )  # fmt: skip
+
+    def _finished(
+        self, one: _Waiting, made: Installed | Exception
+    ) -> KernelInstallation | ServiceError:
+        if isinstance(made, Exception):
+            return _failure(one, made)
+        acting = one.ready.translation.acting
+        try:
+            if acting:
+                self.shared.keep(one.slot, made)
+            return self._installation(one, made)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                _detach(made, self.shared, one.slot, acting=acting)
+            return _failure(one, error)
 
     def _installation(self, one: _Waiting, installed: Installed) -> KernelInstallation:
         (plan, translation, _), slot = one.ready, one.slot
-        if translation.acting:
-            self.shared.keep(slot, installed)
         return KernelInstallation(
             loaded=loaded_policy(plan, one.number, one.revision),
             statuses=plan.statuses,
@@ -387,6 +423,22 @@ class KernelBackend:
             _slots=self._slots,
             _lost_before={} if self._slots.is_new(slot) else self.shared.lost(slot),
         )
+
+
+def _detach(installed: Installed, shared: SharedMaps, slot: int, *, acting: bool) -> None:
+    if acting:  # first: a link with a name stays attached
+        shared.keep(slot, None)
+    installed.close()
+    if acting:  # gates went with it
+        shared.keep(slot, None)
+
+
+def _failure(one: _Waiting, error: Exception) -> ServiceError:
+    """Return the error of a revision: an unexpected one must not end the load of others."""
+    if isinstance(error, ServiceError):
+        return error
+    log.error("policy not installed", policy=one.ready.plan.policy.name, exc_info=error)
+    return ProbeError(f"install: {type(error).__name__}: {error}")
 
 
 def _variant(policy: Policy, plan: Plan) -> int:

@@ -268,7 +268,8 @@ def install_together(
 ) -> list[Installed | Exception]:
     """Install revisions, loading programs of all of them at a time; one that fails has an error.
 
-    Processes that run are looked at meanwhile.
+    Processes that run are looked at meanwhile. Raises what is no error of one revision: then
+    nothing of any is left.
     """
     found: dict[int, Installed | Exception] = {}
     wanted: dict[int, ProgramSpec] = {}
@@ -282,18 +283,23 @@ def install_together(
                 wanted[number] = next(steps) if got is None else steps.send(got)
         except StopIteration as end:
             found[number] = end.value
+            undo.callback(end.value.close)
         except Exception as error:
             found[number] = error
 
-    for number in range(len(all_steps)):
-        advance(number, None)
-    while wanted:
-        numbers, specs = [*wanted], [*wanted.values()]
-        wanted.clear()
-        for number, got in zip(
-            numbers, programs.load_all(specs, partial(_enter_running, images)), strict=True
-        ):
-            advance(number, got)
+    with contextlib.ExitStack() as undo:
+        for steps in all_steps:
+            undo.callback(steps.close)
+        for number in range(len(all_steps)):
+            advance(number, None)
+        while wanted:
+            numbers, specs = [*wanted], [*wanted.values()]
+            wanted.clear()
+            for number, got in zip(
+                numbers, programs.load_all(specs, partial(_enter_running, images)), strict=True
+            ):
+                advance(number, got)
+        undo.pop_all()
     return [found[number] for number in range(len(all_steps))]
 
 

@@ -58,7 +58,11 @@ class Lifecycle:
     async def load_all(
         self, wanted: Sequence[tuple[Entry, Policy]], mode: Mode | None = None
     ) -> None:
-        """Install policies, many at a time, and switch each of them on."""
+        """Install policies, many at a time, and switch each of them on.
+
+        Raises an unexpected error of one when it has loaded the others.
+        """
+        unexpected: list[BaseException] = []
         for entry, policy in wanted:
             entry.policy, entry.file = policy, _file(entry, policy)
             if entry.installation is None:
@@ -70,9 +74,9 @@ class Lifecycle:
                 *(self._load(entry, policy, mode) for entry, policy in some),
                 return_exceptions=True,
             )
-            for error in found:
-                if error is not None:
-                    raise error
+            unexpected += (error for error in found if error is not None)
+        for error in unexpected:
+            raise error
 
     async def _load(self, entry: Entry, policy: Policy, mode: Mode | None) -> None:
         try:
