@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from chassis.errors import ServiceError
-from collector.bpf import programs
+from collector.bpf import maps, programs
 from collector.bpf.programs import Kind, Program, ProgramSpec
 from collector.policies import backend as backends
 from collector.policies.backend import KernelBackend
+from collector.policies.dispatch import Dispatcher
+from collector.policies.enforcement import Enforcement
 from collector.policies.install import Installed, install_together
 from collector.policies.ready import Ready
 
@@ -254,3 +256,70 @@ def test_an_unexpected_error_leaves_no_program(loaded, monkeypatch):
     with pytest.raises(MemoryError):
         programs.load_all(SPECS, lambda: None)
     assert sorted(closed) == sorted(loaded)
+
+
+# --- what the installing thread shares with others
+
+
+class FakeMap(SimpleNamespace):
+    def close(self):
+        self.closed = True
+
+    def update(self, key, value):
+        assert not self.closed
+
+
+class FakeLock:
+    held = False
+
+    def __enter__(self):
+        self.held = True
+
+    def __exit__(self, *error):
+        self.held = False
+
+
+def test_signals_are_reset_while_enforcement_starts(monkeypatch):
+    enforcement, made = Enforcement(), []
+
+    def create(spec):
+        enforcement.reset_signals(3)  # as another thread does
+        made.append(FakeMap(closed=False))
+        return made[-1]
+
+    monkeypatch.setattr(maps, "create", create)
+    enforcement.start()
+    assert enforcement.active
+    enforcement.reset_signals(3)
+    assert list(enforcement.maps.values()) == made
+
+
+def test_enforcement_that_cannot_start_leaves_no_map(monkeypatch):
+    enforcement, made = Enforcement(), []
+
+    def create(spec):
+        if len(made) == 2:
+            raise full_disk()
+        made.append(FakeMap(closed=False))
+        return made[-1]
+
+    monkeypatch.setattr(maps, "create", create)
+    with pytest.raises(OSError, match="no space"):
+        enforcement.start()
+    assert not enforcement.active
+    assert [one.closed for one in made] == [True, True]
+
+
+def test_what_is_attached_is_read_under_the_lock():
+    lock = FakeLock()
+
+    class Attached(dict[bool, object]):
+        def items(self):
+            assert lock.held
+            return super().items()
+
+    array = SimpleNamespace(fd=5)
+    attached = Attached({True: (None, SimpleNamespace(fd=7))})
+    dispatcher = Dispatcher(array, array, array, memoryview(b""), _lock=lock, _attached=attached)
+    assert dispatcher.kept() == {"sys-exit": 7, "sys-enter-jumps": 5, "sys-exit-jumps": 5}
+    assert not lock.held

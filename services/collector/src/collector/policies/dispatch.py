@@ -191,8 +191,9 @@ class Dispatcher:
 
     def kept(self) -> dict[str, int]:
         """Return what must stay for the programs to run: links, and the arrays of programs."""
-        found = {f"sys-{'exit' if one else 'enter'}": link.fd
-                 for one, (_, link) in self._attached.items()}  # fmt: skip
+        with self._lock:
+            found = {f"sys-{'exit' if one else 'enter'}": link.fd
+                     for one, (_, link) in self._attached.items()}  # fmt: skip
         return found | {"sys-enter-jumps": self.entry.fd, "sys-exit-jumps": self.exit.fd}
 
     def close(self) -> None:

@@ -48,12 +48,15 @@ class Enforcement:
         """Create the maps unless they exist; raise `ProbeError`."""
         if self.maps:
             return
+        created: dict[str, BpfMap] = {}
         try:
             for spec in acting_specs():
-                self.maps[spec.name] = maps.create(spec)
+                created[spec.name] = maps.create(spec)
         except BaseException:
-            self.close()
+            for one in created.values():
+                one.close()
             raise
+        self.maps = created  # all at once: another thread sets modes
         self.spare_programs(self.programs)
         self.refresh()
 
