@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+THREAD = "tcp_server"  # the name of its threads
+
 
 class Connection:
     """One connection, with TLS or without; ``server_name``: of a client's TLS."""
@@ -100,7 +102,9 @@ class _Connections:
                 handle = raw.dup()
                 with self._lock:
                     self._handles.add(handle)
-                self._threads.append(threading.Thread(target=self._run, args=(raw, handle)))
+                self._threads.append(
+                    threading.Thread(target=self._run, args=(raw, handle), name=THREAD)
+                )
                 self._threads[-1].start()
 
     def _run(self, raw: socket.socket, handle: socket.socket) -> None:
@@ -132,7 +136,7 @@ def tcp_server(
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
         connections = _Connections(listening, serve, tls)
-        accepting = threading.Thread(target=connections.accept)
+        accepting = threading.Thread(target=connections.accept, name=THREAD)
         accepting.start()
         try:
             yield listening.getsockname()[1]

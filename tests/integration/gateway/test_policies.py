@@ -6,6 +6,7 @@ import grpc
 import pytest
 from prometheus_client import generate_latest
 
+from collector.policies import kept
 from support.fleet import by_node, document
 from support.waiting import eventually
 from tetra.v1 import policies_pb2 as pb
@@ -207,6 +208,21 @@ async def test_node_without_nats_keeps_its_last_policies(nodes, nats_server, pol
 
     await eventually(deleted, LONG_S, 0.2)
     await eventually(lambda: active(nodes) == NOWHERE, LONG_S)
+
+
+async def test_node_that_stops_saves_its_policies_first(nodes, nats_server, policies, monkeypatch):
+    save = kept.save
+
+    def save_late(*arguments):
+        time.sleep(1.0)  # as a busy disk
+        save(*arguments)
+
+    monkeypatch.setattr(kept, "save", save_late)
+    await policies.AddPolicy(pb.AddPolicyRequest(yaml=document()))
+    await nodes.stop("n1")
+    nats_server.stop()
+    node = nodes.start("n1")
+    await eventually(lambda: node.active() == EVERYWHERE, LONG_S)
 
 
 async def test_canary_runs_on_some_nodes_until_promoted(nodes, policies):

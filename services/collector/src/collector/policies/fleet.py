@@ -146,12 +146,27 @@ class FleetPolicies:
         self._unsaved.set()
 
     async def _save_forever(self) -> None:
-        """Save the content to disk; the event loop does not wait for the sync."""
-        while True:
-            await self._unsaved.wait()
-            self._unsaved.clear()
-            if self._folder is not None:
-                await asyncio.to_thread(kept.save, self._folder, dict(self._stored))
+        """Save the content to disk; the event loop does not wait for the sync.
+
+        When it is cancelled it first saves what came last: the next start may be without NATS.
+        """
+        if self._folder is None:
+            return
+        saving: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self._unsaved.wait()
+                saving = self._start_saving(self._folder)
+                await asyncio.shield(saving)
+        finally:
+            if saving is not None:
+                await asyncio.wait((saving,))
+            if self._unsaved.is_set():
+                await self._start_saving(self._folder)
+
+    def _start_saving(self, folder: Path) -> asyncio.Task[None]:
+        self._unsaved.clear()
+        return asyncio.create_task(asyncio.to_thread(kept.save, folder, dict(self._stored)))
 
     async def _apply_forever(self) -> None:
         """Hand changes to the manager; a policy that is slow to load delays no reading."""
