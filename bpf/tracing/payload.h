@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The payload behind a packet's UDP header, as far as it is in the packet's linear part. Small
- * packets, such as DNS queries, are there completely.
+ * The part of a packet's payload, behind its UDP header, that lies in the packet's linear part.
+ * Small packets, such as DNS queries, lie there completely.
  */
 #pragma once
 

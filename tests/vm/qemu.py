@@ -26,7 +26,7 @@ _PROGRESS = re.compile(rb"^## (.*?)\r?$")
 
 
 class VmError(Exception):
-    """The guest did not power off by itself; the text has the console's last lines."""
+    """The guest did not power off; the text has the console's last lines."""
 
 
 def boot(

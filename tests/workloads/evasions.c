@@ -5,7 +5,7 @@
  *   evasions write WAY FOLDER FILE    open FOLDER/FILE for writing
  *   evasions remove WAY FOLDER FILE   remove FOLDER/FILE
  *   evasions connect WAY PORT         connect to PORT of this host by TCP
- *   evasions accept WAY PORT          accept one connection, made by itself
+ *   evasions accept WAY PORT          accept one connection that it makes
  *   evasions send WAY PORT            send a datagram to PORT of this host
  *
  * Exit code 77: this kernel or machine does not support that way.

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class Manager(Protocol):
-    """The manager, as far as it is used here."""
+    """The methods of the manager that are used here."""
 
     async def apply(self, wanted: list[Wanted]) -> None:
         """Set the desired policies of the API server."""

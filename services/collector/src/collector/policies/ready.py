@@ -116,7 +116,7 @@ class ReadyPolicies:
 
 
 def _identity(policy: Policy) -> tuple[bytes, ...]:
-    """Return what tells a policy from others: its text, or where it was changed all of it."""
+    """Return what identifies a policy: its text, or all of it where it was changed."""
     if policy.digest:
         return policy.digest, os.fsencode(policy.file)
     return (pickle.dumps(policy, protocol=5),)
