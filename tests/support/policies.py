@@ -23,7 +23,13 @@ from collector.errors import VerifierError
 from collector.metadata.containers.catalog import Catalog
 from collector.policies.check import Host
 from collector.policies.direct_reads import direct_reads
-from collector.policies.install import Installed, ModeWord, SharedMaps, install
+from collector.policies.install import (
+    Installed,
+    ModeWord,
+    SharedMaps,
+    install_steps,
+    install_together,
+)
 from collector.policies.plan import (
     Mechanism,
     Plan,
@@ -145,13 +151,14 @@ class Machine:
         codes = self.compile(translation)
         self._slots += 1
         slot = self._slots % 512
-        try:
-            installed = install(
-                translation, codes, self.shared, slot=slot, policy=POLICY, revision=REVISION
-            )
-        except VerifierError as error:
-            error.add_note("\n".join(error.log.splitlines()[-40:]))
-            raise
+        steps = install_steps(
+            translation, codes, self.shared, slot=slot, policy=POLICY, revision=REVISION
+        )
+        (installed,) = install_together([steps], self.shared.images)
+        if isinstance(installed, VerifierError):
+            installed.add_note("\n".join(installed.log.splitlines()[-40:]))
+        if isinstance(installed, Exception):
+            raise installed
         try:
             self.ring.drain()
             self.shared.set_mode(slot, mode)

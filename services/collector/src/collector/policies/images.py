@@ -143,31 +143,22 @@ class Images:
         policy's functions and maps, in case it is the first.
         """
         with self._lock:
-            return self._acquire(lists, codes, names, shared)
-
-    def _acquire(
-        self,
-        lists: Sequence[BinaryList],
-        codes: Mapping[str, bytes],
-        names: Sequence[str],
-        shared: Mapping[str, int],
-    ) -> tuple[int, ...]:
-        self._users += 1
-        self._uses.update(lists)  # before what can fail: `release` takes them back
-        try:
-            new = [one for one in dict.fromkeys(lists) if one not in self._bits]
-            for one in new:
-                self._bits[one] = free_bit(self._bits.values(), LISTS_MAX, "lists of binaries")
-            if self._users == 1:
-                self._start(codes, names, shared)
-                self._without_images = True
-            elif new:
-                self._write_lists()
-            self._not_entered += new
-        except BaseException:
-            self.release(lists)
-            raise
-        return tuple(1 << self._bits[one] for one in lists)
+            self._users += 1
+            self._uses.update(lists)  # before what can fail: `release` takes them back
+            try:
+                new = [one for one in dict.fromkeys(lists) if one not in self._bits]
+                for one in new:
+                    self._bits[one] = free_bit(self._bits.values(), LISTS_MAX, "lists of binaries")
+                if self._users == 1:
+                    self._start(codes, names, shared)
+                    self._without_images = True
+                elif new:
+                    self._write_lists()
+                self._not_entered += new
+            except BaseException:
+                self.release(lists)
+                raise
+            return tuple(1 << self._bits[one] for one in lists)
 
     def enter_running(self) -> None:
         """Give the bits of lists that are new to the processes that run, of all at a time."""

@@ -246,23 +246,6 @@ _Steps = Generator[ProgramSpec, Program, None]
 InstallSteps = Generator[ProgramSpec, Program, Installed]
 
 
-def install(
-    translation: Translation,
-    codes: Mapping[str, bytes],
-    shared: SharedMaps,
-    *,
-    slot: int,
-    policy: int,
-    revision: int,
-) -> Installed:
-    """Load and attach all programs; raise `ProbeError`, then nothing of it is left."""
-    steps = install_steps(translation, codes, shared, slot=slot, policy=policy, revision=revision)
-    (done,) = install_together([steps], shared.images)
-    if isinstance(done, Exception):
-        raise done
-    return done
-
-
 def install_together(
     all_steps: Sequence[InstallSteps], images: Images
 ) -> list[Installed | Exception]:
