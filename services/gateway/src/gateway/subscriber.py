@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 from nats.aio.client import Client
@@ -27,10 +25,12 @@ from bus.connection import describe, is_reflected, until_cancelled
 from bus.subjects import EVENTS_ALL, EVENTS_STREAM
 from chassis.backoff import Backoff
 from eventstream.batch import Batch
-from eventstream.history import decode, time_ns
+from eventstream.history import decode
+from gateway import stream_state
 from gateway.broadcaster import Broadcaster
 from gateway.pull import Pull
 from gateway.settings import Settings
+from gateway.stream_state import StreamState
 
 REST_AFTER_S = 10.0  # without a client
 LOOK_EVERY_S = 4.0  # at the stream, while nothing is read
@@ -38,6 +38,7 @@ LOOK_EVERY_S = 4.0  # at the stream, while nothing is read
 # created at that moment inherits the old state, loses its files and never acknowledges.
 REMAKE_AFTER_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+_TIMEOUT_S = 2.0  # of a request to JetStream
 _NO_STORAGE = 10047  # nats-server's server/errors.json: JSStorageResourcesExceededErr
 DUPLICATE_WINDOW_S = 120
 REPORT_EVERY_S = 10.0  # malformed messages and events
@@ -56,7 +57,7 @@ class Subscriber:
         on_batch: Callable[[Batch], None],
     ) -> None:
         self._nc = nc
-        self._js = nc.jetstream(timeout=2.0)
+        self._js = nc.jetstream(timeout=_TIMEOUT_S)
         self._settings = settings
         self._broadcaster = broadcaster
         self._on_batch = on_batch
@@ -64,8 +65,7 @@ class Subscriber:
         self._wanted = asyncio.Event()
         self._reading = asyncio.Event()
         self._unwanted_at = -REST_AFTER_S
-        self._started = False
-        self._created: datetime | None = None  # when the stream was made, by NATS's clock
+        self._placed: StreamState | None = None
         self._reported = False
         # Made on top of a deleted one's state (see REMAKE_AFTER_S): it acknowledges nothing.
         self.stream_is_dead = False
@@ -169,7 +169,7 @@ class Subscriber:
         try:
             found = (await self._js.stream_info(EVENTS_STREAM)).config
         except NotFoundError:
-            if self._started:  # it was deleted while the gateway runs
+            if self._placed is not None:  # it was deleted while the gateway runs
                 await asyncio.sleep(REMAKE_AFTER_S)
             await self._js.add_stream(wanted)
             self.stream_is_dead = await self._took_over()
@@ -186,18 +186,17 @@ class Subscriber:
             except Error as error:
                 _log.warning("stream not updated", stream=EVENTS_STREAM, error=str(error))
 
-    # Whether the stream that was just made has only messages older than itself.
     async def _took_over(self) -> bool:
-        reply = await self._nc.request(f"$JS.API.STREAM.INFO.{EVENTS_STREAM}", b"", timeout=2.0)
-        info = json.loads(reply.data)
-        state = info.get("state", {})
-        return state.get("messages", 0) > 0 and time_ns(state["last_ts"]) < time_ns(info["created"])
+        return (await self._state()).is_taken_over
+
+    async def _state(self) -> StreamState:
+        return await until_cancelled(stream_state.read(self._nc, _TIMEOUT_S))
 
     async def _rest(self) -> None:
         """Check the stream at intervals, until a client opens a stream or the check fails."""
         _log.info("resting: no client", stream=EVENTS_STREAM)
         while not self._wanted.is_set() and not self._disturbed.is_set():
-            self._place(await until_cancelled(self._js.stream_info(EVENTS_STREAM)))
+            self._place(await self._state())
             self._set_live(True)
             self._reported = False
             waiting = [asyncio.ensure_future(e.wait()) for e in (self._wanted, self._disturbed)]
@@ -209,27 +208,26 @@ class Subscriber:
                 for one in waiting:
                     one.cancel()
 
-    def _place(self, info: api.StreamInfo) -> None:
+    def _place(self, state: StreamState) -> None:
         """Begin at the stream's end, or after the last batch that a client has read."""
-        last, head = info.state.last_seq, self._broadcaster.head
-        same = info.created == self._created
-        if last < head and self._started and same:
+        last, head = state.last_sequence, self._broadcaster.head
+        same = self._placed is not None and state.created_ns == self._placed.created_ns
+        if self._placed is None:
+            self._broadcaster.restart(last)
+        elif last < head and same:
             # A damaged file, or a server that acknowledged before it had synced.
             _log.error("stream lost its end", last_sequence=head, new_last_sequence=last)
             self._broadcaster.restart(last, (last + 1, head))
-        elif last < head and self._started:
+        elif last < head or state.replaced(self._placed):
             _log.warning("stream was replaced", last_sequence=head, new_last_sequence=last)
             self._broadcaster.restart(0 if self._reading.is_set() else last)
-        elif not self._started:
-            self._broadcaster.restart(last)
         elif not self._reading.is_set() and last > head:
             self.stream_is_dead = False
             self._broadcaster.restart(last)
-        self._started = True
-        self._created = info.created
+        self._placed = state
 
     async def _subscribe(self) -> None:
-        self._place(await until_cancelled(self._js.stream_info(EVENTS_STREAM)))
+        self._place(await self._state())
         wanted = api.ConsumerConfig(
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self._broadcaster.head + 1,
