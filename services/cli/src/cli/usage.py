@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 import click
 from click.exceptions import BadOptionUsage, MissingParameter, NoSuchCommand, NoSuchOption
@@ -10,6 +11,7 @@ from click.exceptions import BadOptionUsage, MissingParameter, NoSuchCommand, No
 from cli.errors import UsageError
 from cli.values import one_of
 
+_LEAST_LIKENESS = 0.65  # see difflib.SequenceMatcher.ratio
 # Commands of Tetragon's own client that are not here.
 _NOT_HERE = {
     **dict.fromkeys(("policytest", "pt"), "tetra tracingpolicy try runs a policy for a while"),
@@ -46,7 +48,7 @@ def unknown_command(word: str, ctx: click.Context) -> UsageError:
     if not isinstance(ctx.command, click.Group):
         return UsageError(f"{ctx.command_path}: it has no commands", first_example(ctx.command))
     names = ctx.command.list_commands(ctx)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = _near(word, names)
     if word in _NOT_HERE and ctx.parent is None:
         hint = f": {_NOT_HERE[word]}"
     elif close:
@@ -78,8 +80,15 @@ def _close_flag(error: NoSuchOption, ctx: click.Context) -> click.Option | None:
     begun = [
         name for name in flags if len(error.option_name) > 3 and name.startswith(error.option_name)
     ]
-    names = [*begun, *difflib.get_close_matches(error.option_name, flags, n=1)]
+    without_dashes = {name.lstrip("-"): name for name in flags}
+    near = _near(error.option_name.lstrip("-"), without_dashes)
+    names = [*begun, *(without_dashes[name] for name in near)]
     return flags[names[0]] if names else None
+
+
+def _near(word: str, names: Iterable[str]) -> list[str]:
+    """Return the name that ``word`` was probably meant to be; a bad guess is worse than none."""
+    return difflib.get_close_matches(word, list(names), n=1, cutoff=_LEAST_LIKENESS)
 
 
 def _flag_example(flag: click.Option) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Value(click.ParamType[Any]):
         if not isinstance(value, str):  # a default
             return value
         try:
+            if not self._is_file:
+                _check_text(value)
             return self._parse(value)
         except UsageError as error:
             if isinstance(param, click.Argument) and ctx is not None:
@@ -61,6 +64,17 @@ class Value(click.ParamType[Any]):
             return [CompletionItem(incomplete, type="file")]
         known = self._known(ctx) if self._known is not None else ()
         return [CompletionItem(word) for word in known if word.startswith(incomplete)]
+
+
+def _check_text(value: str) -> None:
+    """Raise `UsageError` where a word of the command line is not UTF-8, as requests are."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(value).decode(errors="backslashreplace")
+        raise UsageError(
+            f"{shown}: not UTF-8: events have the character U+FFFD in the place of such bytes"
+        ) from None
 
 
 class Choice(click.Choice[str]):
