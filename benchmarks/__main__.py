@@ -27,6 +27,7 @@ from benchmarks import (
     policies,
     query,
     ready,
+    ready_guest,
     storm,
     tools,
 )
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "footprint": footprint.run,
     "policies": policies.run,  # beside bpftrace with the same filters
     "ready": ready.run,  # ready-made policies, on acts, servers and a build
+    "ready-guest": ready_guest.run,  # the same servers where functions can be hooked, emulated
 }
 
 

@@ -22,7 +22,8 @@ def bpftrace(program: str) -> Iterator[None]:
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     try:
-        wait_for(lambda: _is_attached(process.pid), "bpftrace")
+        probes = program.count("tracepoint:")
+        wait_for(lambda: _is_attached(process.pid, probes), "bpftrace")
         yield
     finally:
         process.send_signal(signal.SIGINT)
@@ -33,15 +34,14 @@ def bpftrace(program: str) -> Iterator[None]:
             process.wait()
 
 
-def _is_attached(pid: int) -> bool:
-    """Whether a process has attached a program to a tracepoint: its events are there then."""
+def _is_attached(pid: int, probes: int) -> bool:
+    """Whether a process has attached so many tracepoints: their events are there then."""
     links = []
     for one in Path(f"/proc/{pid}/fd").iterdir():
         try:
             links.append(os.readlink(one))
         except OSError:
             continue
-    programs = sum("bpf-prog" in link for link in links)
     events = sum("perf_event" in link for link in links)
     cpus = os.cpu_count() or 1
-    return programs > 0 and events > cpus  # one for each CPU's buffer, then the tracepoint's
+    return events >= cpus + probes  # one for each CPU's buffer, then those of the tracepoints

@@ -94,16 +94,20 @@ class Report:
         many = [values] if isinstance(values, (int, float)) else list(values)
         value = statistics.median(many)
         spread = (min(many), max(many)) if len(many) > 1 else None
-        figure = Figure(self.section, name, value, unit, wanted, spread)
+        self.put(Figure(self.section, name, value, unit, wanted, spread))
+        return value
+
+    def put(self, figure: Figure) -> None:
+        """Add a figure and print its line."""
         self.figures.append(figure)
+        spread, wanted, target = figure.spread, figure.wanted, ""
         around = f"  ({_number(spread[0])} .. {_number(spread[1])})" if spread else ""
-        target = ""
         if wanted:
             target = (
                 f"  {'met' if figure.met else 'MISSED'}: wanted {wanted[0]} {_number(wanted[1])}"
             )
-        print(f"   {name:52} {_number(value):>10} {unit}{around}{target}", flush=True)
-        return value
+        number = _number(figure.value)
+        print(f"   {figure.name:52} {number:>10} {figure.unit}{around}{target}", flush=True)
 
     def write(self, path: Path, failed: dict[str, str]) -> None:
         """Write everything as JSON."""

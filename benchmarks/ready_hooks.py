@@ -1,26 +1,30 @@
 """What all ready-made policies cost servers in the kernel, and what of it hooks without work cost.
 
 In each round a server's load runs without hooks, then with programs that return at once at the
-hooks that all policies have together, at fewer of them, and with the policies. They are loaded as
-the collector loads them and nobody reads the ring meanwhile: user space is not in these figures.
+hooks that all policies have together, at fewer of them, with the policies, and with bpftrace. They
+are loaded as the collector loads them and nobody reads the ring meanwhile: user space is not in
+these figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+from benchmarks.bpftrace import bpftrace
 from benchmarks.harness import Report
 from benchmarks.policy_kernel import PolicyKernel, empty_programs
 from benchmarks.ready_costs import Case, acting, fastest
+from benchmarks.ready_loads import BPFTRACE
 from benchmarks.ready_servers import Done, Load, servers
 from readymade import NAMES, load, render
 
+Beside = Callable[[], AbstractContextManager[object]]
 ROUNDS = 9
 SECONDS = 1.0
 _ENTRY, _RETURN, _PACKET = "sys_enter", "sys_exit", "net_dev_queue"
-POLICIES = "all policies"
+POLICIES, FEWER, PEER = "all policies", "all policies but syscalls", "bpftrace"
 _EMPTY = {
     f"an empty program at {_ENTRY}": (_ENTRY,),
     f"empty programs at {_ENTRY} and {_RETURN}": (_ENTRY, _RETURN),
@@ -28,25 +32,44 @@ _EMPTY = {
 }
 
 
-def run(report: Report, quick: bool) -> None:
+def run(report: Report, quick: bool, full_rounds: int = ROUNDS) -> None:
     """Measure each server with each variant in turn, in rounds."""
-    texts = [render(load(name), {}) for name in NAMES]
-    rounds = 2 if quick else ROUNDS
+    texts = {name: render(load(name), {}) for name in NAMES}
+    rounds = 2 if quick else full_rounds
     with PolicyKernel.opened() as kernel, servers() as loads:
-        kernel.prepare(texts)
-        _report_call(report, _calls(kernel, texts, rounds))
+        kernel.prepare(list(texts.values()))
+        beside = _variants(kernel, texts)
+        _report_call(report, _calls(kernel, beside, rounds))
         for name, one in loads.items():
-            found = [_round(kernel, texts, one) for _ in range(rounds)]
+            found = [
+                {variant: _measured(kernel, one, beside()) for variant, beside in beside.items()}
+                for _ in range(rounds)
+            ]
             _report(report, name, found)
 
 
-def _calls(kernel: PolicyKernel, texts: list[str], rounds: int) -> list[dict[str, float]]:
+def _variants(kernel: PolicyKernel, texts: dict[str, str]) -> dict[str, Beside]:
+    """Return what stands beside a load, by name; nothing is called ""."""
+    empty = {name: partial(empty_programs, hooks) for name, hooks in _EMPTY.items()}
+    fewer = [text for name, text in texts.items() if name != "syscalls"]
+    return {
+        "": nullcontext,
+        **empty,
+        FEWER: partial(kernel.loaded, fewer),
+        POLICIES: partial(kernel.loaded, list(texts.values())),
+        PEER: partial(bpftrace, BPFTRACE),
+    }
+
+
+def _calls(
+    kernel: PolicyKernel, variants: dict[str, Beside], rounds: int
+) -> list[dict[str, float]]:
     """Return the CPU time in ns of a call that no policy reports but as a repeated fact."""
     found = []
     with acting(Case("", "", "getppid", acts=20_000), kernel.ring.drain) as piece:
         for _ in range(rounds):
             one = {}
-            for name, beside in _variants(kernel, texts):
+            for name, beside in variants.items():
                 with beside():
                     one[name] = fastest(piece)
             found.append(one)
@@ -55,13 +78,9 @@ def _calls(kernel: PolicyKernel, texts: list[str], rounds: int) -> list[dict[str
 
 def _report_call(report: Report, rounds: list[dict[str, float]]) -> None:
     report.add("getppid: CPU", [one[""] for one in rounds], "ns")
-    for variant in (*_EMPTY, POLICIES):
+    for variant in list(rounds[0])[1:]:
         more = [one[variant] - one[""] for one in rounds]
         report.add(f"getppid: CPU more with {variant}", more, "ns")
-
-
-def _round(kernel: PolicyKernel, texts: list[str], load: Load) -> dict[str, Done]:
-    return {name: _measured(kernel, load, beside()) for name, beside in _variants(kernel, texts)}
 
 
 def _measured(kernel: PolicyKernel, load: Load, beside: AbstractContextManager[object]) -> Done:
@@ -71,21 +90,14 @@ def _measured(kernel: PolicyKernel, load: Load, beside: AbstractContextManager[o
     return done
 
 
-def _variants(
-    kernel: PolicyKernel, texts: list[str]
-) -> Iterator[tuple[str, Callable[[], AbstractContextManager[object]]]]:
-    yield "", nullcontext
-    for name, hooks in _EMPTY.items():
-        yield name, partial(empty_programs, hooks)
-    yield POLICIES, partial(kernel.loaded, texts)
-
-
 def _report(report: Report, load: str, rounds: list[dict[str, Done]]) -> None:
     def cost_us(done: Done) -> float:
         return 1e6 * done.cpu_s / done.operations
 
     report.add(f"{load}: CPU an operation", [cost_us(one[""]) for one in rounds], "us")
-    for variant in (*_EMPTY, POLICIES):
-        ratios = [cost_us(one[variant]) / cost_us(one[""]) for one in rounds]
+    for variant in list(rounds[0])[1:]:
         wanted = ("<=", 1.03) if variant == POLICIES else None
+        ratios = [cost_us(one[variant]) / cost_us(one[""]) for one in rounds]
         report.add(f"{load}: with {variant}", ratios, "x", wanted)
+        slowed = [one[""].per_second / one[variant].per_second for one in rounds]
+        report.add(f"{load}: slowed by {variant}", slowed, "x")

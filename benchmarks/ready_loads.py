@@ -21,7 +21,7 @@ from readymade import NAMES
 VARIANTS = ("nothing", "tetra", "bpftrace")
 ROUNDS = 5
 SECONDS = 4.0  # of each load
-_BPFTRACE = r"""
+BPFTRACE = r"""
 tracepoint:syscalls:sys_enter_openat { @name[tid] = args->filename; @flags[tid] = args->flags; }
 tracepoint:syscalls:sys_exit_openat
 {
@@ -86,7 +86,7 @@ def _report(report: Report, name: str, found: dict[str, list[Done]]) -> None:
 def _beside(variant: str, tree: Path) -> AbstractContextManager[object]:
     if variant == "nothing":
         return nullcontext()
-    return _tetra(tree) if variant == "tetra" else bpftrace(_BPFTRACE)
+    return _tetra(tree) if variant == "tetra" else bpftrace(BPFTRACE)
 
 
 @contextmanager

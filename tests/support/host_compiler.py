@@ -12,6 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -76,10 +77,9 @@ class HostCompiler:
 _run_child = compiler.run_child
 
 
-@pytest.fixture(scope="session", autouse=True)
-def host_compiler() -> Generator[None, None, None]:
-    """Use the host's compiler where there is one."""
-    path = os.environ.get(VARIABLE)
+@contextmanager
+def compiled_by_host(path: str | None) -> Generator[None, None, None]:
+    """Use the host's compiler at a port; without a port this machine's own."""
     if path is None:
         yield
         return
@@ -88,3 +88,10 @@ def host_compiler() -> Generator[None, None, None]:
     yield
     compiler.run_child = _run_child
     os.close(fd)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_compiler() -> Generator[None, None, None]:
+    """Use the host's compiler where there is one."""
+    with compiled_by_host(os.environ.get(VARIABLE)):
+        yield

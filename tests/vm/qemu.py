@@ -22,6 +22,10 @@ _EMULATORS = {
     "amd64": (("qemu-system-x86_64", "-machine", "q35", "-cpu", "max"), "ttyS0"),
     "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0"),
 }
+_FAST = ("-accel", "tcg,thread=multi", "-smp", "2")
+# A clock that advances by one nanosecond an instruction: times are counts of instructions, which
+# do not depend on what else this host does. Idle time is skipped. QEMU counts on one thread only.
+_COUNTED = ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1")
 _PROGRESS = re.compile(rb"^## (.*?)\r?$")
 
 
@@ -37,22 +41,25 @@ def boot(
     folder: Path,
     compiler: Path | None,
     progress: Callable[[str], None],
+    bench: str = "",
 ) -> Path:
     """Run the guest until it powers off; return the folder with its results.
 
-    ``compiler`` is the socket at which orders are answered. Raise `VmError` if the guest does not
-    power off within `TIMEOUT_S`, or panics.
+    ``compiler`` is the socket at which orders are answered. With ``bench`` ("full" or
+    "quick") the guest measures policies instead of running tests, by the clock of `_COUNTED`.
+    Raise `VmError` if the guest does not power off within `TIMEOUT_S`, or panics.
     """
     answer = folder / "results.tar"
     with answer.open("wb") as file:
         file.truncate(_RESULTS_BYTES)
     emulator, console = _EMULATORS[machine.arch]
     command = [
-        *emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
+        *emulator, *(_COUNTED if bench else _FAST), "-m", "2048",
         "-kernel", str(kernel.image), "-initrd", str(kernel.initramfs),
         "-append",
         f"console={console} panic=-1 quiet tetra.cgroup={machine.cgroup} "
-        f"tetra.left_out={','.join(machine.left_out)} tetra.only={','.join(ONLY)}",
+        f"tetra.left_out={','.join(machine.left_out)} tetra.only={','.join(ONLY)} "
+        f"tetra.bench={bench}",
         "-drive", f"if=virtio,format=raw,snapshot=on,file={root}",
         "-drive", f"if=virtio,format=raw,readonly=on,file={source}",
         "-drive", f"if=virtio,format=raw,file={answer}",

@@ -240,12 +240,19 @@ def passes_alone(failed: list[str], again: Callable[[], bool]) -> bool:
     return passed == 2 or (passed == 1 and again())
 
 
+def compiler_port() -> str | None:
+    """Return the port at which this guest's host compiles, or None."""
+    for port in Path("/sys/class/virtio-ports").glob("*"):
+        if (port / "name").read_text() == "tetra.compiler\n":
+            return f"/dev/{port.name}"
+    return None
+
+
 def _pytest(command: list[str], log: Path) -> int:
     """Run pytest; its output goes into a log and to the console."""
     env = os.environ | {"TETRA_REQUIRE_KERNEL": "1", "TETRA_OTHER_BTF": str(OTHER_BTF)}
-    for port in Path("/sys/class/virtio-ports").glob("*"):
-        if (port / "name").read_text() == "tetra.compiler\n":
-            env["TETRA_HOST_COMPILER"] = f"/dev/{port.name}"
+    if port := compiler_port():
+        env["TETRA_HOST_COMPILER"] = port
     with (
         log.open("ab") as kept,
         subprocess.Popen(
