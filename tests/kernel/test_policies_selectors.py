@@ -184,6 +184,64 @@ kprobes:
     assert (record.args, record.data) == ((2,), (b"chosen",))
 
 
+def test_expression_over_data(policies):
+    """arg0 and arg1 are the elements of data there, not those of args."""
+    text = document("""
+kprobes:
+- call: sys_getpriority
+  syscall: true
+  args: [{index: 0, type: int}, {index: 1, type: int}]
+  data:
+  - {index: 0, type: int, source: current_task, resolve: exit_signal}
+  - {index: 0, type: int, source: current_task, resolve: tgid}
+  selectors:
+  - matchData:
+    - {args: [0, 1], operator: CelExpr, values: ["arg0 == int32(17) && arg1 > int32(1)"]}
+    matchArgs: [{index: 0, operator: Equal, values: ["5"]}]
+""")
+    (record,) = records(policies, text, lambda: (getpriority(4), getpriority(5)))
+    assert (record.args, record.data) == ((5, 0), (17, record.pid))
+
+
+def test_expression_over_the_returned_value(policies):
+    text = document("""
+kprobes:
+- call: sys_getpriority
+  syscall: true
+  return: true
+  args: [{index: 0, type: int}]
+  returnArg: {index: 0, type: int}
+  selectors:
+  - matchReturnArgs: [{index: 0, operator: CelExpr, values: ["arg0 < int32(0)"]}]
+""")
+    (record,) = records(policies, text, lambda: (getpriority(0), getpriority(1234)))
+    assert (record.args, record.returned) == ((1234,), (-22,))
+
+
+@pytest.mark.parametrize(("expression", "count"), [("1 == 1", 1), ("1 == 2", 0), ("false", 0)])
+def test_expression_without_arguments(policies, expression, count):
+    text = priorities(f"""
+- matchArgs:
+  - {{index: 0, operator: Equal, values: ["3"]}}
+  - {{operator: CelExpr, values: ["{expression}"]}}
+""")
+    assert len(records(policies, text, lambda: getpriority(3), count)) == count
+
+
+@pytest.mark.parametrize("expression", ["arg0 == uint32(0u)", "!(arg0 == uint32(0u))"])
+def test_expression_over_a_value_that_cannot_be_read(policies, expression):
+    """It is false, negated or not: nobody waits for a child that was forked."""
+    text = document(f"""
+kprobes:
+- call: sys_getpriority
+  syscall: true
+  data: [{{index: 0, type: uint32, source: current_task, resolve: vfork_done.done}}]
+  selectors:
+  - matchData: [{{index: 0, operator: CelExpr, values: ["{expression}"]}}]
+""")
+    assert records(policies, text, lambda: getpriority(6), count=0) == []
+
+
 def test_registers_of_a_system_call(policies):
     second, fourth = {"x64": ("rsi", "r10d"), "arm64": ("x1", "w3")}[ABI]
     text = document(f"""

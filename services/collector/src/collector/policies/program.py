@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from collector.policies.actions import REPORTING, SelectorActions, sock_call
 from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
-from collector.policies.arguments.base import POSITION_RETURN, Arg, Unit
+from collector.policies.arguments.base import Arg, Unit
 from collector.policies.arguments.buffers import copy_at_return, keep_for_return
 from collector.policies.ctext import Lines, comment, negated
 from collector.policies.plan import (
@@ -423,9 +423,7 @@ class HookText:
         out.add("u32 selector = s->record.selector;", "s->record.flags |= TRACING_RETURNED;")
         self._check_abi(values.frame, out)
         if self.hook.returned is not None:
-            self._returned(
-                Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg"), values
-            )
+            self._returned(Arg.of_return(self.hook.returned), values)
         self._act(values, "matchReturnActions", [one.return_actions for one in self.selectors])
         self._note_fall_back("s", values)
         self._return_copy(values)
@@ -497,8 +495,7 @@ class HookText:
     def _returned_alone(self, values: Values) -> None:
         assert self.hook.returned is not None
         values.take_scratch()
-        arg = Arg(self.hook.returned, "returned", POSITION_RETURN, "returnArg")
-        self._returned(arg, values)
+        self._returned(Arg.of_return(self.hook.returned), values)
 
     def _return_copy(self, values: Values) -> None:
         for arg in values.reported():

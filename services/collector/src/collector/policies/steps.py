@@ -12,7 +12,7 @@ from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_DATA, Arg, Cost, Unit
 from collector.policies.ctext import Lines, quoted
 from collector.policies.plan import PlannedArgument
-from collector.policies.selectors import process_filters
+from collector.policies.selectors import cel, process_filters
 from collector.policies.sources import Frame
 from tracingpolicy.selectors import Selector, ValueFilter
 from tracingpolicy.types import ArgumentType
@@ -54,10 +54,12 @@ class Values:
     ) -> Values:
         """Return them with their names and positions."""
         return cls(
-            [Arg(one, f"arg{n}", n, f"args[{n}]") for n, one in enumerate(args)],
-            [Arg(one, f"data{n}", POSITION_DATA + n, f"data[{n}]") for n, one in enumerate(data)],
-            unit, frame, out,
-        )  # fmt: skip
+            Arg.of(args, "arg", 0, "args"),
+            Arg.of(data, "data", POSITION_DATA, "data"),
+            unit,
+            frame,
+            out,
+        )
 
     def reported(self) -> list[Arg]:
         """Return those that the record has."""
@@ -102,9 +104,9 @@ class Values:
 
     def _operands(self, step: Step, arg: Arg) -> list[Arg]:
         found = {arg.name: arg}
-        for one in step.filters if arg in self.args else ():
+        for one in step.filters:
             for position in one.operands:
-                found.setdefault(self.args[position].name, self.args[position])
+                found.setdefault(arg.section[position].name, arg.section[position])
         return list(found.values())
 
 
@@ -127,17 +129,23 @@ def _process_steps(selectors: Sequence[Selector], unit: Unit) -> list[Step]:
 
 def _value_steps(selectors: Sequence[Selector], values: Values) -> list[Step]:
     by_arg: dict[str, tuple[Arg, list[tuple[int, str, ValueFilter]]]] = {}
+    constant = Step(Cost.NUMBER)
     for number, selector in enumerate(selectors):
         for key, filters, args in (
             ("matchArgs", selector.args, values.args),
             ("matchData", selector.data, values.data),
         ):
             for place, one in enumerate(filters):
+                if not one.operands:  # an expression without arguments
+                    what = f"selectors[{number}].{key}[{place}]: {describe(one)}"
+                    constant.conditions.append((number, cel.condition(one), what))
+                    continue
                 # With several operands: the last; the others are read before it.
                 arg = max((args[n] for n in one.operands), key=lambda a: a.position)
-                found = by_arg.setdefault(arg.name, (arg, []))
-                found[1].append((number, f"{key}[{place}]", one))
-    return [_value_step(arg, found, values.unit) for arg, found in by_arg.values()]
+                _, compared = by_arg.setdefault(arg.name, (arg, []))
+                compared.append((number, f"{key}[{place}]", one))
+    found = [_value_step(arg, filters, values.unit) for arg, filters in by_arg.values()]
+    return [constant, *found] if constant.conditions else found
 
 
 def _value_step(arg: Arg, found: list[tuple[int, str, ValueFilter]], unit: Unit) -> Step:

@@ -7,7 +7,7 @@ writes it otherwise. A family registers itself by types in `READERS` of this pac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -46,6 +46,27 @@ class Arg:
     name: str  # in the C text: arg0, data1, returned
     position: int  # in the record
     what: str  # in comments: args[0]
+    # All of its section, by the numbers that filters have for their operands.
+    section: Sequence[Arg] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, planned: Sequence[PlannedArgument], name: str, position: int, what: str
+    ) -> list[Arg]:
+        """Return the arguments of a section; ``position`` is that of the first."""
+        section = [
+            cls(one, f"{name}{n}", position + n, f"{what}[{n}]") for n, one in enumerate(planned)
+        ]
+        for one in section:
+            one.section = section
+        return section
+
+    @classmethod
+    def of_return(cls, planned: PlannedArgument) -> Arg:
+        """Return the returned value, the only argument of its section."""
+        made = cls(planned, "returned", POSITION_RETURN, "returnArg")
+        made.section = (made,)
+        return made
 
     @property
     def type(self) -> ArgumentType:

@@ -37,7 +37,7 @@ class NumberReader:
 
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CEL:
-            return cel.condition(one)
+            return cel.condition(one, arg.section)
         if one.operator is Operator.FIRST:
             unit.headers.add("facts.h")
             unit.maps.facts()
@@ -91,7 +91,7 @@ class CapabilitiesReader(NumberReader):
 
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CAPABILITIES_GAINED:
-            return capabilities.gained(one)
+            return capabilities.gained(one, arg.section)
         inner = numbers.condition(f"{arg.name}_set", one, signed=False, bits=64, unit=unit)
         return f"({arg.name}_ok && {inner})"
 
