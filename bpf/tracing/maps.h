@@ -21,6 +21,18 @@ static __always_inline u32 policy_mode(void)
 	return modes[NUMBER(NUMBER_SLOT)];
 }
 
+/*
+ * The same number, which the verifier does not know any more: it follows each value that it knows
+ * separately, so what comes behind would be checked once for every set of candidates.
+ */
+static __always_inline u32 any_number(u32 number)
+{
+	u32 unknown = policy_mode();
+
+	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"(unknown));
+	return number;
+}
+
 /* Why a record was lost; MAP_LOST has u64[LOSS_REASONS] for each loaded policy and CPU. */
 enum loss_reason {
 	LOSS_RING_FULL,	   /* no room in the ring */

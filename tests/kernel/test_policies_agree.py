@@ -20,7 +20,7 @@ from support.filter_model import (
     number_matches,
     text_matches,
 )
-from support.policies import arg, in_child, match, plan_of, syscall_plan
+from support.policies import Loaded, arg, in_child, match, plan_of, syscall_plan
 from tracingpolicy.operators import Operator, operators_of
 from tracingpolicy.selectors import Selector
 from tracingpolicy.types import TYPES
@@ -126,6 +126,12 @@ def test_texts(policies, count, longest):
     )  # fmt: skip
 
 
+def verified(loaded: Loaded) -> list[int]:
+    """Return how many instructions the verifier checked in each program; none before Linux 5.16."""
+    infos = [Path(f"/proc/self/fdinfo/{one.fd}").read_text() for one in loaded.installed.programs]
+    return [int(n) for info in infos for n in re.findall(r"verified_insns:\s+(\d+)", info)]
+
+
 _POSITIVE = ("Equal", "Prefix", "Postfix", "Below", "SubString")
 
 
@@ -137,13 +143,54 @@ def test_verifying_many_texts_takes_no_million_instructions(policies, operator):
     args = (arg(1, T.STRING),)
     selector = Selector(args=(match(0, operator, *sorted(values)),))
     with policies.loaded(syscall_plan("openat", OPENAT, args, (selector,))) as loaded:
-        infos = [
-            Path(f"/proc/self/fdinfo/{one.fd}").read_text() for one in loaded.installed.programs
-        ]
-    found = [int(count) for info in infos for count in re.findall(r"verified_insns:\s+(\d+)", info)]
-    if not found:
-        return  # Linux before 5.16
-    assert max(found) < 100_000, found
+        found = verified(loaded)
+    assert max(found, default=0) < 100_000, found
+
+
+def test_verifying_many_selectors_takes_no_million_instructions(policies):
+    """Which of five selectors may still match must not multiply what the verifier checks."""
+    capabilities = "CAP_CHOWN, CAP_BPF"
+    selectors = "\n".join(
+        f"""
+    - matchPIDs: [{{operator: NotIn, values: [{n}, 5, 6, 7]}}]
+      matchNamespaces:
+      - {{namespace: Net, operator: In, values: [host_ns, "{n}"]}}
+      - {{namespace: Pid, operator: NotIn, values: ["{n}"]}}
+      matchCapabilities:
+      - {{type: Effective, operator: In, values: [{capabilities}], isNamespaceCapability: true}}
+      matchArgs:
+      - {{index: 0, operator: Equal, values: ["{n}", "7"]}}
+      - {{index: 1, operator: SubString, values: [one{n}, two]}}
+      - {{index: 1, operator: NotPostfix, values: [.so, .py]}}
+      matchData:
+      - {{index: 0, operator: SubStringIgnCase, values: [bash{n}, zsh]}}
+      - {{index: 1, operator: InRange, values: ["0:{n}"]}}
+      - {{index: 2, operator: Equal, values: [{capabilities}]}}
+      matchActions:
+      - {{action: Post, rateLimit: 1m, kernelStackTrace: true, userStackTrace: true}}"""
+        for n in range(1, 6)
+    )
+    plan = plan_of(
+        f"""\
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: wide}}
+spec:
+  kprobes:
+  - call: sys_openat
+    return: true
+    returnArg: {{index: 0, type: int}}
+    args: [{{index: 0, type: int}}, {{index: 1, type: string}}]
+    data:
+    - {{index: 0, type: string, source: current_task, resolve: real_parent.comm}}
+    - {{index: 0, type: uint32, source: current_task, resolve: cred.uid.val}}
+    - {{index: 0, type: cap_effective, source: current_task, resolve: cred.cap_effective}}
+    selectors:{selectors}
+"""
+    )
+    with policies.loaded(plan) as loaded:
+        found = verified(loaded)
+    assert max(found, default=0) < 900_000, found
 
 
 @pytest.mark.parametrize("networks", [3, 40])

@@ -199,7 +199,7 @@ kprobes:
     - {args: [0, 1], operator: CelExpr, values: ["arg0 == int32(17) && arg1 > int32(1)"]}
     matchArgs: [{index: 0, operator: Equal, values: ["5"]}]
 """)
-    (record,) = records(policies, text, lambda: (getpriority(4), getpriority(5)))
+    (record,) = records(policies, text, lambda: getpriorities((4, 0), (5, 0)))
     assert (record.args, record.data) == ((5, 0), (17, record.pid))
 
 
@@ -214,7 +214,7 @@ kprobes:
   selectors:
   - matchReturnArgs: [{index: 0, operator: CelExpr, values: ["arg0 < int32(0)"]}]
 """)
-    (record,) = records(policies, text, lambda: (getpriority(0), getpriority(1234)))
+    (record,) = records(policies, text, lambda: getpriorities((0, 0), (1234, 0)))
     assert (record.args, record.returned) == ((1234,), (-22,))
 
 

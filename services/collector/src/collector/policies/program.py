@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from collector.policies.actions import REPORTING, SelectorActions, sock_call
 from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
-from collector.policies.arguments.base import Arg, Unit
+from collector.policies.arguments.base import Arg, Cost, Unit
 from collector.policies.arguments.buffers import copy_at_return, keep_for_return
 from collector.policies.ctext import Lines, comment, negated
 from collector.policies.plan import (
@@ -129,7 +129,11 @@ class HookText:
                 bit = f"{1 << selector:#x}"
                 out.add(f"if ((candidates & {bit}) && {negated(condition)})")
                 out.add(f"\tcandidates &= ~{bit}u;")
+                if step.cost in (Cost.TEXT, Cost.PATH):
+                    out.add("candidates = any_number(candidates);")
             if count > 1 and step.conditions:
+                if step.cost not in (Cost.TEXT, Cost.PATH):
+                    out.add("candidates = any_number(candidates);")
                 out.add("if (!candidates)", "\tgoto filtered;")
         out.add("")
         chain = "".join(f"candidates & {1 << n:#x} ? {n} : " for n in range(count - 1))

@@ -213,6 +213,7 @@ def follow(arg: Arg, way: Resolved, out: Lines) -> None:
             f"\t{arg.failed} = {len(way.offsets)};",
             f"{name} = {name}_value;",
         )
+    out.add(f"{arg.failed} = any_number({arg.failed});")
 
 
 def write_guarded(arg: Arg, call: str, out: Lines) -> None:

@@ -82,12 +82,12 @@ class CapabilitiesReader(NumberReader):
         name, resolved = arg.name, arg.planned.resolved
         out.add(f"u64 {name}_set = 0;")
         if resolved is not None and resolved.size:
-            out.add(f"bool {name}_ok = !{arg.failed};", f"{name}_set = {name};")
+            out.add(f"u32 {name}_ok = !{arg.failed};", f"{name}_set = {name};")
             return
         # kernel_cap_t was u32[2] until v6.3, u64 since: on little endian the same eight bytes.
         guard = f"!{arg.failed} && " if arg.can_fail else ""
         read = f"!bpf_probe_read_kernel(&{name}_set, 8, (void *){name})"
-        out.add(f"bool {name}_ok = {guard}{read};")
+        out.add(f"u32 {name}_ok = any_number({guard}{read});")
 
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
         if one.operator is Operator.CAPABILITIES_GAINED:
