@@ -25,7 +25,8 @@ class FleetServer(PoliciesServicer):
     """Records requests; answers with `change`, `policies`, `revisions`, `updates`, `entries`."""
 
     def __init__(self):
-        self.requests = []
+        self.requests = []  # but those for the list of policies
+        self.listed = None  # the last of those
         self.metadata = {}
         self.refuse = None  # status and text
         self.change = own.PolicyChange(revision=1)
@@ -48,7 +49,7 @@ class FleetServer(PoliciesServicer):
     RollbackPolicy = PromotePolicy = AbortPolicy = _answer
 
     def ListPolicies(self, request, context):
-        self._answer(request, context)
+        self.listed = request
         return own.ListPoliciesResponse(policies=self.policies)
 
     def StreamPolicies(self, request, context):

@@ -256,7 +256,7 @@ def test_status_of_all_policies_is_a_line_each(tp, fleet):
         "files: node b: no memory",
         "files:   line 2",
     ]
-    assert fleet.requests[0].with_static
+    assert fleet.listed.with_static
 
 
 def test_status_of_one_policy_is_a_line_a_node(tp, fleet):

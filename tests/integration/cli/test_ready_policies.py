@@ -5,7 +5,7 @@ import pytest
 
 from readymade import NAMES, load, render
 from support.policy_server import FleetServer, PlainPolicies, node_policy
-from tetra.v1.policies_pb2 import PolicyChange
+from tetra.v1.policies_pb2 import FleetPolicy, PolicyChange
 from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOAD_ERROR, TracingPolicyStatus
 
 
@@ -51,6 +51,23 @@ def test_enable_sends_each_policy_with_its_parameters(policies, fleet):
     assert second.yaml == render(load("network"), {"loopback": "false"})
     assert (first.replace, first.domain, first.comment) == (True, "", "ticket 1")
     assert list(second.nodes.names) == ["web-*"]
+
+
+@pytest.mark.parametrize(("others", "verb"), [("a", "has"), ("ab", "have")])
+def test_enable_names_nodes_that_have_the_policy_from_their_files_too(
+    policies, fleet, others, verb
+):
+    fleet.change = PolicyChange(revision=1, nodes=[node_policy("a"), node_policy("b")])
+    fleet.change.policy.name, fleet.change.policy.domain = "files", "grpc"
+    static = FleetPolicy(nodes=[node_policy(one) for one in [*others, "c"]])
+    static.policy.name, static.policy.domain = "files", "static"
+    fleet.policies = [static]
+    done = policies(fleet, "enable", "files")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1:] == [
+        f"tetra: policy files: {', '.join(others)} {verb} it from domain static too: "
+        "what both match is reported twice"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,26 @@ async def test_canary_over_its_limit_ends_automatically(nodes, policies):
     assert entry.error == f"node {name}: 101 hits exceed the limit of 100"
 
 
+async def test_mode_does_not_depend_on_what_a_node_that_is_away_had(nodes, policies, gateway):
+    await policies.AddPolicy(pb.AddPolicyRequest(yaml=document()))  # it does not act
+    await nodes.stop("n3")
+    fleet = gateway.gateway.fleet
+
+    async def is_away():
+        await fleet.describe()
+        return not next(info.alive for info in fleet.nodes() if info.node_name == "n3")
+
+    await eventually(is_away, LONG_S)
+    acting = pb.AddPolicyRequest(yaml=document(action="Sigkill"), replace=True)
+    assert (await policies.AddPolicy(acting)).error == ""
+    request = pb.ConfigurePolicyRequest(policy=ref(), mode=TP_MODE_MONITOR)
+    request.timeout.seconds = LONG_S
+    change = await policies.ConfigurePolicy(request)
+    assert change.error == ""
+    on = {"grpc:one": ("fd_install", "monitor")}
+    assert [nodes.nodes[name].active() for name in ("n1", "n2")] == [on, on]
+
+
 async def test_canary_in_another_mode_is_not_charged_with_earlier_hits(nodes, policies):
     await policies.AddPolicy(
         pb.AddPolicyRequest(yaml=document(action="Sigkill"), mode=TP_MODE_MONITOR)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.errors import VerifierError
-from collector.policies.entry import Identity, State
+from collector.policies.entry import Identity, Revision, State, Wanted
 from collector.policies.files import Document
 from collector.policies.manager import PolicyManager
 from collector.policies.plan import HookState, HookStatus, Mechanism
@@ -221,6 +221,20 @@ async def test_one_name_in_two_files_is_the_first_file(manager, backend):
     assert entry.file == "/p/b.yaml"
     assert entry.installation.loaded.revision == 2
     assert manager.refused == []
+
+
+async def test_one_name_in_a_file_and_in_the_fleet_is_named_once(manager, backend, capsys):
+    await manager.set_documents([Document(Path("/p/a"), "one"), Document(Path("/p/b"), "two")])
+    assert "loaded twice" not in capsys.readouterr().out
+    identity = Identity("one", domain="grpc")
+    for number in (1, 2):
+        wanted = Wanted(identity, Revision(number, parse("one", "")))
+        await manager.apply([wanted])
+    printed = capsys.readouterr().out
+    assert printed.count("policy loaded twice: what both match is reported twice") == 1
+    assert "policy=grpc:one" in printed
+    assert "other=static:one" in printed
+    assert "file=/p/a" in printed
 
 
 async def test_missing_functions_make_a_policy_partially_enabled(manager, backend):

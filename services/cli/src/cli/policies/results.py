@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cli.errors import RefusedError
+from cli.terminal import notice
 from cli.words import counted
 from tetra.v1.policies_pb2 import NodePolicy, PolicyChange
-from tetragon.sensors_pb2 import TP_STATE_ERROR, TP_STATE_LOAD_ERROR
+from tetragon.sensors_pb2 import (
+    TP_STATE_ENABLED,
+    TP_STATE_ERROR,
+    TP_STATE_LOAD_ERROR,
+    TP_STATE_PARTIALLY_ENABLED,
+)
+
+if TYPE_CHECKING:
+    from cli.policies.calls import PolicyCalls
 
 _NAMES_SHOWN = 3
 _REASON_LINES = 6
+_ON = (TP_STATE_ENABLED, TP_STATE_PARTIALLY_ENABLED)
 _FAILED = (TP_STATE_LOAD_ERROR, TP_STATE_ERROR)
 
 
@@ -58,6 +69,30 @@ def some(names: Iterable[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     shown = ", ".join(names[:_NAMES_SHOWN])
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def notice_twins(calls: PolicyCalls, change: PolicyChange) -> None:
+    """Print a notice where nodes have a policy of this name from their own files, too."""
+    from tetra.v1.policies_pb2 import ListPoliciesRequest
+
+    ref = change.policy
+    here = {node.node_name for node in change.nodes if node.alive and node.state in _ON}
+    if not here:
+        return
+    try:
+        policies = calls.fleet(ListPoliciesRequest(name=ref.name, with_static=True))
+    except RefusedError:  # a token that may change policies, and not read
+        return
+    for other in policies:
+        if other.policy.namespace != ref.namespace or other.policy.domain == ref.domain:
+            continue
+        both = [one.node_name for one in other.nodes if one.alive and one.state in _ON]
+        both = sorted(here.intersection(both))
+        if both:
+            notice(
+                f"policy {ref.name}: {some(both)} {'has' if len(both) == 1 else 'have'} it from "
+                f"domain {other.policy.domain} too: what both match is reported twice"
+            )
 
 
 def _unknown(change: PolicyChange, wanted: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bus.policies import TRY_DOMAIN
 from chassis.errors import ServiceError
 from collector.policies.documents import Documents
 from collector.policies.entry import (
@@ -88,6 +89,8 @@ class PolicyManager:
             await self._life.load_all(
                 [(self._enter(_identity(policy)), policy) for policy in changed]
             )
+            for policy in changed:
+                self._notice_twins(_identity(policy))
             names = {_identity(policy) for policy in wanted}
             for identity in [one for one in self._entries if one.domain == STATIC]:
                 if identity not in names:
@@ -101,7 +104,10 @@ class PolicyManager:
             if missing:
                 await self._backend.prepare(missing)
             for one in wanted:
+                was_on = self._is_on(one.identity)
                 await self._apply(one)
+                if not was_on:
+                    self._notice_twins(one.identity)
                 self.on_change()
 
     def switch_off(self, identity: Identity) -> None:
@@ -116,6 +122,24 @@ class PolicyManager:
             for identity in list(self._entries):
                 await self._unload(identity)
             await self._life.wait_removed()
+
+    def _is_on(self, identity: Identity) -> bool:
+        entry = self._entries.get(identity)
+        return entry is not None and entry.installation is not None
+
+    def _notice_twins(self, identity: Identity) -> None:
+        """Log policies of the same name from elsewhere: what both of them match comes twice."""
+        if not self._is_on(identity) or identity.domain == TRY_DOMAIN:
+            return
+        for other in self._entries:
+            same = (other.name, other.namespace) == (identity.name, identity.namespace)
+            if same and other != identity and other.domain != TRY_DOMAIN and self._is_on(other):
+                log.warning(
+                    "policy loaded twice: what both match is reported twice",
+                    policy=str(identity),
+                    other=str(other),
+                    file=self._entries[other].file or self._entries[identity].file or None,
+                )
 
     def _differs(self, policy: Policy) -> bool:
         entry = self._entries.get(_identity(policy))

@@ -122,9 +122,13 @@ class Requests:
                 f"tracing policy {key.name} is disabled: enable it to set its mode",
                 grpc.StatusCode.FAILED_PRECONDITION,
             )
+        # A node that is away, or has an earlier revision, says nothing of this document.
         nodes = self.changer.nodes
-        statuses = [nodes.status(info.node_name, key) for info in nodes.infos()]
-        if any(one is not None and one.mode == TP_MODE_MONITOR_ONLY for one in statuses):
+        statuses = [nodes.status(info.node_name, key) for info in nodes.infos() if info.alive]
+        if any(
+            one is not None and one.mode == TP_MODE_MONITOR_ONLY and one.revision == spec.revision
+            for one in statuses
+        ):
             raise RequestError(
                 "cannot set policy mode on a policy that is monitor only",
                 grpc.StatusCode.FAILED_PRECONDITION,

@@ -22,24 +22,26 @@ def run(args: Args) -> int:
     from cli.client import Client
     from cli.policies.calls import PolicyCalls
     from cli.policies.progress import Follower
-    from cli.policies.results import require_done, summary
+    from cli.policies.results import notice_twins, require_done, summary
     from tetra.v1.policies_pb2 import PolicyRef
 
     documents = rendered(args.name, args.set)
     notice_partial_settings(args.name, args.set)
     output = Output.stdout()
     with Client(server_options(args)) as client:
+        calls = PolicyCalls(client)
         for name, text in documents.items():
             policy = PolicyRef(name=name, domain="grpc")
             try:
                 with Follower(client.options, policy):
-                    change = PolicyCalls(client).add(_request(args, text))
+                    change = calls.add(_request(args, text))
                 require_done(change, f"{_STEP} {name}")
             except RefusedError as error:
                 raise error.under(f"{_STEP} {name}") from None
             output.write(f'policy "{name}" enabled\n')
             if change is not None:
                 notice(f"policy {name}: {summary(change, args.node)}")
+                notice_twins(calls, change)
     return 0
 
 

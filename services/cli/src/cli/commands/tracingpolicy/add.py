@@ -57,6 +57,7 @@ def run(args: Args) -> int:
     """Add the policy, or end its canary."""
     from cli.client import Client
     from cli.policies.calls import PolicyCalls
+    from cli.policies.results import notice_twins
 
     document = read_document(args.file)
     _check_flags(args)
@@ -65,11 +66,12 @@ def run(args: Args) -> int:
         if args.promote or args.abort:
             return _end_canary(calls, args, document)
         change = _add(calls, args, document)
-    name = "-" if args.file == "-" else visible(args.file)
-    Output.stdout().write(f'tracing policy "{name}" added\n')
-    print_notices(document)
-    if change is not None:
-        _report(change, args, document)
+        name = "-" if args.file == "-" else visible(args.file)
+        Output.stdout().write(f'tracing policy "{name}" added\n')
+        print_notices(document)
+        if change is not None:
+            _report(change, args, document)
+            notice_twins(calls, change)
     return 0
 
 
