@@ -16,7 +16,8 @@ from collector.policies import backend as backends
 from collector.policies.backend import KernelBackend
 from collector.policies.dispatch import Dispatcher
 from collector.policies.enforcement import Enforcement
-from collector.policies.install import Installed, install_together
+from collector.policies.gates import Gates, _Gate
+from collector.policies.install import Installed, SharedMaps, install_together
 from collector.policies.ready import Ready
 
 TIMEOUT_S = 3  # of what never takes so long, unless it never ends
@@ -310,6 +311,63 @@ def test_enforcement_that_cannot_start_leaves_no_map(monkeypatch):
     assert [one.closed for one in made] == [True, True]
 
 
+@pytest.mark.parametrize("refused", ["programs", "processes"])
+def test_enforcement_that_cannot_spare_leaves_no_map(monkeypatch, refused):
+    programs = frozenset({("sshd", 0)} if refused == "programs" else ())
+    enforcement, made = Enforcement(find_spared=lambda: {1: 1}, programs=programs), []
+
+    class FullMap(FakeMap):
+        def update(self, key, value):
+            raise full_disk()
+
+    def create(spec):
+        made.append(FullMap(closed=False))
+        return made[-1]
+
+    monkeypatch.setattr(maps, "create", create)
+    with pytest.raises(OSError, match="no space"):
+        enforcement.start()
+    assert not enforcement.active
+    assert made
+    assert all(one.closed for one in made)
+
+
+class NoteKept:
+    """Lets another thread try to close descriptors while they are given names."""
+
+    def __init__(self, close):
+        self.close, self.closed_meanwhile = close, None
+
+    def keep(self, wanted):
+        closing = threading.Thread(target=self.close)
+        closing.start()
+        closing.join(0.2)
+        self.closed_meanwhile = not closing.is_alive()
+        self.closing = closing
+
+
+@pytest.mark.parametrize("part", ["dispatcher", "gate"])
+def test_descriptors_stay_open_while_they_are_given_names(part):
+    link = SimpleNamespace(fd=7, close=lambda: None)
+    array = SimpleNamespace(fd=5, delete=lambda key: None)
+    dispatcher = Dispatcher(array, array, array, memoryview(bytearray(1 << 16)))
+    dispatcher._attached[False] = link, link
+    dispatcher._used[False, 3] = {0}
+    gates = Gates({(Kind.FMOD_RET, 9): _Gate(link, link, 1)})
+    if part == "dispatcher":
+        kept = NoteKept(lambda: dispatcher.remove(3, 0, at_return=False))
+    else:
+        kept = NoteKept(lambda: gates.release(Kind.FMOD_RET, 9))
+    shared = SharedMaps(
+        {}, dispatcher, None, None, {}, memoryview(b""),
+        enforcement=Enforcement(gates=gates, kept=kept),
+    )  # fmt: skip
+    shared.keep(1, Installed())
+    assert kept.closed_meanwhile is False
+    kept.closing.join(TIMEOUT_S)
+    assert not kept.closing.is_alive()
+
+
 def test_what_is_attached_is_read_under_the_lock():
     lock = FakeLock()
 
@@ -320,6 +378,6 @@ def test_what_is_attached_is_read_under_the_lock():
 
     array = SimpleNamespace(fd=5)
     attached = Attached({True: (None, SimpleNamespace(fd=7))})
-    dispatcher = Dispatcher(array, array, array, memoryview(b""), _lock=lock, _attached=attached)
+    dispatcher = Dispatcher(array, array, array, memoryview(b""), lock=lock, _attached=attached)
     assert dispatcher.kept() == {"sys-exit": 7, "sys-enter-jumps": 5, "sys-exit-jumps": 5}
     assert not lock.held

@@ -1,6 +1,7 @@
 """Errors that end a service.
 
 ServiceError        one line on stderr, exit code
+├── ListenError     an address cannot be listened on
 ├── SettingsError   a setting is missing, malformed or out of range
 └── TokenFileError  the file of bearer tokens cannot be read, or has a malformed line
 """
@@ -16,6 +17,10 @@ class ServiceError(Exception):
     def __init__(self, message: str, *, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ListenError(ServiceError):
+    """An address cannot be listened on; the text names its holder, if that is known."""
 
 
 class SettingsError(ServiceError):

@@ -14,9 +14,10 @@ import grpc
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from chassis import listen
+from chassis.errors import ListenError
 from exporter.callers import Callers, listen_address
 from exporter.config import Bytes, FileSink, Seconds
-from exporter.errors import ConfigError
 from exporter.sinks.file import File
 from tetragon.eventlogservice_pb2 import (
     GetEventLogParamsRequest,
@@ -129,18 +130,21 @@ def duration_text(seconds: float) -> str:
     return f"{minutes}m{text}s" if minutes else f"{text}s"
 
 
+def check(address: str) -> None:
+    """Raise `ConfigError` or `ListenError` where `serving` could not listen at ``address``."""
+    listen.check(listen_address(address))
+
+
 @asynccontextmanager
 async def serving(address: str, service: EventLog) -> AsyncIterator[str]:
-    """Serve at ``address`` until the block ends; raise `ConfigError`. Returns the bound address."""
-    server = grpc.aio.server()
+    """Serve at ``address`` until the block ends; raise `ListenError`. Returns the bound address."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((service.handler(),))
     wanted = listen_address(address)
     try:
         port = server.add_insecure_port(wanted)
-    except RuntimeError:
-        raise ConfigError(
-            f"settings: event_log_address: {address}: cannot be listened on"
-        ) from None
+    except RuntimeError:  # taken since `check`
+        raise ListenError(f"listen: {address}: cannot be listened on") from None
     await server.start()
     bound = wanted
     if wanted.startswith("unix:"):

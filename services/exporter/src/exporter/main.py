@@ -16,7 +16,7 @@ from chassis import lifetime
 from chassis.errors import ServiceError
 from chassis.http import HttpServer
 from eventstream.history import History
-from exporter import config
+from exporter import config, event_log
 from exporter.callers import Callers
 from exporter.event_log import EventLog, serving
 from exporter.metrics import Metrics, find_fault
@@ -42,6 +42,8 @@ async def serve(settings: Settings) -> None:
         for sink in sinks:
             print(f"{sink.name}: {sink.type}, {sink.format}", file=sys.stderr)
         return
+    if settings.event_log_address:
+        event_log.check(settings.event_log_address)
     held = lock(settings.state_dir)
     nc = connection.client()
     history = History(nc, _READERS)

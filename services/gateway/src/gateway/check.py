@@ -10,7 +10,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # has no stubs
     health_pb2_grpc,
 )
 
-from gateway import listen
+from chassis import listen
 from gateway.settings import Settings
 
 _TIMEOUT_S = 3.0

@@ -1,7 +1,6 @@
 """Errors of the gateway.
 
 ServiceError (chassis: one line on stderr, exit code)
-├── ListenError     the address cannot be listened on
 └── SecurityError   certificates, tokens and address are inconsistent
 RequestError        a client's request is refused: gRPC status and text
 
@@ -13,10 +12,6 @@ from __future__ import annotations
 import grpc
 
 from chassis.errors import ServiceError
-
-
-class ListenError(ServiceError):
-    """The address cannot be listened on."""
 
 
 class SecurityError(ServiceError):

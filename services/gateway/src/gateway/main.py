@@ -10,11 +10,11 @@ from functools import partial
 import structlog
 
 from bus import connection
-from chassis import lifetime
+from chassis import lifetime, listen
 from chassis.http import HttpServer
 from eventstream.batch import Batch
 from eventstream.history import History
-from gateway import health, listen
+from gateway import health
 from gateway.broadcaster import Broadcaster
 from gateway.check import check
 from gateway.fleet import Fleet

@@ -11,9 +11,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
-from gateway import auth, event_stream, listen, service, tls
+from chassis import listen
+from chassis.errors import ListenError
+from gateway import auth, event_stream, service, tls
 from gateway.columns import Columns
-from gateway.errors import ListenError, SecurityError
+from gateway.errors import SecurityError
 from gateway.event_stream import EventStream
 from gateway.fleet import Fleet
 from gateway.health import find_fault

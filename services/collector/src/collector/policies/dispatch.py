@@ -107,7 +107,8 @@ class Dispatcher:
     _used: dict[tuple[bool, int], set[int]] = field(default_factory=dict)
     # At return, number (_EVERY: all), level: for programs that are not added yet.
     _taken: set[tuple[bool, int, int]] = field(default_factory=set)
-    _lock: threading.RLock = field(default_factory=threading.RLock)  # policies come in threads
+    # Policies come in threads. Held until descriptors of `kept` are used: none is closed.
+    lock: threading.RLock = field(default_factory=threading.RLock)
     _attached: dict[bool, tuple[Program, Link]] = field(default_factory=dict)
 
     def take_level(self, number: int, *, at_return: bool) -> int:
@@ -117,7 +118,7 @@ class Dispatcher:
         """
         if not 0 <= number < _OTHERS:
             raise ProbeError(f"attach: system call {number}: numbers are below {_OTHERS}")
-        with self._lock:
+        with self.lock:
             used = self._used.get((at_return, number), set()) | {
                 level
                 for when, which, level in self._taken
@@ -134,7 +135,7 @@ class Dispatcher:
     def add(self, number: int, level: int, program: int, *, at_return: bool) -> None:
         """Let a program run at this system call."""
         array = self.exit if at_return else self.entry
-        with self._lock:
+        with self.lock:
             array.update(_U32.pack(level * SYSCALLS_MAX + number), _U32.pack(program))
             self._used.setdefault((at_return, number), set()).add(level)
             self._taken.discard((at_return, number, level))
@@ -147,7 +148,7 @@ class Dispatcher:
 
         The last one: levels of single calls are taken from the first on.
         """
-        with self._lock:
+        with self.lock:
             used = {
                 level for (when, _), levels in self._used.items() if not when for level in levels
             }
@@ -162,14 +163,14 @@ class Dispatcher:
 
     def add_everywhere(self, level: int, program: int) -> None:
         """Let a program run at the entry of every system call."""
-        with self._lock:
+        with self.lock:
             for number in range(SYSCALLS_MAX):
                 self.add(number, level, program, at_return=False)
             self._taken.discard((False, _EVERY, level))
 
     def remove_everywhere(self, level: int) -> None:
         """Take a program away from all calls, also from the first few if adding it failed."""
-        with self._lock:
+        with self.lock:
             self._taken.discard((False, _EVERY, level))
             for number in range(SYSCALLS_MAX):
                 if level in self._used.get((False, number), ()):
@@ -178,7 +179,7 @@ class Dispatcher:
     def remove(self, number: int, level: int, *, at_return: bool) -> None:
         """Take a program away, or give back a level that was taken for it."""
         array = self.exit if at_return else self.entry
-        with self._lock:
+        with self.lock:
             self._taken.discard((at_return, number, level))
             used = self._used.get((at_return, number), set())
             if level not in used:
@@ -191,7 +192,7 @@ class Dispatcher:
 
     def kept(self) -> dict[str, int]:
         """Return what must stay for the programs to run: links, and the arrays of programs."""
-        with self._lock:
+        with self.lock:
             found = {f"sys-{'exit' if one else 'enter'}": link.fd
                      for one, (_, link) in self._attached.items()}  # fmt: skip
         return found | {"sys-enter-jumps": self.entry.fd, "sys-exit-jumps": self.exit.fd}

@@ -52,13 +52,13 @@ class Enforcement:
         try:
             for spec in acting_specs():
                 created[spec.name] = maps.create(spec)
+            self.maps = created  # all at once: another thread sets modes
+            self.spare_programs(self.programs)
+            self.refresh()
         except BaseException:
-            for one in created.values():
-                one.close()
+            self.maps = created
+            self.close()
             raise
-        self.maps = created  # all at once: another thread sets modes
-        self.spare_programs(self.programs)
-        self.refresh()
 
     @property
     def verdicts(self) -> int:

@@ -78,11 +78,12 @@ class Gates:
     """Owns the gates in use."""
 
     _gates: dict[tuple[Kind, int], _Gate] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # policies come in threads
+    # Policies come in threads. Held until descriptors of `links` are used: none is closed.
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def acquire(self, kind: Kind, function: int, name: str, verdicts: int) -> None:
         """Attach the gate of a function unless it is there; raise `ProbeError`."""
-        with self._lock:
+        with self.lock:
             gate = self._gates.get((kind, function))
             if gate is None:
                 gate = self._gates[kind, function] = _attached(kind, function, name, verdicts)
@@ -90,7 +91,7 @@ class Gates:
 
     def release(self, kind: Kind, function: int) -> None:
         """Detach the gate with its last user."""
-        with self._lock:
+        with self.lock:
             gate = self._gates[kind, function]
             gate.users -= 1
             if not gate.users:
@@ -101,7 +102,7 @@ class Gates:
     @property
     def links(self) -> dict[str, int]:
         """Return the descriptors of the gates' links, by a name for each."""
-        with self._lock:
+        with self.lock:
             return {f"gate-{kind}-{one}": gate.link.fd for (kind, one), gate in self._gates.items()}
 
 

@@ -99,6 +99,7 @@ class SharedMaps:
     _scope: Scope | None = None
     enforcement: Enforcement = field(default_factory=Enforcement)
     _acting: dict[int, Installed] = field(default_factory=dict)  # by slot
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def create(
@@ -152,16 +153,18 @@ class SharedMaps:
 
     def keep(self, slot: int, installed: Installed | None) -> None:
         """Note a policy that acts, or that it goes, for what outlives the collector."""
-        if installed is not None:
-            self._acting[slot] = installed
-        else:
-            self._acting.pop(slot, None)
-        if self.enforcement.kept is not None:
-            self.enforcement.kept.keep(self._to_keep())
+        # A descriptor that another thread closed meanwhile would name some other file.
+        with self._keeping, self.dispatcher.lock, self.enforcement.gates.lock:
+            if installed is not None:
+                self._acting[slot] = installed
+            else:
+                self._acting.pop(slot, None)
+            if self.enforcement.kept is not None:
+                self.enforcement.kept.keep(self._to_keep())
 
     def _to_keep(self) -> dict[str, int]:
         """Return the descriptors that policies that act need, by a name for each."""
-        acting = dict(self._acting)
+        acting = self._acting
         found = {
             f"policy-{slot}-{number}": link.fd
             for slot, one in acting.items()

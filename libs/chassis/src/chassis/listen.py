@@ -9,7 +9,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.errors import ListenError
+from chassis.errors import ListenError
 
 DEFAULT_PORT = 54321
 UNIX_MODE = 0o660
