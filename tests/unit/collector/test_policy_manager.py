@@ -16,6 +16,7 @@ from collector.policies.statistics import PolicyCounters, SelectorCounters
 from collector.policies.table import EventKind, Hook, LoadedPolicy, PolicyTable
 from tracingpolicy.model import Kprobe, Options, Policy
 from tracingpolicy.position import Mistake, PolicyErrors
+from tracingpolicy.selectors import LabelSelector
 from tracingpolicy.values import Mode
 
 
@@ -77,6 +78,13 @@ def parse(text, file):
         options=Options(mode=Mode(mode) if mode else None),
         file=file,
     )
+
+
+def parse_for_nodes(text, file):
+    """The same with a selector of nodes: NAME@ZONE."""
+    name, _, zone = text.partition("@")
+    selector = LabelSelector(labels=(("zone", zone),)) if zone else None
+    return replace(parse(name, file), node_selector=selector)
 
 
 def documents(**texts):
@@ -209,6 +217,34 @@ async def test_a_revision_that_fails_leaves_the_one_before(manager, backend):
     assert entry.state is State.ENABLED
     assert entry.installation.loaded.hooks[0].function == "fd_install"
     assert entry.error == "/p/a.yaml:2:1: no such function"
+
+
+async def test_a_policy_for_other_nodes_is_skipped(backend):
+    labels = {"zone": "here", "kubernetes.io/os": "linux"}
+    manager = PolicyManager(backend, PolicyTable(), parse_for_nodes, labels=labels)
+    await manager.set_documents(documents(a="one@here", b="two@there", c="three@there"))
+    assert states(manager) == {"one": State.ENABLED, "two": State.SKIPPED, "three": State.SKIPPED}
+    assert backend.log[0] == ("prepare", ["one"])
+    await manager.set_documents(documents(a="one@there", b="two@here", c="three@there"))
+    assert states(manager) == {"one": State.SKIPPED, "two": State.ENABLED, "three": State.SKIPPED}
+    assert ("one", 1, None) in backend.log
+    await manager.set_documents(documents(b="two"))
+    assert states(manager) == {"two": State.ENABLED}
+
+
+async def test_a_policy_of_the_fleet_for_other_nodes_is_skipped(backend):
+    manager = PolicyManager(backend, PolicyTable(), parse_for_nodes, labels={"zone": "here"})
+    names = {zone: Identity(zone, "", "grpc") for zone in ("here", "there")}
+    revisions = {
+        zone: Revision(1, parse_for_nodes(f"{zone}@{zone}", ""), mode=Mode.MONITOR)
+        for zone in names
+    }
+    await manager.apply([Wanted(names[zone], None, revisions[zone]) for zone in names])
+    prepared = {zone: manager.get(name).prepared for zone, name in names.items()}
+    assert {zone: one.error for zone, one in prepared.items()} == {"here": "", "there": ""}
+    assert [one.loaded.name for one in backend.installed] == ["here"]
+    await manager.apply([Wanted(names[zone], revisions[zone]) for zone in names])
+    assert states(manager) == {"here": State.ENABLED, "there": State.SKIPPED}
 
 
 async def test_one_name_in_two_files_is_the_first_file(manager, backend):

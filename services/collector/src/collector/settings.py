@@ -87,8 +87,8 @@ class Settings(ServiceSettings, BusSettings):
     )
     node_labels: Annotated[dict[str, str], NoDecode, BeforeValidator(_labels)] = Field(
         default_factory=dict,
-        description="labels of this host, NAME=VALUE[,NAME=VALUE]: policies of the fleet select by "
-        "them",
+        description="labels of this host, NAME=VALUE[,NAME=VALUE]: policies of the fleet and "
+        "nodeSelector select by them",
     )
     cluster_name: str = Field("", description="cluster's name in events")
     state_dir: Path = Field(

@@ -29,8 +29,7 @@ PROCESS_KEYS = {
     "users": "matchUsers",
     "containers": "matchContainers",
 }
-# Keys of spec that choose where a policy applies.
-SPEC_NOT_YET = {
+_NOT_YET = {
     "node_selector": "nodeSelector",
 }
 _NOT_YET = "is not supported yet"
@@ -40,15 +39,6 @@ def filters_not_yet() -> dict[str, str]:
     """Return the filters on the process that the translator has no condition for."""
     translated = {family.__name__ for family in PROCESS_FILTERS}
     return {field: key for field, key in PROCESS_KEYS.items() if field not in translated}
-
-
-def check_policy(checker: Checker) -> None:
-    """Refuse keys of the policy as a whole."""
-    policy = checker.policy
-    for name, key in SPEC_NOT_YET.items():
-        value = getattr(policy, name)
-        if value is not None and value is not False and value != ():
-            checker.report.add(policy.place.of("spec", key), f"spec.{key} {_NOT_YET}")
 
 
 def check_hook(checker: Checker, hook: Hook) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,24 @@ class Node(NamedTuple):
 
     name: str
     labels: Mapping[str, str]
+
+
+# Linux's name of a machine -> Kubernetes', where they differ.
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def selectable_labels(node: Node) -> dict[str, str]:
+    """Return the labels that ``nodeSelector`` is compared with: those of every node, and its own.
+
+    The first are what Kubernetes gives every node.
+    """
+    machine = os.uname().machine
+    return {
+        "kubernetes.io/hostname": node.name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": _MACHINES.get(machine, machine),
+        **node.labels,
+    }
 
 
 # Revisions as they were stored, and parsed.

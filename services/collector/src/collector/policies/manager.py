@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,6 +30,7 @@ from collector.policies.entry import (
 from collector.policies.files import Document
 from collector.policies.lifecycle import Lifecycle, mode_of, state_of
 from collector.policies.table import LoadedPolicy, PolicyTable
+from collector.policies.workloads import selects
 from tracingpolicy.position import PolicyErrors
 
 if TYPE_CHECKING:
@@ -52,8 +54,13 @@ class PolicyManager:
         table: PolicyTable,
         parse: Callable[[str, str], Policy],
         record: Callable[[LoadedPolicy], None] = _unrecorded,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
-        """``parse``: from text and file name. ``record`` keeps a revision before its events."""
+        """``parse``: from text and file name. ``record`` keeps a revision before its events.
+
+        ``labels``: of this node, for ``nodeSelector``.
+        """
+        self._labels = labels or {}
         self._backend = backend
         self.table = table
         self._life = Lifecycle(backend, table, record, lambda: self.on_change())
@@ -83,7 +90,8 @@ class PolicyManager:
         """Make the policies of domain static those of ``documents``."""
         async with self._changing:
             wanted = self._documents.read(documents)
-            changed = [policy for policy in wanted if self._differs(policy)]
+            here = [policy for policy in wanted if self._is_for_node(policy)]
+            changed = [policy for policy in here if self._differs(policy)]
             if changed:
                 await self._backend.prepare(changed)
             await self._life.load_all(
@@ -91,6 +99,9 @@ class PolicyManager:
             )
             for policy in changed:
                 self._notice_twins(_identity(policy))
+            for policy in wanted:
+                if not self._is_for_node(policy):
+                    self._skip(policy)
             names = {_identity(policy) for policy in wanted}
             for identity in [one for one in self._entries if one.domain == STATIC]:
                 if identity not in names:
@@ -99,6 +110,10 @@ class PolicyManager:
 
     async def apply(self, wanted: Sequence[Wanted]) -> None:
         """Set the desired policies of the fleet; other policies are not changed."""
+        wanted = [
+            one._replace(active=self._selected(one.active), prepared=self._selected(one.prepared))
+            for one in wanted
+        ]
         async with self._changing:
             missing = [policy for one in wanted for policy in self._missing(one)]
             if missing:
@@ -143,7 +158,22 @@ class PolicyManager:
 
     def _differs(self, policy: Policy) -> bool:
         entry = self._entries.get(_identity(policy))
-        return entry is None or entry.policy != policy
+        return entry is None or entry.policy != policy or entry.state is State.SKIPPED
+
+    def _is_for_node(self, policy: Policy) -> bool:
+        """Return whether ``nodeSelector`` selects this node."""
+        return policy.node_selector is None or selects(policy.node_selector, self._labels)
+
+    def _selected(self, revision: Revision | None) -> Revision | None:
+        """Return a revision of the fleet; one that is for other nodes is not enabled here."""
+        if revision is None or revision.policy is None or self._is_for_node(revision.policy):
+            return revision
+        return replace(revision, enabled=False, off=State.SKIPPED)
+
+    def _skip(self, policy: Policy) -> None:
+        entry = self._enter(_identity(policy))
+        self._life.deactivate(entry, State.SKIPPED)
+        entry.policy, entry.file = policy, policy.file
 
     def _enter(self, identity: Identity) -> Entry:
         entry = self._entries.get(identity)
@@ -213,7 +243,9 @@ class PolicyManager:
         number, policy = revision.number, revision.policy
         if policy is None:
             entry.prepared = Prepared(number, None, None, revision.error)
-        elif entry.installation is not None and entry.installed == policy:
+        elif (not revision.enabled and revision.off is State.SKIPPED) or (
+            entry.installation is not None and entry.installed == policy
+        ):
             entry.prepared = Prepared(number, policy, None)
         else:
             try:

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 
 from collector.policies.check import Checker, Host
-from collector.policies.check_supported import check_hook, check_policy
+from collector.policies.check_supported import check_hook
 from collector.policies.plan import HookStatus, Plan, PlannedHook
 from collector.policies.plan_enforcers import plan_enforcers
 from collector.policies.plan_filters import with_lists
@@ -50,7 +50,6 @@ def plan_policy(policy: Policy, host: Host) -> Plan:
 def _plan(checker: Checker) -> Plan:
     hooks: list[PlannedHook] = []
     statuses: list[HookStatus] = []
-    check_policy(checker)
     for hook in checker.policy.hooks():
         checker.doubts.clear()
         check_hook(checker, hook)

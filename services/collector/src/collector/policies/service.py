@@ -25,7 +25,7 @@ import tracingpolicy
 from collector.bpf.kernel import KernelInfo
 from collector.bpf.maps import BpfMap
 from collector.errors import BtfError, ProbeError
-from collector.policies.desired import Node
+from collector.policies.desired import Node, selectable_labels
 from collector.policies.enforcement import Enforcement
 from collector.policies.entry import Installation
 from collector.policies.files import Document, PolicyFiles
@@ -219,9 +219,9 @@ def policy_service(
         )  # fmt: skip
 
     backend = LateBackend(make, prepare_stacks)
-    manager = PolicyManager(backend, table, parse, record)
-    files = [settings.tracing_policy] if settings.tracing_policy else []
     node = Node(settings.node_name, settings.node_labels)
+    manager = PolicyManager(backend, table, parse, record, selectable_labels(node))
+    files = [settings.tracing_policy] if settings.tracing_policy else []
     fleet = FleetPolicies(node, manager, parse, settings.state_dir)
     status = PolicyStatus(
         settings.node_name, boot_id, manager, lambda: fleet.sequence, lambda: fleet.applied
