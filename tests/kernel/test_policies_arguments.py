@@ -349,6 +349,25 @@ tracepoints:
     assert len(arguments) == 6
 
 
+def test_number_for_an_array_of_a_tracepoint_is_its_first_element(policies):
+    text = document(f"""
+tracepoints:
+- subsystem: raw_syscalls
+  event: sys_enter
+  args:
+  - {{index: 4, type: uint64}}
+  - {{index: 5, type: uint64}}
+  - {{index: 5, type: int32}}
+  selectors:
+  - matchArgs:
+    - {{index: 4, operator: Equal, values: ["{NUMBERS["getpriority"]}"]}}
+    - {{args: [2], operator: Equal, values: ["-7"]}}
+""")
+    call = [NUMBERS["getpriority"], ctypes.c_long(-7), 0]
+    (record,) = records(policies, text, lambda: ctypes.CDLL(None).syscall(*call))
+    assert record.args == (NUMBERS["getpriority"], 2**64 - 7, -7)
+
+
 @NEEDS_TRACEFS
 def test_fields_of_a_tracepoint(policies):
     text = document("""

@@ -31,6 +31,13 @@ def test_binary_that_is_no_absolute_path():
     ]
 
 
+@pytest.mark.parametrize("keys", ["index: 0", "index: 0, type: char_buf", "index: 0, type: nop"])
+def test_argument_of_a_return_that_is_not_read(keys):
+    policy = parse(f"{_HEAD}  kprobes: [{{call: sys_read, returnArg: {{{keys}}}}}]\n")
+    assert policy.kprobes[0].return_arg is None
+    assert policy.notices() == ["spec.kprobes[0].returnArg: without return: true it has no effect"]
+
+
 def test_filters_of_a_return_that_is_not_read():
     selector, notices = selectors_of(
         "matchReturnArgs: [{index: 0, operator: Equal, values: ['0']}]\n"

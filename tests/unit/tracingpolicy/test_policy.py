@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tracingpolicy import model, parse, selectors
+from tracingpolicy import PolicyErrors, model, parse, selectors
 from tracingpolicy.actions import ActionKind
 from tracingpolicy.cel import ArgumentValue, Binary, CelType, Literal
 from tracingpolicy.model import Argument, Digest, HookKind, Symbol
@@ -47,6 +47,12 @@ def values(kind, operator, *texts):
     )
     (made,) = policy.kprobes[0].selectors[0].args
     return made.values
+
+
+@pytest.mark.parametrize("text", [" 5", "5 ", "+-5", "0x", "1__0", "5\\n", "_5"])
+def test_what_go_reads_as_no_number_is_none(text):
+    with pytest.raises(PolicyErrors, match="is not a number"):
+        values("int", "Equal", text)
 
 
 def test_frame():

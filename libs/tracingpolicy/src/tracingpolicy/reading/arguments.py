@@ -40,7 +40,7 @@ class Role:
     """Where an argument object stands."""
 
     hook: HookKind
-    section: str = "args"  # args, data or returnArg
+    section: str = "args"  # args, data, returnArg, or unused: a returnArg without return: true
     raw: bool = False
 
 
@@ -91,6 +91,8 @@ def read_argument(report: Report, node: Node, path: str, role: Role) -> Argument
     )
     if kind is None:
         return None
+    if role.section == "unused":
+        return argument
     accepted = _check_type(fields, argument, role)
     _check_buffer(fields, argument, role)
     return None if not accepted or fields.failed("index") else argument

@@ -23,6 +23,7 @@ _TAGS = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o[0-7_]+|[0-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _INF = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_DIGITS = re.compile(r"[0-9][0-9a-zA-Z_]*\Z")  # int() allows spaces and a second sign
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _WORDS = {"y": True, "yes": True, "on": True, "true": True}
@@ -255,7 +256,7 @@ def whole_number(text: str) -> int | None:
     """
     sign = -1 if text.startswith("-") else 1
     digits = text[1:] if text[:1] in ("-", "+") else text
-    if not digits or len(digits) > 80 or not digits.isascii():
+    if len(digits) > 80 or not _DIGITS.match(digits):
         return None
     if len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_":
         digits = "0o" + digits[1:]

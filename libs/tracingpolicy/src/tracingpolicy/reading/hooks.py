@@ -203,8 +203,11 @@ def read_return(fields: Fields, kind: HookKind) -> tuple[bool, Argument | None]:
         if returns:
             fields.fail("return: true needs returnArg", "return")
         return returns, None
-    role = Role(kind, "returnArg")
-    return returns, read_argument(fields.report, node, f"{fields.path}.returnArg", role)
+    if not returns:
+        fields.doubt("without return: true it has no effect", "returnArg")
+    role = Role(kind, "returnArg" if returns else "unused")
+    returned = read_argument(fields.report, node, f"{fields.path}.returnArg", role)
+    return returns, returned if returns else None
 
 
 def _owner_action(fields: Fields, returned: Argument | None) -> ActionKind | None:

@@ -29,9 +29,6 @@ PROCESS_KEYS = {
     "users": "matchUsers",
     "containers": "matchContainers",
 }
-_NOT_YET = {
-    "node_selector": "nodeSelector",
-}
 _NOT_YET = "is not supported yet"
 
 

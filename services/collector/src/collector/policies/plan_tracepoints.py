@@ -18,6 +18,7 @@ from collector.policies.plan import (
     PlannedHook,
     RecordField,
     Source,
+    SyscallArgument,
     SyscallArguments,
     SyscallNumber,
     Target,
@@ -184,7 +185,7 @@ def _from_context(one: PlannedArgument, event: str) -> PlannedArgument:
     assert isinstance(one.source, RecordField)
     sources: dict[str, Source] = {
         "id": FunctionArgument(1) if event == "sys_enter" else SyscallNumber(),
-        "args": SyscallArguments(),
+        "args": SyscallArguments() if one.type is _T.CONST_BUF else SyscallArgument(0),
         "ret": FunctionArgument(1),
     }
     source = sources.get(one.source.name)
@@ -253,10 +254,13 @@ def _plan_field(
             checker.fail(argument.place, path, message, shown, "sizeArgIndex")
             return None
         length = fields[argument.size_arg_index - 1].place
+    place = field.place
+    if TYPES[kind].family is Family.NUMBER:
+        place = replace(place, elements=0)
     return PlannedArgument(
         argument=argument,
         type=kind,
-        source=field.place,
+        source=place,
         length=length,
         user_memory="__user" in field.declaration or hook.subsystem == "syscalls",
     )
@@ -273,8 +277,10 @@ def _field_type(argument: Argument, field: Field) -> tuple[ArgumentType | None, 
         return kind, "" if kind is _T.DATA_LOC else f"is no {kind.value}"
     if kind is _T.DATA_LOC:
         return kind, "is no data_loc"
-    if place.elements:
-        inline = kind is _T.STRING and place.size == 1
+    inline = kind is _T.STRING and place.size == 1
+    # Of an array a number is the first element, as in Tetragon.
+    first = TYPES[kind].family is Family.NUMBER and (TYPES[kind].bits or 32) <= 8 * place.size
+    if place.elements and not first:
         return kind, "" if inline else f"an array is no {kind.value}"
     if TYPES[kind].family is Family.NUMBER or kind in (_T.FD, _T.FD_SOCK):
         if (TYPES[kind].bits or 32) > 8 * place.size:
