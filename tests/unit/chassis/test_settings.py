@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from typing import Annotated
 
 import pytest
@@ -35,3 +37,21 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     settings = load(Settings, "test", ["--folder", "/tmp"])
 
     assert (settings.folder, settings.host) == ("/tmp", "h")
+
+
+SERVICES = {
+    "collector": "collector.settings", "gateway": "gateway.settings",
+    "exporter": "exporter.settings", "embedded": "embedded.settings",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_help_names_values_in_words(service, capsys):
+    settings = importlib.import_module(SERVICES[service]).Settings
+    with pytest.raises(SystemExit):
+        load(settings, service, ["--help"])
+    printed = capsys.readouterr().out
+    values = re.findall(r"^  --[a-z0-9-]+ ([^-\s,]\S*)", printed, re.MULTILINE)
+    assert len(values) > 4
+    assert [one for one in values if not re.match(r"[A-Z]+[A-Z:,=]*(\[,\.\.\.\])?$|\{", one)] == []
+    assert "null" not in printed

@@ -36,14 +36,33 @@ STYLE = SettingsConfigDict(
     cli_hide_none_type=True,
 )
 
-_NO_DEFAULT = re.compile(r"\s*\(default: (None)?\)|\s*\(default factory: [^)]*\)")
+_NO_DEFAULT = re.compile(r"\s*\(default: (None|null)?\)|\s*\(default factory: [^)]*\)")
+
+
+# What a value is, by how its setting is named, else by its Python type.
+_BY_NAME = {
+    "_dir": "FOLDER", "_file": "FILE", "_address": "HOST:PORT", "_url": "URL", "_socket": "SOCKET",
+    "_bytes": "BYTES", "_mb": "MB", "_ms": "MILLISECONDS", "_s": "SECONDS", "_port": "PORT",
+}  # fmt: skip
+_BY_TYPE = {
+    "str": "TEXT", "int": "NUMBER", "float": "NUMBER", "Path": "PATH",
+    "dict[str,str]": "KEY=VALUE[,...]", "Rate": "COUNT,TIME",
+}  # fmt: skip
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter):
-    """Leaves out the default of a flag that has none: None, an empty text, a function."""
+    """Names values in words, and leaves out the default of a flag that has none: None, "", {}."""
 
     def _get_help_string(self, action: Action) -> str | None:
         return _NO_DEFAULT.sub("", action.help) if action.help else action.help
+
+    def _format_args(self, action: Action, default_metavar: str) -> str:
+        if isinstance(action.metavar, str):
+            named = action.option_strings[-1].replace("-", "_")
+            by_type = _BY_TYPE.get(action.metavar, action.metavar)
+            endings = (word for ending, word in _BY_NAME.items() if named.endswith(ending))
+            action.metavar = by_type if by_type == action.metavar else next(endings, by_type)
+        return super()._format_args(action, default_metavar)
 
 
 class ServiceSettings(BaseSettings):
