@@ -2,9 +2,11 @@
 
 import pytest
 
+from tetragon.capabilities_pb2 import CapabilitiesType
 from tetragon.tetragon_pb2 import KprobeAction
 from tracingpolicy.actions import ACTIONS, ActionKind
 from tracingpolicy.operators import OPERATORS, OPERATORS_BY_NAME, Operator, operators_of
+from tracingpolicy.tables import CAPABILITIES
 from tracingpolicy.types import TYPES, TYPES_BY_NAME, ArgumentType
 
 
@@ -40,3 +42,10 @@ def test_opposites_share_their_operands():
     for info in OPERATORS.values():
         if info.opposite:
             assert OPERATORS[info.opposite].operands is info.operands
+
+
+def test_capabilities_have_the_names_of_events():
+    """Events name number 1 DAC_OVERRIDE; documents may do so, too."""
+    assert {name: CAPABILITIES.get(name) for name in CapabilitiesType.keys()} == dict(
+        CapabilitiesType.items()
+    )

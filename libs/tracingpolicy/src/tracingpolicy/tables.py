@@ -39,6 +39,7 @@ NEW_SYN_RECV
 
 CAPABILITIES: Mapping[str, int] = MappingProxyType(
     {f"CAP_{name}": number for number, name in enumerate(_CAPABILITIES.split())}
+    | {"DAC_OVERRIDE": 1}  # as Tetragon's enumeration, and so its events, name it
 )
 ADDRESS_FAMILIES: Mapping[str, int] = MappingProxyType(
     {f"AF_{name}": number for number, name in enumerate(_FAMILIES.split())}
