@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cli.renderers.ready.act import Act, call_of, failure_of, numbers
 from eventfilters.accesses import arguments, files, text_of
 from tetragon.bpf_pb2 import BpfCmd
+from tetragon.tetragon_pb2 import KprobeArgument
 
 _EMOJIS = {
     "setting": "🔧", "device": "💽", "mount": "💽", "umount": "💽", "move_mount": "💽",
-    "pivot_root": "💽", "fsmount": "💽", "mount_setattr": "💽", "swapon": "💽", "swapoff": "💽",
+    "pivot_root": "💽", "fsmount": "💽", "mount_setattr": "💽",
+    "fspick": "💽", "swapon": "💽", "swapoff": "💽",
     "setns": "🧭", "unshare": "🧭", "bpf": "🐝", "init_module": "🧩", "finit_module": "🧩",
     "delete_module": "🧩", "reboot": "🔁", "kexec_load": "🔁", "kexec_file_load": "🔁",
 }  # fmt: skip
@@ -18,6 +21,11 @@ _EMOJIS = {
 _NAMESPACES = {
     0x80: "time", 0x20000: "mount", 0x2000000: "cgroup", 0x4000000: "uts", 0x8000000: "ipc",
     0x10000000: "user", 0x20000000: "pid", 0x40000000: "net",
+}  # fmt: skip
+# include/uapi/linux/mount.h
+_MOUNT = {
+    0x20: "remount", 0x1000: "bind", 0x2000: "move", 0x4000: "recursive", 0x20000: "unbindable",
+    0x40000: "private", 0x80000: "slave", 0x100000: "shared", 0x1: "read-only",
 }  # fmt: skip
 # include/uapi/linux/reboot.h
 _REBOOT = {
@@ -33,11 +41,14 @@ def act(body: Any) -> Act:
     word = body.message or call
     found = numbers(body)
     path = files(body).path
-    texts = {one.label: text for one in arguments(body) if (text := text_of(one))}
+    texts = {one.label: text for one in arguments(body) if (text := text_of(one) or _name(one))}
+    flags = found.get("flags", 0)
     if word == "mount":
-        what = f"{texts.get('source', 'none')} on {path} {texts.get('type', '')}".rstrip()
+        parts = (texts.get("source", "none"), "on", path, texts.get("type", ""))
+        what = " ".join(filter(None, (*parts, _words(_MOUNT, flags))))
     elif word in ("setns", "unshare"):
-        what = " ".join((texts.get("namespace", ""), _namespaces(found.get("flags", 0)))).strip()
+        # A descriptor of a namespace has no path, and may come without its kind.
+        what = f"{texts.get('namespace', '')} {_words(_NAMESPACES, flags)}".strip() or "namespace"
     elif word == "bpf":
         known = BpfCmd.DESCRIPTOR.values_by_number.get(found.get("command", -1))
         what = known.name.removeprefix("BPF_").lower() if known is not None else ""
@@ -48,5 +59,9 @@ def act(body: Any) -> Act:
     return Act(_EMOJIS.get(word, "🔧"), word, what, failure_of(body), file=path)
 
 
-def _namespaces(flags: int) -> str:
-    return " ".join(name for bit, name in _NAMESPACES.items() if flags & bit)
+def _words(known: Mapping[int, str], flags: int) -> str:
+    return " ".join(word for bit, word in known.items() if flags & bit)
+
+
+def _name(argument: KprobeArgument) -> str:
+    return argument.bytes_arg.decode(errors="replace") if argument.label == "name" else ""
