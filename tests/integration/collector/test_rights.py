@@ -351,6 +351,35 @@ async def test_status_in_the_name_of_another_node_is_ignored(server, gateway, po
     assert gateway.policies.nodes.status(LOCAL, Key("one")).revision == 1
 
 
+async def test_request_that_jetstream_was_made_to_send_is_not_carried_out(server, gateway, nodes):
+    """JetStream answers a read on any subject that the reader names, without asking its rights."""
+    forged = bus_pb2.ControlRequest(set_log_level="debug").SerializeToString()
+    arrived = asyncio.Event()
+
+    async def receive(message):
+        if message.data == forged:
+            arrived.set()
+
+    async with (
+        user_of(server, "operator") as (operator, _),
+        user_of(server, f"collector-{FURTHER}") as (nc, refused),
+    ):
+        for subject in (subjects.control_subject(LOCAL), subjects.CONTROL_ALL):
+            arrived.clear()
+            listening = await operator.subscribe(subject, cb=receive)
+            await operator.flush()
+            await nc.jetstream().publish(subjects.events_subject(FURTHER), forged)
+            read = "$JS.API.DIRECT.GET.TETRA_EVENTS." + subjects.events_subject(FURTHER)
+            await nc.publish(read, b"", reply=subject)
+            async with asyncio.timeout(30):
+                await arrived.wait()
+            await listening.unsubscribe()
+        assert refused == []
+    known = await gateway.fleet.describe()  # each answers after what it received before
+    assert {info.node_name for info in known if info.alive} == {LOCAL, FURTHER}
+    assert not {info.log_level for info in known} & {"debug"}
+
+
 FORBIDDEN = {
     f"collector-{FURTHER}": (
         {"publish": "tetra.events.web2"},
