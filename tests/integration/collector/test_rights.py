@@ -62,13 +62,15 @@ async def server(tmp_path):
     shutil.copytree(SHIPPED, scripts)
     config = scripts / "nats-server.conf"
     text = config.read_text()
-    for ours, here in (("/data", tmp_path), ("4222", port), ("8222", free_port())):
+    assert text.count("store_dir: /data\n") == 1
+    for ours, here in (("4222", port), ("8222", free_port())):
         assert text.count(ours) == 1
         text = text.replace(ours, str(here))
     config.write_text(text)
     environment = {
         "PATH": f"{NATS_SERVER.parent}:{os.environ['PATH']}", "NODE_NAME": LOCAL,
         "TETRA_PASSWORDS_DIR": str(passwords), "TETRA_NATS_RUN_DIR": str(tmp_path / "run"),
+        "TETRA_NATS_DATA_DIR": str(tmp_path),
     }  # fmt: skip
     log = tmp_path / "nats.log"
     with log.open("wb") as errors:
