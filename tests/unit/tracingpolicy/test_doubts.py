@@ -100,3 +100,27 @@ def test_paths_that_no_file_has():
         f'{path}: no path is "{text}": a path begins with /'
         for path, text in zip(paths, ("etc", "", "var"), strict=True)
     ]
+
+
+def test_texts_that_events_have_in_part():
+    policy = parse(
+        f"{_HEAD}  kprobes:\n"
+        f"  - {{call: sys_read, message: {'m' * 256}, tags: [{'t' * 128}]}}\n"
+        f"  - {{call: sys_write, message: {'m' * 257}, tags: [ok, {'t' * 129}]}}\n"
+    )
+    assert [len(hook.message) for hook in policy.kprobes] == [256, 256]
+    assert policy.notices() == [
+        "spec.kprobes[1].message: events have its first 256 bytes only",
+        "spec.kprobes[1].tags[1]: events have its first 128 bytes only",
+    ]
+
+
+def test_more_data_of_other_types_than_buffers():
+    policy = parse(
+        f"{_HEAD}  kprobes:\n  - call: sys_write\n    args:\n"
+        "    - {index: 1, type: char_buf, sizeArgIndex: 3, maxData: true}\n"
+        "    - {index: 1, type: string, maxData: true}\n"
+    )
+    assert policy.notices() == [
+        "spec.kprobes[0].args[1].maxData: string has no more data: only char_buf has"
+    ]

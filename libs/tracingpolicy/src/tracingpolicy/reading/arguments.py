@@ -192,6 +192,8 @@ def _type_problem(argument: Argument, role: Role) -> tuple[str, str]:
 def _check_buffer(fields: Fields, argument: Argument, role: Role) -> None:
     """Check where the length of a buffer comes from."""
     buffer = argument.type in _BUFFERS
+    if argument.max_data and argument.type is not _T.CHAR_BUF:
+        fields.doubt(f"{argument.type.value} has no more data: only char_buf has", "maxData")
     if argument.return_copy:
         if role.hook not in _RETURNS or role.section != "args":
             fields.fail(

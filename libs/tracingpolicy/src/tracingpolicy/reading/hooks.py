@@ -254,6 +254,8 @@ def _message(fields: Fields) -> bytes:
         fields.fail(
             "the text is too short", "message", f"{MIN_TEXT_BYTES} to {MAX_MESSAGE_BYTES} bytes"
         )
+    if len(data) > MAX_MESSAGE_BYTES:
+        fields.doubt(f"events have its first {MAX_MESSAGE_BYTES} bytes only", "message")
     return data[:MAX_MESSAGE_BYTES]
 
 
@@ -264,6 +266,8 @@ def _tags(fields: Fields) -> tuple[bytes, ...]:
         if len(data) < MIN_TEXT_BYTES:
             message = f"{fields.path}.tags: {quoted(text)} is too short"
             fields.report.add(node.position, message, f"at least {MIN_TEXT_BYTES} bytes")
+        if len(data) > MAX_TAG_BYTES:
+            fields.doubt(f"events have its first {MAX_TAG_BYTES} bytes only", f"tags[{len(tags)}]")
         tags.append(data[:MAX_TAG_BYTES])
     if len(tags) > MAX_TAGS:
         fields.fail(f"{len(tags)} tags", "tags", f"at most {MAX_TAGS}")
