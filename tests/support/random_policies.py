@@ -116,6 +116,8 @@ def filters(draw: Any, args: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kind = T(argument["type"])
         count = 1 if operator is Operator.CEL else draw(st.integers(1, 4))
         texts = [draw(_value(operator, kind)) for _ in range(count)]
+        if operator is Operator.CEL:
+            texts = [draw(st.sampled_from(["true", f"!(arg{position} == arg{position})"]))]
         made.append({"args": [position], "operator": operator.value, "values": texts})
     return made
 
@@ -180,13 +182,19 @@ def arguments(draw: Any, parameters: tuple[tuple[str, ...], ...]) -> list[dict[s
 
 
 @st.composite
-def selectors(draw: Any, args: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return up to three selectors."""
+def selectors(
+    draw: Any, args: list[dict[str, Any]], data: list[dict[str, Any]], returned: bool
+) -> list[dict[str, Any]]:
+    """Return up to three selectors; ``returned``: whether the hook returns a number."""
     made = []
     for _ in range(draw(st.integers(0, 3))):
         selector = dict(draw(_PROCESS))
         if found := draw(filters(args)):
             selector["matchArgs"] = found
+        if found := draw(filters(data)):
+            selector["matchData"] = found
+        if returned and (found := draw(filters([{"type": "int"}]))):
+            selector["matchReturnArgs"] = found
         if draw(st.booleans()):
             selector["matchActions"] = draw(_ACTIONS)
         made.append(selector)
@@ -195,7 +203,8 @@ def selectors(draw: Any, args: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_selectors(draw: Any, hook: dict[str, Any]) -> dict[str, Any]:
     if draw(st.booleans()):
-        hook["selectors"] = draw(selectors(hook["args"]))
+        found = selectors(hook["args"], hook.get("data", []), hook.get("return", False))
+        hook["selectors"] = draw(found)
     if draw(st.booleans()):
         hook["message"] = draw(_TEXT.filter(lambda text: len(text.encode()) > 1))
     return hook
@@ -218,7 +227,8 @@ def kprobes(draw: Any) -> dict[str, Any]:
             hook["args"].append({"index": index, "type": kind, "resolve": path})
     if draw(st.booleans()):
         comm = {"index": 0, "type": "string", "source": "current_task", "resolve": "comm"}
-        hook["data"] = [comm]
+        user = {**comm, "type": "uint32", "resolve": "cred.uid.val"}
+        hook["data"] = [comm, user]
     return _with_selectors(draw, hook)
 
 

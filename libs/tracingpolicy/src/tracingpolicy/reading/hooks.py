@@ -260,7 +260,7 @@ def _message(fields: Fields) -> bytes:
 
 
 def _tags(fields: Fields) -> tuple[bytes, ...]:
-    tags = []
+    tags: list[bytes] = []
     for text, node in fields.texts("tags"):
         data = text.encode(errors="surrogatepass")
         if len(data) < MIN_TEXT_BYTES:
