@@ -1697,6 +1697,32 @@ MORE = (
         ],
     ),
     Case(
+        "copies behind an argument that is not reported",
+        """\
+  kprobes:
+  - call: "sys_read"
+    return: true
+    args:
+    - {index: 0, type: nop}
+    - {index: 1, type: char_buf, returnCopy: true, label: content}
+    - {index: 2, type: size_t}
+    returnArg: {index: 0, type: int}
+    selectors:
+    - matchArgs:
+      - {index: 2, operator: Equal, values: ["200"]}
+""",
+        read_some,
+        lambda _: [
+            syscall(
+                "sys_read",
+                octets(b"ent\n") | {"label": "content"},
+                size(200),
+                returned=number(4),
+            )
+        ],
+        functions=False,
+    ),
+    Case(
         "exclusions before a rule",
         """\
   kprobes:
