@@ -97,13 +97,10 @@ static __always_inline void fact_key_of_current(struct fact_key *key, u64 mm)
  */
 static __always_inline bool first_use(u32 hook, u64 value)
 {
-	u64 mm = KERNEL(u64, current_task() + OFFSET_task_mm), bit = 1ull << (value & 63);
+	__auto_type task = TASK_TO_COMPARE();
+	u64 mm = OF_TASK(u64, task, OFFSET_task_mm), bit = 1ull << (value & 63);
+	u32 tgid = OF_TASK(u32, task, OFFSET_task_tgid), at = tgid;
 	u32 word = value >> 6 & (FACT_WORDS - 1);
-#ifdef CAST_FUNCTION
-	u32 tgid = KERNEL(u32, current_task() + OFFSET_task_tgid), at = tgid; /* a load, no call */
-#else
-	u32 tgid = bpf_get_current_pid_tgid() >> 32, at = tgid;
-#endif
 	struct fact_slot *slots = MAP_VALUE(MAP_FACT_SLOTS);
 
 	if ((value & ~(u64)COMPAT_BIT) >= FACT_WORDS * 64)
@@ -112,14 +109,17 @@ static __always_inline bool first_use(u32 hook, u64 value)
 	FORGET(at);
 	struct fact_slot *slot = &slots[at & (FACT_SLOTS - 1)];
 
-	if (slot->mm != mm || slot->tgid != tgid || slot->hook != hook) {
+	if (slot->mm == mm && slot->tgid == tgid && slot->hook == hook) {
+		if (slot->bits[word] & bit)
+			return false;
+		mm = KERNEL(u64, current_task() + OFFSET_task_mm); /* a number, to calculate with */
+	} else {
+		mm = KERNEL(u64, current_task() + OFFSET_task_mm);
 		__builtin_memset(slot->bits, 0, sizeof(slot->bits));
 		slot->mm = mm;
 		slot->tgid = tgid;
 		slot->hook = hook;
 		slot->name = 0;
-	} else if (slot->bits[word] & bit) {
-		return false;
 	}
 	slot->bits[word] |= bit;
 	struct fact_key key = { .hook = hook };

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "context.h"
 #include "text.h"
 
 #ifndef WALK_STEPS
@@ -225,6 +226,43 @@ static __always_inline s32 write_file(struct scratch *s, u32 type, u32 position,
 				      char **text, u16 *mode)
 {
 	return write_path(s, type, position, file ? file + OFFSET_file_path : 0, text, mode);
+}
+
+/*
+ * A file that is being opened, where bpf_d_path() may be called: where kernel memory is read by helpers
+ * it takes a third of the time of walk_up(), whose path it is. Files without a directory (pipes,
+ * memfd) have names of their own there, and a path without room has none: these are walked.
+ */
+static __always_inline s32 write_opened_file(struct scratch *s, u32 type, u32 position, u64 file,
+					     char **text, u16 *mode)
+{
+#if defined(HAVE_D_PATH) && !defined(CAST_FUNCTION) && defined(__x86_64__) /* tried there */
+	/* Typed pointers, as the hook's argument is. */
+	u64 dentry = CONTEXT_WORD(file, OFFSET_file_path + 8); /* struct path: mnt, dentry */
+	u64 inode = CONTEXT_WORD(dentry, OFFSET_dentry_inode);
+	struct item *item = item_at_end(s);
+
+	if (item && dentry != CONTEXT_WORD(dentry, OFFSET_dentry_parent)) {
+		struct file_item *to = item_payload(item);
+		char *path = (char *)(to + 1);
+		long size = bpf_d_path((void *)(file + OFFSET_file_path), path, TEXT_MAX);
+
+		if (size > 1) { /* with the NUL */
+			u32 len = size - 1;
+
+			FORGET(len);
+			len &= TEXT_MAX - 1;
+			to->flags = 0;
+			to->mode = LOAD(u16, inode, OFFSET_inode_mode);
+			to->pad = 0;
+			*text = path;
+			*mode = to->mode;
+			item_finish(s, item, type, position, 0, sizeof(*to) + len);
+			return len;
+		}
+	}
+#endif
+	return write_file(s, type, position, file, text, mode);
 }
 
 /* The struct file behind a descriptor of the current task; 0 if it is not open. */

@@ -40,23 +40,11 @@ enum number {
 	NUMBER_GROUP = 80, /* and on: the bit of the n-th filter on containers */
 };
 
-#ifdef CAST_FUNCTION
 /*
- * Kernel memory for plain loads, which return 0 where an address cannot be read: bpf_rdonly_cast(),
- * which the verifier replaces by a move. CAST_TYPE begins with words, see policies/direct_reads.py.
- * The compiler cannot call functions of the kernel: so the text calls a helper with an unused
- * number, and policies/numbers.py replaces it by the call of the kernel function. Loads are written
- * in assembler, because the compiler may merge loads from different pointers, which the verifier
+ * A load from memory of the kernel to which the verifier allows plain ones. It is written in
+ * assembler, because the compiler may merge loads from different pointers, which the verifier
  * refuses.
  */
-#define KERNEL_FUNCTION 0x40000000 /* and the function's number in BTF */
-static void *(*cast_address)(u64 address, u32 type) = (void *)(KERNEL_FUNCTION + CAST_FUNCTION);
-
-static __always_inline void *kernel_memory(u64 address)
-{
-	return cast_address(address, CAST_TYPE);
-}
-
 #define TEXT_OF(x) #x
 #define NUMBER_TEXT(x) TEXT_OF(x)
 #define LOAD(size, memory, offset)                                                           \
@@ -66,6 +54,21 @@ static __always_inline void *kernel_memory(u64 address)
 			     : "=r"(_loaded) : "r"(memory));                                 \
 		_loaded;                                                                     \
 	})
+
+#ifdef CAST_FUNCTION
+/*
+ * Kernel memory for plain loads, which return 0 where an address cannot be read: bpf_rdonly_cast(),
+ * which the verifier replaces by a move. CAST_TYPE begins with words, see policies/direct_reads.py.
+ * The compiler cannot call functions of the kernel: so the text calls a helper with an unused
+ * number, and policies/numbers.py replaces it by the call of the kernel function.
+ */
+#define KERNEL_FUNCTION 0x40000000 /* and the function's number in BTF */
+static void *(*cast_address)(u64 address, u32 type) = (void *)(KERNEL_FUNCTION + CAST_FUNCTION);
+
+static __always_inline void *kernel_memory(u64 address)
+{
+	return cast_address(address, CAST_TYPE);
+}
 
 static __always_inline u64 load_kernel(u64 address, u32 size)
 {
@@ -101,6 +104,19 @@ static __always_inline u64 current_task(void)
 {
 	return (u64)bpf_get_current_task();
 }
+
+/*
+ * Members of the current task, to be compared and nothing else: where the pointer to the task has a
+ * type, the verifier keeps that of a member which is a pointer too, and allows no arithmetic with it.
+ * bpf_get_current_task_btf(): "bpf: Add bpf_get_current_task_btf() helper", v5.11.
+ */
+#if defined(HAVE_TYPED_TASK) && !defined(CAST_FUNCTION)
+#define TASK_TO_COMPARE() bpf_get_current_task_btf()
+#define OF_TASK(size, task, offset) LOAD(size, task, offset)
+#else
+#define TASK_TO_COMPARE() current_task()
+#define OF_TASK(size, task, offset) KERNEL(size, (task) + (offset))
+#endif
 
 /* Addresses of the kernel have the highest bit set, those of programs have not. */
 static __always_inline bool is_user_address(u64 address)

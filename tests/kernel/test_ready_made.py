@@ -399,3 +399,12 @@ def test_no_policy_but_syscalls_hooks_all_calls_where_functions_can_be_hooked(na
     of_all_calls = {"sys_enter", "sys_exit"} & attached
     assert not used & {Mechanism.SYS_ENTER, Mechanism.SYS_EXIT}
     assert of_all_calls == ({"sys_enter"} if name == "syscalls" else set())
+
+
+def test_refused_opens_cost_opens_that_succeed_one_program_where_functions_can_be_hooked():
+    """At the return, which leaves at once: no name is read at entry, and nothing waits."""
+    anything = Host(btf(), lambda _mechanism, _sleepable: "")
+    made = check_document(render(load("files"), {}), "files.yaml", anything)
+    denied = [(one.entry, one.exit) for one in made.hooks if one.hook.message == b"denied"]
+    assert denied
+    assert set(denied) == {(Mechanism.FEXIT, None)}

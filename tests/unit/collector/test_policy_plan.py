@@ -539,6 +539,13 @@ def test_hook_that_may_report_success_keeps_its_entry(before, after):
     assert (hook.entry, hook.exit) == (M.SYS_ENTER, M.SYS_EXIT)
 
 
-def test_function_keeps_its_entry():
-    (hook,) = plan(OPENED).hooks
-    assert (hook.entry, hook.exit) == (M.FENTRY, M.FEXIT)
+@pytest.mark.parametrize("spec", [OPENED, REFUSED])
+def test_fexit_serves_such_a_hook_alone_too(spec):
+    (hook,) = plan(spec).hooks
+    assert (hook.entry, hook.exit, hook.targets[0].attach) == (M.FEXIT, None, "__x64_sys_openat")
+
+
+def test_kretprobe_has_no_arguments_and_keeps_its_entry():
+    refused = {one: DISPATCHED[one] for one in (M.FENTRY, M.KPROBE_MULTI)}
+    (hook,) = plan(OPENED, host(refused=refused)).hooks
+    assert (hook.entry, hook.exit) == (M.KPROBE, M.KRETPROBE)

@@ -204,6 +204,13 @@ def _constants(text: str, btf: Btf) -> list[str]:
     # bpf_task_pt_regs(): "bpf: Add bpf_task_pt_regs() helper", v5.15.
     if "HAVE_TASK_PT_REGS" in text and btf.has_name("BPF_FUNC_task_pt_regs"):
         lines.append("#define HAVE_TASK_PT_REGS")
+    # bpf_get_current_task_btf(): "bpf: Add bpf_get_current_task_btf() helper", v5.11.
+    typed = btf.has_name("BPF_FUNC_get_current_task_btf")
+    if "HAVE_TYPED_TASK" in text and typed:
+        lines.append("#define HAVE_TYPED_TASK")
+    # bpf_d_path(): "bpf: Add d_path helper", v5.10, whose verifier was not tried with it.
+    if "HAVE_D_PATH" in text and typed and btf.has_name("BPF_FUNC_d_path"):
+        lines.append("#define HAVE_D_PATH")
     # BPF_MAY_GOTO: "bpf: Introduce may_goto instruction", v6.9.
     if "HAVE_MAY_GOTO" in text and _has_may_goto(btf):
         lines.append("#define HAVE_MAY_GOTO")

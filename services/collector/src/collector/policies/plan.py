@@ -173,6 +173,7 @@ class PlannedArgument:
     resolved: Resolved | None = None
     length: Source | None = None  # of a buffer, from sizeArgIndex
     user_memory: bool = False  # pointers point into the program
+    opened: bool = False  # a file of which bpf_d_path() may make the path
 
 
 # --- where a program is attached --------------------------------------------------------------

@@ -39,11 +39,17 @@ from collector.policies.syscalls import function_for, prototype
 from collector.policies.trampolines import why_no_trampoline
 from tracingpolicy.model import Kprobe
 from tracingpolicy.reading.report import nearest, quoted
+from tracingpolicy.types import ArgumentType
 from tracingpolicy.values import ListType
 
 _M = Mechanism
 # Longer lists of system calls share the dispatcher: attaching each takes 20 ms and a program.
 MANY_SYSCALLS = 20
+# By the mechanism of the entry, the one at the return that can serve a hook alone: its programs
+# have the registers of the call. A kretprobe has not.
+_RETURN_ALONE = {_M.FENTRY: _M.FEXIT, _M.SYS_ENTER: _M.SYS_EXIT}
+# Programs there may call bpf_d_path() (btf_allowlist_d_path of kernel/trace/bpf_trace.c).
+_OPENING = "security_file_open"
 REGISTERS = 6  # that pass arguments in C and that a probe can read
 _BARE = "__do_sys_"  # functions of system calls without parameters
 
@@ -286,9 +292,11 @@ def _plan_group(
         return None
     entry, leave, note = chosen
     _check_registers(checker, hook, entry, args)
-    if entry is _M.SYS_ENTER:
-        if known_at_return(hook, targets, args, data, returned):
-            entry, leave = _M.SYS_EXIT, None
+    if entry is _M.FENTRY and all(one.attach == _OPENING for one in targets):
+        args = tuple(replace(one, opened=_is_opened_file(one)) for one in args)
+    if entry in _RETURN_ALONE and known_at_return(hook, targets, args, data, returned):
+        entry, leave = _RETURN_ALONE[entry], None
+    if entry in (_M.SYS_ENTER, _M.SYS_EXIT):
         name = "sys_enter" if entry is _M.SYS_ENTER else "sys_exit"
         targets = tuple(replace(one, attach=name) for one in targets)
     return PlannedHook(
@@ -302,6 +310,10 @@ def _plan_group(
         override=override,
         note=note,
     )
+
+
+def _is_opened_file(one: PlannedArgument) -> bool:
+    return one.type is ArgumentType.FILE and one.resolved is None
 
 
 def _why_no_registers(targets: tuple[Target, ...], read: tuple[PlannedArgument, ...]) -> str:

@@ -1,9 +1,10 @@
 """Hooks that a program at the system call's return serves alone.
 
 A program at entry that keeps a record for the return of each call costs a few hundred ns: it finds
-the process, reads a clock and writes a hash. Numbers are in the saved registers at return too: the
-kernel changes only the one that has the result. So nothing is done at entry where every filter
-needs the file or socket that the call returns, or the error with which it failed.
+the process, reads a clock and writes a hash, and the return looks for it. Numbers are in the saved
+registers at return too: the kernel changes only the one that has the result. So nothing is done at
+entry where every filter needs the file or socket that the call returns, or the error with which it
+failed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ def reports_failures(hook: Kprobe, returned: PlannedArgument) -> bool:
     return TYPES[returned.type].signed and all(
         any(map(_wants_failure, one.return_args)) for one in hook.selectors
     )
+
+
+def wanted_failures(hook: Kprobe) -> list[int]:
+    """Return the errors of which each selector of a hook that reports failures needs one."""
+    found = (next(filter(_wants_failure, one.return_args)) for one in hook.selectors)
+    return sorted({value for one in found for value in one.values if isinstance(value, int)})
 
 
 def _wants_failure(one: ValueFilter) -> bool:

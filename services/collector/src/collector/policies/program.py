@@ -25,7 +25,7 @@ from collector.policies.plan import (
     SyscallArgument,
     Target,
 )
-from collector.policies.plan_returns import reports_failures
+from collector.policies.plan_returns import reports_failures, wanted_failures
 from collector.policies.selectors.workloads import of_policy
 from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
@@ -67,7 +67,7 @@ class HookText:
             self._return(values)
         else:
             if frame.at_return:
-                self._check_outcome(out)
+                self._check_outcome(frame, out)
             self._filter(values)
             if frame.at_return:
                 self._returned_alone(values)
@@ -488,13 +488,18 @@ class HookText:
 
     # --- at return, in the program that serves the hook alone: see plan_returns.py
 
-    def _check_outcome(self, out: Lines) -> None:
-        """Before all filters: most calls succeed, and a call that failed returns no descriptor."""
+    def _check_outcome(self, frame: Frame, out: Lines) -> None:
+        """Before all filters: most calls succeed, others look for a file that is not there.
+
+        A call that failed returns no descriptor.
+        """
         hook, returned = self.hook.hook, self.hook.returned
         assert isinstance(hook, Kprobe)
         assert returned is not None
-        unwanted = ">=" if reports_failures(hook, returned) else "<"
-        out.add("", f"if ((s64)ctx[1] {unwanted} 0)", "\tgoto filtered;")
+        value, unwanted = f"(s64){expression(ReturnedValue(), frame)}", ""
+        if reports_failures(hook, returned):
+            unwanted = " && ".join(f"{value} != {error}" for error in wanted_failures(hook))
+        out.add("", f"if ({unwanted or f'{value} < 0'})", "\tgoto filtered;")
 
     def _returned_alone(self, values: Values) -> None:
         assert self.hook.returned is not None

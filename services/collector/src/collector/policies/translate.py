@@ -149,7 +149,7 @@ def _groups(hook: PlannedHook, targets: list[tuple[int, Target]]) -> list[list[t
     groups: dict[object, list[tuple[int, Target]]] = {}
     for index, target in targets:
         compat = target.syscall is not None and target.syscall.compat
-        parameters = target.parameters if hook.exit is Mechanism.FEXIT else 0
+        parameters = target.parameters if Mechanism.FEXIT in (hook.entry, hook.exit) else 0
         groups.setdefault((target.args, compat, parameters), []).append((index, target))
     return list(groups.values())
 

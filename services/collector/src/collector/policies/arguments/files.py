@@ -50,8 +50,9 @@ class FileReader:
         tail = f"&{name}_text, &{name}_mode"
         head = f"{name}_len = "
         where = f"s, {arg.number}, {arg.position}, "
+        file = "write_opened_file" if arg.planned.opened else "write_file"
         call = {
-            ArgumentType.FILE: f"write_file({where}{name}, {tail})",
+            ArgumentType.FILE: f"{file}({where}{name}, {tail})",
             ArgumentType.FD: f"write_file({where}file_of_fd({name}), {tail})",
             ArgumentType.KIOCB: (
                 f"write_file({where}KERNEL(u64, {name} + OFFSET_kiocb_file), {tail})"
