@@ -281,6 +281,13 @@ def test_ways_to_connect(network, evasions, port, way):
     assert found[0].args[3] == 0  # no error
 
 
+def test_a_connection_that_both_ends_begin_is_reported(network, evasions):
+    command = [evasions, "connect", "crossing", "1"]
+    port = int(subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True).stdout)
+    quiet(network)
+    assert len(with_port(network, "connect", port)) == 1
+
+
 @pytest.mark.parametrize("way", ACCEPTS)
 def test_ways_to_accept(network, evasions, way):
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -293,6 +293,16 @@ static int connected(char **argv)
 		own.sin_addr.s_addr = inet_addr("127.0.0.9");
 		return bind(fd, (struct sockaddr *)&own, sizeof(own)) ?: connect(fd, to, sizeof(peer));
 	}
+	if (IS("crossing")) { /* to itself: both ends send SYN, and none ever listens */
+		struct sockaddr_in own = {.sin_family = AF_INET};
+		socklen_t size = sizeof(own);
+
+		own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		check(bind(fd, (struct sockaddr *)&own, size), "bind");
+		check(getsockname(fd, (struct sockaddr *)&own, &size), "getsockname");
+		printf("%d\n", ntohs(own.sin_port));
+		return connect(fd, (struct sockaddr *)&own, sizeof(own));
+	}
 	if (IS("child")) {
 		int status;
 		pid_t pid = vfork();

@@ -5,7 +5,7 @@ import pytest
 
 from readymade import NAMES, load, render
 from support.policy_server import FleetServer, PlainPolicies, node_policy
-from tetra.v1.policies_pb2 import FleetPolicy, PolicyChange
+from tetra.v1.policies_pb2 import FleetPolicy, PolicyChange, PolicyRef
 from tetragon.sensors_pb2 import TP_STATE_ENABLED, TP_STATE_LOAD_ERROR, TracingPolicyStatus
 
 
@@ -14,7 +14,8 @@ def policies(tetra, serve):
     """Run ``tetra policies`` against a server."""
 
     def run(server, *arguments):
-        return tetra("policies", *arguments, "--server-address", serve(server))
+        servers = server if isinstance(server, tuple) else (server,)
+        return tetra("policies", *arguments, "--server-address", serve(*servers))
 
     return run
 
@@ -109,6 +110,18 @@ def test_disable_deletes(policies, fleet):
     done = policies(fleet, "disable", "files")
     assert done.returncode == 1
     assert "policies that TETRA_POLICIES of a node names are removed there" in done.stderr
+
+
+def test_the_list_names_policies_that_wait_for_their_nodes(policies, fleet):
+    waiting = FleetPolicy(policy=PolicyRef(name="files", domain="grpc"))
+    away = FleetPolicy(policy=PolicyRef(name="host", domain="grpc"), away=1)
+    fleet.policies = [waiting, away]
+    public = PlainPolicies()  # type: ignore[abstract]  # the others answer UNIMPLEMENTED
+    done = policies((public, fleet))
+    rows = {row.split()[0]: row.split()[1:4] for row in done.stdout.splitlines()}
+    assert rows["files"] == ["waiting", "grpc", "-"]
+    assert rows["host"] == ["away", "grpc", "-"]
+    assert rows["network"][:2] == ["not", "enabled"]
 
 
 def test_the_list_has_every_policy_and_its_state(policies):

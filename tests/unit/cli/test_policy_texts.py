@@ -96,6 +96,7 @@ def test_a_name_that_no_node_has_is_reported():
         each.selected = False
     change = PolicyChange(revision=4, nodes=nodes)
     assert results.summary(change, ["nope"]).startswith("revision 4; no node is named nope (known")
+    assert "named nope (see tetra nodes); " in results.summary(PolicyChange(revision=4), ["nope"])
 
 
 def test_a_refusal_without_node_reasons_keeps_its_own_lines():

@@ -107,10 +107,10 @@ def summary(change: PolicyChange, wanted: Iterable[str] = ()) -> str:
     """
     unknown = _unknown(change, wanted)
     if unknown:
-        known = some(sorted(node.node_name for node in change.nodes)) or "none"
-        rest = (
-            f"no node is named {some(unknown)} (known: {known}); it is loaded there when one joins"
-        )
+        # A gateway may name the selected nodes alone: none of them is not none at all.
+        names = some(sorted(node.node_name for node in change.nodes))
+        known = f"known: {names}" if names else "see tetra nodes"
+        rest = f"no node is named {some(unknown)} ({known}); it is loaded there when one joins"
         reached = [node for node in change.nodes if node.selected]
         return f"{summary(change)}; {rest}" if reached else f"revision {change.revision}; {rest}"
     selected = [node for node in change.nodes if node.selected]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
@@ -10,7 +10,9 @@ from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
 
 if TYPE_CHECKING:
+    from cli.policies.calls import PolicyCalls
     from readymade import Ready
+    from tetra.v1.policies_pb2 import FleetPolicy
     from tetragon.sensors_pb2 import TracingPolicyStatus
 
 _HEADS = ("NAME", "STATE", "DOMAIN", "EVENTS", "MEMORY", "COST", "REPORTS")
@@ -24,9 +26,11 @@ def run(args: Args) -> int:
     from readymade import NAMES
 
     with Client(server_options(args)) as client:
-        loaded = PolicyCalls(client).statuses("").policies
-    found = {name: [one for one in loaded if one.name == name] for name in NAMES}
-    Output.stdout().write(table(found))
+        calls = PolicyCalls(client)
+        loaded = calls.statuses("").policies
+        found = {name: [one for one in loaded if one.name == name] for name in NAMES}
+        waiting = _waiting(calls) if not all(found.values()) else {}
+    Output.stdout().write(table(found, waiting))
     for statuses in found.values():
         for one in statuses:
             if one.error:
@@ -34,16 +38,35 @@ def run(args: Args) -> int:
     return 0
 
 
-def table(found: dict[str, list[TracingPolicyStatus]]) -> str:
-    """Return a row for each policy, several if it is loaded in several domains."""
+def _waiting(calls: PolicyCalls) -> dict[str, FleetPolicy]:
+    """Return policies of the fleet by name; a plain Tetragon has none."""
+    from cli.errors import UnsupportedError
+    from tetra.v1.policies_pb2 import ListPoliciesRequest
+
+    try:
+        fleet = calls.fleet(ListPoliciesRequest(domain="grpc"))
+    except UnsupportedError:
+        return {}
+    return {one.policy.name: one for one in fleet if not one.policy.namespace}
+
+
+def table(
+    found: Mapping[str, Sequence[TracingPolicyStatus]], waiting: Mapping[str, FleetPolicy]
+) -> str:
+    """Return a row for each policy, several if it is loaded in several domains.
+
+    ``waiting``: policies of the fleet, some of which no node has loaded.
+    """
+    from cli.policies.fleet import state
     from cli.policies.table import columns
     from readymade import load
 
     rows: list[Sequence[str]] = [_HEADS]
     for name, statuses in found.items():
         ready = load(name)
+        states = (state(waiting[name]), "grpc") if name in waiting else ("not enabled", _NONE)
         rows += [_row(one, ready) for one in statuses] or [
-            (name, "not enabled", _NONE, _NONE, _NONE, ready.cost_brief, ready.title)
+            (name, *states, _NONE, _NONE, ready.cost_brief, ready.title)
         ]
     return "".join(f"{line}\n" for line in columns(rows))
 
@@ -72,7 +95,8 @@ COMMAND = Command(
     "list",
     run,
     summary="list the ready-made policies with state and cost",
-    text="""List the ready-made policies: whether each is enabled, in which domain (grpc: by tetra
+    text="""List the ready-made policies: whether each is enabled (waiting or away: on no node
+that is there), in which domain (grpc: by tetra
 policies enable; static: by TETRA_POLICIES of the nodes), how many events it has reported, the
 kernel memory of its programs, and its cost: CPU time as measured on a development machine where
 functions cannot be hooked (tetra policies explain NAME has more), or, while
