@@ -107,6 +107,12 @@ def test_ways_to_change_a_file(files, evasions, act, way):
     assert seen(files, name) is ((act, way) not in escapes(files))
 
 
+@pytest.mark.parametrize("way", ["ring-rename", "ring-link", "ring-symlink", "ring-mkdir"])
+def test_ways_to_make_a_file(files, evasions, way):
+    done(evasions, "make", way, files.folder, way)
+    assert seen(files, way)
+
+
 def as_nobody():
     os.setresuid(65534, 65534, 65534)
 

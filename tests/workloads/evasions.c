@@ -4,6 +4,7 @@
  *
  *   evasions write WAY FOLDER FILE    open FOLDER/FILE for writing
  *   evasions remove WAY FOLDER FILE   remove FOLDER/FILE
+ *   evasions make WAY FOLDER FILE     make FOLDER/FILE, which is not there
  *   evasions connect WAY PORT         connect to PORT of this host by TCP
  *   evasions accept WAY PORT          accept one connection that it makes
  *   evasions send WAY PORT            send a datagram to PORT of this host
@@ -259,6 +260,35 @@ static int removed(char **argv, const char *folder, const char *file)
 	exit(2);
 }
 
+static int made(char **argv, const char *folder)
+{
+	struct io_uring_sqe sqe = {.fd = AT_FDCWD, .addr = (uintptr_t)other, .addr2 = (uintptr_t)path};
+
+	snprintf(other, sizeof(other), "%s.old", folder); /* where nothing is watched */
+	close(creat(other, 0600));
+	sqe.len = AT_FDCWD; /* the folder of the new name */
+	if (IS("ring-rename")) {
+		sqe.opcode = IORING_OP_RENAMEAT;
+	} else if (IS("ring-link")) {
+		sqe.opcode = IORING_OP_LINKAT;
+	} else if (IS("ring-symlink")) {
+		sqe.opcode = IORING_OP_SYMLINKAT;
+		sqe.len = 0;
+	} else if (IS("ring-mkdir")) {
+		sqe.opcode = IORING_OP_MKDIRAT;
+		sqe.addr = (uintptr_t)path;
+		sqe.addr2 = 0;
+		sqe.len = 0700;
+	} else {
+		fprintf(stderr, "no way %s\n", argv[2]);
+		exit(2);
+	}
+	int result = by_ring(&sqe);
+
+	unlink(other);
+	return result;
+}
+
 static struct sockaddr_in peer = {.sin_family = AF_INET};
 
 static int connected(char **argv)
@@ -384,8 +414,9 @@ int main(int argc, char **argv)
 
 	if (argc == 5) {
 		snprintf(path, sizeof(path), "%s/%s", argv[3], argv[4]);
-		result = strcmp(argv[1], "write") ? removed(argv, argv[3], argv[4])
-						  : opened(argv, argv[3], argv[4]);
+		result = !strcmp(argv[1], "write")  ? opened(argv, argv[3], argv[4])
+			 : !strcmp(argv[1], "make") ? made(argv, argv[3])
+						    : removed(argv, argv[3], argv[4]);
 	} else if (argc == 4) {
 		peer.sin_port = htons(atoi(argv[3]));
 		peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
