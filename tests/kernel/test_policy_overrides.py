@@ -147,6 +147,15 @@ def test_lsm_hook_refuses(policies, secret):
         assert (result, record.action) == (0, OVERRIDE)
 
 
+@pytest.mark.parametrize("text", [kprobe, lsm], ids=["security", "lsm"])
+def test_override_with_error_zero_lets_the_call_pass(policies, secret, text):
+    with policies.loaded(plan_of(text(secret, deny(0))), ModeWord.ENFORCE) as loaded:
+        pid, result = result_of(opening(secret))
+        (record,) = loaded.until(1, pid)
+        assert result_of(opening("/etc/passwd"))[1] == 0
+    assert (result, record.action) == (0, OVERRIDE)
+
+
 def test_sleepable_lsm_program_refuses_itself(policies, secret):
     if reason := host().why_not(M.LSM, True):
         pytest.skip(reason)
