@@ -10,6 +10,7 @@ import pytest
 from collector.bpf import kernel, probes
 from collector.bpf.reader import RingReader
 from kernel.conftest import Watch, exits_of, is_exit
+from support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -27,6 +28,7 @@ class Pauses:
         self.length_s = pause_s
         self.first_s = first_pause_s
         self.begun = 0
+        self.end = lambda: None  # ends the pause of the reader that uses these
 
     def first_pause_s(self):
         self.begun += bool(self.first_s)
@@ -50,7 +52,9 @@ async def reading(watch, pauses):
         await woken.wait()
         woken.clear()
 
-    reader = asyncio.create_task(RingReader(watch.opened.ring, handle, pauses).run())
+    ring_reader = RingReader(watch.opened.ring, handle, pauses)
+    pauses.end = ring_reader.end_pause
+    reader = asyncio.create_task(ring_reader.run())
     try:
         yield handled
     finally:
@@ -122,3 +126,17 @@ async def test_records_do_not_wake_the_reader_in_a_pause(small):
         # Each look begins a pause: had a record woken the reader, one would be shorter.
         assert pauses.begun - before <= (time.monotonic() - since) / pauses.length_s + 1
         await child.wait()
+
+
+async def test_a_pause_that_is_ended_brings_its_records_at_once(small):
+    pauses = Pauses(3600.0, 3600.0)
+    async with reading(small, pauses) as handled, asyncio.timeout(60):
+        pauses.end()  # idle: nothing to end
+        for _ in range(2):
+            child = await asyncio.create_subprocess_exec("/bin/true")
+            await child.wait()
+            await eventually(lambda: pauses.begun)  # the first record has woken the reader
+            assert not exits_of(small.events, child.pid)
+            pauses.end()
+            await handled()
+            assert exits_of(small.events, child.pid)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from bus import control as bus_control
-from bus.subjects import control_subject, reply_subject
+from bus.subjects import CONTROL_ALL, control_subject, reply_subject
 from chassis import logging
 from collector import running
 from collector.bpf.kernel import KernelInfo
@@ -121,3 +121,38 @@ async def test_a_plan_that_fails_is_answered(control, nc):
     answer = await ask_one(nc, ControlRequest(plan_policy={"yaml": "x"}).SerializeToString())
     assert answer.error == "planning failed: the collector's log says why"
     assert answer.node.node_name == "big"
+
+
+async def test_gateways_with_clients_say_so(control, gateway, nc, monkeypatch):
+    monkeypatch.setattr("gateway.fleet.POLL_S", 0.1)
+    said = []
+    control.clients_read = lambda: said.append(1)
+    await control.serve(nc)
+    await nc.flush()
+    await gateway.gateway.fleet.describe()
+    await asyncio.sleep(0.5)  # several polls
+    assert not said
+    call = await gateway.stream()
+    assert said  # at once: the collector heard it before the stream was open
+    before = len(said)
+    await eventually(lambda: len(said) > before + 1)  # with each poll
+    call.cancel()
+    await eventually(lambda: not gateway.gateway.streams)
+    await gateway.gateway.fleet.describe()
+    before = len(said)
+    await asyncio.sleep(0.5)
+    assert len(said) <= before + 1  # of a poll that was under way
+
+
+async def test_only_a_gateway_says_that_clients_read(control, nc):
+    said = []
+    control.clients_read = lambda: said.append(1)
+    await control.serve(nc)
+    message = ControlRequest(clients_read=True).SerializeToString()
+    await nc.publish(control_subject("big"), message)
+    await nc.publish(CONTROL_ALL, message, headers={"Nats-Stream": "TETRA_EVENTS"})
+    await nc.publish(CONTROL_ALL, b"\xff\xff")
+    assert (await ask_one(nc, ControlRequest(describe=True).SerializeToString())).node
+    assert not said
+    await nc.publish(CONTROL_ALL, message)
+    await eventually(lambda: said)

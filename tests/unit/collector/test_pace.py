@@ -1,8 +1,16 @@
-"""The pause between reads of the ring, and the CPU pressure that decides it."""
+"""The pause between reads of the ring, and the clients and CPU pressure that decide it."""
 
 import pytest
 
-from collector.bpf.pace import BUSY, CALM, PAUSE_MAX_S, Pace
+from collector.bpf.pace import (
+    BUSY,
+    CALM,
+    CLIENTS_FOR_S,
+    FIRST_PAUSE_S,
+    PAUSE_MAX_S,
+    UNREAD_PAUSE_S,
+    Pace,
+)
 from collector.pressure import MEMORY_S, Pressure
 
 RING = 8 << 20
@@ -18,11 +26,12 @@ def pause_ms(*, pressure=0.0, records=1, read_bytes=300, past_s=1.0, longest_s=L
 @pytest.mark.parametrize(
     ("case", "expected_ms"),
     [
-        ({}, 3.1),  # one record on an idle host
-        ({"records": 6, "past_s": 0.004}, 3.6),  # 500 lives a second
+        ({}, 5),  # one record on an idle host
+        ({"records": 8, "past_s": 0.005}, 5),  # 500 lives a second
+        ({"records": 60, "past_s": 0.010}, 10),
         ({"records": 500, "read_bytes": 150_000, "past_s": 0.04}, 40),  # a storm
-        ({"pressure": CALM}, 3.1),
-        ({"pressure": (CALM + BUSY) / 2}, 126.5),
+        ({"pressure": CALM}, 5),
+        ({"pressure": (CALM + BUSY) / 2}, 127.5),
         ({"pressure": BUSY}, 250),
         ({"pressure": 1.0, "records": 1000, "read_bytes": 300_000, "past_s": 0.25}, 250),
         # 100 MB/s: an eighth of the ring in 10.5 ms, whatever the pressure
@@ -37,9 +46,31 @@ def test_pause_follows_pressure_rate_and_room(case, expected_ms):
     assert pause_ms(**case) == pytest.approx(expected_ms, abs=0.1)
 
 
-def test_first_record_waits_on_a_busy_host_only():
-    assert Pace(RING, LONGEST_S, lambda: CALM).first_pause_s() == 0
+def test_first_record_waits_longer_on_a_busy_host():
+    assert Pace(RING, LONGEST_S, lambda: CALM).first_pause_s() == FIRST_PAUSE_S
     assert Pace(RING, LONGEST_S, lambda: 1.0).first_pause_s() == LONGEST_S
+    assert Pace(RING, 0, lambda: 1.0).first_pause_s() == 0
+
+
+def test_pauses_are_long_from_when_no_client_has_read_for_a_while():
+    now_s = 100.0
+    pace = Pace(RING, LONGEST_S, lambda: 0.0, lambda: now_s)
+    assert pace.first_pause_s() == FIRST_PAUSE_S  # gateways may not have been heard yet
+    now_s += CLIENTS_FOR_S
+    assert pace.first_pause_s() == pace.pause_s(1, 300, 1.0) == UNREAD_PAUSE_S
+    assert pace.clients_read()  # new ones
+    assert pace.first_pause_s() == FIRST_PAUSE_S
+    now_s += CLIENTS_FOR_S - 1
+    assert not pace.clients_read()
+    now_s += CLIENTS_FOR_S - 1
+    assert pace.first_pause_s() == FIRST_PAUSE_S
+
+
+def test_setting_and_room_limit_the_pause_without_clients_too():
+    now_s = iter([100.0, 200.0, 200.0])
+    pace = Pace(RING, 0.05, lambda: 0.0, lambda: next(now_s))
+    assert pace.pause_s(1, 300, 1.0) == 0.05
+    assert pace.pause_s(1000, 1_000_000, 0.01) == pytest.approx(0.0105, abs=1e-4)
 
 
 def test_no_pause_lets_a_quarter_of_the_ring_fill_at_the_rate_before_it():

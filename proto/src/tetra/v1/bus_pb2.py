@@ -29,7 +29,7 @@ from tetra.v1 import policies_pb2 as tetra_dot_v1_dot_policies__pb2
 from tetragon import sensors_pb2 as tetragon_dot_sensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12tetra/v1/bus.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tetra/v1/node.proto\x1a\x14tetra/v1/plans.proto\x1a\x17tetra/v1/policies.proto\x1a\x16tetragon/sensors.proto\"\xe5\x01\n\nEventBatch\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x33\n\x0f\x63ollector_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12$\n\x04loss\x18\x05 \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x0e\n\x06\x65vents\x18\x06 \x03(\x0c\x12\x30\n\x0cprobes_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfe\x01\n\x0e\x43ontrolRequest\x12\x12\n\x08\x64\x65scribe\x18\x01 \x01(\x08H\x00\x12\x17\n\rset_log_level\x18\x02 \x01(\tH\x00\x12\x12\n\x08snapshot\x18\x03 \x01(\x08H\x00\x12/\n\rlist_policies\x18\x04 \x01(\x0b\x32\x16.tetra.v1.ListPoliciesH\x00\x12\x17\n\rpolicy_status\x18\x05 \x01(\x08H\x00\x12)\n\ntry_policy\x18\x06 \x01(\x0b\x32\x13.tetra.v1.TryOnNodeH\x00\x12+\n\x0bplan_policy\x18\x07 \x01(\x0b\x32\x14.tetra.v1.PlanOnNodeH\x00\x42\t\n\x07request\"\xf4\x01\n\x0f\x43ontrolResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tetra.v1.NodeInfo\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12/\n\x08policies\x18\x06 \x03(\x0b\x32\x1d.tetragon.TracingPolicyStatus\x12-\n\rpolicy_status\x18\x07 \x01(\x0b\x32\x16.tetra.v1.NodePolicies\x12 \n\x04plan\x18\x08 \x01(\x0b\x32\x12.tetra.v1.NodePlan\"K\n\tTryOnNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\x12\x0f\n\x07lease_s\x18\x03 \x01(\r\x12\x13\n\x0bpolicy_name\x18\x04 \x01(\t\"\x1e\n\x0cListPolicies\x12\x0e\n\x06\x64omain\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12tetra/v1/bus.proto\x12\x08tetra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tetra/v1/node.proto\x1a\x14tetra/v1/plans.proto\x1a\x17tetra/v1/policies.proto\x1a\x16tetragon/sensors.proto\"\xe5\x01\n\nEventBatch\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x33\n\x0f\x63ollector_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x04\x12$\n\x04loss\x18\x05 \x01(\x0b\x32\x16.tetra.v1.LossCounters\x12\x0e\n\x06\x65vents\x18\x06 \x03(\x0c\x12\x30\n\x0cprobes_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x02\n\x0e\x43ontrolRequest\x12\x12\n\x08\x64\x65scribe\x18\x01 \x01(\x08H\x00\x12\x17\n\rset_log_level\x18\x02 \x01(\tH\x00\x12\x12\n\x08snapshot\x18\x03 \x01(\x08H\x00\x12/\n\rlist_policies\x18\x04 \x01(\x0b\x32\x16.tetra.v1.ListPoliciesH\x00\x12\x17\n\rpolicy_status\x18\x05 \x01(\x08H\x00\x12)\n\ntry_policy\x18\x06 \x01(\x0b\x32\x13.tetra.v1.TryOnNodeH\x00\x12+\n\x0bplan_policy\x18\x07 \x01(\x0b\x32\x14.tetra.v1.PlanOnNodeH\x00\x12\x14\n\x0c\x63lients_read\x18\x08 \x01(\x08\x42\t\n\x07request\"\xf4\x01\n\x0f\x43ontrolResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tetra.v1.NodeInfo\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12/\n\x08policies\x18\x06 \x03(\x0b\x32\x1d.tetragon.TracingPolicyStatus\x12-\n\rpolicy_status\x18\x07 \x01(\x0b\x32\x16.tetra.v1.NodePolicies\x12 \n\x04plan\x18\x08 \x01(\x0b\x32\x12.tetra.v1.NodePlan\"K\n\tTryOnNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\x12\x0f\n\x07lease_s\x18\x03 \x01(\r\x12\x13\n\x0bpolicy_name\x18\x04 \x01(\t\"\x1e\n\x0cListPolicies\x12\x0e\n\x06\x64omain\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTBATCH']._serialized_start=158
   _globals['_EVENTBATCH']._serialized_end=387
   _globals['_CONTROLREQUEST']._serialized_start=390
-  _globals['_CONTROLREQUEST']._serialized_end=644
-  _globals['_CONTROLRESPONSE']._serialized_start=647
-  _globals['_CONTROLRESPONSE']._serialized_end=891
-  _globals['_TRYONNODE']._serialized_start=893
-  _globals['_TRYONNODE']._serialized_end=968
-  _globals['_LISTPOLICIES']._serialized_start=970
-  _globals['_LISTPOLICIES']._serialized_end=1000
+  _globals['_CONTROLREQUEST']._serialized_end=666
+  _globals['_CONTROLRESPONSE']._serialized_start=669
+  _globals['_CONTROLRESPONSE']._serialized_end=913
+  _globals['_TRYONNODE']._serialized_start=915
+  _globals['_TRYONNODE']._serialized_end=990
+  _globals['_LISTPOLICIES']._serialized_start=992
+  _globals['_LISTPOLICIES']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,7 @@ class ControlRequest(_message.Message):
     POLICY_STATUS_FIELD_NUMBER: _builtins.int
     TRY_POLICY_FIELD_NUMBER: _builtins.int
     PLAN_POLICY_FIELD_NUMBER: _builtins.int
+    CLIENTS_READ_FIELD_NUMBER: _builtins.int
     describe: _builtins.bool
     """Return the node's information."""
     set_log_level: _builtins.str
@@ -108,6 +109,10 @@ class ControlRequest(_message.Message):
     """Return the processes that are alive."""
     policy_status: _builtins.bool
     """Return the present status, as published on tetra.policies.<node>."""
+    clients_read: _builtins.bool
+    """Clients of the sender read events live: publish them within milliseconds for the next 15 s. Also
+    sent without a request, and then nothing is answered.
+    """
     @_builtins.property
     def list_policies(self) -> Global___ListPolicies:
         """Return the state of the tracing policies, of one domain or (empty) of all."""
@@ -130,10 +135,11 @@ class ControlRequest(_message.Message):
         policy_status: _builtins.bool = ...,
         try_policy: Global___TryOnNode | None = ...,
         plan_policy: _plans_pb2.PlanOnNode | None = ...,
+        clients_read: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "plan_policy", b"plan_policy", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["describe", b"describe", "list_policies", b"list_policies", "plan_policy", b"plan_policy", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients_read", b"clients_read", "describe", b"describe", "list_policies", b"list_policies", "plan_policy", b"plan_policy", "policy_status", b"policy_status", "request", b"request", "set_log_level", b"set_log_level", "snapshot", b"snapshot", "try_policy", b"try_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["describe", "set_log_level", "snapshot", "list_policies", "policy_status", "try_policy", "plan_policy"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015

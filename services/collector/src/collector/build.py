@@ -172,11 +172,18 @@ def _collector(
     intake = Intake(pipeline, publisher)
     feed = partial(intake.handle_made, storage.journal.made)
     throttle = _throttle(base, attached, policies, feed, withheld)
+    pace = _pace(base.settings, attached)
+    reader = RingReader(attached.probes.ring, intake.handle, pace, storage.journal.records)
+
+    def clients_read() -> None:
+        if pace.clients_read():
+            reader.end_pause()
+
     control = Control(
         base.boot_id, base.kernel, publisher, table,
         partial(running.snapshot, table, base.encoder), losses,
         partial(_statuses, policies.manager), policies.status, policies.tries,
-        base.settings.node_labels, Explainer(base.kernel).explain,
+        base.settings.node_labels, Explainer(base.kernel).explain, clients_read,
     )  # fmt: skip
 
     def make_metrics() -> Metrics:
@@ -199,12 +206,7 @@ def _collector(
         losses=losses,
         journal=storage.journal,
         intake=intake,
-        reader=RingReader(
-            attached.probes.ring,
-            intake.handle,
-            _pace(base.settings, attached),
-            storage.journal.records,
-        ),
+        reader=reader,
         saver=saver,
         policies=policies,
         control=control,

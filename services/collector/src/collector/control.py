@@ -1,8 +1,12 @@
-"""Answers requests on the bus: describe the node, list its processes, set the log level."""
+"""Answers requests on the bus: describe the node, list its processes, set the log level.
+
+Gateways also say here whether clients read events live.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -38,6 +42,10 @@ _LEVELS = ("debug", "info", "warning", "error")
 log = structlog.get_logger()
 
 
+def _ignore() -> None:
+    """Ignore that clients read."""
+
+
 def _no_policies(_node_name: str, _domain: str) -> list[TracingPolicyStatus]:
     return []
 
@@ -57,6 +65,7 @@ class Control:
     tries: Tries | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     explain: Callable[[PlanOnNode], Awaitable[NodePlan]] | None = None
+    clients_read: Callable[[], None] = _ignore
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
     _plans: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -93,7 +102,11 @@ class Control:
         async def answer(message: Msg) -> None:
             await self._answer(nc, message)
 
-        await nc.subscribe(subjects.CONTROL_ALL, cb=answer)
+        async def answer_gateway(message: Msg) -> None:
+            self._note_clients(message)
+            await self._answer(nc, message)
+
+        await nc.subscribe(subjects.CONTROL_ALL, cb=answer_gateway)
         await nc.subscribe(subjects.control_subject(self.publisher.node_name), cb=answer)
 
     def describe(self) -> NodeInfo:
@@ -131,6 +144,13 @@ class Control:
         self.sample()
         (first_s, first), (last_s, last) = self._rates[0], self._rates[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def _note_clients(self, message: Msg) -> None:
+        if message.headers:  # a message of the stream, which JetStream was asked to send here
+            return
+        with contextlib.suppress(DecodeError):
+            if ControlRequest.FromString(message.data).clients_read:
+                self.clients_read()
 
     async def _answer(self, nc: Client, message: Msg) -> None:
         if not control.is_request(message):

@@ -110,8 +110,9 @@ class Settings(ServiceSettings, BusSettings):
         250,
         ge=0,
         le=1000,
-        description="longest time between two reads of the ring on a host with busy CPUs; on "
-        "others it is 3 to 40 ms. A ring that is a quarter full is read at once",
+        description="longest time between two reads of the ring, on a host with busy CPUs; on "
+        "others it is 5 to 40 ms while clients read, else 100 ms. A ring that is a quarter full is "
+        "read at once",
     )
     execve_map_entries: int = Field(
         65536, ge=1024, description="processes that the kernel side can track at once"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -55,8 +57,10 @@ class Snapshot:
 class Fleet:
     """Every node that is known, alive or not."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, has_clients: Callable[[], bool] = bool) -> None:
+        """``has_clients``: whether a client of this gateway has a stream open."""
         self._nc = nc
+        self._has_clients = has_clients
         self._nodes: dict[str, _Node] = {}
         self._stored_at = time.monotonic()
 
@@ -132,7 +136,14 @@ class Fleet:
 
     # A second collector of a name may be the slower one each time.
     async def _poll(self) -> None:
-        await self.ask(bus_pb2.ControlRequest(describe=True), linger_s=POLL_S / 8)
+        request = bus_pb2.ControlRequest(describe=True, clients_read=self._has_clients())
+        await self.ask(request, linger_s=POLL_S / 8)
+
+    async def announce_client(self) -> None:
+        """Tell all collectors that a client reads events live; each poll repeats it."""
+        request = bus_pb2.ControlRequest(clients_read=True)
+        with contextlib.suppress(Error):  # not connected: a poll follows
+            await self._nc.publish(subjects.CONTROL_ALL, request.SerializeToString())
 
     async def snapshot(self, names: frozenset[str]) -> dict[str, Snapshot]:
         """Return the processes alive on the nodes ``names``, on all nodes where empty."""

@@ -38,10 +38,12 @@ class Gateway:
         self._settings = settings
         self._nc = connection.client()
         broadcaster = Broadcaster(settings.window_bytes)
-        self.fleet = Fleet(self._nc)
+        self.fleet = Fleet(self._nc, lambda: bool(self.streams))
         self.subscriber = Subscriber(self._nc, settings, broadcaster, self._on_batch)
         history = History(self._nc, settings.max_catch_up)
-        self.streams = Streams(broadcaster, history, self.subscriber, settings.max_clients)
+        self.streams = Streams(
+            broadcaster, history, self.subscriber, settings.max_clients, self.fleet.announce_client
+        )
         self.policies = fleet_policies(self._nc, settings, self.fleet)
         self.metrics = Metrics(self.streams, self.fleet, self.policies)
         self.server = Server(settings, self.streams, self.fleet, self.policies)

@@ -28,6 +28,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
+async def _ignore() -> None:
+    """Ignore the first stream."""
+
+
 class Streams:
     """Opens event streams while there is room, and ends them all when the gateway stops."""
 
@@ -37,11 +41,14 @@ class Streams:
         history: History,
         subscriber: Subscriber,
         max_clients: int,
+        announce: Callable[[], Awaitable[None]] = _ignore,
     ) -> None:
+        """``announce`` is called when a client opens a stream while no other one is open."""
         self.broadcaster = broadcaster
         self.history = history
         self._subscriber = subscriber
         self._max_clients = max_clients
+        self._announce = announce
         self._compiler = Compiler()
         self._filter_bytes = 0  # at most, of all open streams
         self._open: dict[asyncio.Task[Any], Feed | None] = {}
@@ -101,6 +108,8 @@ class Streams:
     # The first stream makes the gateway read; NATS's stream may be in the making.
     async def _begin_reading(self) -> None:
         self._subscriber.want(True)
+        if len(self._open) == 1:
+            await self._announce()
         try:
             async with asyncio.timeout(READING_WITHIN_S):
                 await self._subscriber.wait_live()

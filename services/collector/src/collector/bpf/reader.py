@@ -78,6 +78,12 @@ class RingReader:
             if self._timer is not None:
                 self._timer.cancel()
 
+    def end_pause(self) -> None:
+        """Read at once what came in the pause that is under way."""
+        if self._timer is not None and self._failed and not self._failed.done():
+            self._timer.cancel()
+            self._look()
+
     def read(self) -> int:
         """Handle the records in the ring, up to a limit, and free their room; return the number."""
         return len(self._drain(hold=False))
