@@ -104,13 +104,16 @@ class Encoder:
         """Return the serialized tetragon.Process with its current fields; cache nothing."""
         return self._encode(process)[0]
 
+    def cached(self, process: Process) -> _Encoded:
+        """Return what is kept of a process, the same object until `forget`."""
+        return self._processes.get(process.key) or self._cache(process)
+
     def thread_copy(self, process: Process, tid: int) -> bytes:
         """Return the process for an event of one of its threads.
 
         Tetragon reports a copy in such an event, with the thread's id and the live reference count.
         """
-        known = self._processes.get(process.key) or self._cache(process)
-        whole, refcnt_at, behind_tid = known
+        whole, refcnt_at, behind_tid = self.cached(process)
         references = process.references
         return b"".join(
             (

@@ -17,7 +17,7 @@ from collector.events.encoder import Encoder
 from collector.events.stacks import Frame, StackResolver
 from collector.events.tracing_arguments import Encode
 from collector.policies.table import Argument, EventKind, Hook, LoadedPolicy
-from collector.processes.table import Process
+from collector.processes.table import Key, Process
 from collector.records.values import LoaderRecord, TracingRecord
 from tetragon import events_pb2, tetragon_pb2
 from wire.write import DELIMITED, VARINT, message, tag, varint
@@ -33,15 +33,15 @@ _MESSAGES: dict[EventKind, Any] = {
 _ACTIONS = max(tetragon_pb2.KprobeAction.values()) + 1
 # Of the event with which a policy reached its limit of signals and was switched to mode monitor.
 FELL_BACK_TAG = b"enforcement:fell-back-to-monitor"
-_NO_FRAMES: tuple[Frame, ...] = ()
+_HEADS_MAX = 1024  # heads of events that are kept; above it all are dropped and made again
 
 # The names of a machine's native and 32-bit system calls in SyscallId.
 _ABIS = {"x86_64": ("x64", "i386"), "aarch64": ("arm64", "arm32")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """What is the same in every event of one hook."""
+    """What is the same in every event of one hook. Compared by identity."""
 
     event: bytes  # tag in GetEventsResponse
     process: bytes
@@ -140,6 +140,8 @@ class TracingEncoder:
     def __init__(self, encoder: Encoder, stacks: StackResolver) -> None:
         self._encoder = encoder
         self._stacks = stacks
+        # By hook, process and thread; before each head what else it was made from.
+        self._heads: dict[tuple[Form, Key, int], tuple[object, int, bytes | None, bytes]] = {}
 
     def event(
         self,
@@ -199,22 +201,40 @@ class TracingEncoder:
         ancestors: Sequence[Process],
     ) -> list[bytes]:
         encoder = self._encoder
+        above = None if parent is None else encoder.process(parent)
         if process is None:
             unknown = not record.image_ktime_ns  # the kernel side did not know it either
             start_ns = record.image_ktime_ns or record.start_boottime_ns
             own = encoder.bare_process(record.pid, start_ns + offset_ns, "unknown" * unknown)
+            head = _head(form, own, above)
         elif isinstance(record, LoaderRecord):  # Tetragon makes no copy there
-            own = encoder.process(process)
+            head = _head(form, encoder.process(process), above)
         else:
-            own = encoder.thread_copy(process, record.tid)
-        body = [form.process, varint(len(own)), own]
-        if parent is not None:
-            wire = encoder.process(parent)
-            body += (form.parent, varint(len(wire)), wire)
-        body.append(form.fixed)
-        for ancestor in ancestors:
-            body.append(message(form.ancestors, encoder.process(ancestor)))
-        return body
+            head = self._head_of_thread(form, process, record.tid, above)
+        return [head, *(message(form.ancestors, encoder.process(one)) for one in ancestors)]
+
+    def _head_of_thread(self, form: Form, process: Process, tid: int, above: bytes | None) -> bytes:
+        """Return the head of an event of a thread, which most often has just had another one."""
+        key = form, process.key, tid
+        # Compared by identity: the encoder keeps the bytes of a process until they change.
+        own, references = self._encoder.cached(process), process.references
+        known = self._heads.get(key)
+        if known is not None and known[0] is own and known[1] == references and known[2] is above:
+            return known[3]
+        if len(self._heads) >= _HEADS_MAX:
+            self._heads.clear()
+        head = _head(form, self._encoder.thread_copy(process, tid), above)
+        self._heads[key] = own, references, above, head
+        return head
+
+
+def _head(form: Form, own: bytes, above: bytes | None) -> bytes:
+    """Return what an event begins with: its process, the parent, and what never changes."""
+    if above is None:
+        return b"".join((form.process, varint(len(own)), own, form.fixed))
+    return b"".join(
+        (form.process, varint(len(own)), own, form.parent, varint(len(above)), above, form.fixed)
+    )
 
 
 _FRAME_ADDRESS, _FRAME_OFFSET = tag(1, VARINT), tag(2, VARINT)

@@ -271,9 +271,20 @@ def syscall_with(native: str, compat: str) -> Encode:
 # Whole arguments: the member of the oneof, present even when it is 0 or empty.
 
 
-def _varint_member(name: str) -> Encode:
-    field_tag = _NUMBERS[name]
-    return lambda value: field_tag + varint(value & _MASK64)
+class _VarintMember:
+    """Encodes a number; `_argument` does the same for a whole argument with less."""
+
+    def __init__(self, name: str) -> None:
+        self.tag = _NUMBERS[name]
+
+    def __call__(self, value: int) -> bytes:
+        return self.tag + (varint(value) if value >= 0 else _negative(value))
+
+
+@lru_cache(4096)
+def _negative(value: int) -> bytes:
+    """Return a negative number as a varint: ten bytes, and most are one of few error codes."""
+    return varint(value & _MASK64)
 
 
 def _text_member(name: str) -> Encode:
@@ -315,19 +326,19 @@ def unreadable(value: v.Unreadable) -> bytes:
 
 def _shared() -> dict[str, Encode]:
     """The types whose form is the same for every kind of event."""
-    int_arg, uint_arg = _varint_member("int_arg"), _varint_member("uint_arg")
-    size_arg, string_arg = _varint_member("size_arg"), _text_member("string_arg")
+    int_arg, uint_arg = _VarintMember("int_arg"), _VarintMember("uint_arg")
+    size_arg, string_arg = _VarintMember("size_arg"), _text_member("string_arg")
     file_arg, path_arg = (_message_member(name, _file) for name in ("file_arg", "path_arg"))
     forms: dict[str, Encode] = {
         **dict.fromkeys(("int", "int8", "int16", "int32"), int_arg),
         **dict.fromkeys(("uint8", "uint16", "uint32"), uint_arg),
-        "int64": _varint_member("long_arg"),
+        "int64": _VarintMember("long_arg"),
         **dict.fromkeys(("uint64", "size_t", "sock_age"), size_arg),
         **dict.fromkeys(("string", "filename", "data_loc", "net_device"), string_arg),
         **dict.fromkeys(("file", "fd", "kiocb"), file_arg),
         **dict.fromkeys(("path", "dentry"), path_arg),
         "capability": _message_member("capability_arg", _capability),
-        "bpf_cmd": _varint_member("bpf_cmd_arg"),
+        "bpf_cmd": _VarintMember("bpf_cmd_arg"),
         "linux_binprm": _message_member("linux_binprm_arg", _binprm),
         "sockaddr": _message_member("sockaddr_arg", _sockaddr),
         "sockaddr_un": _message_member("sockaddrun_arg", _sockaddr_un),
@@ -354,7 +365,7 @@ _OF_FUNCTIONS: dict[str, Encode] = {
         ("sock", "socket", "fd_sock"), _message_member("sock_arg", _sock_with(names.family))
     ),
     "skb": _message_member("skb_arg", _skb_with(names.family)),
-    "syscall64": _varint_member("long_arg"),
+    "syscall64": _VarintMember("long_arg"),
 }
 # Quirks of Tetragon: no sign of a cut buffer, and no name of a rarer address family.
 _OF_TRACEPOINTS: dict[str, Encode] = {
@@ -403,14 +414,35 @@ def _array(one: Encode) -> Encode:
 
 def _argument(field_tag: bytes, form: Encode, label: str) -> Encode:
     tail = text(_LABEL, label.encode())
+    if isinstance(form, _VarintMember):
+        return _number_argument(field_tag, form, tail)
 
     def encode(value: Any) -> bytes:
-        kind = value.__class__
-        if kind is v.Absent:
-            return b""
-        body = unreadable(value) if kind is v.Unreadable else form(value)
-        if tail:
-            body += tail
+        if value.__class__ in _WITHOUT_VALUE:
+            return _argument_without_value(field_tag, value, tail)
+        body = form(value) + tail
         return field_tag + varint(len(body)) + body
+
+    return encode
+
+
+_WITHOUT_VALUE = frozenset({v.Absent, v.Unreadable})
+
+
+def _argument_without_value(field_tag: bytes, value: Any, tail: bytes) -> bytes:
+    if value.__class__ is v.Absent:
+        return b""
+    return message(field_tag, unreadable(value) + tail)
+
+
+def _number_argument(field_tag: bytes, form: _VarintMember, tail: bytes) -> Encode:
+    # What comes before a number, by the number's length.
+    heads = [field_tag + varint(len(form.tag) + n + len(tail)) + form.tag for n in range(11)]
+
+    def encode(value: Any) -> bytes:
+        if value.__class__ is int:
+            raw = varint(value) if value >= 0 else _negative(value)
+            return heads[len(raw)] + raw + tail
+        return _argument_without_value(field_tag, value, tail)
 
     return encode

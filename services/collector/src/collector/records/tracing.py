@@ -7,6 +7,7 @@ selects the form of the payload: one decoder a form, in `_DECODERS`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple, cast
@@ -20,6 +21,9 @@ _HEAD = Struct("<IIIIQQQIIIIIIII")  # struct tracing_record
 _ITEM = Struct("<HBBI")  # struct item
 _ERROR = Struct("<Ii")
 _U64 = Struct("<Q")
+_NUMBERS_MAX = 8  # of a record of numbers only that is read at once
+# The heads of so many items of eight bytes each, one word a head.
+_HEADS = [Struct("<" + "Q8x" * items) for items in range(_NUMBERS_MAX + 1)]
 _FILE = Struct("<IHH")
 
 _ABSENT = values.Absent()
@@ -64,6 +68,10 @@ def _decode(data: bytes) -> TracingRecord:
         raise IndexError(f"{items_len} bytes of items, {len(data) - _HEAD.size} there")
     args: list[Value] = []
     others: dict[int, Value] = {}
+    if items <= _NUMBERS_MAX and items_len == items * 2 * _ITEM.size:
+        numbers = _numbers(_HEADS[items].unpack_from(data, at))
+        if numbers is not None:
+            args, items = [*numbers.unpack_from(data, at)], 0
     for _ in range(items):
         kind, position, flags, size = _ITEM.unpack_from(data, at)
         at += _ITEM.size
@@ -106,6 +114,22 @@ def _decode(data: bytes) -> TracingRecord:
         selector,
         record_flags & FELL_BACK,
     )
+
+
+@lru_cache(256)
+def _numbers(heads: tuple[int, ...]) -> Struct | None:
+    """Return the values behind the heads of items, if these are numbers, the arguments in turn.
+
+    Most records are so, and reading an item costs as much as reading all of theirs at once.
+    """
+    form = "<"
+    for place, head in enumerate(heads):
+        kind, position, flags, size = _ITEM.unpack(_U64.pack(head))
+        number = _NUMBERS.get(_DECODERS.get(kind))
+        if number is None or (position, flags, size) != (place, 0, _U64.size):
+            return None
+        form += f"8x{number}"
+    return Struct(form)
 
 
 def _between(found: dict[int, Value], first: int, last: int) -> tuple[Value, ...]:
@@ -281,3 +305,4 @@ _DECODERS: dict[int, Callable[[bytes, int], Value]] = {
     64: _words,
     65: _text,
 }
+_NUMBERS: dict[object, str] = {_signed: "q", _unsigned: "Q"}  # as `struct` reads them

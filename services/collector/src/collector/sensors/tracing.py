@@ -92,7 +92,7 @@ class TracingSensor:
             if hook.kind in self._ancestors:
                 ancestors = self._processes.ancestors_of(process)
         try:
-            if hook.kind is EventKind.LOADER:
+            if hook.is_loader:
                 event = self._encoder.loader_event(
                     hook.form, LoaderRecord.of(record), moment.offset_ns, process, parent,
                     ancestors or (),
@@ -140,6 +140,7 @@ class TracingSensor:
                     (policy.name, hook.label),
                     form(policy, hook, self._machine),
                     hook.requests,
+                    hook.kind is EventKind.LOADER,
                 )
                 for hook in policy.hooks
             ]
@@ -166,3 +167,4 @@ class _HookForm:
     label: tuple[str, str]
     form: Form
     requests: tuple[tuple[Request, ...], ...]  # by selector
+    is_loader: bool  # looking a member of an enum up costs as much as a call
