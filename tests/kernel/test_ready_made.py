@@ -5,6 +5,7 @@ everything is seen, with system calls what the head of the document names is not
 """
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
@@ -127,6 +128,45 @@ def behind_seccomp():
         (0x06, 0, 0, 0x7FFF0000),
     ]
     seccomp.install(b"".join(struct.pack("=HBBI", *one) for one in code))
+
+
+def by_openat2(path):
+    """Open by openat2(2), of which the C library has no function."""
+    how = (ctypes.c_uint64 * 3)(os.O_WRONLY, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(437, -100, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)) < 0:
+        raise OSError(ctypes.get_errno(), "openat2")
+
+
+def by_creat(path):
+    """Open by creat(2), which x86 alone has."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(85, os.fsencode(path), 0o600) < 0:
+        raise OSError(ctypes.get_errno(), "creat")
+
+
+@pytest.mark.parametrize("attempt", [by_openat2, by_creat])
+def test_refused_open_by_a_rarer_call_is_reported(files, attempt):
+    if attempt is by_creat and os.uname().machine != "x86_64":
+        pytest.skip("no creat(2) on this machine")
+    path = files.folder / attempt.__name__
+
+    def refuse():
+        as_nobody()
+        with contextlib.suppress(PermissionError):
+            attempt(path)
+
+    pid = in_child(refuse)
+    assert seen(files, path.name)
+    found = [one for one in files.loaded.of(pid) if files.message_of(one) == "denied"]
+    assert [one.returned for one in found] == [(-13,)]
+
+
+def test_file_created_by_an_open_for_reading_is_reported(files):
+    path = files.folder / "created-only"
+    in_child(lambda: os.open(path, os.O_RDONLY | os.O_CREAT))
+    assert path.exists()
+    assert seen(files, path.name)
 
 
 @pytest.mark.parametrize("refused", [as_nobody, behind_seccomp])
