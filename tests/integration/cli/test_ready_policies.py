@@ -124,6 +124,31 @@ def test_the_list_names_policies_that_wait_for_their_nodes(policies, fleet):
     assert rows["network"][:2] == ["not", "enabled"]
 
 
+def enabled(name, given):
+    """Return a ready-made policy of the fleet."""
+    policy = FleetPolicy(policy=PolicyRef(name=name, domain="grpc"))
+    policy.spec.yaml = render(load(name), given)
+    return policy
+
+
+def test_the_list_shows_parameters_that_are_set(policies, fleet):
+    fleet.policies = [enabled("files", {"paths": "/srv,/etc"}), enabled("network", {})]
+    public = PlainPolicies()  # type: ignore[abstract]  # the others answer UNIMPLEMENTED
+    done = policies((public, fleet))
+    assert done.stdout.splitlines()[1 + len(NAMES) :] == ["files: --set paths=/srv,/etc"]
+
+
+def test_enable_says_which_parameters_are_the_defaults_again(policies, fleet):
+    fleet.policies = [enabled("files", {"paths": "/srv", "secrets": "/srv/keys"})]
+    fleet.change = PolicyChange(revision=2, nodes=[node_policy("a")])
+    done = policies(fleet, "enable", "files", "--set", "paths=/opt")
+    assert done.stderr.splitlines()[0] == (
+        "tetra: policy files: secrets was /srv/keys, and is the default again"
+    )
+    again = policies(fleet, "enable", "files", "--set", "paths=/srv", "--set", "secrets=/srv/keys")
+    assert "default" not in again.stderr
+
+
 def test_the_list_has_every_policy_and_its_state(policies):
     plain = PlainPolicies()  # type: ignore[abstract]  # the others answer UNIMPLEMENTED
     loaded = TracingPolicyStatus(

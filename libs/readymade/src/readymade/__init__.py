@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from readymade.documents import NAMES, Ready, load
     from readymade.parameters import Parameter, ReadyError
-    from readymade.rendering import TAG_PREFIX, render
+    from readymade.rendering import TAG_PREFIX, given_in, render
     from readymade.selecting import Choice, selection
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Parameter",
     "Ready",
     "ReadyError",
+    "given_in",
     "load",
     "render",
     "selection",
@@ -36,6 +37,7 @@ _HOMES = {
     "Parameter": "parameters",
     "ReadyError": "parameters",
     "TAG_PREFIX": "rendering",
+    "given_in": "rendering",
     "render": "rendering",
     "Choice": "selecting",
     "selection": "selecting",

@@ -18,6 +18,7 @@ from readymade.documents import Ready
 from readymade.parameters import ReadyError, Value, shown
 
 TAG_PREFIX = "ready/"  # of the tag that events of ready-made policies have
+_ANNOTATION = "tetra.io/"  # before the name of a parameter
 _PLACE = re.compile(r"\$\{(\w+)(?:\|(\w+))?\}\Z")
 _SECTIONS = ("kprobes", "fentries", "tracepoints", "lsmhooks")
 
@@ -36,12 +37,23 @@ def render(ready: Ready, given: Mapping[str, str] | None = None) -> str:
             "name": ready.name,
             "annotations": {
                 "tetra.io/ready-made": ready.name,
-                **{f"tetra.io/{name}": shown(value) for name, value in values.items()},
+                **{_ANNOTATION + name: shown(value) for name, value in values.items()},
             },
         },
         "spec": spec,
     }
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def given_in(ready: Ready, document: str) -> dict[str, str]:
+    """Return the parameters of a document of `render` that are not the defaults, as written."""
+    metadata = yaml.load(document, yaml.CSafeLoader)["metadata"]
+    found = metadata.get("annotations") or {}
+    return {
+        name: found[_ANNOTATION + name]
+        for name, one in ready.parameters.items()
+        if found.get(_ANNOTATION + name, shown(one.default)) != shown(one.default)
+    }
 
 
 def settings(ready: Ready, given: Mapping[str, str]) -> dict[str, Value]:

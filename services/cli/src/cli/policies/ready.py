@@ -13,7 +13,9 @@ from cli.terminal import notice
 from cli.values import Value
 
 if TYPE_CHECKING:
+    from cli.policies.calls import PolicyCalls
     from readymade import Ready
+    from tetra.v1.policies_pb2 import FleetPolicy
 
 
 def _names(ctx: click.Context) -> Iterable[str]:
@@ -89,6 +91,27 @@ def rendered(names: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str
         }
     except ReadyError as error:
         raise UsageError(f"--set: {error}", _explain(policies)) from None
+
+
+def of_fleet(calls: PolicyCalls) -> dict[str, FleetPolicy]:
+    """Return the fleet's policies by name, with their documents; a plain Tetragon has none."""
+    from cli.errors import UnsupportedError
+    from tetra.v1.policies_pb2 import ListPoliciesRequest
+
+    try:
+        fleet = calls.fleet(ListPoliciesRequest(domain="grpc", with_yaml=True))
+    except UnsupportedError:
+        return {}
+    return {one.policy.name: one for one in fleet if not one.policy.namespace}
+
+
+def parameters_set(policy: FleetPolicy | None) -> dict[str, str]:
+    """Return the parameters of a ready-made policy of the fleet that are not the defaults."""
+    from readymade import given_in, load
+
+    if policy is None or not policy.spec.yaml:
+        return {}
+    return given_in(load(policy.policy.name), policy.spec.yaml)
 
 
 def _explain(policies: Iterable[str]) -> str:

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 from cli.command import Args, Command
 from cli.errors import RefusedError
 from cli.policies.flags import comment_flag, node_flags, rollout_flags, selector
-from cli.policies.ready import names_argument, notice_partial_settings, rendered, set_flag
+from cli.policies.ready import (
+    names_argument,
+    notice_partial_settings,
+    of_fleet,
+    parameters_set,
+    rendered,
+    set_flag,
+)
 from cli.server_flags import server_options
-from cli.terminal import Output, notice
+from cli.terminal import Output, notice, visible
 
 if TYPE_CHECKING:
     from tetra.v1.policies_pb2 import AddPolicyRequest
@@ -30,6 +37,7 @@ def run(args: Args) -> int:
     output = Output.stdout()
     with Client(server_options(args)) as client:
         calls = PolicyCalls(client)
+        before = of_fleet(calls)
         for name, text in documents.items():
             policy = PolicyRef(name=name, domain="grpc")
             try:
@@ -39,6 +47,9 @@ def run(args: Args) -> int:
             except RefusedError as error:
                 raise error.under(f"{_STEP} {name}") from None
             output.write(f'policy "{name}" enabled\n')
+            for key, value in parameters_set(before.get(name)).items():
+                if key not in dict(args.set):
+                    notice(f"policy {name}: {key} was {visible(value)}, and is the default again")
             if change is not None:
                 notice(f"policy {name}: {summary(change, args.node)}")
                 notice_twins(calls, change)
@@ -66,7 +77,8 @@ COMMAND = Command(
     summary="load ready-made policies on every node",
     text="""Load ready-made policies on every node, now and whenever a node joins; one that is
 enabled already is replaced without a gap. --set changes a parameter: tetra policies
-explain NAME lists them. A parameter applies to every policy on the command line that has it.
+explain NAME lists them, tetra policies shows those that are set. A parameter applies to every
+policy on the command line that has it; one that is not given has its default, whatever was set.
 
 examples:
   tetra policies enable files network

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.command import Args, Command
+from cli.policies.ready import of_fleet, parameters_set
 from cli.server_flags import server_options
 from cli.terminal import Output, notice, visible
 
 if TYPE_CHECKING:
-    from cli.policies.calls import PolicyCalls
     from readymade import Ready
     from tetra.v1.policies_pb2 import FleetPolicy
     from tetragon.sensors_pb2 import TracingPolicyStatus
@@ -29,25 +29,19 @@ def run(args: Args) -> int:
         calls = PolicyCalls(client)
         loaded = calls.statuses("").policies
         found = {name: [one for one in loaded if one.name == name] for name in NAMES}
-        waiting = _waiting(calls) if not all(found.values()) else {}
-    Output.stdout().write(table(found, waiting))
+        fleet = of_fleet(calls)
+    waiting = {name: one for name, one in fleet.items() if not found.get(name)}
+    output = Output.stdout()
+    output.write(table(found, waiting))
+    for name in NAMES:
+        if given := parameters_set(fleet.get(name)):
+            flags = " ".join(f"--set {visible(f'{key}={value}')}" for key, value in given.items())
+            output.write(f"{name}: {flags}\n")
     for statuses in found.values():
         for one in statuses:
             if one.error:
                 notice(f"policy {one.name}: {visible(one.error.splitlines()[0])}")
     return 0
-
-
-def _waiting(calls: PolicyCalls) -> dict[str, FleetPolicy]:
-    """Return policies of the fleet by name; a plain Tetragon has none."""
-    from cli.errors import UnsupportedError
-    from tetra.v1.policies_pb2 import ListPoliciesRequest
-
-    try:
-        fleet = calls.fleet(ListPoliciesRequest(domain="grpc"))
-    except UnsupportedError:
-        return {}
-    return {one.policy.name: one for one in fleet if not one.policy.namespace}
 
 
 def table(
@@ -100,7 +94,8 @@ that is there), in which domain (grpc: by tetra
 policies enable; static: by TETRA_POLICIES of the nodes), how many events it has reported, the
 kernel memory of its programs, and its cost: CPU time as measured on a development machine where
 functions cannot be hooked (tetra policies explain NAME has more), or, while
-kernel.bpf_stats_enabled is on, the average run time of its programs on these nodes.
+kernel.bpf_stats_enabled is on, the average run time of its programs on these nodes. Parameters
+that tetra policies enable has set are below the table.
 
 examples:
   tetra policies
