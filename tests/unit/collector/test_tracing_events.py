@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from collector.events.encoder import Encoder
 from collector.events.stacks import Frame
-from collector.events.tracing import TracingEncoder, form
+from collector.events.tracing import HEADS_MAX, TracingEncoder, form
 from collector.policies.table import KEPT, Argument, EventKind, Hook, LoadedPolicy, PolicyTable
+from collector.processes.table import Image, Process
 from collector.records.values import (
     BuildIdFrame,
     LoaderRecord,
@@ -126,6 +127,48 @@ def test_kprobe_event_is_complete(process, parent, ancestors, tid):
     )
     getattr(wanted, "return").int_arg = -13
     assert event(kprobe, call, process, parent, ancestors) == response(process_kprobe=wanted)
+
+
+def test_the_head_of_an_event_follows_its_process_its_parent_and_its_hook():
+    hooks = [hook(EventKind.KPROBE, function=name, args=(Argument("int"),)) for name in ("f", "g")]
+    policy = LoadedPolicy(3, 1, "files", hooks=tuple(hooks))
+    forms = [form(policy, one) for one in hooks]
+    parent = Process(1, 1, (0, 1), 0, OFFSET_NS, True, Image("/sbin/init"))
+    process = Process(9, 5, parent.key, 0, OFFSET_NS, True, Image("/bin/one"))
+    encoder = Encoder("n", "cluster", HOST)
+    kept = TracingEncoder(encoder, FixedStacks())
+
+    def same_as_anew(tid=9, number=0, parent=parent):
+        call = record(pid=9, tid=tid, action=1, args=(-13,))
+        made = kept.event(forms[number], call, OFFSET_NS, process, parent)
+        wanted = event(hooks[number], call, process, parent)
+        return GetEventsResponse.FromString(made) == wanted
+
+    assert same_as_anew()
+    assert same_as_anew()
+    assert same_as_anew(tid=10)
+    assert same_as_anew(number=1)
+    assert same_as_anew(parent=None)
+    process.references = 7
+    assert same_as_anew()
+    for changed in (process, parent):
+        changed.image = Image("/bin/other")
+        encoder.forget(changed.key)
+        assert same_as_anew()
+        assert same_as_anew(number=1)
+
+
+def test_heads_of_many_threads_are_not_kept_forever():
+    encoder = TracingEncoder(Encoder("n", "cluster", HOST), FixedStacks())
+    one = hook(EventKind.KPROBE, function="f")
+    one_form = form(LoadedPolicy(3, 1, "files", hooks=(one,)), one)
+    process = Process(9, 5, (0, 1), 0, OFFSET_NS, True, Image("/bin/one"))
+    for tid in range(5000):
+        made = encoder.event(
+            one_form, record(pid=9, tid=tid, action=1, args=()), OFFSET_NS, process, None
+        )
+        assert GetEventsResponse.FromString(made).process_kprobe.process.tid.value == tid
+    assert len(encoder._heads) <= HEADS_MAX
 
 
 @given(PROCESSES, st.integers(0, 2**32 - 1))

@@ -37,6 +37,38 @@ def test_items_are_ordered_by_position():
     )  # fmt: skip
 
 
+NUMBERS = st.tuples(
+    st.sampled_from([1, 10, 12, 23, 29, 31, 45, 4, 11, 13, 30, 32, 33, 47]),
+    st.integers(0, 2**64 - 1).map(lambda number: number.to_bytes(8, "little")),
+)
+
+
+@given(st.lists(NUMBERS, max_size=12), st.booleans())
+def test_numbers_are_the_same_beside_numbers_and_beside_a_text(numbers, last_is_text):
+    items = [(kind, place, 0, data) for place, (kind, data) in enumerate(numbers)]
+    signed = {1, 10, 12, 23, 29, 31, 45}
+    wanted: tuple[object, ...] = tuple(
+        int.from_bytes(data, "little", signed=kind in signed) for kind, data in numbers
+    )
+    if last_is_text:
+        items.append((6, len(items), 0, b"x"))
+        wanted += (b"x",)
+    assert decode_tracing(record(*items)).args == wanted
+
+
+@pytest.mark.parametrize(
+    ("items", "args"),
+    [
+        ([(1, 1, 0, bytes(8))], (values.Absent(), 0)),
+        ([(1, 0, 0, b"\5" + bytes(7)), (1, 0, 0, b"\6" + bytes(7))], (6,)),
+        ([(1, 0, 1, struct.pack("<Ii", 1, 0)), (1, 1, 0, bytes(8))], (values.Unreadable(), 0)),
+        ([(1, 0, 0, b"\5" + bytes(7)), (6, 1, 0, b"8 bytes.")], (5, b"8 bytes.")),
+    ],
+)
+def test_items_of_eight_bytes_that_are_no_plain_numbers(items, args):
+    assert decode_tracing(record(*items)).args == args
+
+
 def test_later_item_replaces_an_earlier_one():
     long = struct.pack("<Q", 9) + b"nine long"
     found = decode_tracing(record((2, 0, 2, struct.pack("<Q", 9) + b"ni"), (2, 0, 0, long)))

@@ -33,7 +33,7 @@ _MESSAGES: dict[EventKind, Any] = {
 _ACTIONS = max(tetragon_pb2.KprobeAction.values()) + 1
 # Of the event with which a policy reached its limit of signals and was switched to mode monitor.
 FELL_BACK_TAG = b"enforcement:fell-back-to-monitor"
-_HEADS_MAX = 1024  # heads of events that are kept; above it all are dropped and made again
+HEADS_MAX = 1024  # heads of events that are kept; above it all are dropped and made again
 
 # The names of a machine's native and 32-bit system calls in SyscallId.
 _ABIS = {"x86_64": ("x64", "i386"), "aarch64": ("arm64", "arm32")}
@@ -221,7 +221,7 @@ class TracingEncoder:
         known = self._heads.get(key)
         if known is not None and known[0] is own and known[1] == references and known[2] is above:
             return known[3]
-        if len(self._heads) >= _HEADS_MAX:
+        if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
         head = _head(form, self._encoder.thread_copy(process, tid), above)
         self._heads[key] = own, references, above, head

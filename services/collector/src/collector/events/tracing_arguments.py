@@ -272,7 +272,7 @@ def syscall_with(native: str, compat: str) -> Encode:
 
 
 class _VarintMember:
-    """Encodes a number; `_argument` does the same for a whole argument with less."""
+    """Encodes a number; `_number_argument` does that for a whole argument at less cost."""
 
     def __init__(self, name: str) -> None:
         self.tag = _NUMBERS[name]
@@ -440,9 +440,9 @@ def _number_argument(field_tag: bytes, form: _VarintMember, tail: bytes) -> Enco
     heads = [field_tag + varint(len(form.tag) + n + len(tail)) + form.tag for n in range(11)]
 
     def encode(value: Any) -> bytes:
-        if value.__class__ is int:
-            raw = varint(value) if value >= 0 else _negative(value)
-            return heads[len(raw)] + raw + tail
-        return _argument_without_value(field_tag, value, tail)
+        if value.__class__ in _WITHOUT_VALUE:
+            return _argument_without_value(field_tag, value, tail)
+        raw = varint(value) if value >= 0 else _negative(value)
+        return heads[len(raw)] + raw + tail
 
     return encode
