@@ -162,7 +162,7 @@ class SimulatedNode:
         """See `Backend`."""
         await asyncio.sleep(self.delay_s)
         await self.gate.wait()
-        (hook,) = policy.kprobes
+        hook = policy.kprobes[0]
         if hook.call in self.refused:
             raise ProbeError(f"there is no function {hook.call!r}")
         loaded = LoadedPolicy(

@@ -1,5 +1,7 @@
 """``tetra policies``: what is sent, printed and refused."""
 
+import json
+
 import grpc
 import pytest
 
@@ -138,15 +140,64 @@ def test_the_list_shows_parameters_that_are_set(policies, fleet):
     assert done.stdout.splitlines()[1 + len(NAMES) :] == ["files: --set paths=/srv,/etc"]
 
 
-def test_enable_says_which_parameters_are_the_defaults_again(policies, fleet):
-    fleet.policies = [enabled("files", {"paths": "/srv", "secrets": "/srv/keys"})]
-    fleet.change = PolicyChange(revision=2, nodes=[node_policy("a")])
-    done = policies(fleet, "enable", "files", "--set", "paths=/opt")
-    assert done.stderr.splitlines()[0] == (
-        "tetra: policy files: secrets was /srv/keys, and is the default again"
+def test_the_list_as_json(policies, fleet):
+    fleet.policies = [
+        enabled("files", {"paths": "none", "except": "/opt/a b"}), enabled("network", {}),
+    ]  # fmt: skip
+    public = PlainPolicies()  # type: ignore[abstract]  # the others answer UNIMPLEMENTED
+    added = TracingPolicyStatus(name="files", domain="grpc", state=TP_STATE_ENABLED)
+    added.kernel_memory_bytes, added.stats.action_counters.post = 2_000_000, 23
+    added.details.runs, added.details.run_time_ns = 1000, 250_000
+    other = TracingPolicyStatus(
+        name="files", domain="static", state=TP_STATE_LOAD_ERROR, error="no"
     )
-    again = policies(fleet, "enable", "files", "--set", "paths=/srv", "--set", "secrets=/srv/keys")
-    assert "default" not in again.stderr
+    public.policies = [added, other]
+    for words in (("-o", "json"), ("list", "--output", "json")):
+        done = policies((public, fleet), *words)
+        first, second, third, *more = map(json.loads, done.stdout.splitlines())
+        assert first == {
+            "name": "files", "state": "enabled", "domain": "grpc", "events": 23,
+            "kernel_memory_bytes": 2_000_000, "runs": 1000, "run_time_ns": 250_000, "error": "",
+            "parameters": {"paths": "none", "except": "/opt/a b"},
+            "cost": load("files").cost_brief, "reports": load("files").title,
+        }  # fmt: skip
+        assert [second[key] for key in ("domain", "state", "error", "parameters")] == [
+            "static", "load_error", "no", None,
+        ]  # fmt: skip
+        assert [third[key] for key in ("name", "state", "parameters")] == ["network", "waiting", {}]
+        assert (third["events"], third["runs"]) == (None, None)
+        assert [one["name"] for one in more] == list(NAMES[2:])
+        assert {(one["state"], one["domain"], one["parameters"]) for one in more} == {
+            ("not enabled", "", None)
+        }
+        assert done.stderr == ""
+    text = policies((public, fleet)).stdout.splitlines()
+    assert text[-1] == "files: --set paths=none --set 'except=/opt/a b'"
+
+
+def test_enable_keeps_the_parameters_that_are_not_given(policies, fleet):
+    fleet.policies = [enabled("files", {"paths": "/srv", "secrets": "none"})]
+    fleet.policies[0].spec.revision = 7
+    fleet.change = PolicyChange(revision=8, nodes=[node_policy("a")])
+    done = policies(fleet, "enable", "files", "network", "--set", "paths=/opt")
+    assert done.stdout.splitlines() == [
+        'policy "files" enabled, keeps secrets=none', 'policy "network" enabled',
+    ]  # fmt: skip
+    done = policies(fleet, "enable", "files", "--set", "paths=default", "--set", "secrets=default")
+    assert done.stdout == 'policy "files" enabled\n'
+    files, network, defaults = fleet.requests
+    assert files.yaml == render(load("files"), {"paths": "/opt", "secrets": "none"})
+    assert files.expected_revision == 7  # what is kept is still what is there
+    assert network.yaml == render(load("network"))
+    assert defaults.yaml == render(load("files"))
+    assert (network.expected_revision, defaults.expected_revision) == (0, 0)
+
+
+def test_a_document_of_ones_own_sets_no_parameters(policies, fleet):
+    own = enabled("files", {"paths": "/srv"})
+    own.spec.yaml = own.spec.yaml.replace("tetra.io/ready-made: files", "owner: me")
+    fleet.policies = [own]
+    assert policies(fleet, "enable", "files").stdout == 'policy "files" enabled\n'
 
 
 def test_the_list_has_every_policy_and_its_state(policies):

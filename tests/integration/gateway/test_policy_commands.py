@@ -177,3 +177,47 @@ async def test_a_try_that_is_interrupted_before_its_first_answer_says_what_happe
         out, err = await process.communicate()
     assert (process.returncode, out) == (0, b"")
     assert err.decode().splitlines()[-1] == "tetra: interrupted; the policy is removed"
+
+
+async def test_a_ready_made_policy_keeps_what_was_set(nodes, tetra):
+    async def enable(*settings):
+        flags = [word for one in settings for word in ("--set", one)]
+        code, out, error = await tetra("policies", "enable", "files", *flags)
+        assert code == 0, error
+        _, listed, _ = await tetra("policies", "-o", "json")
+        files = json.loads(listed.splitlines()[0])
+        assert (files["name"], files["state"]) == ("files", "enabled")
+        return out, files["parameters"]
+
+    added = 'policy "files" enabled'
+    assert await enable("paths=/srv", "secrets=none") == (
+        f"{added}\n", {"paths": "/srv", "secrets": "none"},
+    )  # fmt: skip
+    assert await enable() == (
+        f"{added}, keeps paths=/srv secrets=none\n", {"paths": "/srv", "secrets": "none"},
+    )  # fmt: skip
+    assert await enable("paths=/opt") == (
+        f"{added}, keeps secrets=none\n", {"paths": "/opt", "secrets": "none"},
+    )  # fmt: skip
+    assert await enable("paths=default") == (
+        f"{added}, keeps secrets=none\n", {"secrets": "none"},
+    )  # fmt: skip
+    _, table, _ = await tetra("policies")
+    assert table.splitlines()[-1] == "files: --set secrets=none"
+    await tetra("policies", "disable", "files")
+    assert await enable() == (f"{added}\n", {})
+
+
+async def test_a_token_that_may_not_read_enables_with_the_defaults(nodes, start_gateway, tmp_path):
+    tokens, token = tmp_path / "tokens", tmp_path / "token"
+    tokens.write_text("writer policies\n")
+    token.write_text("writer")
+    closed = await start_gateway(token_file=tokens)
+    process = await run_client(
+        closed.address, "policies", "enable", "files", "--token-file", str(token)
+    )
+    async with asyncio.timeout(LONG_S * 2):
+        out, err = await process.communicate()
+    assert (process.returncode, out.decode()) == (0, 'policy "files" enabled\n'), err
+    assert "parameters that --set does not name get their defaults" in err.decode()
+    assert active(nodes) == everywhere("grpc:files")

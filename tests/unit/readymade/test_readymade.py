@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from readymade import NAMES, ReadyError, load, render, selection
+from readymade import NAMES, ReadyError, given_in, load, render, selection
 from readymade.parameters import shown
 from tracingpolicy import parse
 
@@ -89,6 +89,20 @@ def test_an_empty_value_is_refused_where_it_would_switch_something_off():
     with pytest.raises(ReadyError, match=r"^paths: the value is empty \(allowed: .*, or none\)$"):
         render(load("files"), {"paths": ""})
     render(load("files"), {"except": ""})  # its default
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_can_be_given_its_default_again(name):
+    ready = load(name)
+    assert render(ready, dict.fromkeys(ready.parameters, "default")) == render(ready)
+
+
+def test_what_was_given_is_read_from_the_document():
+    ready, given = load("files"), {"paths": "none", "except": "/opt/x,/opt/y"}
+    assert given_in(ready, render(ready, given)) == given
+    assert given_in(ready, render(ready, {"except": ""})) == {}
+    other = render(load("network"), {"except": "10.0.0.0/8"})
+    assert given_in(ready, other) == {}
 
 
 def test_values_cannot_become_keys_of_the_document():

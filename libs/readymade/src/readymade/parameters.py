@@ -11,6 +11,7 @@ from typing import Any
 
 MOST_VALUES = 64
 NONE = "none"  # written for a list without values
+DEFAULT = "default"  # written for the default; no type has it as a value
 _MOST_BYTES = 255  # of a path: what a prefix may have in a tracing policy
 _INTERVAL = re.compile(r"[1-9]\d{0,6}[smh]\Z")
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -37,6 +38,8 @@ class Parameter:
         An empty text is refused where it would switch off what the default reports: it most often
         comes from a variable that is not set. ``none`` does that on purpose.
         """
+        if text.strip() == DEFAULT:
+            return self.default
         if isinstance(self.default, tuple):
             if text.strip() == NONE:
                 return ()

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from readymade.documents import Ready
-from readymade.parameters import ReadyError, Value, shown
+from readymade.parameters import NONE, ReadyError, Value, shown
 
 TAG_PREFIX = "ready/"  # of the tag that events of ready-made policies have
 _ANNOTATION = "tetra.io/"  # before the name of a parameter
+_READY_MADE = "tetra.io/ready-made"  # has the name of the policy
 _PLACE = re.compile(r"\$\{(\w+)(?:\|(\w+))?\}\Z")
 _SECTIONS = ("kprobes", "fentries", "tracepoints", "lsmhooks")
 
@@ -36,7 +37,7 @@ def render(ready: Ready, given: Mapping[str, str] | None = None) -> str:
         "metadata": {
             "name": ready.name,
             "annotations": {
-                "tetra.io/ready-made": ready.name,
+                _READY_MADE: ready.name,
                 **{_ANNOTATION + name: shown(value) for name, value in values.items()},
             },
         },
@@ -46,11 +47,15 @@ def render(ready: Ready, given: Mapping[str, str] | None = None) -> str:
 
 
 def given_in(ready: Ready, document: str) -> dict[str, str]:
-    """Return the parameters of a document of `render` that are not the defaults, as written."""
-    metadata = yaml.load(document, yaml.CSafeLoader)["metadata"]
-    found = metadata.get("annotations") or {}
+    """Return the parameters of a document of `render` that are not the defaults, as written.
+
+    A document of the same name that is not from `render` has none.
+    """
+    found = yaml.load(document, yaml.CSafeLoader)["metadata"].get("annotations") or {}
+    if found.get(_READY_MADE) != ready.name:
+        return {}
     return {
-        name: found[_ANNOTATION + name]
+        name: found[_ANNOTATION + name] or NONE
         for name, one in ready.parameters.items()
         if found.get(_ANNOTATION + name, shown(one.default)) != shown(one.default)
     }

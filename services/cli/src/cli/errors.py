@@ -58,6 +58,10 @@ class ServerError(TetraError):
     """The server answered with an error."""
 
 
+class DeniedError(ServerError):
+    """The token lacks the right that the call needs."""
+
+
 class RefusedError(ServerError):
     """The server refused a change or a question about policies; the message is its reason."""
 

@@ -8,6 +8,7 @@ import grpc
 
 from cli.address import Address, ServerOptions
 from cli.errors import (
+    DeniedError,
     RefusedError,
     ServerError,
     TetraError,
@@ -87,7 +88,8 @@ def explained(
         if "Socket closed" in cause and is_new:
             cause = _closed_at_once(options)
         return UnreachableError(f"connect: {address}: {cause}")
-    return ServerError(f"call: {address}: {code.name.lower()}: {details}")
+    kind = DeniedError if code == grpc.StatusCode.PERMISSION_DENIED else ServerError
+    return kind(f"call: {address}: {code.name.lower()}: {details}")
 
 
 # Of calls about policies: answers of the server itself, with a text for the user. A plain Tetragon

@@ -76,17 +76,30 @@ def _require_parameter(policies: Mapping[str, Ready], key: str) -> None:
     raise UsageError(message, _explain(policies))
 
 
-def rendered(names: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the documents of the policies; raise `UsageError` for a bad parameter."""
+def rendered(
+    names: Sequence[str],
+    given: Iterable[tuple[str, str]],
+    kept: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, str]:
+    """Return the documents of the policies; raise `UsageError` for a bad parameter.
+
+    ``kept``: by policy, parameters that stay as they are.
+    """
     from readymade import ReadyError, load, render
 
-    settings = dict(given)
+    settings, kept = dict(given), kept or {}
     policies = {name: load(name) for name in names}
     for key in settings:
         _require_parameter(policies, key)
     try:
         return {
-            name: render(ready, {k: v for k, v in settings.items() if k in ready.parameters})
+            name: render(
+                ready,
+                {
+                    **kept.get(name, {}),
+                    **{k: settings[k] for k in ready.parameters.keys() & settings},
+                },
+            )
             for name, ready in policies.items()
         }
     except ReadyError as error:

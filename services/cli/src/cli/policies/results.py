@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cli.errors import RefusedError
+from cli.errors import DeniedError, RefusedError
 from cli.terminal import notice
 from cli.words import counted
 from tetra.v1.policies_pb2 import NodePolicy, PolicyChange
@@ -81,7 +81,7 @@ def notice_twins(calls: PolicyCalls, change: PolicyChange) -> None:
         return
     try:
         policies = calls.fleet(ListPoliciesRequest(name=ref.name, with_static=True))
-    except RefusedError:  # a token that may change policies, and not read
+    except DeniedError:  # a token that may change policies, and not read
         return
     for other in policies:
         if other.policy.namespace != ref.namespace or other.policy.domain == ref.domain:
