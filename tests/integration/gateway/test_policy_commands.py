@@ -208,16 +208,19 @@ async def test_a_ready_made_policy_keeps_what_was_set(nodes, tetra):
     assert await enable() == (f"{added}\n", {})
 
 
-async def test_a_token_that_may_not_read_enables_with_the_defaults(nodes, start_gateway, tmp_path):
+async def test_a_token_that_may_not_read_enables_and_adds(nodes, start_gateway, tmp_path, file):
     tokens, token = tmp_path / "tokens", tmp_path / "token"
     tokens.write_text("writer policies\n")
     token.write_text("writer")
     closed = await start_gateway(token_file=tokens)
-    process = await run_client(
-        closed.address, "policies", "enable", "files", "--token-file", str(token)
-    )
-    async with asyncio.timeout(LONG_S * 2):
-        out, err = await process.communicate()
-    assert (process.returncode, out.decode()) == (0, 'policy "files" enabled\n'), err
-    assert "parameters that --set does not name get their defaults" in err.decode()
-    assert active(nodes) == everywhere("grpc:files")
+    for words, out in (
+        (("policies", "enable", "files"), 'policy "files" enabled\n'),
+        (("tp", "add", file), f'tracing policy "{file}" added\n'),
+    ):
+        process = await run_client(closed.address, *words, "--token-file", str(token))
+        async with asyncio.timeout(LONG_S * 2):
+            printed, errors = await process.communicate()
+        assert (process.returncode, printed.decode()) == (0, out), errors
+        unread = b"parameters that --set does not name get their defaults" in errors
+        assert unread is (words[0] == "policies")
+    assert active(nodes) == everywhere("grpc:files", "grpc:one")
