@@ -111,7 +111,7 @@ class Settings(ServiceSettings, BusSettings):
         ge=0,
         le=1000,
         description="longest time between two reads of the ring, on a host with busy CPUs; on "
-        "others it is 5 to 40 ms while clients read, else 100 ms. A ring that is a quarter full is "
+        "others it is 4 to 40 ms while clients read, else 100 ms. A ring that is a quarter full is "
         "read at once",
     )
     execve_map_entries: int = Field(
