@@ -121,6 +121,8 @@ class HookText:
         for step in steps(self.selectors, values):
             out.add("")
             values.read(step)
+            # What a comparison of text leaves open is much: it is forgotten after each one.
+            after_each = step.cost in (Cost.TEXT, Cost.PATH)
             for selector, condition, what in step.conditions:
                 out.comment(what)
                 if count == 1:
@@ -129,10 +131,10 @@ class HookText:
                 bit = f"{1 << selector:#x}"
                 out.add(f"if ((candidates & {bit}) && {negated(condition)})")
                 out.add(f"\tcandidates &= ~{bit}u;")
-                if step.cost in (Cost.TEXT, Cost.PATH):
+                if after_each:
                     out.add("candidates = any_number(candidates);")
             if count > 1 and step.conditions:
-                if step.cost not in (Cost.TEXT, Cost.PATH):
+                if not after_each:
                     out.add("candidates = any_number(candidates);")
                 out.add("if (!candidates)", "\tgoto filtered;")
         out.add("")

@@ -33,7 +33,7 @@ def run(args: Args) -> int:
     from cli.policies.results import notice_twins, require_done, summary
     from tetra.v1.policies_pb2 import PolicyRef
 
-    rendered(args.name, args.set)  # mistakes are found before the server is asked
+    documents = rendered(args.name, args.set)  # mistakes are found before the server is asked
     notice_partial_settings(args.name, args.set)
     given, output = dict(args.set), Output.stdout()
     with Client(server_options(args)) as client:
@@ -43,7 +43,8 @@ def run(args: Args) -> int:
             name: {k: v for k, v in parameters_set(before.get(name)).items() if k not in given}
             for name in args.name
         }
-        documents = rendered(args.name, args.set, kept)
+        if any(kept.values()):
+            documents = rendered(args.name, args.set, kept)
         for name, text in documents.items():
             policy = PolicyRef(name=name, domain="grpc")
             try:

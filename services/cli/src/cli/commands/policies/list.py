@@ -33,14 +33,15 @@ def run(args: Args) -> int:
         loaded = calls.statuses("").policies
         found = {name: [one for one in loaded if one.name == name] for name in NAMES}
         fleet = of_fleet(calls)
-    entries = _entries(found, fleet)
+    parameters = {name: parameters_set(one) for name, one in fleet.items() if name in found}
+    entries = _entries(found, fleet, parameters)
     output = Output.stdout()
     if args.output == "json":
         output.write("".join(json.dumps(one) + "\n" for one in entries))
         return 0
     output.write(_table(entries))
     for name in NAMES:
-        if given := parameters_set(fleet.get(name)):
+        if given := parameters.get(name):
             flags = " ".join(f"--set {quote(visible(f'{k}={v}'))}" for k, v in given.items())
             output.write(f"{name}: {flags}\n")
     for one in entries:
@@ -50,11 +51,14 @@ def run(args: Args) -> int:
 
 
 def _entries(
-    found: Mapping[str, Sequence[TracingPolicyStatus]], fleet: Mapping[str, FleetPolicy]
+    found: Mapping[str, Sequence[TracingPolicyStatus]],
+    fleet: Mapping[str, FleetPolicy],
+    parameters: Mapping[str, Mapping[str, str]],
 ) -> list[dict[str, Any]]:
     """Return what ``-o json`` prints: an entry for each policy, or each domain that it is in.
 
     ``fleet``: the policies that were added at a gateway, some of which no node has loaded.
+    ``parameters``: those of each that are set.
     """
     from cli.policies.calls import DEFAULT_DOMAIN
     from cli.policies.fleet import state
@@ -68,10 +72,9 @@ def _entries(
         if not rows and added is not None:
             rows = [(state(added), DEFAULT_DOMAIN, _figures(None))]
         for word, domain, figures in rows or [("not enabled", "", _figures(None))]:
-            known = added is not None and domain == DEFAULT_DOMAIN
             entries.append({
                 "name": name, "state": word, "domain": domain, **figures,
-                "parameters": parameters_set(added) if known else None,
+                "parameters": parameters.get(name) if domain == DEFAULT_DOMAIN else None,
                 "cost": ready.cost_brief, "reports": ready.title,
             })  # fmt: skip
     return entries
