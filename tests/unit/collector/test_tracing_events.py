@@ -149,6 +149,7 @@ def test_the_head_of_an_event_follows_its_process_its_parent_and_its_hook():
     assert same_as_anew(tid=10)
     assert same_as_anew(number=1)
     assert same_as_anew(parent=None)
+    assert same_as_anew()  # kept with its parent again, so that only the references change
     process.references = 7
     assert same_as_anew()
     for changed in (process, parent):
