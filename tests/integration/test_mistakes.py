@@ -55,6 +55,15 @@ async def test_mistakes_at_the_start_are_one_line(sinks, nats_server):
             ("exporter", {"TETRA_STATE_DIR": "/etc/hostname"},
              "state: /etc/hostname: a file is there, not a folder"),
         ]  # fmt: skip
-        found = await asyncio.gather(*(run(s, **common | more) for s, more, _ in mistakes))
+        # Two exporters that run at a time need a state folder each.
+        own = [
+            {"TETRA_STATE_DIR": f"{common['TETRA_STATE_DIR']}-{n}"} for n in range(len(mistakes))
+        ]
+        found = await asyncio.gather(
+            *(
+                run(s, **common | state | more)
+                for state, (s, more, _) in zip(own, mistakes, strict=True)
+            )
+        )
     for (service, _, text), (code, line) in zip(mistakes, found, strict=True):
         assert (code, line.startswith(f"tetra-{service}: error: {text}")) == (2, True), line
