@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ def bpftrace(program: str) -> Iterator[None]:
         )  # fmt: skip
     try:
         probes = program.count("tracepoint:")
-        wait_for(lambda: _is_attached(process.pid, probes), "bpftrace")
+        events = probes + _buffers()
+        wait_for(lambda: _perf_events(process.pid) >= events, "bpftrace")
         yield
     finally:
         process.send_signal(signal.SIGINT)
@@ -34,14 +36,20 @@ def bpftrace(program: str) -> Iterator[None]:
             process.wait()
 
 
-def _is_attached(pid: int, probes: int) -> bool:
-    """Whether a process has attached so many tracepoints: their events are there then."""
+def _perf_events(pid: int) -> int:
+    """Return how many perf events a process has: tracepoints that are attached, and buffers."""
     links = []
     for one in Path(f"/proc/{pid}/fd").iterdir():
         try:
             links.append(os.readlink(one))
         except OSError:
             continue
-    events = sum("perf_event" in link for link in links)
-    cpus = os.cpu_count() or 1
-    return events >= cpus + probes  # one for each CPU's buffer, then those of the tracepoints
+    return sum("perf_event" in link for link in links)
+
+
+def _buffers() -> int:
+    """Return how many perf events print: one a CPU, none since it has a ring (bpftrace 0.21)."""
+    done = subprocess.run(["bpftrace", "--version"], capture_output=True, text=True, check=True)
+    version = re.search(r"v(\d+)\.(\d+)", done.stdout)
+    has_ring = version is not None and tuple(map(int, version.groups())) >= (0, 21)
+    return 0 if has_ring else os.cpu_count() or 1

@@ -1,13 +1,15 @@
 """Ready-made policies on a kernel that hooks functions: ratios of instructions in a guest.
 
-The guest is that of ``make test-kernels`` for Linux 6.1, with Debian's redis, nginx, PostgreSQL and
-bpftrace. Its clock counts instructions, so the ratios do not depend on what this host does
-meanwhile; what memory and branches cost a real CPU is not in them. The packages are fetched once.
+The guest is that of ``make test-kernels`` for Linux 6.1, or for the one of ``KERNELS``, with
+Debian's redis, nginx, PostgreSQL and bpftrace. Its clock counts instructions, so the ratios do not
+depend on what this host does meanwhile; what memory and branches cost a real CPU is not in them.
+The packages are fetched once.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -18,7 +20,7 @@ from benchmarks.harness import CACHE, Figure, Report, Unavailable, need, need_ro
 from vm import compiler, images, qemu
 from vm.kernels import Machine, select
 
-KERNEL = "6.1"
+KERNEL = os.environ.get("KERNELS") or "6.1"
 _PACKAGES = ("bpftrace", "nginx", "postgresql", "redis-server", "redis-tools", "wrk")
 _TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86", "cpio": "cpio", "depmod": "kmod",

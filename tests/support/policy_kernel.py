@@ -161,7 +161,7 @@ def host(tracefs: Path | None = None, refused: dict[Mechanism, str] | None = Non
         return (refused or {}).get(mechanism, "")
 
     none = Path("/nonexistent")
-    return Host(BTF, why_not, "x86_64", (tracefs or none,), none, none, none)
+    return Host(BTF, why_not, "x86_64", (tracefs or none,), none, none, none, misreads_code=False)
 
 
 def refusing_host() -> Host:

@@ -28,6 +28,8 @@ M = Mechanism
 
 def plan(spec, kernel=None):
     text = f"kind: TracingPolicy\nmetadata: {{name: p}}\nspec:\n{spec}"
+    if "sampleFrequent" in spec:
+        text = f"apiVersion: tetra.io/v1\n{text}"
     return plan_policy(parse(text), kernel or host())
 
 
@@ -258,6 +260,51 @@ def test_raw_syscalls_take_their_fields_from_the_context():
     assert sources(leave) == [SyscallNumber(), FunctionArgument(1)]
     assert [one.type for one in enter.args] == [T.SYSCALL64, T.CONST_BUF]
     assert [one.type for one in leave.args] == [T.SYSCALL64, T.INT64]
+
+
+SAMPLED = """
+  tracepoints:
+  - subsystem: raw_syscalls
+    event: sys_enter
+    sampleFrequent: true
+    args: [{index: 4, type: uint64}, {index: 5}]
+"""
+
+
+def test_frequent_calls_are_sampled_at_their_functions():
+    (hook,) = plan(SAMPLED).hooks
+    assert hook.entry is M.CALL_FUNCTIONS
+    assert sources(hook) == [SyscallNumber(), SyscallArguments()]
+    (target,) = hook.targets
+    always, *sampled = target.calls
+    assert always.number == -1
+    # Both ABIs; a function without parameters serves both. read, close and the like are ordinary.
+    assert {"__x64_sys_bpf", "__x64_sys_clone", "__ia32_sys_dup", "__ia32_compat_sys_openat"} <= {
+        *always.symbols
+    }
+    found = {one.number: one.symbols for one in sampled}
+    assert found[0] == ("__x64_sys_read",)
+    assert found[4] == ("__x64_sys_newstat",)
+    assert found[110] == ("__do_sys_getppid",)
+    assert not {*always.symbols} & {symbol for symbols in found.values() for symbol in symbols}
+
+
+@pytest.mark.parametrize("why", ["kind", "option", "arm64", "emulated", "document"])
+def test_every_call_is_seen_at_the_tracepoint_otherwise(why):
+    kernel = host(refused={M.CALL_FUNCTIONS: "no"} if why == "kind" else None)
+    text = SAMPLED
+    if why == "option":
+        text += "  options: [{name: disable-kprobe-multi, value: '1'}]\n"
+    elif why == "arm64":
+        kernel.machine = "aarch64"
+    elif why == "emulated":
+        kernel.misreads_code = True
+    elif why == "document":
+        text = SAMPLED.replace("    sampleFrequent: true\n", "")
+    (hook,) = plan(text, kernel).hooks
+    assert hook.entry is M.RAW_TRACEPOINT
+    assert sources(hook) == [FunctionArgument(1), SyscallArguments()]
+    assert bool(hook.note) is (why in ("kind", "arm64", "emulated"))
 
 
 def test_fields_of_a_format(tmp_path):

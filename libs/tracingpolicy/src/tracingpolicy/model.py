@@ -106,6 +106,7 @@ class Tracepoint(Hook):
     subsystem: str
     event: str
     raw: bool = False
+    sample_frequent: bool = False  # of raw_syscalls/sys_enter: ordinary calls may be missed
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ MAX_TAGS, MAX_TAG_BYTES = 16, 128
 MAX_SELECTORS = 64
 COMMON = ("args", "message", "tags", "selectors")
 _KERNEL = (*COMMON, "call", "syscall", "return", "returnArg", "returnArgAction", "data", "ignore")
-_TRACEPOINT = (*COMMON, "subsystem", "event", "raw")
+_TRACEPOINT = (*COMMON, "subsystem", "event", "raw", "sampleFrequent")
 _USDT = (*COMMON, "path", "provider", "name", "btfPath")
 _LSM = (*COMMON, "hook")
 SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_",
@@ -157,13 +157,25 @@ class HookReader:
             if fields.given(key) and not _EVENT.match(text):
                 fields.fail(f"{quoted(text)} is not a name in tracefs", key)
         raw = fields.flag("raw")
+        self._check_sampling(fields)
         hook = HookContext(self.policy, HookKind.TRACEPOINT, raw=raw)
         return Tracepoint(
             subsystem=fields.text("subsystem"),
             event=fields.text("event"),
             raw=raw,
+            sample_frequent=fields.flag("sampleFrequent"),
             **self.common(fields, index, hook),
         )
+
+    def _check_sampling(self, fields: Fields) -> None:
+        if not fields.has("sampleFrequent"):
+            return
+        if not self.policy.own_api:
+            message = "Tetragon has no sampleFrequent"
+            fields.fail(message, "sampleFrequent", f"apiVersion: {OWN_API}")
+        elif (fields.text("subsystem"), fields.text("event")) != ("raw_syscalls", "sys_enter"):
+            message = "only calls of raw_syscalls/sys_enter can be sampled"
+            fields.fail(message, "sampleFrequent", "subsystem: raw_syscalls, event: sys_enter")
 
     def usdt(self, node: Node, path: str, index: int) -> Usdt:
         """Return an element of usdts."""

@@ -15,6 +15,7 @@ _NS = {
     "kretprobe": 60,
     "kprobe.multi": 50,
     "kretprobe.multi": 60,
+    "kprobe.multi of all system calls": 50,
     "raw_tracepoint": 20,
     "tp_btf": 50,
     "tracepoint": 95,

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from cli.profiles.model import Profile
 from cli.profiles.paths import writable
 from cli.terminal import visible
+from tracingpolicy.ordinary import ORDINARY
 
-# System calls that are always allowed: those of the launcher between installing the filter and
-# execve(), and those of the kernel and the C library: exit, signals, restarts, and the fallback of
-# the vDSO for a clock that it cannot read.
-_ALWAYS = frozenset(
-    {"execve", "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "prctl",
-     "close", "dup2", "dup3", "fcntl", "futex", "write", "clock_gettime", "gettimeofday", "getcpu"}
-)  # fmt: skip
+# System calls that are always allowed: ordinary ones, of which policy syscalls may miss some; those
+# of the launcher between installing the filter and execve(); exit and restarts. Among the ordinary
+# ones is what the vDSO falls back to for a clock that it cannot read.
+_ALWAYS = ORDINARY | {"execve", "exit", "exit_group", "restart_syscall", "prctl"}
 # The C library tries the newer call and falls back to the older one if the kernel lacks it, ENOSYS.
 # A filter that the profile was collected under answers so, such as RestrictNamespaces= and
 # RestrictSUIDSGID= of systemd or the default of Docker: then the newer call is not in the profile,
@@ -29,10 +27,8 @@ _NEWER = {"clone": "clone3", "openat": "openat2", "fchmodat": "fchmodat2", "acce
 # descriptors (/proc/self/fd), drops capabilities, changes user and directory
 # (libcontainer/standard_init_linux.go, init_linux.go: finalizeNamespace).
 _RUNTIME = frozenset(
-    {"capget", "capset", "chdir", "epoll_ctl", "epoll_pwait", "fchown", "fstat", "fstatfs",
-     "getcwd", "getdents64", "getpid", "getppid", "gettid", "madvise", "mmap", "munmap",
-     "nanosleep", "newfstatat", "openat", "read", "readlinkat", "rt_sigaction", "sched_yield",
-     "setgid", "setgroups", "setuid", "sigaltstack", "tgkill"}
+    {"capget", "capset", "chdir", "fchown", "fstatfs", "getcwd", "setgid", "setgroups", "setuid",
+     "sigaltstack", "tgkill"}
 )  # fmt: skip
 _ARCHITECTURES = {"x64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 # Events carry names: no other text may become a line of a drop-in, which root runs.

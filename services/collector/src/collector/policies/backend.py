@@ -138,6 +138,7 @@ class KernelInstallation:
             runs=runs,
             run_time_ns=run_time_ns,
             memory_bytes=self._memory_bytes,
+            sampled_calls=sum(len(one.sampled) for one in self._installed.frequent),
         )
 
     def lost(self) -> Counter[str]:

@@ -17,6 +17,7 @@ from collector.bpf.features import Features
 from collector.bpf.programs import Kind
 from collector.errors import BtfError
 from collector.policies.acting_features import ActingFeatures, Anything, KernelActions
+from collector.policies.host import may_misread_code
 from collector.policies.plan import Mechanism
 from collector.policies.syscalls import SyscallTable
 from tracingpolicy.model import Hook, Loader, Policy
@@ -28,6 +29,7 @@ KALLSYMS = Path("/proc/kallsyms")
 _KINDS = {
     Mechanism.SYS_ENTER: Kind.RAW_TRACEPOINT,
     Mechanism.SYS_EXIT: Kind.RAW_TRACEPOINT,
+    Mechanism.CALL_FUNCTIONS: Kind.KPROBE_MULTI,
 }
 
 WhyNot = Callable[[Mechanism, bool], str]
@@ -65,6 +67,7 @@ class Host:
     kallsyms: Path = KALLSYMS
     module_btf: Path = Path("/sys/kernel/btf")
     modules: Path = Path("/proc/modules")
+    misreads_code: bool = field(default_factory=may_misread_code)
     acting: ActingFeatures = field(default_factory=Anything)
     why_not_arguments: WhyNotArguments = lambda _function, _positions: ""
     request_hosts: frozenset[str] | None = None  # of GetUrl and DnsLookup; None: not checked

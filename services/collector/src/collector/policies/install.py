@@ -26,9 +26,11 @@ from collector.bpf.programs import BOUND_BY_BTF, Kind, Program, ProgramSpec
 from collector.errors import ProbeError, VerifierError
 from collector.policies.dispatch import Dispatcher
 from collector.policies.enforcement import Enforcement
+from collector.policies.frequent import FrequentCalls
 from collector.policies.groups import Group, Groups
 from collector.policies.images import BinaryList, Images
 from collector.policies.maps import (
+    CALLS,
     CGROUPS,
     LOSS_COUNTS,
     LOSS_REASONS,
@@ -59,6 +61,7 @@ KINDS: Mapping[Mechanism, Kind] = {
     Mechanism.KRETPROBE_MULTI: Kind.KRETPROBE_MULTI,
     Mechanism.SYS_ENTER: Kind.TAIL_CALL,
     Mechanism.SYS_EXIT: Kind.TAIL_CALL,
+    Mechanism.CALL_FUNCTIONS: Kind.KPROBE_MULTI,
     Mechanism.RAW_TRACEPOINT: Kind.RAW_TRACEPOINT,
     Mechanism.TP_BTF: Kind.TP_BTF,
     Mechanism.TRACEPOINT: Kind.TRACEPOINT,
@@ -211,6 +214,7 @@ class Installed:
     jumps: list[tuple[bool, int, int]] = field(default_factory=list)  # at return, number, level
     everywhere: list[int] = field(default_factory=list)  # levels at every system call's entry
     gates: list[tuple[Kind, int]] = field(default_factory=list)
+    frequent: list[FrequentCalls] = field(default_factory=list)
     _dispatcher: Dispatcher | None = None
     _images: Images | None = None
     _groups: Groups | None = None
@@ -225,6 +229,9 @@ class Installed:
         for level in self.everywhere:
             assert self._dispatcher is not None
             self._dispatcher.remove_everywhere(level)
+        for calls in self.frequent:
+            calls.close()
+        self.frequent = []
         for link in self.links:
             link.close()
         for gate in self.gates:  # behind the programs that leave verdicts
@@ -388,7 +395,11 @@ def _install_function(
     for hook, target in zip(one.hooks, one.targets, strict=True):
         values = numbers | {Number.HOOK: hook, Number.FUNCTION: target.btf_id}
         program = yield from _load(one, bind(code, values), target, installed)
-        if one.mechanism in _UPROBES:
+        if one.mechanism is Mechanism.CALL_FUNCTIONS:
+            calls = FrequentCalls(program, target.calls, installed.maps[CALLS].mapped())
+            calls.start()
+            installed.frequent.append(calls)
+        elif one.mechanism in _UPROBES:
             installed.links.append(links.attach_uprobe(program, _place(target)))
         else:
             installed.links.append(links.attach(program, _attach_name(one, target)))

@@ -27,6 +27,7 @@ _PENDING_SHORT = (512, 2048)
 _PENDING_LONG = (20896, 64)
 OWNER_ENTRIES = 32000
 FACT_SLOT, FACT_SLOTS = 88, 8192  # bytes and number
+CALLS_MAX = 512  # of bpf/tracing/calls.h
 FACT_ENTRIES = 4096  # executables in containers
 
 EVENTS = "events"
@@ -43,6 +44,7 @@ SYSCALL_LEVELS_MAP = "syscall_levels"
 CGROUPS = "policy_cgroups"
 # Exists where the events of policies are throttled.
 THROTTLES = "policy_throttles"
+CALLS = "policy_calls"  # of one policy: how often each system call was made
 # Of images.py: exist while a policy needs them.
 IMAGES = "policy_images"
 PROCESS_LISTS = "process_lists"
@@ -224,6 +226,10 @@ class MapNumbers:
         slots = MapSpec("fact_slots", MapType.ARRAY, 4, FACT_SLOT * FACT_SLOTS, 1)
         self.add("MAP_FACT_SLOTS", slots)
         self.add("MAP_FACTS", MapSpec("facts", MapType.LRU_HASH, 32, 64, FACT_ENTRIES))
+
+    def calls(self) -> None:
+        """Add the counts of each system call, see bpf/tracing/calls.h."""
+        self.add("MAP_CALLS", MapSpec(CALLS, MapType.ARRAY, 4, 8 * CALLS_MAX, 1, MMAPABLE))
 
     def array(self, macro: str, name: str, value: bytes) -> str:
         """Add an array of one value, which programs address directly."""

@@ -30,6 +30,7 @@ class Mechanism(Enum):
     KRETPROBE_MULTI = "kretprobe.multi"
     SYS_ENTER = "raw_tracepoint sys_enter"  # dispatcher by system call number
     SYS_EXIT = "raw_tracepoint sys_exit"
+    CALL_FUNCTIONS = "kprobe.multi of all system calls"
     RAW_TRACEPOINT = "raw_tracepoint"
     TP_BTF = "tp_btf"
     TRACEPOINT = "tracepoint"  # perf; the context is the record of the tracefs format
@@ -193,6 +194,14 @@ class Syscall:
         return self.number | (0x8000_0000 if self.compat else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class CallFunctions:
+    """The kernel's function of one system call, or those of all that are never sampled."""
+
+    number: int  # -1: of many
+    symbols: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One place to attach to."""
@@ -209,6 +218,8 @@ class Target:
     offset: int = 0  # in that file
     ref_ctr_offset: int = 0
     args: tuple[PlannedArgument, ...] | None = None  # where they differ by target: USDT locations
+    # Of CALL_FUNCTIONS: those that may be sampled, one by one, and all others together.
+    calls: tuple[CallFunctions, ...] = ()
 
 
 class OverrideBy(Enum):

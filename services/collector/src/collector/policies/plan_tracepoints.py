@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from collector.bpf.btf import FuncProto
 from collector.errors import BtfError
+from collector.policies import plan_calls
 from collector.policies.check import Checker, Function, path_of
 from collector.policies.check_types import number_type
 from collector.policies.plan import (
@@ -133,7 +134,11 @@ def _finish(
     proto: FuncProto | None = None,
 ) -> PlannedHook | None:
     title = f"tracepoint {hook.subsystem}/{hook.event}"
-    chosen = checker.choose(hook, [(one, None) for one in mechanisms], title)
+    refused = {}
+    if _M.CALL_FUNCTIONS in mechanisms:
+        refused[_M.CALL_FUNCTIONS] = plan_calls.why_not(checker.host)
+    pairs: list[tuple[Mechanism, Mechanism | None]] = [(one, None) for one in mechanisms]
+    chosen = checker.choose(hook, pairs, title, refused=refused)
     if args is None or chosen is None:
         return None
     entry, _, note = chosen
@@ -144,6 +149,9 @@ def _finish(
         btf_id=proto.id if proto else 0,
         parameters=len(proto.params) if proto else 0,
     )
+    if entry is _M.CALL_FUNCTIONS:
+        target = plan_calls.at_functions(checker.host, target)
+        args = tuple(map(plan_calls.of_functions, args))
     return PlannedHook(
         hook=retyped(checker, hook, args, (), None),
         entry=entry,
@@ -174,7 +182,10 @@ def _plan_formatted(checker: Checker, hook: Tracepoint) -> PlannedHook | None:
         # The same values without the record: cheaper, and without rights on tracefs.
         complete = tuple(_from_context(one, hook.event) for one in complete)
     proto = _prototype(checker, hook)
-    return _finish(checker, hook, complete, [_M.RAW_TRACEPOINT, _M.TP_BTF], proto)
+    mechanisms = [_M.RAW_TRACEPOINT, _M.TP_BTF]
+    if hook.sample_frequent and not checker.policy.options.disable_kprobe_multi:
+        mechanisms.insert(0, _M.CALL_FUNCTIONS)
+    return _finish(checker, hook, complete, mechanisms, proto)
 
 
 def _from_context(one: PlannedArgument, event: str) -> PlannedArgument:

@@ -23,6 +23,7 @@ from collector.policies.plan import (
     PlannedHook,
     ReturnedValue,
     SyscallArgument,
+    SyscallNumber,
     Target,
 )
 from collector.policies.plan_returns import reports_failures, wanted_failures
@@ -96,6 +97,10 @@ class HookText:
             mode = "mode"
             out.add("u32 mode = policy_mode();")
         out.add("", f"if ({mode} == MODE_OFF)", "\tgoto leave;")
+        if frame.counts_calls:
+            self.unit.headers.add("calls.h")
+            self.unit.maps.calls()
+            out.add(f"count_call({expression(SyscallNumber(), frame)});")
         if frame.together:
             out.add("", f"SYSCALL_WORDS_AT(words, {frame.saved_registers()});")
 

@@ -28,7 +28,7 @@ from collector.bpf import compiler
 from collector.bpf.cache import BlobCache, key_of
 from collector.bpf.maps import possible_cpus
 from collector.policies.contents import contents
-from collector.policies.host import host_namespaces
+from collector.policies.host import host_namespaces, may_misread_code
 from collector.policies.plan import HookState, Mechanism, Plan
 from collector.policies.translation import Translation
 from tracingpolicy.model import Policy
@@ -152,6 +152,7 @@ def _code_files(folder: str) -> Iterator[str]:
 def _surroundings() -> list[str]:
     """Return the conditions of a plan other than the document and the kernel's build."""
     found = [str(possible_cpus()), repr(sorted(host_namespaces().items(), key=str))]
+    found.append(str(may_misread_code()))
     for path in _LIMITS:
         try:
             found.append(path.read_text() if path.name != "README" else str(path.exists()))

@@ -57,6 +57,11 @@ class Frame:
         return self.mechanism in _DISPATCHED
 
     @property
+    def counts_calls(self) -> bool:
+        """Whether the program counts every system call that it sees."""
+        return self.mechanism is Mechanism.CALL_FUNCTIONS
+
+    @property
     def at_return(self) -> bool:
         """Whether the function has returned."""
         return self.mechanism in _RETURN_PROBES or self.mechanism in (

@@ -50,6 +50,7 @@ class PolicyCounters:
     runs: int = 0  # only while kernel.bpf_stats_enabled is on
     run_time_ns: int = 0
     memory_bytes: int = 0  # of programs and own maps
+    sampled_calls: int = 0  # system calls that are followed by samples now, see `frequent`
 
     @property
     def total(self) -> SelectorCounters:
@@ -57,7 +58,7 @@ class PolicyCounters:
         return sum(self.selectors.values(), SelectorCounters())
 
     def __add__(self, other: PolicyCounters) -> PolicyCounters:
-        """Totals of an earlier revision and a later one; memory is the later one's."""
+        """Totals of an earlier revision and a later one; memory and samples are the later one's."""
         selectors = dict(self.selectors)
         for key, counters in other.selectors.items():
             selectors[key] = selectors.get(key, SelectorCounters()) + counters
@@ -69,4 +70,5 @@ class PolicyCounters:
             self.runs + other.runs,
             self.run_time_ns + other.run_time_ns,
             other.memory_bytes,
+            other.sampled_calls,
         )

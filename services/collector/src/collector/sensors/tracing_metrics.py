@@ -111,16 +111,23 @@ def _kernel(entries: list[Entry]) -> Iterator[Metric]:
         "Time in a policy's programs, while kernel.bpf_stats_enabled is on",
         labels=_POLICY,
     )
+    sampled = GaugeMetricFamily(
+        "tetra_collector_policy_sampled_system_calls",
+        "Ordinary system calls that are so frequent that a policy follows them by samples",
+        labels=_POLICY,
+    )
     for entry in entries:
         counters = entry.counters()
         labels = [entry.identity.name, entry.identity.namespace]
+        if counters.sampled_calls:
+            sampled.add_metric(labels, counters.sampled_calls)
         memory.add_metric(labels, counters.memory_bytes)
         for reason, number in sorted(counters.lost.items()):
             lost.add_metric([*labels, reason], number)
         missed.add_metric(labels[:1], counters.missed)
         runs.add_metric(labels, counters.runs)
         seconds.add_metric(labels, counters.run_time_ns / 1e9)
-    yield from (memory, lost, missed, runs, seconds)
+    yield from (memory, lost, missed, runs, seconds, sampled)
 
 
 def _selectors(entries: list[Entry]) -> Iterator[Metric]:
