@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The part of a packet's payload, behind its UDP header, that lies in the packet's linear part.
- * Small packets, such as DNS queries, lie there completely.
+ * Small packets, such as DNS queries, lie there completely, unless they were sent in pieces
+ * (MSG_MORE): these lie in pages, from the second on.
  */
 #pragma once
 
-#include "record.h"
+#include "sockets.h"
 
 #define PAYLOAD_MAX 512 /* the longest message of DNS over UDP (RFC 1035, 2.3.4) */
 #define UDP_HEADER 8
@@ -26,8 +27,9 @@ static __always_inline void write_skb_payload(struct scratch *s, u32 position, u
 	u32 tail = KERNEL(u32, skb + OFFSET_skb_tail); /* an offset on 64 bits: sk_buff_data_t */
 	u32 begin = transport + UDP_HEADER;
 	u32 len = tail > begin ? tail - begin : 0;
+	u16 sent = swapped(KERNEL(u16, linear + transport + 4)); /* struct udphdr.len */
 
-	head->original_size = len;
+	head->original_size = sent > len + UDP_HEADER ? sent - UDP_HEADER : len;
 	FORGET(len);
 	if (len > PAYLOAD_MAX)
 		len = PAYLOAD_MAX;
