@@ -228,6 +228,10 @@ static __always_inline s32 write_file(struct scratch *s, u32 type, u32 position,
 	return write_path(s, type, position, file ? file + OFFSET_file_path : 0, text, mode);
 }
 
+#if defined(HAVE_D_PATH) && !defined(CAST_FUNCTION) && defined(__x86_64__) /* tried there */
+#define TYPED_FILE /* pointers have types, beginning with the hook's argument */
+#endif
+
 /*
  * A file that is being opened, where bpf_d_path() may be called: where kernel memory is read by helpers
  * it takes a third of the time of walk_up(), whose path it is. Files without a directory (pipes,
@@ -236,8 +240,7 @@ static __always_inline s32 write_file(struct scratch *s, u32 type, u32 position,
 static __always_inline s32 write_opened_file(struct scratch *s, u32 type, u32 position, u64 file,
 					     char **text, u16 *mode)
 {
-#if defined(HAVE_D_PATH) && !defined(CAST_FUNCTION) && defined(__x86_64__) /* tried there */
-	/* Typed pointers, as the hook's argument is. */
+#ifdef TYPED_FILE
 	u64 dentry = CONTEXT_WORD(file, OFFSET_file_path + 8); /* struct path: mnt, dentry */
 	u64 inode = CONTEXT_WORD(dentry, OFFSET_dentry_inode);
 	struct item *item = item_at_end(s);
@@ -263,6 +266,42 @@ static __always_inline s32 write_opened_file(struct scratch *s, u32 type, u32 po
 	}
 #endif
 	return write_file(s, type, position, file, text, mode);
+}
+
+/* What a few reads show of a file: it filters most opens, whose paths are not walked then. */
+struct file_sight {
+	u32 name_len; /* of the path's last component; 0: not known, as the file is a mount */
+	u16 mode;     /* 0: no inode */
+};
+
+static __always_inline void look_at_file(struct file_sight *sight, u64 file)
+{
+	u64 pair[2] = {}; /* struct path: mnt, dentry */
+
+	if (!file)
+		return;
+	read_pair(pair, file + OFFSET_file_path);
+	u64 inode = KERNEL(u64, pair[1] + OFFSET_dentry_inode);
+
+	sight->mode = inode ? KERNEL(u16, inode + OFFSET_inode_mode) : 0;
+	if (KERNEL(u64, pair[0] + OFFSET_vfsmount_root) != pair[1])
+		sight->name_len = KERNEL(u32, pair[1] + OFFSET_dentry_name_len);
+}
+
+/* The same of a file that is being opened. */
+static __always_inline void look_at_opened_file(struct file_sight *sight, u64 file)
+{
+#ifdef TYPED_FILE
+	u64 mount = CONTEXT_WORD(file, OFFSET_file_path);
+	u64 dentry = CONTEXT_WORD(file, OFFSET_file_path + 8);
+	u64 inode = CONTEXT_WORD(dentry, OFFSET_dentry_inode);
+
+	sight->mode = LOAD(u16, inode, OFFSET_inode_mode);
+	if (CONTEXT_WORD(mount, OFFSET_vfsmount_root) != dentry)
+		sight->name_len = LOAD(u32, dentry, OFFSET_dentry_name_len);
+#else
+	look_at_file(sight, file);
+#endif
 }
 
 /* The struct file behind a descriptor of the current task; 0 if it is not open. */

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.ready_made import watching
+from readymade import load, render
+from support.policies import plan_of
+from support.ready_made import Watch, watching
 from support.workloads import built
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -200,6 +202,21 @@ def test_ways_to_change_the_host(host, way):
         pytest.skip("/dev/kmsg is not there")
     code, expected = HOST[way]
     assert bool(seen(host, code) & expected) is (way not in ESCAPES)
+
+
+def test_opening_the_kernels_memory_is_reported(policies, tmp_path):
+    """A file of the test in place of /proc/kcore, which not every machine has."""
+    path = tmp_path / "kcore"
+    for one in (path, tmp_path / "other"):
+        one.touch()
+    text = render(load("host"), {}).replace("/proc/kcore", str(path))
+    plan = plan_of(text)
+    with policies.loaded(plan) as loaded:
+        watch = Watch(plan, loaded)
+        opening = f"os.open({str(path)!r}, os.O_RDONLY)"
+        assert seen(watch, opening) & {"device", "setting"}
+        assert not seen(watch, opening.replace("kcore", "other"))
+        assert not seen(watch, opening.replace("kcore", "none"))
 
 
 def test_failure_has_its_error(credentials):

@@ -55,6 +55,7 @@ _OFFSETS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
         "mount_mountpoint": (("mount", "mnt_mountpoint"),),
         "dentry_parent": (("dentry", "d_parent"),),
         "dentry_name": (("dentry", "d_name.name"),),
+        "dentry_name_len": (("dentry", "d_name.len"),),
         "dentry_inode": (("dentry", "d_inode"),),
         "dentry_hash_pprev": (("dentry", "d_hash.pprev"),),
         "inode_mode": (("inode", "i_mode"),),

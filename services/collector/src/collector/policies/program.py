@@ -14,6 +14,7 @@ from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import Arg, Cost, Unit
 from collector.policies.arguments.buffers import copy_at_return, keep_for_return
+from collector.policies.arguments.files import look, sight
 from collector.policies.ctext import Lines, comment, negated
 from collector.policies.plan import (
     Mechanism,
@@ -510,8 +511,20 @@ class HookText:
 
     def _returned_alone(self, values: Values) -> None:
         assert self.hook.returned is not None
+        arg, out = Arg.of_return(self.hook.returned), values.out
+        seen = [
+            (number, sight(arg, one))
+            for number, selector in enumerate(self.selectors)
+            for one in selector.return_args
+            if sight(arg, one)
+        ]
+        if seen:
+            values.fetch(arg)
+            out.add(*look(arg))
+        for number, condition in seen:
+            out.add(f"if (selector == {number} && {negated(condition)})", "\tgoto filtered;")
         values.take_scratch()
-        self._returned(Arg.of_return(self.hook.returned), values)
+        self._returned(arg, values)
 
     def _return_copy(self, values: Values) -> None:
         for arg in values.reported():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import POSITION_DATA, Arg, Cost, Unit
+from collector.policies.arguments.files import look, sight
 from collector.policies.ctext import Lines, quoted
 from collector.policies.plan import PlannedArgument
 from collector.policies.selectors import cel, process_filters
@@ -88,6 +89,10 @@ class Values:
 
     def read(self, step: Step) -> None:
         """Make what a step's conditions compare."""
+        if step.cost is Cost.SIGHT and step.arg is not None:
+            self.fetch(step.arg)
+            self.out.add(*step.prepare)
+            return
         if step.arg is None:
             new = [line for line in step.prepare if line not in self.prepared]
             self.prepared.update(new)
@@ -145,7 +150,18 @@ def _value_steps(selectors: Sequence[Selector], values: Values) -> list[Step]:
                 _, compared = by_arg.setdefault(arg.name, (arg, []))
                 compared.append((number, f"{key}[{place}]", one))
     found = [_value_step(arg, filters, values.unit) for arg, filters in by_arg.values()]
+    found += filter(None, (_sight_step(arg, filters) for arg, filters in by_arg.values()))
     return [constant, *found] if constant.conditions else found
+
+
+def _sight_step(arg: Arg, found: list[tuple[int, str, ValueFilter]]) -> Step | None:
+    """Return what filters most files before their paths are walked."""
+    step = Step(Cost.SIGHT, arg, prepare=look(arg))
+    for number, key, one in found:
+        if condition := sight(arg, one):
+            what = f"selectors[{number}].{key}: {arg.what} may be {describe(one)}"
+            step.conditions.append((number, condition, what))
+    return step if step.conditions else None
 
 
 def _value_step(arg: Arg, found: list[tuple[int, str, ValueFilter]], unit: Unit) -> Step:

@@ -32,10 +32,11 @@ class Cost(IntEnum):
     NUMBER = 0
     PROCESS = 1
     SHORT_TEXT = 2
-    OBJECT = 3
-    TEXT = 4
-    PATH = 5
-    CHANGE = 6
+    SIGHT = 3
+    OBJECT = 4
+    TEXT = 5
+    PATH = 6
+    CHANGE = 7
 
 
 @dataclass(slots=True)

@@ -6,11 +6,45 @@ from collector.policies.arguments.base import Arg, Cost, Unit, fetch_address, wr
 from collector.policies.ctext import Lines, any_of, negated
 from collector.policies.selectors import texts
 from collector.policies.sources import Frame
-from tracingpolicy.operators import OPERATORS, Operator
+from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import ValueFilter
 from tracingpolicy.types import ArgumentType
 
 _S_IFMT = 0o170000
+_FILE_TYPES = (Operator.FILE_TYPE, Operator.NOT_FILE_TYPE)
+
+
+def look(arg: Arg) -> tuple[str, ...]:
+    """Return the lines that read what `sight` compares."""
+    file = f"file_of_fd({arg.name})" if arg.type is ArgumentType.FD else arg.name
+    call = "look_at_opened_file" if arg.planned.opened else "look_at_file"
+    return (f"struct file_sight {arg.name}_sight = {{}};", f"{call}(&{arg.name}_sight, {file});")
+
+
+def sight(arg: Arg, one: ValueFilter) -> str:
+    """Return what a filter needs that is known before the path, as a C condition; "": nothing."""
+    if arg.can_fail or arg.type not in (ArgumentType.FILE, ArgumentType.FD):
+        return ""
+    if one.operator in _FILE_TYPES:
+        return _file_type(f"{arg.name}_sight.mode", one)
+    values = [value for value in one.values if isinstance(value, bytes)]
+    if one.operator is not Operator.EQUAL or any(map(_is_of_deleted, values)):
+        return ""
+    lengths = {0, *(len(value.rpartition(b"/")[2]) for value in values)}
+    return any_of(f"{arg.name}_sight.name_len == {length}" for length in sorted(lengths))
+
+
+def _is_of_deleted(path: bytes) -> bool:
+    """Whether the path can be that of a deleted file, whose name is shorter."""
+    return path.endswith(b" (deleted)")
+
+
+def _file_type(mode: str, one: ValueFilter) -> str:
+    kinds = (int(value) for value in one.values if isinstance(value, int))
+    found = any_of(f"({mode} & 0{_S_IFMT:o}) == 0{kind:o}" for kind in kinds)
+    if one.operator is not Operator.FILE_TYPE:
+        found = negated(found)
+    return f"({mode} && {found})"
 
 
 class FileReader:
@@ -34,13 +68,8 @@ class FileReader:
         return True
 
     def condition(self, arg: Arg, one: ValueFilter, filters: list[ValueFilter], unit: Unit) -> str:
-        positive = OPERATORS[one.operator].opposite or one.operator
-        if positive is Operator.FILE_TYPE:
-            mode = f"({arg.name}_mode & 0{_S_IFMT:o})"
-            found = any_of(f"{mode} == 0{int(v):o}" for v in one.values if isinstance(v, int))
-            if positive is not one.operator:
-                found = negated(found)
-            return f"({arg.name}_mode && {found})"
+        if one.operator in _FILE_TYPES:
+            return _file_type(f"{arg.name}_mode", one)
         # A file without a name, and the root itself, match no filter, Not included.
         inner = texts.condition(f"{arg.name}_text", f"{arg.name}_len", one, unit)
         return f"({arg.name}_len > 0 && {inner})"
