@@ -14,8 +14,8 @@ from struct import Struct
 from typing import Protocol
 
 CORPUS = Path(__file__).with_name("corpus")
-MAX_BYTES = 8192  # of an input
-_MAX_PARTS = 64
+MAX_BYTES = 12288  # of an input
+_MAX_PARTS = 128  # more than there are types of arguments
 _LENGTH = Struct("<H")
 
 # Target and the packages whose coverage guides it.

@@ -18,10 +18,10 @@ from collector.policies.plan_policy import check_document
 from support import policy_kernel
 from support.elf_builder import write_program
 from tracingpolicy import PolicyErrors
-from tracingpolicy.actions import ActionKind
+from tracingpolicy.actions import OWN_ACTIONS, ActionKind
 from tracingpolicy.model import OWN_API
 from tracingpolicy.operators import OPERATORS, Operands, Operator, operators_of
-from tracingpolicy.types import TYPES, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, TYPES, ArgumentType, Family
 from tracingpolicy.values import Namespace
 
 T = ArgumentType
@@ -125,7 +125,9 @@ def _of_type(kind: ArgumentType, **keys: Any) -> dict[str, Any]:
     argument: dict[str, Any] = {"index": 0, "type": kind.value}
     if kind in (T.CHAR_BUF, T.CHAR_IOVEC):
         argument["sizeArgIndex"] = 2
-    if kind is T.SOCK_AGE:
+    if kind is T.UDP_SIZE:
+        call = "take_skb"
+    elif kind in OF_OBJECTS:
         call = "take_sock"
     elif TYPES[kind].family in (Family.NUMBER, Family.NONE) or kind in (T.FD, T.FD_SOCK):
         call = "take_number"
@@ -192,12 +194,17 @@ def _of_action(kind: ActionKind) -> dict[str, Any]:
         ActionKind.DNS_LOOKUP: {"argFqdn": "x"},
         ActionKind.TRACK_SOCK: {"argSock": 0},
         ActionKind.UNTRACK_SOCK: {"argSock": 0},
+        ActionKind.COUNT_SENT: {"argSock": 0, "argIndex": 1},
+        ActionKind.COUNT_RECEIVED: {"argSock": 0, "argIndex": 1},
     }
     action = {"action": kind.value, **more.get(kind, {})}
     selectors = [{"matchActions": [action]}]
     if kind is ActionKind.SET:
         place = {"path": "/proc/self/exe", "offsets": [64], "selectors": selectors}
         return {"uprobes": [place | {"args": [{"index": 0, "type": "int32"}]}]}
+    if kind in OWN_ACTIONS:
+        args = [{"index": 0, "type": "sock"}, {"index": 1, "type": "uint64"}]
+        return _kprobe("take_sock", args=args, selectors=selectors)
     spec = _kprobe(
         "sys_read" if kind is ActionKind.OVERRIDE else "tcp_connect",
         args=[] if kind is ActionKind.OVERRIDE else [{"index": 0, "type": "sock"}],

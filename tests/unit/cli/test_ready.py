@@ -92,6 +92,14 @@ LINES = [
      "🔌 connect", "tcp [::1]:443 ECONNREFUSED"),
     (state("listen", sock(dport=0, daddr="0.0.0.0", sport=80), number(10)),
      "👂 listen", "tcp 10.0.0.1:80"),
+    (kprobe("network", "udp_destroy_sock", sock(protocol="IPPROTO_UDP"),
+            {"size_arg": 2_500_000_000}, {"size_arg": 1234}, {"size_arg": 5}, message="close"),
+     "🔚 close",
+     "udp 10.0.0.1:40000 and 1.1.1.1:443 sent 1.23 kB received 5 B in 2.5s"),
+    (kprobe("network", "udpv6_destroy_sock",
+            sock(protocol="IPPROTO_UDP", saddr="::", daddr="::", dport=0), {"size_arg": 10**9},
+            {"size_arg": 0}, {"size_arg": 7}, message="close"), "🔚 close",
+     "udp [::]:40000 sent 0 B received 7 B in 1.0s"),
     (state("close", sock(), number(9), number(7), {"size_arg": 1_500_000_000}, {"size_arg": 1234},
            {"size_arg": 24}),
      "🔚 close", "tcp 10.0.0.1:40000 and 1.1.1.1:443 sent 1.23 kB received 23 B in 1.5s"),
@@ -196,7 +204,7 @@ def test_top_counts_files_and_peers():
     assert by_file["/etc/shadow"].total == 2
     assert by_file["/etc/shadow"].ends_per_s == 1.0
     by_peer = {row.name: row.total for row in model.rows("peer", 101.0)}
-    assert by_peer["1.1.1.1"] == 4
+    assert by_peer["1.1.1.1"] == 5
     assert by_peer["9.9.9.9"] == 2
     assert "0.0.0.0" not in by_peer  # a socket that listens has none
 

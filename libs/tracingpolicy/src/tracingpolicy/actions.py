@@ -15,6 +15,8 @@ class ActionKind(Enum):
     NO_POST = "NoPost"
     TRACK_SOCK = "TrackSock"
     UNTRACK_SOCK = "UntrackSock"
+    COUNT_SENT = "CountSent"
+    COUNT_RECEIVED = "CountReceived"
     SIGKILL = "Sigkill"
     SIGNAL = "Signal"
     OVERRIDE = "Override"
@@ -29,7 +31,7 @@ class ActionKind(Enum):
 class ActionInfo:
     """What is the same for every use of one action."""
 
-    number: int  # in the kernel; enum KprobeAction of the API is one more
+    number: int  # in the kernel; enum KprobeAction of the API is one more, but has not OWN_ACTIONS
     meaning: str
     keys: tuple[str, ...] = ()  # those that have an effect, beside ``action``
     observes: bool = False  # changes nothing on the host
@@ -37,6 +39,7 @@ class ActionInfo:
 
 
 _A = ActionKind
+_COUNTED = ("argSock", "argIndex")
 
 ACTIONS: Mapping[ActionKind, ActionInfo] = MappingProxyType(
     {
@@ -51,7 +54,13 @@ ACTIONS: Mapping[ActionKind, ActionInfo] = MappingProxyType(
             10, "make the current process the owner of the socket", ("argSock",), observes=True
         ),
         _A.UNTRACK_SOCK: ActionInfo(
-            11, "forget the owner of the socket", ("argSock",), observes=True
+            11, "forget the owner of the socket, and its counts", ("argSock",), observes=True
+        ),
+        _A.COUNT_SENT: ActionInfo(
+            64, "add an argument to the bytes sent of the socket", _COUNTED, observes=True
+        ),
+        _A.COUNT_RECEIVED: ActionInfo(
+            65, "add an argument to the bytes received of the socket", _COUNTED, observes=True
         ),
         _A.SIGKILL: ActionInfo(2, "send SIGKILL to the current process", enforces=True),
         _A.SIGNAL: ActionInfo(
@@ -74,3 +83,6 @@ ACTIONS: Mapping[ActionKind, ActionInfo] = MappingProxyType(
         _A.DNS_LOOKUP: ActionInfo(7, "send a DNS query", ("argFqdn",)),
     }
 )
+
+# Not in Tetragon: a document that has them says so by its API version.
+OWN_ACTIONS = frozenset({_A.COUNT_SENT, _A.COUNT_RECEIVED})

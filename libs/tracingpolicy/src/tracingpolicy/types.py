@@ -64,6 +64,10 @@ class ArgumentType(Enum):
     SKB = "skb"
     FD_SOCK = "fd_sock"
     SOCK_AGE = "sock_age"
+    SOCK_SENT = "sock_sent"
+    SOCK_RECEIVED = "sock_received"
+    SOCK_USED = "sock_used"
+    UDP_SIZE = "udp_size"
     SKB_PAYLOAD = "skb_payload"
     SOCKADDR = "sockaddr"
     SOCKADDR_UN = "sockaddr_un"
@@ -139,6 +143,10 @@ TYPES: Mapping[ArgumentType, TypeInfo] = MappingProxyType(
         _T.SKB: TypeInfo(5, Family.SOCKET, "skb_arg"),
         _T.FD_SOCK: TypeInfo(46, Family.SOCKET, "sock_arg: the socket of a descriptor"),
         _T.SOCK_AGE: _number(47, 64, False, "size_arg: nanoseconds since TrackSock, 0 without one"),
+        _T.SOCK_SENT: _number(51, 64, False, "size_arg: bytes that CountSent added"),
+        _T.SOCK_RECEIVED: _number(52, 64, False, "size_arg: bytes that CountReceived added"),
+        _T.SOCK_USED: _number(53, 64, False, "size_arg: nanoseconds since the first of them"),
+        _T.UDP_SIZE: _number(54, 64, False, "size_arg: bytes behind the packet's UDP header"),
         _T.SKB_PAYLOAD: TypeInfo(
             48, Family.OTHER, "bytes_arg: up to 512 bytes behind the UDP header"
         ),
@@ -158,7 +166,12 @@ TYPES: Mapping[ArgumentType, TypeInfo] = MappingProxyType(
 )
 
 # Not in Tetragon: a document that has them says so by its API version.
-OWN_TYPES = frozenset({_T.FD_SOCK, _T.SOCK_AGE, _T.SKB_PAYLOAD})
+OWN_TYPES = frozenset(
+    {_T.FD_SOCK, _T.SOCK_AGE, _T.SKB_PAYLOAD}
+    | {_T.SOCK_SENT, _T.SOCK_RECEIVED, _T.SOCK_USED, _T.UDP_SIZE}
+)
+# Numbers that belong to an object of the kernel, and are asked for by its address.
+OF_OBJECTS = frozenset({_T.SOCK_AGE, _T.SOCK_SENT, _T.SOCK_RECEIVED, _T.SOCK_USED, _T.UDP_SIZE})
 
 TYPES_BY_NAME: Mapping[str, ArgumentType] = MappingProxyType(
     {name: kind for kind, info in TYPES.items() for name in (kind.value, *info.aliases)}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from tracingpolicy.actions import ACTIONS, ActionKind
-from tracingpolicy.model import HookKind
+from tracingpolicy.actions import ACTIONS, OWN_ACTIONS, ActionKind
+from tracingpolicy.model import OWN_API, HookKind
 from tracingpolicy.reading.context import HookContext, kind_of
 from tracingpolicy.reading.document import Node
 from tracingpolicy.reading.fields import U32, U64, Fields
 from tracingpolicy.reading.report import Report, quoted
 from tracingpolicy.selectors import Action
-from tracingpolicy.types import ArgumentType
+from tracingpolicy.types import TYPES, ArgumentType, Family
 from tracingpolicy.values import RateLimitScope
 
 MAX_SIGNAL = 64
@@ -137,9 +137,13 @@ def _check_hook(fields: Fields, action: Action, hook: HookContext) -> None:
         fields.fail("Set works in usdts and uprobes only", "action")
     if kind is ActionKind.NOTIFY_ENFORCER and not hook.policy.has_enforcers:
         fields.fail("NotifyEnforcer needs spec.enforcers", "action")
-    if kind in (ActionKind.TRACK_SOCK, ActionKind.UNTRACK_SOCK):
+    if kind in OWN_ACTIONS and not hook.policy.own_api:
+        fields.fail(f"Tetragon has no action {kind.value}", "action", f"apiVersion: {OWN_API}")
+    if "argSock" in ACTIONS[kind].keys:
         _check_socket(fields, action, hook)
-    if kind is ActionKind.SET and action.arg_index >= len(hook.args):
+    if kind in OWN_ACTIONS:
+        _check_count(fields, action, hook)
+    if "argIndex" in ACTIONS[kind].keys and action.arg_index >= len(hook.args):
         fields.fail(
             f"position {action.arg_index} is not in the hook's args",
             "argIndex" if fields.has("argIndex") else "",
@@ -171,3 +175,11 @@ def _check_socket(fields: Fields, action: Action, hook: HookContext) -> None:
         assert kind is not None
         message = f"argument {action.arg_sock} is of type {kind.value}"
         fields.fail(message, key, "an argument of type sock or socket")
+
+
+def _check_count(fields: Fields, action: Action, hook: HookContext) -> None:
+    if action.arg_index < len(hook.args):
+        kind = kind_of(hook.args[action.arg_index])
+        if kind is not None and TYPES[kind].family is not Family.NUMBER:
+            message = f"argument {action.arg_index} is of type {kind.value}, which is no number"
+            fields.fail(message, "argIndex" if fields.has("argIndex") else "")

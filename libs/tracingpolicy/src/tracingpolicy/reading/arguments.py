@@ -9,7 +9,7 @@ from tracingpolicy.model import Argument, HookKind, ResolveStep
 from tracingpolicy.reading.document import Node
 from tracingpolicy.reading.fields import Fields
 from tracingpolicy.reading.report import Report, quoted
-from tracingpolicy.types import TYPES, TYPES_BY_NAME, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, TYPES, TYPES_BY_NAME, ArgumentType, Family
 from tracingpolicy.values import DataSource
 
 MAX_ARGUMENTS = 16  # of one hook, with data
@@ -27,7 +27,7 @@ _USER_TYPES = frozenset(
     {kind for kind, info in TYPES.items() if info.family is Family.NUMBER}
     | {_T.STRING, _T.CHAR_BUF, _T.CHAR_IOVEC, _T.SOCKADDR, _T.SOCKADDR_UN, _T.BPF_ATTR, _T.FD}
     | {_T.NOP, _T.AUTO}
-) - {_T.SYSCALL64, _T.SOCK_AGE}
+) - {_T.SYSCALL64, *OF_OBJECTS}
 # Registers and pointers for hooks in the kernel; more than C passes in registers never arrive.
 MAX_INDEX = {_H.KPROBE: 11, _H.FENTRY: 11, _H.LSM: 11, _H.UPROBE: 7, _H.USDT: 11}
 MAX_FIELD = 127

@@ -334,6 +334,7 @@ def _shared() -> dict[str, Encode]:
         **dict.fromkeys(("uint8", "uint16", "uint32"), uint_arg),
         "int64": _VarintMember("long_arg"),
         **dict.fromkeys(("uint64", "size_t", "sock_age"), size_arg),
+        **dict.fromkeys(("sock_sent", "sock_received", "sock_used", "udp_size"), size_arg),
         **dict.fromkeys(("string", "filename", "data_loc", "net_device"), string_arg),
         **dict.fromkeys(("file", "fd", "kiocb"), file_arg),
         **dict.fromkeys(("path", "dentry"), path_arg),

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from collector.bpf.btf import Btf, BtfKind
-from tracingpolicy.types import OWN_TYPES, TYPES, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, OWN_TYPES, TYPES, ArgumentType, Family
 
 _T = ArgumentType
 # type -> structs or unions that a pointer may lead to; the first member of another struct counts.
@@ -21,6 +21,10 @@ STRUCTS: dict[ArgumentType, tuple[str, ...]] = {
     _T.SOCKET: ("socket",),
     _T.SKB: ("sk_buff",),
     _T.SOCK_AGE: ("sock",),
+    _T.SOCK_SENT: ("sock",),
+    _T.SOCK_RECEIVED: ("sock",),
+    _T.SOCK_USED: ("sock",),
+    _T.UDP_SIZE: ("sk_buff",),
     _T.SKB_PAYLOAD: ("sk_buff",),
     # Newer kernels have a struct sockaddr_unsized for the same memory.
     _T.SOCKADDR: (
@@ -145,7 +149,7 @@ def mismatch(shape: Shape, kind: ArgumentType, registers: bool = False) -> str:
     if kind is _T.NOP:
         return ""
     numbers = TYPES[kind].family in (Family.NUMBER, Family.CAPABILITIES)
-    if (numbers and kind is not _T.SOCK_AGE) or kind in (_T.FD, _T.FD_SOCK):
+    if (numbers and kind not in OF_OBJECTS) or kind in (_T.FD, _T.FD_SOCK):
         return _number_mismatch(shape, kind, registers)
     if shape.text in _ADDRESSES and kind in _OF_PROGRAMS:
         return ""

@@ -221,6 +221,11 @@ class MapNumbers:
         """Add the table of tracked sockets: struct sock_owner of bpf/tracing/owners.h."""
         self.add("MAP_OWNERS", MapSpec("policy_owners", MapType.LRU_HASH, 8, 32, OWNER_ENTRIES))
 
+    def sock_bytes(self) -> None:
+        """Add the bytes that were counted: struct sock_bytes of bpf/tracing/bytes.h."""
+        spec = MapSpec("policy_sock_bytes", MapType.LRU_HASH, 8, 24, OWNER_ENTRIES)
+        self.add("MAP_SOCK_BYTES", spec)
+
     def facts(self) -> None:
         """Add what First remembers: struct fact_slot and fact_bits of bpf/tracing/facts.h."""
         slots = MapSpec("fact_slots", MapType.ARRAY, 4, FACT_SLOT * FACT_SLOTS, 1)

@@ -15,7 +15,7 @@ from collector.policies.plan import PlannedArgument, SyscallArgument, Target
 from tracingpolicy.model import Kprobe
 from tracingpolicy.operators import Operator
 from tracingpolicy.selectors import Selector, ValueFilter
-from tracingpolicy.types import TYPES, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, TYPES, ArgumentType, Family
 
 _DESCRIPTORS = (ArgumentType.FD, ArgumentType.FD_SOCK)
 # Their return runs in a new process too, or with the registers of another program.
@@ -88,7 +88,7 @@ def _is_plain(one: PlannedArgument) -> bool:
 
 def _is_register(one: PlannedArgument) -> bool:
     kind = one.type
-    is_number = TYPES[kind].family is Family.NUMBER and kind is not ArgumentType.SOCK_AGE
+    is_number = TYPES[kind].family is Family.NUMBER and kind not in OF_OBJECTS
     return is_number and _is_plain(one)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from collector.policies.actions import REPORTING, SelectorActions, sock_call
+from collector.policies.actions import REPORTING, SelectorActions, count_call, sock_call
 from collector.policies.actions.acting import ActingText, acts
 from collector.policies.arguments import READERS
 from collector.policies.arguments.base import Arg, Cost, Unit
@@ -31,12 +31,13 @@ from collector.policies.plan_returns import reports_failures, wanted_failures
 from collector.policies.selectors.workloads import of_policy
 from collector.policies.sources import Frame, expression
 from collector.policies.steps import Values, describe, steps
-from tracingpolicy.actions import ActionKind
+from tracingpolicy.actions import OWN_ACTIONS, ActionKind
 from tracingpolicy.model import Kprobe
 from tracingpolicy.selectors import Action, Selector
-from tracingpolicy.types import TYPES, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, TYPES, ArgumentType, Family
 
 _SOCKETS = (ArgumentType.SOCK, ArgumentType.SOCKET, ArgumentType.FD_SOCK)
+_COUNTED = (ArgumentType.SOCK_SENT, ArgumentType.SOCK_RECEIVED, ArgumentType.SOCK_USED)
 _PENDING_NUMBERS_MAX = 4  # numbers that PENDING_NUMBERS of bpf/tracing/returns.h has room for
 _LONG = (Family.TEXT, Family.PATH, Family.UNIX_ADDRESS)
 
@@ -64,6 +65,8 @@ class HookText:
         values = Values.of(args, self.hook.data, self.unit, frame, out)
         if any(one.type is ArgumentType.SOCK_AGE for one in args):
             self._use_owners()
+        if any(one.type in _COUNTED for one in args):
+            self._use_bytes()
         self._begin(frame, out)
         if frame.at_return and self.hook.exit is not None:
             self._return(values)
@@ -167,6 +170,7 @@ class HookText:
         out = values.out
         actions = [SelectorActions.at_entry(one) for one in self.selectors]
         self._track(actions, values, ActionKind.TRACK_SOCK)
+        self._count_bytes(actions, values)
         if not self._acts_at_return():
             self._track(actions, values, ActionKind.UNTRACK_SOCK, posting=False)
             if not any(one.posts for one in actions):
@@ -414,7 +418,36 @@ class HookText:
                 self._use_owners()
                 arg = values.args[action.arg_sock]
                 values.fetch(arg)
+                if kind is ActionKind.UNTRACK_SOCK and self._counting():
+                    for known in values.args:  # before it is forgotten
+                        if known.type in OF_OBJECTS:
+                            values.fetch(known)
+                    self._use_bytes()
+                    self._if_selector(number, f"forget_bytes({arg.name});", values.out)
                 self._if_selector(number, sock_call(action.kind, arg.name), values.out)
+
+    def _count_bytes(self, actions: Sequence[SelectorActions], values: Values) -> None:
+        for number, one in enumerate(actions):
+            for action in one.counts:
+                self._use_bytes()
+                sock, size = values.args[action.arg_sock], values.args[action.arg_index]
+                values.fetch(sock)
+                values.fetch(size)
+                call = count_call(action.kind, sock.name, size.name)
+                self._if_selector(number, call, values.out)
+
+    def _counting(self) -> bool:
+        """Whether any hook of the policy counts bytes."""
+        return any(
+            one.kind in OWN_ACTIONS
+            for hook in self.plan.policy.hooks()
+            for selector in hook.selectors
+            for one in selector.actions
+        )
+
+    def _use_bytes(self) -> None:
+        self.unit.headers.add("bytes.h")
+        self.unit.maps.sock_bytes()
 
     def _use_owners(self) -> None:
         self.unit.headers.add("owners.h")

@@ -9,7 +9,7 @@ from collector.errors import BtfError
 from collector.policies.check_types import number_type, type_by_struct
 from collector.policies.plan import Resolved
 from tracingpolicy.model import ResolveStep
-from tracingpolicy.types import OWN_TYPES, TYPES, ArgumentType, Family
+from tracingpolicy.types import OF_OBJECTS, OWN_TYPES, TYPES, ArgumentType, Family
 
 MAX_DEPTH = 10  # steps, those through pointers included
 _T = ArgumentType
@@ -113,8 +113,8 @@ def _final(btf: Btf, member: Member, declared: ArgumentType) -> tuple[ArgumentTy
 
 
 def _number(kind: ArgumentType) -> bool:
-    """Whether a type can be that of a number; the age of a socket is asked for by its address."""
-    numbers = TYPES[kind].family is Family.NUMBER and kind is not _T.SOCK_AGE
+    """Whether a type can be that of a number; those of objects are asked for by address."""
+    numbers = TYPES[kind].family is Family.NUMBER and kind not in OF_OBJECTS
     return kind in (_T.AUTO, _T.FD) or numbers
 
 

@@ -286,7 +286,7 @@ def _until_nul(raw: bytes) -> bytes:
 # By number of the item's type: `TypeInfo.number`, or enum item_type.
 _DECODERS: dict[int, Callable[[bytes, int], Value]] = {
     **dict.fromkeys((1, 31, 29, 12, 10, 23, 45), _signed),
-    **dict.fromkeys((32, 30, 13, 11, 4, 33, 34, 35, 36, 47), _unsigned),
+    **dict.fromkeys((32, 30, 13, 11, 4, 33, 34, 35, 36, 47, 51, 52, 53, 54), _unsigned),
     **dict.fromkeys((6, 14, 38, 39), _text),
     **dict.fromkeys((15, 16, 17, 24, 37, 42), _file),
     **dict.fromkeys((7, 41, 46), _sock),

@@ -6,7 +6,8 @@ added where an event is encoded. The type of the argument in the policy selects 
 | argument types | value |
 |---|---|
 | int*, uint*, sint*, long, ulong, size_t, capability, bpf_cmd | `int`, sign-extended if signed |
-| sock_age | `int`, nanoseconds |
+| sock_age, sock_used | `int`, nanoseconds |
+| sock_sent, sock_received, udp_size | `int`, bytes |
 | kernel_cap_t, cap_inheritable, cap_permitted, cap_effective | `int`, a mask of 64 bits |
 | string, filename, data_loc, net_device | `bytes` up to the NUL, without it |
 | char_buf, char_iovec, iov_iter, skb_payload | `bytes`, `TruncatedBytes` or `BufferFault` |

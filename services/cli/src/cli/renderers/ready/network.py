@@ -8,7 +8,7 @@ from cli.renderers.ready.act import Act, error_name, failure_of, value_of
 from cli.renderers.ready.dns import question
 from cli.timestamps import duration_text
 from eventfilters.accesses import peers, plain_address
-from tetragon.tetragon_pb2 import KprobeArgument
+from tetragon.tetragon_pb2 import KprobeArgument, KprobeSock
 
 _EMOJIS = {
     "connect": "🔌", "accept": "📥", "listen": "👂", "close": "🔚", "send": "📤", "lookup": "🔎",
@@ -17,6 +17,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 # Old states in which the peer's FIN has come: FIN_WAIT2, LAST_ACK, CLOSING. It counts as a byte.
 _ENDED_BY_PEER = (5, 9, 11)
 _OLD_STATE, _ERROR, _AGE, _SENT, _RECEIVED = 1, 3, 3, 4, 5  # positions in the document's arguments
+_UDP_AGE, _UDP_SENT, _UDP_RECEIVED = 1, 2, 3
 
 
 def act(body: Any) -> Act:
@@ -62,6 +63,8 @@ def _accepted(argument: KprobeArgument) -> str:
 
 def _closed(body: Any, first: KprobeArgument) -> str:
     sock = first.sock_arg
+    if sock.protocol == "IPPROTO_UDP":
+        return _closed_udp(body, sock)
     local = _address(sock.saddr, sock.sport)
     lasted = duration_text(_number(body, _AGE) / 1e9)
     if not sock.dport:
@@ -72,6 +75,15 @@ def _closed(body: Any, first: KprobeArgument) -> str:
     remote = _address(sock.daddr, sock.dport)
     sent = amount(_number(body, _SENT))
     return f"tcp {local} and {remote} sent {sent} received {amount(received)} in {lasted}"
+
+
+def _closed_udp(body: Any, sock: KprobeSock) -> str:
+    what = f"udp {_address(sock.saddr, sock.sport)}"
+    if sock.dport:
+        what += f" and {_address(sock.daddr, sock.dport)}"
+    sent, received = (amount(_number(body, at)) for at in (_UDP_SENT, _UDP_RECEIVED))
+    lasted = duration_text(_number(body, _UDP_AGE) / 1e9)
+    return f"{what} sent {sent} received {received} in {lasted}"
 
 
 def _address(address: str, port: int) -> str:

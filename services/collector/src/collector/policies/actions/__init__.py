@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from collector.policies.actions.post import REPORTING, SelectorActions, sock_call
+from collector.policies.actions.post import REPORTING, SelectorActions, count_call, sock_call
 
-__all__ = ["REPORTING", "SelectorActions", "sock_call"]
+__all__ = ["REPORTING", "SelectorActions", "count_call", "sock_call"]

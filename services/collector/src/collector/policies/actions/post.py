@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracingpolicy.actions import ACTIONS, ActionKind
+from tracingpolicy.actions import ACTIONS, OWN_ACTIONS, ActionKind
 from tracingpolicy.selectors import Action, Selector
 from tracingpolicy.values import RateLimitScope
 
@@ -14,9 +14,10 @@ _SCOPES = {
     RateLimitScope.GLOBAL: "0",
 }
 _SOCKETS = {ActionKind.TRACK_SOCK: "track_sock", ActionKind.UNTRACK_SOCK: "untrack_sock"}
+_COUNTS = {ActionKind.COUNT_SENT: "{0}, {1}, 0", ActionKind.COUNT_RECEIVED: "{0}, 0, {1}"}
 _NS_PER_MS = 1_000_000
 REPORTING = frozenset({ActionKind.POST, ActionKind.NO_POST})
-DONE_HERE = frozenset({ActionKind.POST, ActionKind.NO_POST, *_SOCKETS})
+DONE_HERE = frozenset({ActionKind.POST, ActionKind.NO_POST, *_SOCKETS, *_COUNTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,9 @@ class SelectorActions:
 
     @property
     def last(self) -> int:
-        """The number of the action that the event names."""
-        return ACTIONS[self.actions[-1].kind].number if self.actions else 0
+        """The number of the action that the event names, which is one of the API."""
+        named = [one.kind for one in self.actions if one.kind not in OWN_ACTIONS]
+        return ACTIONS[named[-1]].number if named else 0
 
     @property
     def kernel_stack(self) -> bool:
@@ -65,6 +67,11 @@ class SelectorActions:
         """Actions on the owner of a socket."""
         return self._of(*_SOCKETS)
 
+    @property
+    def counts(self) -> tuple[Action, ...]:
+        """Actions that count bytes of a socket."""
+        return self._of(*_COUNTS)
+
     def rate_limited(self) -> str:
         """Return the C condition that is true where no record may be posted now; "" for none."""
         return " || ".join(
@@ -80,3 +87,8 @@ class SelectorActions:
 def sock_call(kind: ActionKind, sock: str) -> str:
     """Return the C statement that tracks or forgets the socket at an address."""
     return f"{_SOCKETS[kind]}({sock});"
+
+
+def count_call(kind: ActionKind, sock: str, size: str) -> str:
+    """Return the C statement that adds bytes to those of the socket at an address."""
+    return f"count_bytes({_COUNTS[kind].format(sock, size)});"

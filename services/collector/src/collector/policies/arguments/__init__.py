@@ -14,6 +14,7 @@ from collector.policies.arguments.files import FileReader
 from collector.policies.arguments.numbers import (
     CapabilitiesReader,
     NumberReader,
+    ObjectNumberReader,
     SockAgeReader,
     SyscallReader,
 )
@@ -43,6 +44,10 @@ _BY_TYPE: dict[ArgumentType, Reader] = {
     _T.CONST_BUF: ArrayReader(),
     _T.FD_SOCK: FdSocketReader(),
     _T.SOCK_AGE: SockAgeReader(),
+    _T.SOCK_SENT: ObjectNumberReader("sock_sent"),
+    _T.SOCK_RECEIVED: ObjectNumberReader("sock_received"),
+    _T.SOCK_USED: ObjectNumberReader("sock_used"),
+    _T.UDP_SIZE: ObjectNumberReader("udp_size"),
     _T.SKB_PAYLOAD: ObjectReader("write_skb_payload", "payload.h"),
     _T.SYSCALL64: SyscallReader(),
     _T.CRED: ObjectReader("write_cred", "credentials.h"),

@@ -63,6 +63,22 @@ class SockAgeReader(NumberReader):
         out.add(f"{arg.name} = sock_age({arg.name});")
 
 
+class ObjectNumberReader(NumberReader):
+    """A number of a socket or packet, which a function of bytes.h returns by the address."""
+
+    headers: tuple[str, ...] = ("record.h", "bytes.h")
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+
+    def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
+        return Cost.OBJECT
+
+    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
+        fetch_address(arg, frame, out)
+        out.add(f"{arg.name} = {self._function}({arg.name});")
+
+
 class SyscallReader(NumberReader):
     """syscall64: the number, with bit 31 for the machine's 32-bit interface."""
 
