@@ -1,9 +1,9 @@
-"""Ready-made policies on a kernel that hooks functions: ratios of instructions in a guest.
+"""Ready-made policies on a kernel that hooks functions: instructions in a guest.
 
 The guest is that of ``make test-kernels`` for Linux 6.1, or for the one of ``KERNELS``, with
-Debian's redis, nginx, PostgreSQL and bpftrace. Its clock counts instructions, so the ratios do not
-depend on what this host does meanwhile; what memory and branches cost a real CPU is not in them.
-The packages are fetched once.
+Debian's redis, nginx, PostgreSQL and bpftrace. Its clock counts instructions, one a
+nanosecond, so what acts take and the ratios do not depend on what this host does meanwhile; what
+memory and branches cost a real CPU is not in them. The packages are fetched once.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import ready_hooks
+from benchmarks import ready_costs, ready_hooks
 from benchmarks.harness import CACHE, Report
 
 from support.host_compiler import compiled_by_host
@@ -23,6 +23,7 @@ def main() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     report = Report(section="ready-guest")
     with compiled_by_host(compiler_port()):
+        ready_costs.run(report, quick=True)
         ready_hooks.run(report, arguments.kind == "quick", ROUNDS)
     report.write(arguments.results / "bench.json", {})
 
