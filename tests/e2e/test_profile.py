@@ -29,6 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             file.seek(0)
             body = file.read()
         subprocess.run(["/bin/true"], check=True)
+        subprocess.run(["/bin/sh", "-c", "/bin/uname >&2; :"], check=True)
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -85,6 +86,7 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     wait_until(lambda: log.read_text().count('"event": "policy loaded"') == 3, 200, launch.text)
     program = tmp_path / "program"
     shutil.copy(Path("/usr/bin/python3").resolve(), program)
+    subprocess.run(["/bin/sh", "-c", "/bin/ls / > /dev/null; :"], check=True)  # not of the server
     assert served(program) == REQUESTS
     wait_until(lambda: launch.lines_with("📌 syscall "), 60, launch.text)
     # Its end comes behind all that it called.
@@ -94,11 +96,14 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
         60, launch.text,
     )  # fmt: skip
 
+    said = []
+
     def tetra(*args, code=0):
         server = f"localhost:{launch.ports[1]}"
         command = [BIN / "tetra", "profile", *map(str, args), "--server-address", server]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == code, done.stderr
+        said.append(done.stderr)
         return done.stdout
 
     def shown():
@@ -111,6 +116,9 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     assert "no event was lost" in text
 
     profile = tetra("write", program, "--as", "seccomp")
+    (started,) = re.findall("with what it starts: (.*)", said[-1])
+    assert {"/bin/sh", "/bin/uname"} <= set(started.split(", "))
+    assert "/bin/ls" not in started
     assert served(program, lambda: seccomp.install(seccomp.program(profile))) == REQUESTS
     less = json.loads(profile)
     less["syscalls"][0]["names"].remove("getsid")
@@ -122,8 +130,8 @@ def test_a_server_runs_under_its_own_profile(launch, tmp_path):
     if shutil.which("systemd-analyze"):
         unit = tmp_path / "profiled.service"
         assert not complaints(unit, drop_in)
-        (said,) = complaints(unit, drop_in + "SystemCallFilter=nosuchcall\n")
-        assert "nosuchcall" in said
+        (complaint,) = complaints(unit, drop_in + "SystemCallFilter=nosuchcall\n")
+        assert "nosuchcall" in complaint
     parse(tetra("write", program, "--as", "tracingpolicy"), "written")
     assert tetra("diff", program, "--new", "1h", code=1).count("+ system call") > 20
     assert tetra("diff", program, "--new", "0s") == "nothing new\n"

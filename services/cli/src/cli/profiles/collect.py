@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli.processes import process_of
+from cli.profiles.family import Family
 from cli.profiles.model import Profile
 from cli.profiles.subject import Subject, filters
 from cli.timestamps import unix_ns
@@ -25,8 +26,12 @@ def collect(
     since: Timestamp | None,
     until: Timestamp | None = None,
     nodes: list[str] | None = None,
+    family: Family | None = None,
 ) -> list[Profile]:
-    """Return the profiles of some subjects, from one reading of the stream."""
+    """Return the profiles of some subjects, from one reading of the stream.
+
+    ``family``: only what its processes did, and the facts that hold for them.
+    """
     from tetra.v1.stream_pb2 import StreamEventsRequest
 
     profiles = [Profile(Subject(name)) for name in names]
@@ -41,6 +46,8 @@ def collect(
     else:
         request.since.FromSeconds(1)  # the whole stream
     for batch in client.stream(request):
+        if family is not None:
+            batch = batch._replace(events=[e for e in batch.events if family.concerns(e)])
         for profile in profiles:
             profile.take(batch)
     return profiles
@@ -67,20 +74,34 @@ def beginning_ns(client: Client, since: Timestamp | None, nodes: list[str] | Non
 def with_started(client: Client, named: Sequence[Profile], **window: Any) -> list[Profile]:
     """Return the profiles and those of the executables that they started, and those started.
 
-    A filter on system calls is inherited: it has to allow what they need. A unit's executables may
-    have used a call for the first time in another unit; in a container they have not.
+    A filter on system calls is inherited: it has to allow what they need. Of a shell or interpreter
+    that others start too, only what the processes that these subjects started did counts, and the
+    facts of its container: a fact is reported for whichever process came first.
     """
-    found = {one.subject.name: one for one in named}
-    last = [one for one in named if one.subject.is_executable or one.subject.is_unit]
-    for _ in range(_DEPTH):
-        started = dict.fromkeys(name for one in last for name in one.started)
-        fresh = [name for name in started if name.startswith("/") and name not in found]
-        if not fresh:
-            break
-        last = [
+    roots = [one for one in named if one.subject.is_executable or one.subject.is_unit]
+    known = {one.subject.name for one in named}
+    names = dict.fromkeys(name for one in roots for name in one.started if _is_fresh(name, known))
+    family = Family([one.subject for one in roots])
+    found: list[Profile] = []
+    # Read again after the last new name: a fork's own events, and facts, may come behind what
+    # depends on them.
+    for turn in range(_DEPTH + 1):
+        found = [
             one
-            for at in range(0, len(fresh), _AT_ONCE)
-            for one in collect(client, fresh[at : at + _AT_ONCE], **window)
+            for chunk in _chunks(list(names))
+            for one in collect(client, chunk, **window, family=family)
         ]
-        found.update((one.subject.name, one) for one in last)
-    return list(found.values())
+        started = dict.fromkeys(name for one in found for name in one.started)
+        fresh = [name for name in started if _is_fresh(name, known) and name not in names]
+        names.update(dict.fromkeys(fresh))
+        if not fresh and turn:
+            break
+    return [*named, *found]
+
+
+def _is_fresh(name: str, known: set[str]) -> bool:
+    return name.startswith("/") and name not in known
+
+
+def _chunks(names: list[str]) -> list[list[str]]:
+    return [names[at : at + _AT_ONCE] for at in range(0, len(names), _AT_ONCE)]
