@@ -28,6 +28,7 @@ _ENTRY, _RETURN, _PACKET = "sys_enter", "sys_exit", "net_dev_queue"
 _CALLS = (
     Case("", "getppid", "getppid", acts=20_000),
     Case("", "open to read and close", "open", "/usr/bin/env", acts=2000),
+    Case("", "datagram sent to a peer reported before", "udp", acts=2000),
 )
 POLICIES, FEWER, PEER = "all policies", "all policies but syscalls", "bpftrace"
 _EMPTY = {
