@@ -95,6 +95,7 @@ def test_text_has_every_section_and_its_evidence(profile):
                  "no event was lost"):  # fmt: skip
         assert part in shown
     assert "was started" not in shown
+    assert "single uses may be missing where they are frequent" in shown
     assert "none was started in that time" in text(profile_of([EVENTS[1]]))
     assert "is the name complete?" in text(Profile(Subject("/x")))
 

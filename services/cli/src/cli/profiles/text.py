@@ -62,6 +62,11 @@ def certainty(profile: Profile, begins_ns: int = 0) -> list[str]:
             f"  nothing from {', '.join(silent)}: it did nothing of the kind, or they were not "
             "loaded when it did: tetra policies"
         )
+    if "syscalls" in profile.policies:
+        lines.append(
+            "  system calls: of ordinary ones, such as read, single uses may be missing where they "
+            "are frequent; every form allows them"
+        )
     if "files" in profile.policies:
         lines.append("  files: only those below the paths that policy files watches")
     return lines
