@@ -71,7 +71,14 @@ def test_only_what_the_subject_did_counts(profile):
     assert dict(profile.written) == {"/var/log/nginx": 1}
     assert dict(profile.connected) == {"10.0.0.1:53": 1}
     assert profile.capabilities == {"CAP_NET_BIND_SERVICE"}
-    assert (profile.span_s, profile.nodes, profile.instances) == (10_800, {"n"}, {"a"})
+    assert (profile.span_s, profile.nodes, profile.instances) == (10_800, {"n"}, 1)
+
+
+def test_ids_are_kept_only_while_no_exec_was_seen():
+    forks = [fact("01:00:00", 0, NGINX | {"exec_id": f"f{number}"}) for number in range(23)]
+    assert profile_of(forks).instances == 23
+    seen = profile_of([*forks, EVENTS[0], *forks])
+    assert (seen.instances, seen.processes) == (1, set())
 
 
 @pytest.mark.parametrize("name", ["0123456789ab", "web", "shop/web-0", "sidecar"])

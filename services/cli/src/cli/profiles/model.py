@@ -24,8 +24,8 @@ class Profile:
     """What was seen of a subject."""
 
     subject: Subject
-    processes: set[str] = field(default_factory=set)  # exec_ids, forked ones too
-    executed: set[str] = field(default_factory=set)  # those whose exec is in the stream
+    executed: int = 0  # execs in the stream, each of an image of its own
+    processes: set[str] = field(default_factory=set)  # exec_ids seen before the first of them
     nodes: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)  # ready-made ones that reported something
     commands: set[str] = field(default_factory=set)  # executables that others started as it
@@ -52,9 +52,9 @@ class Profile:
         self.gaps += len(batch.gaps)
 
     @property
-    def instances(self) -> set[str]:
-        """Return the images that ran; where none began in the stream, the processes seen."""
-        return self.executed or self.processes
+    def instances(self) -> int:
+        """The images that ran; where none began in the stream, the processes seen."""
+        return self.executed or len(self.processes)
 
     @property
     def span_s(self) -> float:
@@ -75,9 +75,11 @@ class Profile:
         self.first_ns = min(self.first_ns or at_ns, at_ns)
         self.last_ns = max(self.last_ns, at_ns)
         self.nodes.add(event.node_name)
-        self.processes.add(process.exec_id)
+        if not self.executed:
+            self.processes.add(process.exec_id)
         if kind == "process_exec":
-            self.executed.add(process.exec_id)
+            self.executed += 1
+            self.processes.clear()  # millions of ids in a long stream
             parent = parent_of(event)
             if parent is None or not self.subject.owns(parent):
                 self.commands.add(process.binary)

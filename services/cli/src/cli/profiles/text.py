@@ -45,7 +45,7 @@ def certainty(profile: Profile, begins_ns: int = 0) -> list[str]:
     nodes = counted(len(profile.nodes), "node")
     lines.append(
         f"  {duration_text(profile.span_s)} between its first and last event, "
-        f"{counted(len(profile.instances), 'instance')} on {nodes}"
+        f"{counted(profile.instances, 'instance')} on {nodes}"
     )
     if profile.lost or profile.gaps:
         lines.append(
