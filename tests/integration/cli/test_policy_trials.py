@@ -1,6 +1,7 @@
 """``tetra tracingpolicy try``, ``status --watch`` and ``getevents --audit``."""
 
 import json
+import time
 
 import pytest
 
@@ -26,6 +27,7 @@ NAME = "files.try-1"
 
 def opened(path, binary="/usr/bin/cat", action=KprobeAction.KPROBE_ACTION_POST):
     event = GetEventsResponse(node_name="a")
+    event.time.GetCurrentTime()
     event.process_kprobe.process.binary = binary
     event.process_kprobe.function_name = "__x64_sys_openat"
     event.process_kprobe.args.add(string_arg=path)
@@ -67,6 +69,7 @@ def test_try_counts_by_process_call_and_action(tetra, serve, fleet, events, file
         update(node_policy("a", revision=1)),
         update(node_policy("a", revision=1, hits=4), last=True, reason="time is over", left_s=0),
     ]
+    began_s = time.time()
     done = tetra(
         "tp", "try", file, "--for", "90s", "--node", "a*", "--max-hits", "9",
         "--server-address", serve(fleet, events),
@@ -93,6 +96,8 @@ def test_try_counts_by_process_call_and_action(tetra, serve, fleet, events, file
     assert not request.HasField("max_lost")
     (stream,) = events.requests
     assert list(stream.allow_list[0].policy_names) == [NAME]
+    # With what the nodes posted before the stream was there.
+    assert 0 < stream.since.ToNanoseconds() / 1e9 < began_s
 
 
 def test_try_as_json(tetra, serve, fleet, events, file):

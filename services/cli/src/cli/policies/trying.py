@@ -15,11 +15,11 @@ from cli.policies.trial import Trial
 from cli.screen import Feed
 from tetra.v1.policies_pb2 import TryPolicyRequest, TryPolicyUpdate
 from tetra.v1.stream_pb2 import StreamEventsRequest
-from tetragon.events_pb2 import Filter
 
 _EVERY_S = 0.25
 _DRAIN_S = 3.0  # after the end, for events that were posted but have not arrived
 _POLL_S = 0.05
+_EARLIER_S = 60  # by so much clocks of nodes and this host may differ
 
 Draw = Callable[[Trial, float | None], None]
 
@@ -68,14 +68,17 @@ def run_trial(options: ServerOptions, request: TryPolicyRequest, trial: Trial, d
 
     Return whether it ran to its end: False after Ctrl-C. The policy is removed in any case.
     """
+    # The first events can come before the stream that carries them is there: so it begins earlier.
+    events = StreamEventsRequest()
+    events.since.FromNanoseconds(time.time_ns() - _EARLIER_S * 10**9)
     updates = _Updates(options, request)
     complete = False
     try:
         with suppress(KeyboardInterrupt):
             trial.update = updates.first()
             with Client(options) as client:
-                wanted = Filter(policy_names=[trial.update.policy_name])
-                feed = Feed(client, StreamEventsRequest(allow_list=[wanted]))
+                events.allow_list.add(policy_names=[trial.update.policy_name])
+                feed = Feed(client, events)
                 try:
                     with suppress(KeyboardInterrupt):
                         _follow(updates, feed, trial, draw)
