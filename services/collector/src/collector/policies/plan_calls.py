@@ -18,9 +18,9 @@ from collector.policies.plan import (
     SyscallNumber,
     Target,
 )
+from collector.policies.syscalls import BARE
 from tracingpolicy.ordinary import ORDINARY
 
-_BARE = "__do_sys_"  # the function of a call without parameters, under both ABIs
 # Serves all numbers that have no function, and cannot be hooked (arch/x86/entry is not traced).
 _NOT_THERE = "ni_syscall"
 
@@ -40,7 +40,7 @@ def at_functions(host: Host, target: Target) -> Target:
     """Return the target of the tracepoint with the functions of all calls."""
     sampled = tuple(_ordinary(host))
     once = {symbol for one in sampled for symbol in one.symbols}
-    prefixes = (_BARE, *(prefix for abi in host.syscalls.abis for prefix in abi.prefixes))
+    prefixes = (BARE, *(prefix for abi in host.syscalls.abis for prefix in abi.prefixes))
     rest = sorted(
         name
         for name in host.functions
@@ -48,7 +48,7 @@ def at_functions(host: Host, target: Target) -> Target:
         and name not in once
         and not name.endswith(_NOT_THERE)
         # Where it has parameters, it is called by the function that is hooked, or inlined.
-        and (not name.startswith(_BARE) or _function(host, name.removeprefix(_BARE)) == name)
+        and (not name.startswith(BARE) or _function(host, name.removeprefix(BARE)) == name)
     )
     return replace(target, calls=(CallFunctions(-1, tuple(rest)), *sampled))
 
@@ -63,7 +63,7 @@ def of_functions(argument: PlannedArgument) -> PlannedArgument:
 def _function(host: Host, name: str) -> str:
     """Return the function of a 64-bit call, by the call's name without prefix."""
     symbol = host.syscalls.native.prefixes[0] + name
-    bare = _BARE + name
+    bare = BARE + name
     return bare if symbol not in host.functions and bare in host.functions else symbol
 
 

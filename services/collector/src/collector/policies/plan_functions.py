@@ -35,7 +35,7 @@ from collector.policies.plan_filters import retyped
 from collector.policies.plan_lists import Name, expand, function_name
 from collector.policies.plan_override import choose_override
 from collector.policies.plan_returns import known_at_return
-from collector.policies.syscalls import function_for, prototype
+from collector.policies.syscalls import BARE, function_for, prototype
 from collector.policies.trampolines import why_no_trampoline
 from tracingpolicy.model import Kprobe
 from tracingpolicy.reading.report import nearest, quoted
@@ -51,7 +51,6 @@ _RETURN_ALONE = {_M.FENTRY: _M.FEXIT, _M.SYS_ENTER: _M.SYS_EXIT}
 # Programs there may call bpf_d_path() (btf_allowlist_d_path of kernel/trace/bpf_trace.c).
 _OPENING = "security_file_open"
 REGISTERS = 6  # that pass arguments in C and that a probe can read
-_BARE = "__do_sys_"  # functions of system calls without parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ def _find_syscall(checker: Checker, name: Name) -> _Found | None:
     symbols = [f"{prefix}{name.text}" for prefix in abi.prefixes]
     # A system call without parameters has its function under another name in BTF
     # (SYSCALL_DEFINE0 of arch/x86/include/asm/syscall_wrapper.h).
-    bare = f"{_BARE}{name.text}"
+    bare = f"{BARE}{name.text}"
     attach = next((one for one in (*symbols, bare) if host.has_function(one)), "")
     if not attach:
         return None
@@ -321,7 +320,7 @@ def _why_no_registers(targets: tuple[Target, ...], read: tuple[PlannedArgument, 
     sources = [source for one in read for source in (one.source, one.length)]
     if any(isinstance(one, (SyscallArgument, SavedRegister)) for one in sources):
         for target in targets:
-            if target.attach.startswith(_BARE):
+            if target.attach.startswith(BARE):
                 return f"{target.attach} has no parameter with the program's registers"
     return ""
 

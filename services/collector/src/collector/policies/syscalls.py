@@ -34,6 +34,7 @@ _MACHINES: dict[str, tuple[Abi, ...]] = {
         Abi("arm32", ("__arm64_compat_sys_", "__arm64_sys_"), compat=True),
     ),
 }
+BARE = "__do_sys_"  # the function of a call without parameters, under both ABIs
 # Where the function has another name than the call (include/linux/syscalls.h, *.tbl).
 _FUNCTIONS: dict[str, dict[str, str]] = {
     "x64": {

@@ -50,25 +50,11 @@ class NumberReader:
         write_guarded(arg, f"write_u64(s, {arg.number}, {arg.position}, {arg.name});", out)
 
 
-class SockAgeReader(NumberReader):
-    """sock_age: the time since TrackSock, by the address of the sock."""
-
-    headers: tuple[str, ...] = ("record.h", "owners.h")
-
-    def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
-        return Cost.OBJECT
-
-    def fetch(self, arg: Arg, frame: Frame, out: Lines) -> None:
-        fetch_address(arg, frame, out)
-        out.add(f"{arg.name} = sock_age({arg.name});")
-
-
 class ObjectNumberReader(NumberReader):
-    """A number of a socket or packet, which a function of bytes.h returns by the address."""
+    """A number of a socket or packet, which a function of a header returns by the address."""
 
-    headers: tuple[str, ...] = ("record.h", "bytes.h")
-
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, header: str) -> None:
+        self.headers = ("record.h", header)
         self._function = function
 
     def cost(self, arg: Arg, filters: list[ValueFilter]) -> Cost:
