@@ -73,3 +73,4 @@ spec:
     assert found is not None
     assert found.translation.programs[0].mechanism is Mechanism.CALL_FUNCTIONS
     assert found.translation.programs[0].targets[0].calls == target.calls
+    assert found.translation.programs[0].targets[0].functions == target.functions

@@ -24,7 +24,7 @@ from collector.bpf.links import Link
 from collector.bpf.programs import Program
 from collector.errors import AttachError
 from collector.policies.maps import CALLS_MAX
-from collector.policies.plan import CallFunctions
+from collector.policies.plan import CallFunction
 
 FREQUENT, CALM = 1000.0, 500.0  # calls a second of the whole host
 LOOK_S, EVERY_S, SAMPLE_S = 1.0, 20.0, 0.02
@@ -42,9 +42,10 @@ class FrequentCalls:
     """
 
     program: Program
-    calls: tuple[CallFunctions, ...]  # those that are never sampled have the number -1
+    functions: tuple[str, ...]  # those of calls that are never sampled
+    calls: tuple[CallFunction, ...]
     counts: mmap.mmap
-    sampled: frozenset[CallFunctions] = frozenset()
+    sampled: frozenset[CallFunction] = frozenset()
     _always: list[Link] = field(default_factory=list)
     _followed: Link | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -53,9 +54,7 @@ class FrequentCalls:
     def start(self) -> None:
         """Attach the program everywhere, and begin to look at the rates."""
         try:
-            for one in self.calls:
-                if one.number < 0:
-                    self._attach_always(one.symbols)
+            self._attach_always(self.functions)
             self._sample_only(frozenset())
         except AttachError:
             self.close()
@@ -116,9 +115,9 @@ class FrequentCalls:
         finally:
             link.close()
 
-    def _sample_only(self, sampled: frozenset[CallFunctions]) -> None:
+    def _sample_only(self, sampled: frozenset[CallFunction]) -> None:
         """Follow all other ordinary calls: attach again before the old link is closed."""
-        followed = [one for one in self.calls if one.number >= 0 and one not in sampled]
+        followed = [one for one in self.calls if one not in sampled]
         link = links.attach_kprobes(self.program, _symbols(followed)) if followed else None
         if self._followed is not None:
             self._followed.close()
@@ -132,8 +131,8 @@ class FrequentCalls:
         self._stop.wait(wait_s)
         after, took_s = _COUNTS.unpack_from(self.counts), time.monotonic() - began
         numbers = (one.number for one in self.calls)
-        return {n: (after[n] - before[n]) / took_s if n >= 0 else 0.0 for n in numbers}
+        return {n: (after[n] - before[n]) / took_s for n in numbers}
 
 
-def _symbols(calls: Iterable[CallFunctions]) -> list[str]:
-    return [symbol for one in calls for symbol in one.symbols]
+def _symbols(calls: Iterable[CallFunction]) -> list[str]:
+    return [one.symbol for one in calls]

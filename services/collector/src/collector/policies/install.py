@@ -396,7 +396,9 @@ def _install_function(
         values = numbers | {Number.HOOK: hook, Number.FUNCTION: target.btf_id}
         program = yield from _load(one, bind(code, values), target, installed)
         if one.mechanism is Mechanism.CALL_FUNCTIONS:
-            calls = FrequentCalls(program, target.calls, installed.maps[CALLS].mapped())
+            calls = FrequentCalls(
+                program, target.functions, target.calls, installed.maps[CALLS].mapped()
+            )
             calls.start()
             installed.frequent.append(calls)
         elif one.mechanism in _UPROBES:

@@ -195,11 +195,11 @@ class Syscall:
 
 
 @dataclass(frozen=True, slots=True)
-class CallFunctions:
-    """The kernel's function of one system call, or those of all that are never sampled."""
+class CallFunction:
+    """The kernel's function of one system call."""
 
-    number: int  # -1: of many
-    symbols: tuple[str, ...]
+    number: int
+    symbol: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +218,9 @@ class Target:
     offset: int = 0  # in that file
     ref_ctr_offset: int = 0
     args: tuple[PlannedArgument, ...] | None = None  # where they differ by target: USDT locations
-    # Of CALL_FUNCTIONS: those that may be sampled, one by one, and all others together.
-    calls: tuple[CallFunctions, ...] = ()
+    # Of CALL_FUNCTIONS: the functions that are always hooked, and the calls that may be sampled.
+    functions: tuple[str, ...] = ()
+    calls: tuple[CallFunction, ...] = ()
 
 
 class OverrideBy(Enum):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from collector.policies.check import Host
 from collector.policies.plan import (
-    CallFunctions,
+    CallFunction,
     FunctionArgument,
     PlannedArgument,
     SyscallNumber,
@@ -39,7 +39,7 @@ def why_not(host: Host) -> str:
 def at_functions(host: Host, target: Target) -> Target:
     """Return the target of the tracepoint with the functions of all calls."""
     sampled = tuple(_ordinary(host))
-    once = {symbol for one in sampled for symbol in one.symbols}
+    once = {one.symbol for one in sampled}
     prefixes = (BARE, *(prefix for abi in host.syscalls.abis for prefix in abi.prefixes))
     rest = sorted(
         name
@@ -50,7 +50,7 @@ def at_functions(host: Host, target: Target) -> Target:
         # Where it has parameters, it is called by the function that is hooked, or inlined.
         and (not name.startswith(BARE) or _function(host, name.removeprefix(BARE)) == name)
     )
-    return replace(target, calls=(CallFunctions(-1, tuple(rest)), *sampled))
+    return replace(target, functions=tuple(rest), calls=sampled)
 
 
 def of_functions(argument: PlannedArgument) -> PlannedArgument:
@@ -67,10 +67,10 @@ def _function(host: Host, name: str) -> str:
     return bare if symbol not in host.functions and bare in host.functions else symbol
 
 
-def _ordinary(host: Host) -> Iterator[CallFunctions]:
+def _ordinary(host: Host) -> Iterator[CallFunction]:
     native = host.syscalls.native
     for name in sorted(ORDINARY):
         call = host.syscalls.by_call(native, name)
         symbol = _function(host, call.name)
         if call.number >= 0 and symbol in host.functions:
-            yield CallFunctions(call.number, (symbol,))
+            yield CallFunction(call.number, symbol)
