@@ -11,6 +11,7 @@ import pytest
 from collector.policies.host import may_misread_code
 from collector.policies.plan import Mechanism
 from collector.policies.syscalls import SyscallTable
+from support.policies import host
 from support.ready_made import watching
 from tracingpolicy.ordinary import ORDINARY
 
@@ -47,9 +48,11 @@ def one_cpu():
     others = list(CPUS.glob("cpu[0-9]*/online")) if may_misread_code() else []
     for one in others:
         one.write_text("0")
+    host.cache_clear()  # another file's tests may have planned with more CPUs
     yield
     for one in others:
         one.write_text("1")
+    host.cache_clear()
 
 
 @pytest.fixture
